@@ -1,0 +1,71 @@
+"""A NumPy archive: ``.npz`` with ``x`` and ``y``, or with the four arrays of Keras's ``mnist.npz``."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from digitforge_client.errors import DataError
+from digitforge_training.data.dataset import (
+    Dataset,
+    check_raw_labels,
+    classes_of,
+    dataset_from_raw,
+    split_indices,
+)
+
+#: Names of the arrays that are understood: training images and labels, then test images and labels.
+LAYOUTS: Final = (
+    ("x_train", "y_train", "x_test", "y_test"),
+    ("x", "y", "x_test", "y_test"),
+    ("x", "y"),
+)
+
+
+def load_archive(path: Path, *, split: str) -> Dataset:
+    """One split of an ``.npz`` file.
+
+    ``x`` and ``y`` are divided by `split_indices` unless ``x_test`` and ``y_test`` are there too.
+
+    Args:
+        path: the file; images (n, H, W) or (n, H, W, C) uint8, labels (n,) of any integers.
+        split: ``train`` or ``test``.
+
+    Raises:
+        DataError: it cannot be read, an array is missing, or one is not what it should be.
+    """
+    where = str(path)
+    train_x, train_y, test_x, test_y = _read(path)
+    classes = classes_of(train_y, where)
+    if test_x is not None and test_y is not None:
+        x, y = (train_x, train_y) if split == "train" else (test_x, test_y)
+        check_raw_labels(y, where)
+        return dataset_from_raw(x, y, classes, name=path.stem, split=split, where=where)
+    whole = dataset_from_raw(train_x, train_y, classes, name=path.stem, split=split, where=where)
+    return whole.subset(split_indices(whole.images, whole.labels, where=where)[split])
+
+
+Array = npt.NDArray[np.generic]
+
+
+def _read(path: Path) -> tuple[Array, Array, Array | None, Array | None]:
+    """Training images and labels, and test images and labels where the archive has them."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise DataError(f"{path}: a single array; expected an .npz archive with x and y")
+            for layout in LAYOUTS:
+                if all(name in archive for name in layout):
+                    x, y, *test = (archive[name] for name in layout)
+                    return x, y, *(test or (None, None))
+            names = ", ".join(archive.files) or "nothing"
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: not an .npz archive of plain arrays: {error}") from error
+    raise DataError(
+        f"{path}: it holds {names}; expected x and y, if wanted also x_test and y_test, "
+        "or x_train, y_train, x_test and y_test"
+    )

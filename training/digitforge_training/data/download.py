@@ -1,0 +1,150 @@
+"""Fetches files that are known by their SHA-256 from one of several mirrors into a cache.
+
+A file appears in the cache only when it is whole and verified. A download that was cut off is taken up again where
+it stopped, and of several processes one downloads while the others wait.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import logging
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from filelock import FileLock, Timeout
+
+from digitforge_client.errors import DataError
+
+TIMEOUT_S: Final = 8.0  # without a sign of life from a mirror: short, because a demonstration waits for it
+LOCK_TIMEOUT_S: Final = 900.0  # for another process to finish the same download
+CHUNK: Final = 1 << 18  # bytes
+LARGEST_DOWNLOAD: Final = 1 << 26  # bytes: the largest file has under 10 MB, whatever a mirror sends
+
+log = logging.getLogger(__name__)
+
+
+def fetch(
+    files: Mapping[str, str],
+    folder: Path,
+    *,
+    mirrors: Sequence[str],
+    unpack: Callable[[bytes, str], bytes],
+    remedy: str,
+) -> None:
+    """Make sure that verified *files* lie in *folder*.
+
+    Args:
+        files: file name => SHA-256, hexadecimal, of what the file holds once unpacked.
+        folder: the cache; made if need be.
+        mirrors: addresses of folders that hold the files, tried in this order.
+        unpack: (content, name for errors) => content without compression; raises DataError.
+        remedy: what the user can do if nothing answers; ends the error message.
+
+    Raises:
+        DataError: no mirror gave a file with the right content, or the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock", timeout=LOCK_TIMEOUT_S):
+            left = list(mirrors)
+            for name, sha256 in files.items():
+                if not (folder / name).exists():
+                    _fetch_one(name, sha256, folder, mirrors=left, unpack=unpack, remedy=remedy)
+    except Timeout as error:
+        raise DataError(
+            f"{folder}: another process has held the download lock for {LOCK_TIMEOUT_S:.0f} s; end it, or {remedy}"
+        ) from error
+    except OSError as error:
+        raise DataError(
+            f"{folder}: the cache cannot be written ({error.strerror or error}); "
+            f"set DIGITFORGE_CACHE_DIR to a folder that can, or {remedy}"
+        ) from error
+
+
+def _fetch_one(
+    name: str,
+    sha256: str,
+    folder: Path,
+    *,
+    mirrors: list[str],
+    unpack: Callable[[bytes, str], bytes],
+    remedy: str,
+) -> None:
+    """Fetch one file; a mirror that fails is removed from *mirrors*, so that the next file does not wait for it."""
+    failures: list[str] = []
+    while mirrors:
+        address = mirrors[0].rstrip("/") + "/" + name
+        # One part per mirror: the same content may be compressed differently elsewhere.
+        part = folder / f"{name}.{hashlib.sha256(address.encode()).hexdigest()[:8]}.part"
+        for resumed in (True, False) if part.exists() else (False,):
+            failure = _try_mirror(address, part, sha256, resume=resumed, unpack=unpack)
+            if not failure:
+                part.replace(folder / name)
+                _sync_folder(folder)
+                return
+            log.info("%s: %s", address, failure)
+        failures.append(f"{address}: {failure}")
+        mirrors.pop(0)
+    raise DataError(
+        f"{name} cannot be downloaded; {'; '.join(failures) or 'no mirror has answered'}. Without a network, {remedy}"
+    )
+
+
+def _try_mirror(address: str, part: Path, sha256: str, *, resume: bool, unpack: Callable[[bytes, str], bytes]) -> str:
+    """Download *address* to *part* and verify it; returns what went wrong, or nothing."""
+    try:
+        _download(address, part, resume=resume)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        if isinstance(error, OSError) and error.filename and not isinstance(error, urllib.error.HTTPError):
+            raise  # the disk, not the network
+        reason = getattr(error, "reason", None)
+        return f"{reason or error or type(error).__name__}"
+    try:
+        content = unpack(part.read_bytes(), "what it sent")
+    except DataError as error:
+        part.unlink()
+        return str(error)
+    if (received := hashlib.sha256(content).hexdigest()) != sha256:
+        part.unlink()
+        return f"what it sent has the SHA-256 {received}, expected {sha256}"
+    return ""
+
+
+def _download(address: str, part: Path, *, resume: bool) -> None:
+    """Write the answer of *address* to *part*, behind what is there already if *resume*."""
+    start = part.stat().st_size if resume else 0
+    headers = {"User-Agent": "digitforge", "Accept-Encoding": "identity"}
+    if start:
+        headers["Range"] = f"bytes={start}-"
+    if not address.startswith(("http://", "https://")):
+        raise ValueError("a mirror's address starts with http:// or https://")
+    with urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=TIMEOUT_S) as reply:
+        continued = reply.status == http.HTTPStatus.PARTIAL_CONTENT
+        if continued and not reply.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+            raise ValueError(f"answered with the range {reply.headers.get('Content-Range')!r}")
+        received = start if continued else 0
+        expected = reply.length
+        with part.open("ab" if continued else "wb") as file:
+            while chunk := reply.read1(CHUNK):
+                file.write(chunk)
+                received += len(chunk)
+                if received > LARGEST_DOWNLOAD:
+                    raise ValueError(f"sent more than {LARGEST_DOWNLOAD} bytes")
+            file.flush()
+            os.fsync(file.fileno())
+        if expected is not None and reply.length:
+            raise http.client.IncompleteRead(b"", reply.length)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in *folder* outlast a power cut, where the system can."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

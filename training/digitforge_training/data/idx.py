@@ -1,0 +1,201 @@
+"""The IDX format of MNIST and its relatives: four files of unsigned bytes, gzipped or not.
+
+An IDX file is: two zero bytes, one byte for the type (8 means unsigned byte), one byte for the number of
+dimensions, one big-endian uint32 per dimension, and then the values in C order.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from digitforge_client.errors import DataError
+from digitforge_training.data.dataset import SPLITS, Dataset, classes_of, dataset_from_raw
+
+UNSIGNED_BYTE: Final = 0x08
+TYPES: Final = {0x09: "int8", 0x0B: "int16", 0x0C: "int32", 0x0D: "float32", 0x0E: "float64"}
+GZIP_MAGIC: Final = b"\x1f\x8b"
+#: Bytes, more than any file of this kind holds; keeps a hostile gzip file from filling the memory.
+LARGEST_FILE: Final = 2**30
+
+#: `train-images-idx3-ubyte`, `emnist-letters-test-labels-idx1-ubyte.gz`, `t10k-images.idx3-ubyte` …
+FILE_NAME: Final = re.compile(
+    r"(?P<prefix>.*?)(?P<split>train|test|t10k)-(?P<kind>images|labels)[-.]idx[1-4]-ubyte(\.gz)?"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdxFiles:
+    """The four files of one data set."""
+
+    images: dict[str, Path]  # by split
+    labels: dict[str, Path]
+
+
+def unpack(content: bytes, where: str) -> bytes:
+    """*content* itself, or what it holds if it is a gzip file.
+
+    Raises:
+        DataError: the gzip file is damaged or truncated.
+    """
+    if not content.startswith(GZIP_MAGIC):
+        return content
+    unpacked = b""
+    while content:  # a gzip file may have several members, one behind the other
+        inflator = zlib.decompressobj(wbits=31)  # 31: gzip with its header and checksum
+        try:
+            unpacked += inflator.decompress(content, LARGEST_FILE - len(unpacked) + 1)
+        except zlib.error as error:
+            raise DataError(f"{where}: the gzip file is damaged ({error}); fetch it again") from error
+        if not inflator.eof or len(unpacked) > LARGEST_FILE:
+            raise DataError(f"{where}: the gzip file is truncated or far too large; fetch it again")
+        content = inflator.unused_data.lstrip(b"\0")  # padding
+    return unpacked
+
+
+def parse(content: bytes, where: str) -> npt.NDArray[np.uint8]:
+    """The array in an uncompressed IDX file of unsigned bytes.
+
+    Args:
+        content: the whole file.
+        where: the file to name in an error.
+
+    Returns:
+        uint8, of the shape that the header gives.
+
+    Raises:
+        DataError: this is no IDX file of unsigned bytes, or it is shorter or longer than its header says.
+    """
+    if len(content) < 4 or content[:2] != b"\0\0" or content[3] == 0:
+        raise DataError(
+            f"{where}: not an IDX file: it starts with {content[:4].hex(' ') or 'nothing'}; expected 00 00 08 01 "
+            "(labels) or 00 00 08 03 (images)"
+        )
+    if content[2] != UNSIGNED_BYTE:
+        kind = TYPES.get(content[2], f"of the unknown type {content[2]:#04x}")
+        raise DataError(f"{where}: the values are {kind}; expected unsigned bytes (type 0x08)")
+    dimensions = content[3]
+    start = 4 + 4 * dimensions
+    if len(content) < start:
+        raise DataError(f"{where}: truncated within the header, {len(content)} bytes long; fetch it again")
+    shape = tuple(int(size) for size in np.frombuffer(content[4:start], dtype=">u4"))
+    values = math.prod(shape)
+    if len(content) - start != values:
+        what = "truncated" if len(content) - start < values else "too long"
+        raise DataError(
+            f"{where}: {what}: the header promises {values} values, {' × '.join(map(str, shape))}, "
+            f"but {len(content) - start} follow; fetch it again"
+        )
+    if dimensions > 4:
+        raise DataError(f"{where}: {dimensions} dimensions; expected 1 (labels), 3 or 4 (images)")
+    return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The uncompressed content of a file, gzipped or not.
+
+    Raises:
+        DataError: it cannot be read, or the gzip file is damaged.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    return unpack(content, str(path))
+
+
+def found_sets(folder: Path) -> dict[str, dict[tuple[str, str], Path]]:
+    """IDX files by the name of their data set, "" where the names have no prefix, then by (kind, split)."""
+    found: dict[str, dict[tuple[str, str], Path]] = {}
+    for path in sorted(folder.iterdir(), reverse=True):  # unpacked files come last and so win over .gz
+        match = FILE_NAME.fullmatch(path.name)
+        if match and path.is_file():
+            split = "train" if match["split"] == "train" else "test"
+            found.setdefault(match["prefix"].rstrip("-_."), {})[match["kind"], split] = path
+    return found
+
+
+def find(folder: Path, name: str = "") -> IdxFiles:
+    """The four files of one data set in *folder*.
+
+    Args:
+        folder: where to look.
+        name: the prefix of the four file names, without the hyphen; only needed where a folder holds several data sets.
+
+    Raises:
+        DataError: some are missing, or there are several data sets.
+    """
+    found = found_sets(folder)
+    if not name and len(found) == 1:
+        name = next(iter(found))
+    if not found:
+        raise DataError(
+            f"{folder}: no IDX files here; expected *train-images-idx3-ubyte, *train-labels-idx1-ubyte, "
+            "*t10k-images-idx3-ubyte and *t10k-labels-idx1-ubyte, gzipped or not"
+        )
+    if name not in found:
+        choices = ", ".join(str(folder / each) for each in sorted(found))
+        raise DataError(f"{folder / name}: {len(found)} data set(s) lie in {folder}; name one of them: {choices}")
+    files = found[name]
+    missing = [f"{split} {kind}" for split in SPLITS for kind in ("images", "labels") if (kind, split) not in files]
+    if missing:
+        raise DataError(f"{folder}: the IDX file with the {' and the '.join(missing)} is missing")
+    return IdxFiles(
+        images={split: files["images", split] for split in SPLITS},
+        labels={split: files["labels", split] for split in SPLITS},
+    )
+
+
+def load_idx(folder: Path, name: str = "", *, split: str) -> Dataset:
+    """One split of the IDX files in *folder*.
+
+    Raises:
+        DataError: a file is missing, or is not what its name says.
+    """
+    files = find(folder, name)
+    classes = classes_of(read_labels(files.labels["train"]), str(files.labels["train"]))
+    return dataset_from_raw(
+        read_images(files.images[split]),
+        read_labels(files.labels[split]),
+        classes,
+        name=name or folder.resolve().name,
+        split=split,
+        where=str(files.images[split]),
+    )
+
+
+def read_images(path: Path) -> npt.NDArray[np.uint8]:
+    """Images of an IDX file: (n, H, W) or (n, H, W, C) uint8.
+
+    Raises:
+        DataError: the file is damaged or does not hold images.
+    """
+    images = parse(read_bytes(path), str(path))
+    if images.ndim not in (3, 4):
+        raise DataError(
+            f"{path}: named as images, but has {images.ndim} dimension(s), as labels have; expected 3. "
+            "Are two files exchanged?"
+        )
+    return images
+
+
+def read_labels(path: Path) -> npt.NDArray[np.uint8]:
+    """Labels of an IDX file: (n,) uint8.
+
+    Raises:
+        DataError: the file is damaged or does not hold labels.
+    """
+    labels = parse(read_bytes(path), str(path))
+    if labels.ndim != 1:
+        raise DataError(
+            f"{path}: named as labels, but has {labels.ndim} dimensions, as images have; expected 1. "
+            "Are two files exchanged?"
+        )
+    return labels

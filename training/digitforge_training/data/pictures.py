@@ -1,0 +1,116 @@
+"""A folder of pictures: one folder per class, PNG files in it, and perhaps ``train`` and ``test`` above."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from digitforge_client.errors import DataError
+from digitforge_training.data.dataset import (
+    LARGEST_SIDE,
+    SMALLEST_SIDE,
+    SPLITS,
+    Dataset,
+    split_indices,
+)
+
+#: Pillow's modes whose values are 0 … 255 beyond doubt.
+MODES: Final = {"L": "grey", "RGB": "colour"}
+
+
+def load_pictures(folder: Path, *, split: str) -> Dataset:
+    """One split of a folder of ``CLASS/*.png``.
+
+    If *folder* holds ``train`` and ``test``, the classes are looked for in those; otherwise the pictures are divided by
+    `split_indices`. Classes are ordered by number if all names are numbers, else by name.
+
+    Raises:
+        DataError: there are no classes, a class has no pictures, the classes of the splits differ, or a picture
+            cannot be read or differs from the first in size or mode.
+    """
+    divided = all((folder / each).is_dir() for each in SPLITS)
+    parent = folder / split if divided else folder
+    class_names = _class_names(folder / "train" if divided else folder)
+    if divided and (surplus := set(_class_names(folder / "test")) - set(class_names)):
+        raise DataError(f"{folder / 'test' / min(surplus)}: this class has no folder in {folder / 'train'}")
+    files = {name: _pictures(parent / name) for name in class_names if (parent / name).is_dir()}
+    paths = [path for each in files.values() for path in each]
+    if len(paths) < 2:
+        raise DataError(f"{parent}: {len(paths)} picture in all; at least two are needed")
+    images = _read(paths)
+    labels = np.repeat([class_names.index(name) for name in files], [len(each) for each in files.values()]).astype(
+        np.int64
+    )
+    if not divided:
+        chosen = split_indices(images, labels, where=str(folder))[split]
+        images, labels = images[chosen], labels[chosen]
+    return Dataset(
+        images=images,
+        labels=labels,
+        class_names=tuple(class_names),
+        name=folder.resolve().name,
+        split=split,
+    )
+
+
+def _class_names(parent: Path) -> list[str]:
+    """Names of the folders in *parent*, in the order of the classes."""
+    names = [path.name for path in parent.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    if not names:
+        raise DataError(
+            f"{parent}: nothing to train on here; expected a folder per class with PNG files in it, "
+            "or the four IDX files"
+        )
+    numbered = all(name.isascii() and name.isdigit() for name in names)
+    return sorted(names, key=lambda name: (int(name) if numbered else 0, name))
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """The PNG files of one class, by name."""
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".png" and path.is_file())
+    if not paths:
+        raise DataError(f"{folder}: no PNG files; expected pictures of this class, or no such folder")
+    return paths
+
+
+def _read(paths: list[Path]) -> npt.NDArray[np.uint8]:
+    """Pictures of one size and mode: (n, H, W, C) uint8."""
+    first = _read_one(paths[0])
+    images = np.empty((len(paths), *first.shape), dtype=np.uint8)
+    for i, path in enumerate(paths):
+        image = _read_one(path)
+        if image.shape != first.shape:
+            raise DataError(
+                f"{path}: {_words(image)}, but {paths[0]} is {_words(first)}; expected one size and one mode"
+            )
+        images[i] = image
+    return images
+
+
+def _read_one(path: Path) -> npt.NDArray[np.uint8]:
+    """One picture: (H, W, C) uint8."""
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:
+            width, height = picture.size  # from the header, before anything large is unpacked
+            if width != height or not SMALLEST_SIDE <= width <= LARGEST_SIDE:
+                raise DataError(
+                    f"{path}: {height}×{width} pixels; expected a square of {SMALLEST_SIDE} to {LARGEST_SIDE} pixels: "
+                    "crop or resize the pictures first"
+                )
+            if picture.mode not in MODES:
+                raise DataError(
+                    f"{path}: its mode is {picture.mode}; expected L (grey) or RGB, 8 bits each: convert it first, "
+                    "for instance with Pillow's picture.convert('L')"
+                )
+            return np.asarray(picture).reshape(height, width, -1)
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{path}: not a PNG file that can be read: {error}") from error
+
+
+def _words(image: npt.NDArray[np.uint8]) -> str:
+    height, width, channels = image.shape
+    return f"{height}×{width} {'grey' if channels == 1 else 'colour'}"

@@ -1,0 +1,76 @@
+"""From the name of a source to a data set."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+
+from digitforge_client.errors import DataError, InvalidInputError
+from digitforge_training.data.archive import load_archive
+from digitforge_training.data.dataset import SPLITS, Dataset
+from digitforge_training.data.digits import load_digits
+from digitforge_training.data.idx import found_sets, load_idx
+from digitforge_training.data.mnist import load_mnist
+from digitforge_training.data.pictures import load_pictures
+
+EXPECTED: Final = "expected mnist, digits, a folder with the four IDX files, a folder of CLASS/*.png, or an .npz file"
+
+
+def load(
+    source: str,
+    *,
+    split: Literal["train", "test"] = "train",
+    data_dir: Path | None = None,
+    transpose: bool = False,
+) -> Dataset:
+    """Load one split of a data set.
+
+    Args:
+        source: one of
+
+            * ``mnist``: from *data_dir* or DIGITFORGE_DATA_DIR, else the cache, else downloaded; always verified;
+            * ``digits``: the 1 797 digits that scikit-learn ships, enlarged to 28 × 28, without a network;
+            * a folder with the four IDX files under any prefix, gzipped or not (Fashion-MNIST, KMNIST, EMNIST …); where
+              a folder holds several sets, the folder and the prefix: ``emnist/emnist-letters``;
+            * a folder of ``CLASS/*.png``, perhaps below ``train`` and ``test``;
+            * an ``.npz`` file with ``x`` and ``y``, perhaps ``x_test`` and ``y_test``, or as Keras's ``mnist.npz``.
+
+            Images are squares of 16 to 64 pixels, uint8, with 1 or 3 channels. Labels become 0 … K − 1; the classes are
+            those of the training split. A source without test images is divided by `dataset.split_indices`.
+        split: ``train`` or ``test``.
+        data_dir: the folder with MNIST's files; for ``mnist`` only.
+        transpose: exchange rows and columns, as EMNIST needs.
+
+    Raises:
+        InvalidInputError: an argument is not one of these.
+        DataError: the data cannot be found, read or trusted; the message names the file.
+    """
+    if split not in SPLITS:
+        raise InvalidInputError(f"split is {split!r}; expected one of {', '.join(SPLITS)}")
+    if data_dir is not None and source != "mnist":
+        raise InvalidInputError(f"a data folder was named for {source!r}; it is for mnist only: name the folder itself")
+    dataset = _load(source, split, data_dir)
+    if transpose:
+        dataset = replace(dataset, images=np.ascontiguousarray(dataset.images.swapaxes(1, 2)))
+    return dataset
+
+
+def _load(source: str, split: str, data_dir: Path | None) -> Dataset:
+    if source == "mnist":
+        return load_mnist(split=split, data_dir=data_dir)
+    if source == "digits":
+        return load_digits(split=split)
+    path = Path(source).expanduser()
+    try:
+        if path.is_dir():
+            return load_idx(path, split=split) if found_sets(path) else load_pictures(path, split=split)
+        if path.is_file():
+            return load_archive(path, split=split)
+        if path.parent.is_dir() and path.name in found_sets(path.parent):
+            return load_idx(path.parent, path.name, split=split)
+    except OSError as error:
+        raise DataError(f"{error.filename or path}: cannot be read: {error.strerror or error}") from error
+    raise DataError(f"{source!r} is neither a known data set nor a file or folder here; {EXPECTED}")
