@@ -1,0 +1,1 @@
+"""digitforge's client: labelled synthetic digits over gRPC, without TensorFlow."""

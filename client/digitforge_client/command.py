@@ -1,0 +1,80 @@
+"""The command ``digitforge``: finds its subcommands by entry point and imports one only when it is used."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import metadata
+from typing import Any
+
+import click
+
+from digitforge_client.errors import DigitforgeError, MissingExtraError
+
+ENTRY_POINT_GROUP = "digitforge.commands"
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are entry points, loaded when they are asked for."""
+
+    def _entry_points(self) -> dict[str, metadata.EntryPoint]:
+        return {entry.name: entry for entry in metadata.entry_points(group=ENTRY_POINT_GROUP)}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(self._entry_points())
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        entry = self._entry_points().get(cmd_name)
+        return None if entry is None else entry.load()
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the subcommand; a missing optional dependency becomes an error that names the extra."""
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:
+            missing = (error.name or "").partition(".")[0]
+            entry = self._entry_points().get(ctx.invoked_subcommand or "")
+            if entry is None or not missing or missing.startswith("digitforge"):
+                raise
+            extra = entry.module.partition(".")[0].removeprefix("digitforge_")
+            raise MissingExtraError(
+                f"`digitforge {ctx.invoked_subcommand}` needs {missing}, which is not installed: "
+                f"pip install 'digitforge[{extra}]'"
+            ) from error
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="digitforge", prog_name="digitforge")
+def digitforge() -> None:
+    """Synthetic handwritten digits for your classifier: train, serve, request, measure.
+
+    Start with `digitforge demo`. Results go to standard output, everything else to standard error.
+
+    Exit status: 0 done, 1 failed, 2 wrong arguments, 3 the server could not answer, 4 the data cannot be had or
+    read, 130 interrupted.
+    """
+
+
+def main() -> None:
+    """Run the command and turn every deliberate error into one line and its documented exit status."""
+    try:
+        result = digitforge.main(standalone_mode=False)
+        status = result if isinstance(result, int) else 0
+    except click.exceptions.Abort:  # click's word for Ctrl-C
+        click.echo("digitforge: interrupted", err=True)
+        status = INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except DigitforgeError as error:
+        click.echo(f"digitforge: {error}", err=True)
+        status = error.exit_status
+    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

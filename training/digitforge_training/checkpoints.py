@@ -1,0 +1,72 @@
+"""Checkpoints: the whole state of a training, in one file that is either there or not.
+
+A run folder holds ``checkpoints/<images seen>.npz``. A file is written under another name, flushed to the disk and
+renamed, so that a kill at any moment leaves the older checkpoints whole.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from digitforge_client.errors import DataError
+
+State = dict[str, npt.NDArray[np.generic]]
+
+FOLDER = "checkpoints"
+_DIGITS = 12  # of the number of images in a file name, so that names sort like numbers
+
+
+def newest(run_dir: Path) -> Path | None:
+    """The checkpoint with the most images, or None."""
+    return max((run_dir / FOLDER).glob("[0-9]*.npz"), default=None)
+
+
+def save(run_dir: Path, images_seen: int, state: Mapping[str, npt.NDArray[np.generic]], *, keep: int) -> Path:
+    """Write a checkpoint and remove all but the newest *keep*.
+
+    Raises:
+        DataError: the folder cannot be written; older checkpoints are untouched.
+    """
+    path = run_dir / FOLDER / f"{images_seen:0{_DIGITS}d}.npz"
+    write_npz(path, state)
+    for old in sorted(path.parent.glob("[0-9]*.npz"))[:-keep]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def write_npz(path: Path, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:
+    """Write arrays to *path* at once or not at all.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            np.savez(file, **{name: np.asarray(value) for name, value in arrays.items()})
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise DataError(f"cannot write {path}: {error.strerror}; free some space or choose another folder") from error
+
+
+def load(path: Path) -> State:
+    """Read a checkpoint.
+
+    Raises:
+        DataError: the file is missing, damaged or not a checkpoint.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} is not a readable checkpoint: {error}; remove it to use the one before") from error
