@@ -1,4 +1,4 @@
-"""What a classifier says of generated digits: whether they are what was asked for, and how clear and varied they are."""
+"""What a classifier says of generated digits: are they what was asked for, and how clear and varied are they?"""
 
 from __future__ import annotations
 

@@ -1,0 +1,110 @@
+"""The commands that make what is shipped in ``digitforge_evaluation/data``: the yardstick itself.
+
+    python -m digitforge_evaluation.cli_yardstick network     # digitnet-64.npz: about eight minutes on two cores
+    python -m digitforge_evaluation.cli_yardstick reference   # mnist-test.npz: half a minute
+    python -m digitforge_evaluation.cli_yardstick real        # what real digits score against real digits
+
+Both files are written with a ``.json`` beside them that says how they were made.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import click
+
+OUT = click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File to write instead of the one in the package.",
+)
+DATA_DIR = click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder with MNIST's four files; else DIGITFORGE_DATA_DIR, the cache, or a download.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def yardstick() -> None:
+    """Make the feature network and the reference statistics again."""
+
+
+@yardstick.command()
+@OUT
+@DATA_DIR
+@click.option("--seed", default=0, show_default=True, help="Of initialisation, batches, augmentation and dropout.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training images; 14 when left out.")
+def network(out: Path | None, data_dir: Path | None, seed: int, epochs: int | None) -> None:
+    """Train digitnet-64 on MNIST's 60 000 training images and test it once on the 10 000 test images."""
+    from digitforge_evaluation import digitnet, features
+    from digitforge_training.data import load
+
+    config = digitnet.DigitnetConfig(seed=seed, **({} if epochs is None else {"epochs": epochs}))
+    train, test = (load("mnist", split=split, data_dir=data_dir) for split in ("train", "test"))
+    started = time.monotonic()
+    model = digitnet.train_network(
+        train.images,
+        train.labels,
+        config,
+        lambda epoch, loss, accuracy: click.echo(f"epoch {epoch}: loss {loss:.4f}, accuracy {accuracy:.4f}", err=True),
+    )
+    described = {
+        "name": digitnet.NAME,
+        "test_accuracy": digitnet.accuracy(model, test.images, test.labels),
+        "test_images": len(test),
+        "training_data": {"name": train.name, "split": train.split, "images": len(train), "sha256": train.sha256},
+        "config": asdict(config),
+        "parameters": model.count_params(),
+        "minutes": round((time.monotonic() - started) / 60, 1),
+        "made_by": provenance("network"),
+    }
+    path = out or features.WEIGHTS
+    digitnet.save_weights(model, path)
+    path.with_suffix(".json").write_text(json.dumps(described, indent=2) + "\n")
+    click.echo(f"{path}: test accuracy {described['test_accuracy']:.4f}, n = {len(test)}")
+
+
+@yardstick.command()
+@OUT
+@DATA_DIR
+def reference(out: Path | None, data_dir: Path | None) -> None:
+    """Measure MNIST's test images with digitnet-64, and the floor from its training images."""
+    from digitforge_evaluation import features, statistics
+    from digitforge_training.data import load
+
+    net = features.digitnet()
+    train, test = (load("mnist", split=split, data_dir=data_dir) for split in ("train", "test"))
+    made = statistics.make_reference(
+        test=test,
+        test_measured=net.measure(test.images),
+        train=train,
+        train_measured=net.measure(train.images),
+        features=net.name,
+    )
+    path = out or statistics.SHIPPED
+    statistics.save_reference(made, path, provenance("reference"))
+    for floor in made.floors.values():
+        name = statistics.distance_name(made.features, floor.n)
+        click.echo(
+            f"{name} of real digits: {floor.mean:.3f} ± {floor.standard_deviation:.3f} ({floor.repeats} subsets)"
+        )
+
+
+def provenance(command: str) -> dict[str, Any]:
+    """How a shipped file was made: the command and the versions that matter."""
+    return {
+        "command": f"python -m digitforge_evaluation.cli_yardstick {command}",
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in ("digitforge", "tensorflow", "keras", "numpy")},
+    }
+
+
+if __name__ == "__main__":
+    yardstick()

@@ -1,0 +1,219 @@
+"""Reference statistics: what real held-out digits look like in feature space, and how near other real digits come.
+
+They are shipped for MNIST's test images (`shipped_reference`), so that a distance needs no real image.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from digitforge_client.contract import image_hashes
+from digitforge_client.errors import DataError, InvalidInputError
+from digitforge_evaluation.features import DATA, Measured
+from digitforge_evaluation.metrics.frechet import Gaussian, frechet_distance, gaussian
+from digitforge_training.data import Dataset
+
+SHIPPED = DATA / "mnist-test.npz"
+
+#: The floor's repeats: random subsets of real training images.
+FLOOR_REPEATS = 10
+#: Sample sizes for which a floor is shipped.
+FLOOR_SIZES = (1_000, 2_000, 5_000, 10_000)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Floor:
+    """The distance that real images have from the held-out real images, at one sample size."""
+
+    mean: float
+    standard_deviation: float  # over the repeats
+    n: int  # images in each random subset of the training images
+    repeats: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """Held-out real images, as distances need them."""
+
+    name: str  # of the data set and split, for people
+    features: str  # name of the feature network
+    moments: Gaussian
+    class_counts: tuple[int, ...]  # images of each class; generated digits are drawn in these proportions
+    hashes: npt.NDArray[np.int64]  # (n,) identities of the images, to ask a generator whether it has seen them
+    sha256: str  # of images and labels, as `Dataset.sha256` has it
+    floors: dict[int, Floor]  # by sample size
+
+
+def make_reference(
+    *,
+    test: Dataset,
+    test_measured: Measured,
+    train: Dataset,
+    train_measured: Measured,
+    features: str,
+    sizes: Sequence[int] = FLOOR_SIZES,
+) -> Reference:
+    """Reference statistics of a data set's test images, with floors from its training images.
+
+    Args:
+        test: the held-out images.
+        test_measured: their features.
+        train: images to draw the floor's random subsets from.
+        train_measured: their features.
+        features: name of the feature network.
+        sizes: sample sizes to compute a floor for; one that the training images do not suffice for gets none.
+
+    Raises:
+        InvalidInputError: fewer test images than features, or features that cannot be measured.
+    """
+    counts = np.bincount(test.labels, minlength=len(test.class_names))
+    moments = gaussian(test_measured.features, name="test")
+    floors = {}
+    for n in sizes:
+        subsets = random_subsets(train.labels, class_counts(counts, n))
+        if subsets and n > len(moments.mean):
+            distances = [
+                frechet_distance(real=moments, generated=gaussian(train_measured.features[rows])) for rows in subsets
+            ]
+            floors[n] = Floor(
+                mean=float(np.mean(distances)),
+                standard_deviation=float(np.std(distances, ddof=1)),
+                n=n,
+                repeats=len(distances),
+            )
+    return Reference(
+        name=f"{test.name} {test.split}",
+        features=features,
+        moments=moments,
+        class_counts=tuple(int(count) for count in counts),
+        hashes=np.sort(image_hashes(test.images)),
+        sha256=test.sha256,
+        floors=floors,
+    )
+
+
+def class_counts(proportions: npt.ArrayLike, n: int) -> npt.NDArray[np.int64]:
+    """*n* images shared among classes in given proportions: whole numbers, the largest remainders rounded up.
+
+    Args:
+        proportions: (K,) numbers ≥ 0, not all zero.
+        n: images in all.
+
+    Returns:
+        (K,) int64, summing to *n*.
+    """
+    shares = np.asarray(proportions, np.float64)
+    exact = shares / shares.sum() * n
+    counts = np.floor(exact).astype(np.int64)
+    for label in np.argsort(counts - exact, kind="stable")[: n - counts.sum()]:
+        counts[label] += 1
+    return counts
+
+
+def random_subsets(
+    labels: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], *, repeats: int = FLOOR_REPEATS, seed: int = 0
+) -> list[npt.NDArray[np.int64]]:
+    """Random rows with given class counts, without replacement inside a subset.
+
+    Args:
+        labels: (n,) int64.
+        counts: (K,) rows wanted of each class.
+        repeats: how many subsets.
+        seed: of the choice.
+
+    Returns:
+        *repeats* arrays of rows; none at all if some class has fewer rows than wanted.
+    """
+    members = [np.flatnonzero(labels == label) for label in range(len(counts))]
+    if any(len(rows) < count for rows, count in zip(members, counts, strict=True)):
+        return []
+    rng = np.random.default_rng(seed)
+    return [
+        np.concatenate(
+            [rng.choice(rows, int(count), replace=False) for rows, count in zip(members, counts, strict=True)]
+        )
+        for _ in range(repeats)
+    ]
+
+
+def save_reference(reference: Reference, path: Path, provenance: dict[str, Any]) -> None:
+    """Write *path* (arrays) and, beside it, the same name with ``.json`` (everything that people read).
+
+    Args:
+        reference: what to write.
+        path: an ``.npz`` file.
+        provenance: JSON values on how it was made: command, versions.
+    """
+    described = {
+        "name": reference.name,
+        "features": reference.features,
+        "n": reference.moments.n,
+        "class_counts": reference.class_counts,
+        "sha256": reference.sha256,
+        "floors": [asdict(floor) for floor in reference.floors.values()],
+        "made_by": provenance,
+    }
+    arrays = {
+        "mean": reference.moments.mean,
+        "covariance": reference.moments.covariance,
+        "hashes": reference.hashes,
+        "described": np.asarray(json.dumps(described)),  # so that the two files cannot come apart
+    }
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    path.with_suffix(".json").write_text(json.dumps(described, indent=2) + "\n")
+
+
+def load_reference(path: Path) -> Reference:
+    """Read what `save_reference` wrote.
+
+    Raises:
+        DataError: the file is missing or is something else.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            described = json.loads(str(arrays["described"]))
+            return Reference(
+                name=described["name"],
+                features=described["features"],
+                moments=Gaussian(mean=arrays["mean"], covariance=arrays["covariance"], n=described["n"]),
+                class_counts=tuple(described["class_counts"]),
+                hashes=arrays["hashes"],
+                sha256=described["sha256"],
+                floors={floor["n"]: Floor(**floor) for floor in described["floors"]},
+            )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path} does not hold reference statistics ({error}); reinstall digitforge, or make them again with "
+            "`python -m digitforge_evaluation.cli_yardstick reference`"
+        ) from error
+
+
+@functools.cache
+def shipped_reference() -> Reference:
+    """The statistics of MNIST's 10 000 test images in digitnet-64's features."""
+    return load_reference(SHIPPED)
+
+
+def distance_name(features: str, n: int) -> str:
+    """A distance's full name, with its features and sample size: ``fd[digitnet-64]@10k``.
+
+    Raises:
+        InvalidInputError: n < 1.
+    """
+    if n < 1:
+        raise InvalidInputError(f"n is {n}; expected at least 1")
+    return f"fd[{features}]@{f'{n // 1000}k' if n % 1000 == 0 else n}"
