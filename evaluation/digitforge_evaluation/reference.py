@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from digitforge_client.contract import image_hashes
-from digitforge_client.errors import DataError, InvalidInputError
+from digitforge_client.errors import DataError
 from digitforge_evaluation.features import DATA, Measured
-from digitforge_evaluation.metrics.frechet import Gaussian, frechet_distance, gaussian
+from digitforge_evaluation.figures import NEIGHBOURS, figures_against_real_images, figures_without_real_images
+from digitforge_evaluation.metrics.frechet import Gaussian, gaussian
+from digitforge_evaluation.metrics.memorisation import too_near
 from digitforge_training.data import Dataset
 
 SHIPPED = DATA / "mnist-test.npz"
@@ -32,11 +33,11 @@ FLOOR_SIZES = (1_000, 2_000, 5_000, 10_000)
 
 @dataclass(frozen=True, kw_only=True)
 class Floor:
-    """The distance that real images have from the held-out real images, at one sample size."""
+    """What real images score where generated ones are measured: the best that can be hoped for, at this sample size."""
 
     mean: float
-    standard_deviation: float  # over the repeats
-    n: int  # images in each random subset of the training images
+    standard_deviation: float | None  # over the repeats; None if there was one
+    n: int  # real images in each repeat
     repeats: int
 
 
@@ -50,55 +51,89 @@ class Reference:
     class_counts: tuple[int, ...]  # images of each class; generated digits are drawn in these proportions
     hashes: npt.NDArray[np.int64]  # (n,) identities of the images, to ask a generator whether it has seen them
     sha256: str  # of images and labels, as `Dataset.sha256` has it
-    floors: dict[int, Floor]  # by sample size
+    floors: dict[int, dict[str, Floor]]  # by sample size, then by the figure's key in `figures.KINDS`
 
 
-def make_reference(
-    *,
-    test: Dataset,
-    test_measured: Measured,
-    train: Dataset,
-    train_measured: Measured,
-    features: str,
-    sizes: Sequence[int] = FLOOR_SIZES,
-) -> Reference:
-    """Reference statistics of a data set's test images, with floors from its training images.
+def make_reference(*, test: Dataset, measured: Measured, features: str) -> Reference:
+    """Reference statistics of a data set's test images, without floors.
 
     Args:
         test: the held-out images.
-        test_measured: their features.
-        train: images to draw the floor's random subsets from.
-        train_measured: their features.
+        measured: their features.
         features: name of the feature network.
-        sizes: sample sizes to compute a floor for; one that the training images do not suffice for gets none.
 
     Raises:
-        InvalidInputError: fewer test images than features, or features that cannot be measured.
+        InvalidInputError: no more test images than features, or features that cannot be measured.
     """
     counts = np.bincount(test.labels, minlength=len(test.class_names))
-    moments = gaussian(test_measured.features, name="test")
-    floors = {}
-    for n in sizes:
-        subsets = random_subsets(train.labels, class_counts(counts, n))
-        if subsets and n > len(moments.mean):
-            distances = [
-                frechet_distance(real=moments, generated=gaussian(train_measured.features[rows])) for rows in subsets
-            ]
-            floors[n] = Floor(
-                mean=float(np.mean(distances)),
-                standard_deviation=float(np.std(distances, ddof=1)),
-                n=n,
-                repeats=len(distances),
-            )
     return Reference(
         name=f"{test.name} {test.split}",
         features=features,
-        moments=moments,
+        moments=gaussian(measured.features, name="test"),
         class_counts=tuple(int(count) for count in counts),
         hashes=np.sort(image_hashes(test.images)),
         sha256=test.sha256,
-        floors=floors,
+        floors={},
     )
+
+
+def real_floors(
+    reference: Reference,
+    *,
+    test: Measured,
+    train: Measured,
+    train_labels: npt.NDArray[np.int64],
+    n: int,
+    k: int = NEIGHBOURS,
+    repeats: int = FLOOR_REPEATS,
+) -> dict[str, Floor]:
+    """Every figure of random subsets of the training images against the test images.
+
+    Args:
+        reference: of the test images.
+        test: the test images' features.
+        train: the training images' features.
+        train_labels: (m,) int64.
+        n: images in a subset; they have the test images' class proportions, as generated images have.
+        k: nearest neighbours.
+        repeats: random subsets.
+
+    Returns:
+        A floor for each figure but ``memorised`` (see `memorised_floor`); none if there are too few training images.
+
+    Raises:
+        InvalidInputError: features that cannot be measured.
+    """
+    found: dict[str, list[float]] = {}
+    for rows in random_subsets(train_labels, class_counts(reference.class_counts, n), repeats=repeats):
+        subset = Measured(
+            features=train.features[rows],
+            probabilities=None if train.probabilities is None else train.probabilities[rows],
+        )
+        figures = figures_without_real_images(subset, train_labels[rows], reference.moments)
+        figures |= figures_against_real_images(real=test, generated=subset, k=k)
+        for key, value in figures.items():
+            found.setdefault(key, []).append(value)
+    return {
+        key: Floor(
+            mean=float(np.mean(values)),
+            standard_deviation=float(np.std(values, ddof=1)) if len(values) > 1 else None,
+            n=n,
+            repeats=len(values),
+        )
+        for key, values in found.items()
+    }
+
+
+def memorised_floor(*, test: Measured, training: npt.NDArray[np.float32]) -> Floor:
+    """The share of held-out real images that are too near to a training image.
+
+    Args:
+        test: the test images' features.
+        training: (m, d) features of the images that the generator was trained on.
+    """
+    share = float(too_near(training=training, samples=test.features).mean())
+    return Floor(mean=share, standard_deviation=None, n=len(test.features), repeats=1)
 
 
 def class_counts(proportions: npt.ArrayLike, n: int) -> npt.NDArray[np.int64]:
@@ -159,7 +194,7 @@ def save_reference(reference: Reference, path: Path, provenance: dict[str, Any])
         "n": reference.moments.n,
         "class_counts": reference.class_counts,
         "sha256": reference.sha256,
-        "floors": [asdict(floor) for floor in reference.floors.values()],
+        "floors": {n: {key: asdict(floor) for key, floor in by_key.items()} for n, by_key in reference.floors.items()},
         "made_by": provenance,
     }
     arrays = {
@@ -193,7 +228,10 @@ def load_reference(path: Path) -> Reference:
                 class_counts=tuple(described["class_counts"]),
                 hashes=arrays["hashes"],
                 sha256=described["sha256"],
-                floors={floor["n"]: Floor(**floor) for floor in described["floors"]},
+                floors={
+                    int(n): {key: Floor(**floor) for key, floor in by_key.items()}
+                    for n, by_key in described["floors"].items()
+                },
             )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
@@ -206,14 +244,3 @@ def load_reference(path: Path) -> Reference:
 def shipped_reference() -> Reference:
     """The statistics of MNIST's 10 000 test images in digitnet-64's features."""
     return load_reference(SHIPPED)
-
-
-def distance_name(features: str, n: int) -> str:
-    """A distance's full name, with its features and sample size: ``fd[digitnet-64]@10k``.
-
-    Raises:
-        InvalidInputError: n < 1.
-    """
-    if n < 1:
-        raise InvalidInputError(f"n is {n}; expected at least 1")
-    return f"fd[{features}]@{f'{n // 1000}k' if n % 1000 == 0 else n}"
