@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Final
 
@@ -55,15 +56,16 @@ Array = npt.NDArray[np.generic]
 def _read(path: Path) -> tuple[Array, Array, Array | None, Array | None]:
     """Training images and labels, and test images and labels where the archive has them."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise DataError(f"{path}: a single array; expected an .npz archive with x and y")
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise DataError(f"{path}: a single array; expected an .npz archive with x and y")
+        with archive:
             for layout in LAYOUTS:
                 if all(name in archive for name in layout):
                     x, y, *test = (archive[name] for name in layout)
                     return x, y, *(test or (None, None))
             names = ", ".join(archive.files) or "nothing"
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: not an .npz archive of plain arrays: {error}") from error
     raise DataError(
         f"{path}: it holds {names}; expected x and y, if wanted also x_test and y_test, "

@@ -48,12 +48,14 @@ def fetch(
     Raises:
         DataError: no mirror gave a file with the right content, or the folder cannot be written.
     """
+    if all((folder / name).exists() for name in files):
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock", timeout=LOCK_TIMEOUT_S):
             left = list(mirrors)
             for name, sha256 in files.items():
-                if not (folder / name).exists():
+                if not (folder / name).exists():  # another process may have been here in the meantime
                     _fetch_one(name, sha256, folder, mirrors=left, unpack=unpack, remedy=remedy)
     except Timeout as error:
         raise DataError(
@@ -81,29 +83,34 @@ def _fetch_one(
         address = mirrors[0].rstrip("/") + "/" + name
         # One part per mirror: the same content may be compressed differently elsewhere.
         part = folder / f"{name}.{hashlib.sha256(address.encode()).hexdigest()[:8]}.part"
-        for resumed in (True, False) if part.exists() else (False,):
-            failure = _try_mirror(address, part, sha256, resume=resumed, unpack=unpack)
-            if not failure:
-                part.replace(folder / name)
-                _sync_folder(folder)
-                return
-            log.info("%s: %s", address, failure)
+        resumed = part.exists()
+        failure = _try_mirror(address, part, sha256, unpack=unpack)
+        if failure and resumed and not part.exists():  # what lay there did not fit: begin anew
+            failure = _try_mirror(address, part, sha256, unpack=unpack)
+        if not failure:
+            part.replace(folder / name)
+            return
+        log.info("%s: %s", address, failure)
         failures.append(f"{address}: {failure}")
         mirrors.pop(0)
-    raise DataError(
-        f"{name} cannot be downloaded; {'; '.join(failures) or 'no mirror has answered'}. Without a network, {remedy}"
-    )
+    raise DataError(f"{name} cannot be downloaded; {'; '.join(failures)}. Without a network, {remedy}")
 
 
-def _try_mirror(address: str, part: Path, sha256: str, *, resume: bool, unpack: Callable[[bytes, str], bytes]) -> str:
-    """Download *address* to *part* and verify it; returns what went wrong, or nothing."""
+def _try_mirror(address: str, part: Path, sha256: str, *, unpack: Callable[[bytes, str], bytes]) -> str:
+    """Download *address* to *part* and verify it; returns what went wrong, or nothing.
+
+    *part* survives a broken connection, and nothing else that goes wrong.
+    """
     try:
-        _download(address, part, resume=resume)
+        _download(address, part)
+    except urllib.error.HTTPError as error:
+        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            part.unlink(missing_ok=True)
+        return str(error)
     except (OSError, http.client.HTTPException, ValueError) as error:
-        if isinstance(error, OSError) and error.filename and not isinstance(error, urllib.error.HTTPError):
+        if isinstance(error, OSError) and error.filename:
             raise  # the disk, not the network
-        reason = getattr(error, "reason", None)
-        return f"{reason or error or type(error).__name__}"
+        return str(getattr(error, "reason", None) or error) or type(error).__name__
     try:
         content = unpack(part.read_bytes(), "what it sent")
     except DataError as error:
@@ -115,36 +122,28 @@ def _try_mirror(address: str, part: Path, sha256: str, *, resume: bool, unpack: 
     return ""
 
 
-def _download(address: str, part: Path, *, resume: bool) -> None:
-    """Write the answer of *address* to *part*, behind what is there already if *resume*."""
-    start = part.stat().st_size if resume else 0
-    headers = {"User-Agent": "digitforge", "Accept-Encoding": "identity"}
-    if start:
-        headers["Range"] = f"bytes={start}-"
+def _download(address: str, part: Path) -> None:
+    """Write the answer of *address* to *part*, behind what is there already."""
     if not address.startswith(("http://", "https://")):
-        raise ValueError("a mirror's address starts with http:// or https://")
-    with urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=TIMEOUT_S) as reply:
+        raise ValueError("the address of a mirror starts with http:// or https://")
+    start = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(address, headers={"User-Agent": "digitforge", "Accept-Encoding": "identity"})
+    if start:
+        request.add_header("Range", f"bytes={start}-")
+    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:
         continued = reply.status == http.HTTPStatus.PARTIAL_CONTENT
         if continued and not reply.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-            raise ValueError(f"answered with the range {reply.headers.get('Content-Range')!r}")
-        received = start if continued else 0
-        expected = reply.length
+            part.unlink(missing_ok=True)
+            raise ValueError(f"it answered with the range {reply.headers.get('Content-Range')!r}")
+        size = start if continued else 0
         with part.open("ab" if continued else "wb") as file:
             while chunk := reply.read1(CHUNK):
                 file.write(chunk)
-                received += len(chunk)
-                if received > LARGEST_DOWNLOAD:
-                    raise ValueError(f"sent more than {LARGEST_DOWNLOAD} bytes")
+                size += len(chunk)
+                if size > LARGEST_DOWNLOAD:
+                    file.truncate(0)
+                    raise ValueError(f"it sent more than {LARGEST_DOWNLOAD} bytes")
             file.flush()
             os.fsync(file.fileno())
-        if expected is not None and reply.length:
+        if reply.length:  # bytes that were promised and did not come
             raise http.client.IncompleteRead(b"", reply.length)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in *folder* outlast a power cut, where the system can."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

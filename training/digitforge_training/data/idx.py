@@ -35,6 +35,7 @@ FILE_NAME: Final = re.compile(
 class IdxFiles:
     """The four files of one data set."""
 
+    name: str  # the prefix of the file names, without the hyphen; may be empty
     images: dict[str, Path]  # by split
     labels: dict[str, Path]
 
@@ -148,6 +149,7 @@ def find(folder: Path, name: str = "") -> IdxFiles:
     if missing:
         raise DataError(f"{folder}: the IDX file with the {' and the '.join(missing)} is missing")
     return IdxFiles(
+        name=name,
         images={split: files["images", split] for split in SPLITS},
         labels={split: files["labels", split] for split in SPLITS},
     )
@@ -165,7 +167,7 @@ def load_idx(folder: Path, name: str = "", *, split: str) -> Dataset:
         read_images(files.images[split]),
         read_labels(files.labels[split]),
         classes,
-        name=name or folder.resolve().name,
+        name=files.name or folder.resolve().name,
         split=split,
         where=str(files.images[split]),
     )
