@@ -139,11 +139,11 @@ def _download(address: str, part: Path) -> None:
         with part.open("ab" if continued else "wb") as file:
             while chunk := reply.read1(CHUNK):
                 file.write(chunk)
+                file.flush()  # what has arrived outlives this process
                 size += len(chunk)
                 if size > LARGEST_DOWNLOAD:
                     file.truncate(0)
                     raise ValueError(f"it sent more than {LARGEST_DOWNLOAD} bytes")
-            file.flush()
             os.fsync(file.fileno())
         if reply.length:  # bytes that were promised and did not come
             raise http.client.IncompleteRead(b"", reply.length)
