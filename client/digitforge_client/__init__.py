@@ -1,1 +1,48 @@
-"""digitforge's client: labelled synthetic digits over gRPC, without TensorFlow."""
+"""digitforge's client: labelled synthetic digits over gRPC, without TensorFlow.
+
+from digitforge_client import DigitClient
+
+with DigitClient("localhost:8500") as client:
+    batch = client.sample(1000, seed=7)  # batch.images (1000, 28, 28) uint8, batch.labels, batch.seeds
+"""
+
+from digitforge_client.batch import Batch
+from digitforge_client.client import DigitClient
+from digitforge_client.description import Metadata, SignatureInfo, TensorInfo
+from digitforge_client.errors import (
+    DataError,
+    DigitforgeError,
+    GeneratorChangedError,
+    InvalidInputError,
+    MissingExtraError,
+    ModelNotFoundError,
+    RequestRejectedError,
+    ServerError,
+    ServerTimeoutError,
+    ServerUnavailableError,
+    UnexpectedReplyError,
+)
+from digitforge_client.options import TLS, Limits, Retry, Timeout
+
+__all__ = [
+    "TLS",
+    "Batch",
+    "DataError",
+    "DigitClient",
+    "DigitforgeError",
+    "GeneratorChangedError",
+    "InvalidInputError",
+    "Limits",
+    "Metadata",
+    "MissingExtraError",
+    "ModelNotFoundError",
+    "RequestRejectedError",
+    "Retry",
+    "ServerError",
+    "ServerTimeoutError",
+    "ServerUnavailableError",
+    "SignatureInfo",
+    "TensorInfo",
+    "Timeout",
+    "UnexpectedReplyError",
+]

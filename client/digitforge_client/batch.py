@@ -1,0 +1,32 @@
+"""What a client hands out: labelled digits with their addresses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from digitforge_client.contract import ROWS_PER_SEED
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Batch:
+    """Digits, in the order in which they were asked for.
+
+    Row *i* has the address ``(generator_id, labels[i], seeds[i])``: the same address gives the same image again.
+    """
+
+    images: npt.NDArray[np.uint8]  # (n, H, W), with a last axis C only if C > 1
+    labels: npt.NDArray[np.int64]  # (n,) class numbers; −1 throughout where the generator has no classes
+    seeds: npt.NDArray[np.int64]  # (n,) row seeds
+    generator_id: str  # empty only in an empty batch for which no server was asked
+    seed: int | None  # the user's seed, given or drawn; None where the rows were asked for by address
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def start(self) -> int | None:
+        """The row of `seed` that comes first here; None where the batch is empty or was asked for by address."""
+        return None if self.seed is None or not len(self) else int(self.seeds[0] % ROWS_PER_SEED)

@@ -1,0 +1,184 @@
+"""A connection to one server: opens itself, sends messages, and raises only errors of the library.
+
+gRPC channels do not survive a fork (PyTorch's DataLoader forks), so each process opens its own when it first
+sends something.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import weakref
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
+
+import grpc
+
+from digitforge_client.errors import InvalidInputError, ServerError
+from digitforge_client.faults import translate
+from digitforge_client.options import TLS, Limits, Retry
+from digitforge_client.wire import Method
+
+#: Servers answer pings more frequent than one in 300 s without data by closing the connection.
+_KEEPALIVE_MS: Final = 310_000
+_KEEPALIVE_ANSWER_MS: Final = 20_000
+#: gRPC's own waits between attempts to reconnect grow to two minutes, far longer than a server needs to restart.
+_FIRST_RECONNECT_MS: Final = 100
+_LONGEST_RECONNECT_MS: Final = 2_000
+
+Headers = Sequence[tuple[str, str]]
+
+
+class Pending(Protocol):
+    """A request that is under way."""
+
+    def result(self) -> Any:
+        """Wait for the answer, a message; raises ServerError."""
+
+    def cancel(self) -> None:
+        """Give up waiting; nothing happens if the answer is there."""
+
+
+class Transport(Protocol):
+    """What a client needs of a connection; a fake for tests implements these three."""
+
+    target: str
+
+    def send(self, method: Method, request: Any, *, timeout_s: float | None, wait: bool = False) -> Pending:
+        """Send a message; with *wait*, wait for a server to listen instead of failing at once."""
+
+    def close(self) -> None:
+        """Give the connection back; a later send opens a new one."""
+
+
+class Channel:
+    """A gRPC connection to one target, opened on first use in each process, safe to share between threads.
+
+    Args:
+        target: as gRPC writes it: ``host:port``, ``unix:/path``, or ``dns:///name:port`` (all addresses of the name
+            in turn).
+        retry: gRPC's own retries.
+        limits: only `message_mib` is used here.
+        tls: None for an unencrypted connection.
+        headers: gRPC metadata sent with every request, such as ``[("authorization", "Bearer …")]``.
+    """
+
+    def __init__(self, target: str, *, retry: Retry, limits: Limits, tls: TLS | None, headers: Headers) -> None:
+        self.target = target
+        self._options = channel_options(target, retry=retry, limits=limits, tls=tls)
+        self._credentials = None if tls is None else channel_credentials(tls)
+        self._headers = tuple(headers)
+        self._forget()
+        _CHANNELS.add(self)
+
+    def _forget(self) -> None:
+        """Start afresh, without a connection; what a forked child inherits belongs to its parent."""
+        self._lock = threading.Lock()
+        self._channel: grpc.Channel | None = None
+
+    def send(self, method: Method, request: Any, *, timeout_s: float | None, wait: bool = False) -> Pending:
+        """Send a message without waiting for its answer."""
+        with self._lock:
+            if self._channel is None:
+                self._channel = (
+                    grpc.insecure_channel(self.target, options=self._options)
+                    if self._credentials is None
+                    else grpc.secure_channel(self.target, self._credentials, options=self._options)
+                )
+            call = self._channel.unary_unary(
+                method.path,
+                request_serializer=type(request).SerializeToString,
+                response_deserializer=method.reply.FromString,
+            )
+            future = call.future(request, timeout=timeout_s, metadata=self._headers, wait_for_ready=wait)
+        return _Call(future, target=self.target, model=request.model_spec.name, timeout_s=timeout_s)
+
+    def close(self) -> None:
+        """Close the connection and cancel what is under way; a later send opens a new one."""
+        with self._lock:
+            if self._channel is not None:
+                self._channel.close()
+                self._channel = None
+
+
+class _Call:
+    """A gRPC future whose errors are translated."""
+
+    def __init__(self, future: Any, *, target: str, model: str, timeout_s: float | None) -> None:
+        self._future = future
+        self._target = target
+        self._model = model
+        self._timeout_s = timeout_s
+
+    def result(self) -> Any:
+        try:
+            return self._future.result()
+        except grpc.RpcError as error:
+            raise translate(error, target=self._target, model=self._model, timeout_s=self._timeout_s) from error
+        except grpc.FutureCancelledError as error:
+            raise ServerError("the request was cancelled", code="CANCELLED") from error
+
+    def cancel(self) -> None:
+        self._future.cancel()
+
+
+_CHANNELS: weakref.WeakSet[Channel] = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for channel in _CHANNELS:
+        channel._forget()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=_forget_all)
+
+
+def channel_options(target: str, *, retry: Retry, limits: Limits, tls: TLS | None) -> list[tuple[str, Any]]:
+    """gRPC's options for a channel, the same for both clients."""
+    service: dict[str, Any] = {}
+    if retry.attempts > 1:
+        service["methodConfig"] = [
+            {
+                "name": [{"service": "tensorflow.serving.PredictionService"}],
+                "retryPolicy": {
+                    "maxAttempts": retry.attempts,
+                    "initialBackoff": f"{retry.first_wait_s:.3f}s",
+                    "maxBackoff": f"{retry.longest_wait_s:.3f}s",
+                    "backoffMultiplier": 2,
+                    "retryableStatusCodes": ["UNAVAILABLE"],
+                },
+            }
+        ]
+    if target.startswith("dns:"):
+        service["loadBalancingConfig"] = [{"round_robin": {}}]
+    options: list[tuple[str, Any]] = [
+        ("grpc.service_config", json.dumps(service)),
+        ("grpc.max_receive_message_length", limits.message_mib * 2**20),
+        ("grpc.max_send_message_length", limits.message_mib * 2**20),
+        ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
+        ("grpc.keepalive_timeout_ms", _KEEPALIVE_ANSWER_MS),
+        ("grpc.initial_reconnect_backoff_ms", _FIRST_RECONNECT_MS),
+        ("grpc.max_reconnect_backoff_ms", _LONGEST_RECONNECT_MS),
+        # connections are shared between channels otherwise, and a forked child would write into its parent's
+        ("grpc.use_local_subchannel_pool", 1),
+    ]
+    if tls is not None and tls.server_name is not None:
+        options.append(("grpc.ssl_target_name_override", tls.server_name))
+    return options
+
+
+def channel_credentials(tls: TLS) -> grpc.ChannelCredentials:
+    """gRPC's credentials from the files of *tls*.
+
+    Raises:
+        InvalidInputError: a file cannot be read.
+    """
+    try:
+        ca, key, certificate = (
+            None if path is None else path.read_bytes() for path in (tls.ca, tls.key, tls.certificate)
+        )
+    except OSError as error:
+        raise InvalidInputError(f"cannot read the TLS file {error.filename}: {error.strerror}") from error
+    return grpc.ssl_channel_credentials(root_certificates=ca, private_key=key, certificate_chain=certificate)

@@ -1,0 +1,208 @@
+"""The client: labelled synthetic digits from a server."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar
+
+from digitforge_client import plan
+from digitforge_client.batch import Batch
+from digitforge_client.channel import Channel, Headers, Transport
+from digitforge_client.contract import GRPC_PORT, MAX_ROWS, MODEL_NAME
+from digitforge_client.conversation import Conversation, Emit, Pause, Receive, Send, Talk
+from digitforge_client.description import Metadata
+from digitforge_client.errors import InvalidInputError, ServerError
+from digitforge_client.options import TLS, Limits, Retry, Timeout
+
+T = TypeVar("T")
+DEFAULT_TARGET = f"localhost:{GRPC_PORT}"
+
+
+class DigitClient:
+    """Asks a server for labelled synthetic digits. Needs no TensorFlow; safe to share between threads and after a fork.
+
+    Nothing is sent before the first question. A client is also a context manager, which closes it.
+
+    Args:
+        target: where the server listens, as gRPC writes it: ``"host:port"``, ``"unix:/path"``, ``"dns:///name:port"``
+            (all addresses of the name in turn), or a list of targets that serve the same generator, used in turn.
+        model: the model's name on the server.
+        version: number of the model's folder; None for the newest.
+        timeout: how long to wait.
+        retry: gRPC's retries.
+        limits: how much at once.
+        tls: encryption; None for a plain connection.
+        headers: gRPC metadata sent with every request, such as ``[("authorization", "Bearer …")]``.
+        transports: what to send with instead of gRPC, for tests; *target* and a connection's options are unused then.
+
+    Example:
+        >>> with DigitClient("localhost:8500") as client:  # doctest: +SKIP
+        ...     batch = client.sample(1000, seed=7)
+        >>> batch.images.shape, batch.labels[:3]  # doctest: +SKIP
+        ((1000, 28, 28), array([0, 1, 2]))
+    """
+
+    def __init__(
+        self,
+        target: str | Sequence[str] = DEFAULT_TARGET,
+        *,
+        model: str = MODEL_NAME,
+        version: int | None = None,
+        timeout: Timeout = Timeout(),  # noqa: B008 - frozen
+        retry: Retry = Retry(),  # noqa: B008
+        limits: Limits = Limits(),  # noqa: B008
+        tls: TLS | None = None,
+        headers: Headers = (),
+        transports: Sequence[Transport] | None = None,
+    ) -> None:
+        self._transports = transports or [
+            Channel(one, retry=retry, limits=limits, tls=tls, headers=headers) for one in check_targets(target)
+        ]
+        self._timeout = timeout
+        self._limits = limits
+        self._talk = Conversation(
+            model=model,
+            version=version,
+            targets=[transport.target for transport in self._transports],
+            timeout=timeout,
+            limits=limits,
+        )
+
+    def sample(self, n: int | None = None, *, labels: Any = None, seed: int | None = None, start: int = 0) -> Batch:
+        """Ask for digits; all of them, or an error.
+
+        Args:
+            n: how many; may be left out where there is a label for each. 0 gives an empty batch and asks no server.
+            labels: class numbers or class names: one for each digit, or a single one for all.
+                None: row *i* has class ``i mod K``, so that classes are balanced.
+            seed: 0 … 2²¹ − 1; None draws one, which the batch then names.
+            start: number of the first row of the seed.
+
+        Raises:
+            InvalidInputError: an argument is out of range, or a label none of the generator's classes.
+            ServerError: the server could not answer; its subclasses say why.
+        """
+        ask = plan.Ask.of(n, labels=labels, seed=seed, start=start)
+        plan.check_sample_size(ask.n, self._limits.sample_rows)
+        if ask.n == 0:
+            return plan.empty_batch(ask, self._talk.known)
+        return next(self._emitted(self._talk.batches(ask.rows, batch_size=ask.n, outage_s=0.0, accept_change=True)))
+
+    def stream(
+        self,
+        n: int | None = None,
+        *,
+        labels: Any = None,
+        batch_size: int = MAX_ROWS,
+        seed: int | None = None,
+        start: int = 0,
+        on_change: Literal["raise", "accept"] = "raise",
+    ) -> Iterator[Batch]:
+        """Ask for any number of digits, batch by batch, in order, with requests sent ahead and bounded memory.
+
+        A server that goes away and comes back interrupts nothing, as long as it is not away for longer than
+        ``Timeout.outage_s``. To continue a stream that ended early, call again with the same *seed*,
+        fewer rows and a later *start*.
+
+        Args:
+            n: how many; may be left out where there is a label for each.
+            labels: as for `sample`.
+            batch_size: rows of every batch but the last.
+            seed: as for `sample`.
+            start: as for `sample`.
+            on_change: what to do if the server gets another generator meanwhile: raise GeneratorChangedError, or accept
+                it, so that later batches have another ``generator_id``. No batch ever mixes two.
+
+        Raises:
+            InvalidInputError: an argument is out of range (at once), or a label none of the generator's
+                classes (with the first batch).
+            ServerError: the server could not answer; its subclasses say why.
+        """
+        ask = plan.Ask.of(n, labels=labels, seed=seed, start=start)
+        plan.check_stream(batch_size, on_change)
+        if ask.n == 0:
+            return iter(())
+        return self._emitted(
+            self._talk.batches(
+                ask.rows, batch_size=batch_size, outage_s=self._timeout.outage_s, accept_change=on_change == "accept"
+            )
+        )
+
+    def metadata(self) -> Metadata:
+        """Ask what the server serves: version and signatures."""
+        return self._run(self._talk.metadata())
+
+    def card(self) -> dict[str, Any]:
+        """Ask for the generator's card: what it is, what it was trained on, how it was measured."""
+        return self._run(self._talk.card())
+
+    def wait_ready(self, timeout_s: float = 60.0) -> None:
+        """Wait until the server listens and has loaded the model.
+
+        Raises:
+            ServerTimeoutError: it does not in time.
+        """
+        self._run(self._talk.ready(timeout_s))
+
+    def close(self) -> None:
+        """Close the connection and cancel what is under way. A later question opens it again."""
+        for transport in self._transports:
+            transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self, talk: Talk[T]) -> T:
+        """Carry out a conversation that emits nothing."""
+
+        def whole() -> Talk[None]:
+            yield Emit(value=(yield from talk))
+
+        return next(self._emitted(whole()))
+
+    def _emitted(self, talk: Talk[None]) -> Iterator[Any]:
+        """Carry out a conversation step by step, and yield what it emits."""
+        outcome: Any = None
+        failure: ServerError | None = None
+        try:
+            while True:
+                try:
+                    step = talk.send(outcome) if failure is None else talk.throw(failure)
+                except StopIteration:
+                    return
+                outcome, failure = None, None
+                match step:
+                    case Send():
+                        outcome = self._transports[step.at].send(
+                            step.method, step.request, timeout_s=step.timeout_s, wait=step.wait
+                        )
+                    case Receive():
+                        try:
+                            outcome = step.pending.result()
+                        except ServerError as error:
+                            failure = error
+                    case Pause():
+                        time.sleep(step.seconds)
+                    case Emit():
+                        yield step.value
+        finally:
+            talk.close()
+
+
+def check_targets(target: str | Sequence[str]) -> list[str]:
+    """The targets in a list.
+
+    Raises:
+        InvalidInputError: there is none, or one is empty.
+    """
+    targets = [target] if isinstance(target, str) else list(target)
+    if not targets or not all(isinstance(one, str) and one.strip() for one in targets):
+        raise InvalidInputError(f'target is {target!r}; expected "host:port", or a list of such')
+    return targets

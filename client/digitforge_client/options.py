@@ -1,0 +1,66 @@
+"""How a client talks to its server: small value objects with documented defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from digitforge_client.contract import MAX_ROWS
+from digitforge_client.errors import InvalidInputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timeout:
+    """How long to wait, in seconds; None waits without limit."""
+
+    request_s: float | None = 30.0  # one request, all its retries included
+    outage_s: float | None = 60.0  # how long a stream waits for a server that has gone away
+
+    def __post_init__(self) -> None:
+        for name, value in (("request_s", self.request_s), ("outage_s", self.outage_s)):
+            if value is not None and not value >= 0:
+                raise InvalidInputError(f"{name} is {value}; expected seconds, 0 or more, or None for no limit")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retry:
+    """gRPC's own retries, on UNAVAILABLE only. Repeating is safe: the same addresses are the same images."""
+
+    attempts: int = 4  # with the first one; 1 means no retries, and gRPC allows 5 at most
+    first_wait_s: float = 0.1  # gRPC draws each wait at random around its value
+    longest_wait_s: float = 2.0  # each wait doubles up to this
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.attempts <= 5:
+            raise InvalidInputError(f"attempts is {self.attempts}; expected 1 to 5")
+        if not 0 < self.first_wait_s <= self.longest_wait_s:
+            raise InvalidInputError("expected 0 < first_wait_s <= longest_wait_s")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How much at once."""
+
+    rows_per_request: int = MAX_ROWS  # the generator's own limit is respected as well
+    requests_in_flight: int = 4  # of one call; bounds its memory, with the batch that is being filled
+    message_mib: int = 64  # largest answer accepted; gRPC's own limit is 4, about 5 300 digits
+    sample_rows: int = 1_000_000  # largest single sample, 784 MB of MNIST-sized digits; a stream has no limit
+
+    def __post_init__(self) -> None:
+        for name in ("rows_per_request", "requests_in_flight", "message_mib", "sample_rows"):
+            if getattr(self, name) < 1:
+                raise InvalidInputError(f"{name} is {getattr(self, name)}; expected 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TLS:
+    """Encryption, and on request a proof of who the client is. All files are PEM."""
+
+    ca: Path | None = None  # certificates to trust; None: those of the system
+    certificate: Path | None = None  # the client's own, for mutual TLS
+    key: Path | None = None  # the client's private key, with `certificate`
+    server_name: str | None = None  # name in the server's certificate where it is not the target's
+
+    def __post_init__(self) -> None:
+        if (self.certificate is None) != (self.key is None):
+            raise InvalidInputError("mutual TLS needs both `certificate` and `key`")
