@@ -1,0 +1,210 @@
+"""The rules of the house: who imports whom, what is packed, what the command imports, where links lead."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from email.message import Message
+from email.parser import Parser
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from digitforge_client.command import ENTRY_POINT_GROUP, digitforge
+from digitforge_client.errors import DigitforgeError
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = {
+    f"digitforge_{component}": ROOT / component / f"digitforge_{component}"
+    for component in ("client", "training", "serving", "evaluation")
+}
+COMMANDS = sorted(entry.name for entry in metadata.entry_points(group=ENTRY_POINT_GROUP))
+HEAVY = ("tensorflow", "keras", "sklearn", "scipy", "matplotlib", "joblib", "jinja2")
+
+
+def run(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(each) for each in arguments], cwd=cwd, capture_output=True, text=True, check=False, timeout=300
+    )
+
+
+# --- who imports whom
+
+
+def test_no_component_imports_what_it_must_not() -> None:
+    done = run(Path(sys.executable).with_name("lint-imports"), "--no-cache")
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_import_contract_notices_a_breach(tmp_path: Path) -> None:
+    for name, package in PACKAGES.items():
+        (tmp_path / name).mkdir()
+        for path in package.glob("__init__.py"):
+            (tmp_path / name / path.name).write_text("")
+    (tmp_path / "digitforge_client" / "__init__.py").write_text("import digitforge_training")
+    contract = (ROOT / "pyproject.toml").read_text("utf-8")
+    (tmp_path / "pyproject.toml").write_text(contract, "utf-8")
+    done = run(Path(sys.executable).with_name("lint-imports"), "--no-cache", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "digitforge_client -> digitforge_training" in done.stdout
+
+
+# --- what the command imports
+
+
+@pytest.mark.parametrize("arguments", [[], *([command] for command in COMMANDS)], ids=" ".join)
+def test_help_needs_only_what_the_client_installs(arguments: list[str]) -> None:
+    script = (
+        f"import sys; sys.modules.update(dict.fromkeys({HEAVY!r}))\n"
+        "from digitforge_client.command import main\n"
+        f"sys.argv[:] = {['digitforge', *arguments, '--help']!r}; main()"
+    )
+    done = run(sys.executable, "-c", script)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Usage: digitforge")
+
+
+def test_help_lists_every_command_with_a_sentence() -> None:
+    lines = CliRunner().invoke(digitforge, ["--help"]).stdout.splitlines()
+    for command in COMMANDS:
+        assert any(re.match(rf"  {command} +\S+ \S+", line) for line in lines), command
+
+
+# --- errors
+
+
+def every_error() -> Iterator[type[DigitforgeError]]:
+    for name, package in PACKAGES.items():
+        for module in pkgutil.walk_packages([str(package)], f"{name}."):
+            importlib.import_module(module.name)
+    waiting = [DigitforgeError]
+    while waiting:
+        error = waiting.pop()
+        yield error
+        waiting += error.__subclasses__()
+
+
+def test_every_error_has_a_documented_exit_status() -> None:
+    described = CliRunner().invoke(digitforge, ["--help"]).stdout
+    documented = set(map(int, re.findall(r"\b(\d+)\s+\w", described[described.index("Exit status") :])))
+    for error in every_error():
+        assert error.exit_status in documented - {0, 130}, error
+        assert error.__doc__, error
+
+
+def test_the_tree_of_errors_is_drawn_as_it_is() -> None:
+    drawing = sys.modules["digitforge_client.errors"].__doc__ or ""
+    for error in every_error():
+        if error.__module__ != "digitforge_client.errors":
+            continue
+        (line,) = (line for line in drawing.splitlines() if re.search(rf"\b{error.__name__}\b", line))
+        stated = re.search(r"exit status (\d)", line)
+        inherited = error.exit_status == error.__mro__[1].__dict__.get("exit_status", error.exit_status)
+        assert int(stated[1]) == error.exit_status if stated else inherited, error
+
+
+# --- what is packed
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """The wheel, built from this tree as a release builds it."""
+    folder = tmp_path_factory.mktemp("wheel")
+    done = run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder)
+    assert done.returncode == 0, done.stderr
+    (path,) = folder.glob("digitforge-*.whl")
+    return zipfile.ZipFile(path)
+
+
+def wheel_metadata(wheel: zipfile.ZipFile) -> Message:
+    (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+    return Parser().parsestr(wheel.read(name).decode())
+
+
+def names_of(requirements: list[str]) -> set[str]:
+    return {re.split(r"[^\w.-]", requirement)[0] for requirement in requirements}
+
+
+def test_every_package_is_typed() -> None:
+    for package in PACKAGES.values():
+        assert (package / "py.typed").is_file()
+
+
+def test_the_wheel_holds_every_package_file(wheel: zipfile.ZipFile) -> None:
+    packed = set(wheel.namelist())
+    for name, package in PACKAGES.items():
+        for path in package.rglob("*"):
+            if path.is_file() and "__pycache__" not in path.parts:
+                assert f"{name}/{path.relative_to(package)}" in packed
+
+
+def test_the_wheel_holds_the_shipped_generator_and_the_server_configuration(wheel: zipfile.ZipFile) -> None:
+    packed = set(wheel.namelist())
+    for folder in ("models", "config"):
+        files = [path for path in (ROOT / "serving" / folder).rglob("*") if path.is_file()]
+        assert files, folder
+        for path in files:
+            assert f"digitforge_serving/{folder}/{path.relative_to(ROOT / 'serving' / folder)}" in packed
+    assert "digitforge_serving/models/digits/1/saved_model.pb" in packed
+
+
+def test_the_wheel_holds_nothing_else(wheel: zipfile.ZipFile) -> None:
+    assert {name.split("/")[0] for name in wheel.namelist() if ".dist-info/" not in name} == set(PACKAGES)
+
+
+def test_the_client_installs_six_libraries_and_no_more(wheel: zipfile.ZipFile) -> None:
+    requirements = wheel_metadata(wheel).get_all("Requires-Dist") or []
+    unconditional = [each for each in requirements if "extra ==" not in each]
+    assert names_of(unconditional) == {"numpy", "grpcio", "protobuf", "click", "rich", "pillow"}
+
+
+def test_the_extras_are_those_that_are_documented(wheel: zipfile.ZipFile) -> None:
+    extras = wheel_metadata(wheel).get_all("Provides-Extra") or []
+    assert set(extras) == {"training", "serving", "evaluation", "all", "dev"}
+
+
+def test_every_command_belongs_to_the_component_that_its_extra_installs() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    for target in project["entry-points"][ENTRY_POINT_GROUP].values():
+        component = target.partition(".")[0].removeprefix("digitforge_")
+        assert component == "client" or component in project["optional-dependencies"]
+
+
+# --- documents
+
+
+def documents() -> list[Path]:
+    return [
+        path
+        for path in sorted(ROOT.rglob("*.md"))
+        if not any(part.startswith(".") or part in ("runs", "build", "dist") for part in path.relative_to(ROOT).parts)
+    ]
+
+
+def anchors(document: Path) -> set[str]:
+    """Anchors of a document's headings, as code hosts make them."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", document.read_text("utf-8"), flags=re.S), flags=re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_relative_link_leads_somewhere(document: Path) -> None:
+    text = re.sub(r"```.*?```", "", document.read_text("utf-8"), flags=re.S)
+    targets = re.findall(r"\]\(([^)\s]+)[^)]*\)", text) + re.findall(r"<img[^>]+src=\"([^\"]+)\"", text)
+    for target in targets:
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        place = (document.parent / path).resolve() if path else document
+        assert place.exists(), f"{document.name}: {target}"
+        assert place.is_relative_to(ROOT), f"{document.name}: {target}"
+        if anchor:
+            assert anchor in anchors(place), f"{document.name}: {target}"
