@@ -7,10 +7,13 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
 from digitforge_client import plan
 from digitforge_client.batch import Batch
 from digitforge_client.channel import Channel, Headers, Transport
-from digitforge_client.contract import GRPC_PORT, MAX_ROWS, MODEL_NAME
+from digitforge_client.contract import GRPC_PORT, MAX_ROWS, MODEL_NAME, image_hashes
 from digitforge_client.conversation import Conversation, Emit, Pause, Receive, Send, Talk
 from digitforge_client.description import Metadata
 from digitforge_client.errors import InvalidInputError, ServerError
@@ -137,6 +140,24 @@ class DigitClient:
     def card(self) -> dict[str, Any]:
         """Ask for the generator's card: what it is, what it was trained on, how it was measured."""
         return self._run(self._talk.card())
+
+    def seen(self, images: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+        """Ask which images the generator was trained on: a generator must not be measured against those.
+
+        Args:
+            images: (n, H, W) or (n, H, W, C) uint8, as published, before any resizing; or (n,) int64, their
+                identities (`contract.image_hashes`).
+
+        Returns:
+            (n,) bool.
+
+        Raises:
+            InvalidInputError: the array is neither.
+        """
+        array = np.asarray(images)
+        if array.ndim == 1 and array.dtype == np.int64:
+            return self._run(self._talk.seen(array))
+        return self._run(self._talk.seen(image_hashes(array[..., np.newaxis] if array.ndim == 3 else array)))
 
     def wait_ready(self, timeout_s: float = 60.0) -> None:
         """Wait until the server listens and has loaded the model.

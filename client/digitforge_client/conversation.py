@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from digitforge_client import description, plan
 from digitforge_client.contract import Field, Signature
@@ -125,6 +126,17 @@ class Conversation:
         if self.known is None:
             self.known = description.describe((yield from self.metadata()), (yield from self.card()))
         return self.known
+
+    def seen(self, hashes: npt.NDArray[np.int64]) -> Talk[npt.NDArray[np.bool_]]:
+        """Ask which of these images the generator was trained on."""
+        rows = min(self._limits.rows_per_request, (yield from self.generator()).max_rows)
+        found = [np.zeros(0, dtype=np.bool_)]
+        for at in range(0, len(hashes), rows):
+            part = hashes[at : at + rows]
+            request = plan.predict_request(self._spec, Signature.SEEN, {Field.HASHES: part})
+            reply = yield from self._ask(PREDICT, request)
+            found.append(plan.output(reply, Field.SEEN, dtype="bool", shape=(len(part),)))
+        return np.concatenate(found)
 
     def ready(self, timeout_s: float) -> Talk[None]:
         """Wait until every target serves the model.
