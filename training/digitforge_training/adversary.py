@@ -48,12 +48,12 @@ class Adversary:
         return to_pixel_range(self.generator([class_weights, latents], training=True))
 
     def discriminator_loss(
-        self, *, real: tf.Tensor, generated: tf.Tensor, class_weights: tf.Tensor, penalise: tf.Tensor, seed: tf.Tensor
+        self, *, real: tf.Tensor, generated: tf.Tensor, class_weights: tf.Tensor, gamma: tf.Tensor, seed: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, Statistics]:
         """Loss of the discriminator on pairs of the same class.
 
         Args:
-            penalise: scalar bool, whether this step carries the gradient penalty.
+            gamma: scalar, weight γ of (γ/2)·‖∇D‖² at this step; 0 spares the work.
             seed: int64 (2,), of the augmentation and the penalty.
 
         Returns:
@@ -66,18 +66,22 @@ class Adversary:
         score_real, score_generated = tf.split(score, 2)
         logits_real, _ = tf.split(logits, 2)
         classify = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(class_weights, logits_real))
-        penalty = tf.cond(penalise, lambda: self._penalty(images, both, score, seed), lambda: 0.0)
+        penalty = tf.cond(gamma > 0, lambda: self._penalty(images, both, score, seed), lambda: 0.0)
         loss = (
             tf.reduce_mean(tf.nn.softplus(score_generated - score_real))
             + recipe.auxiliary_discriminator * classify
-            + 0.5 * recipe.gamma * recipe.penalty_every * penalty
+            + 0.5 * gamma * penalty
         )
-        return loss, score_real, {
-            "discriminator_loss": loss,
-            "score_gap": tf.reduce_mean(score_real - score_generated),
-            "pair_accuracy": tf.reduce_mean(tf.cast(score_real > score_generated, tf.float32)),
-            "class_loss_real": classify,
-        }
+        return (
+            loss,
+            score_real,
+            {
+                "discriminator_loss": loss,
+                "score_gap": tf.reduce_mean(score_real - score_generated),
+                "pair_accuracy": tf.reduce_mean(tf.cast(score_real > score_generated, tf.float32)),
+                "class_loss_real": classify,
+            },
+        )
 
     def _penalty(self, images: tf.Tensor, class_weights: tf.Tensor, score: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """‖∇D‖² on real plus on generated images, by finite difference: E[(D(x + σε) − D(x))²] / σ² for ε ~ N(0, I).

@@ -40,8 +40,10 @@ def _shift(images: tf.Tensor, most: int, seed: tf.Tensor) -> tf.Tensor:
 
 def _cutout(images: tf.Tensor, side: int, seed: tf.Tensor) -> tf.Tensor:
     n, height, width = tf.shape(images)[0], images.shape[1], images.shape[2]
-    corner = tf.random.stateless_uniform((n, 2), seed, 1 - side, tf.constant([height, width]), tf.int32)
-    rows, columns = tf.range(height)[None, :] - corner[:, :1], tf.range(width)[None, :] - corner[:, 1:]
+    # Corners lie so that each pixel is blanked equally often.
+    tops = tf.random.stateless_uniform((n, 1), seed, 1 - side, height, tf.int32)
+    lefts = tf.random.stateless_uniform((n, 1), seed + [1, 0], 1 - side, width, tf.int32)
+    rows, columns = tf.range(height)[None, :] - tops, tf.range(width)[None, :] - lefts
     blank_rows = (rows >= 0) & (rows < side)
     blank_columns = (columns >= 0) & (columns < side)
     blank = blank_rows[:, :, None, None] & blank_columns[:, None, :, None]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import typing
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -32,7 +33,8 @@ class Recipe:
     embedding_size: int = 32  # of a class, in the generator's input
 
     # Losses: relativistic pairing with zero-centred gradient penalties, plus an auxiliary classifier.
-    gamma: float = 0.5  # weight γ of (γ/2)·‖∇D‖² on real and on generated images
+    gamma: float = 0.1  # weight γ of (γ/2)·‖∇D‖² on real and on generated images, at the start
+    gamma_end: float = 0.01  # at the end; γ falls along a cosine, as R3GAN has it, so that detail can still be learnt
     penalty_every: int = 2  # steps; the penalty is weighted up by as much, so that γ keeps its meaning
     penalty_noise: float = 0.03  # σ of the finite difference that estimates ‖∇D‖², in units of [−1, 1] pixels
     auxiliary_discriminator: float = 1.0  # weight of the class loss on real images
@@ -40,7 +42,7 @@ class Recipe:
 
     # Optimisation.
     batch_size: int = 64  # images a step
-    steps: int = 16_000
+    steps: int = 15_000
     learning_rate: float = 4e-4  # of both networks; falls along a cosine to zero
     beta_1: float = 0.0
     beta_2: float = 0.99
@@ -62,13 +64,13 @@ class Recipe:
             "images_per_sheet",
         )  # fmt: skip
         for field in positive:
-            if not getattr(self, field) > 0:
-                raise InvalidInputError(f"{field} is {getattr(self, field)}; expected more than 0")
+            if not 0 < getattr(self, field) < math.inf:
+                raise InvalidInputError(f"{field} is {getattr(self, field)}; expected a finite number above 0")
         for field in (
-            "gamma", "auxiliary_discriminator", "auxiliary_generator", "augment_shift", "augment_cutout",
+            "gamma", "gamma_end", "auxiliary_discriminator", "auxiliary_generator", "augment_shift", "augment_cutout",
         ):  # fmt: skip
-            if not getattr(self, field) >= 0:
-                raise InvalidInputError(f"{field} is {getattr(self, field)}; expected 0 or more")
+            if not 0 <= getattr(self, field) < math.inf:
+                raise InvalidInputError(f"{field} is {getattr(self, field)}; expected 0 or a finite number above")
         for field in ("beta_1", "beta_2"):
             if not 0 <= getattr(self, field) < 1:
                 raise InvalidInputError(f"{field} is {getattr(self, field)}; expected 0 ≤ {field} < 1")
@@ -84,7 +86,7 @@ _PRESETS = (
     Recipe(name="forge", summary="The default: class-conditional, our best."),
     Recipe(
         name="forge-small", summary="The same for a thousand images or fewer.",
-        width=32, generator_blocks=1, discriminator_blocks=1, gamma=1.0, steps=4_000, learning_rate=3e-4,
+        width=32, generator_blocks=1, discriminator_blocks=1, gamma=0.5, gamma_end=0.1, steps=4_000, learning_rate=3e-4,
         augment_shift=3, augment_cutout=8, images_per_checkpoint=32_000,
     ),
 )  # fmt: skip
@@ -105,7 +107,7 @@ def _parse(field: str, kind: Any, value: str | float) -> Any:
         number = float(value)
     except ValueError as error:
         raise InvalidInputError(f"{field} is {value!r}; expected a number") from error
-    if kind is int and number != int(number):
+    if kind is int and not number.is_integer():
         raise InvalidInputError(f"{field} is {value!r}; expected a whole number")
     return kind(number)
 

@@ -5,6 +5,7 @@ All randomness is derived from (seed, step), so a resumed training is the same t
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -17,22 +18,13 @@ from digitforge_training.adversary import Adversary, Statistics
 from digitforge_training.checkpoints import State
 from digitforge_training.data import Dataset
 from digitforge_training.networks import build_discriminator, build_generator
+from digitforge_training.pixels import from_pixels, to_pixels
 from digitforge_training.recipes import Recipe
 
 _STATISTICS = (
     "discriminator_loss", "generator_loss", "score_gap", "pair_accuracy", "class_loss_real", "class_loss_generated",
 )  # fmt: skip
 _STREAMS = 16  # independent random streams of a step; see `_step`
-
-
-def from_pixels(images: tf.Tensor) -> tf.Tensor:
-    """uint8 => float32 in [−1, 1]."""
-    return tf.cast(images, tf.float32) / 127.5 - 1.0
-
-
-def to_pixels(images: tf.Tensor) -> tf.Tensor:
-    """float32 in about [−1, 1] => uint8, as the contract defines it."""
-    return tf.cast(tf.round(tf.clip_by_value(images, -1.0, 1.0) * 127.5 + 127.5), tf.uint8)
 
 
 class Trainer:
@@ -95,7 +87,7 @@ class Trainer:
         with tf.GradientTape() as tape:
             loss, score_real, statistics = adversary.discriminator_loss(
                 real=real, generated=tf.stop_gradient(generated), class_weights=class_weights,
-                penalise=step % recipe.penalty_every == 0, seed=seed,
+                gamma=self._gamma(step), seed=seed,
             )  # fmt: skip
         self._apply(self._discriminator_optimiser, tape, loss, adversary.discriminator.trainable_variables)
         with generator_tape:
@@ -105,6 +97,13 @@ class Trainer:
         self._apply(self._generator_optimiser, generator_tape, loss, adversary.generator.trainable_variables)
         self._average(step)
         return statistics | more
+
+    def _gamma(self, step: tf.Tensor) -> tf.Tensor:
+        """Weight of the penalty: every so many steps as many times γ, which falls along a cosine; else 0."""
+        recipe = self.recipe
+        done = tf.cast(step, tf.float32) / recipe.steps
+        gamma = recipe.gamma_end + (recipe.gamma - recipe.gamma_end) * 0.5 * (1.0 + tf.cos(math.pi * done))
+        return tf.where(step % recipe.penalty_every == 0, gamma * recipe.penalty_every, 0.0)
 
     @staticmethod
     def _apply(optimiser: Any, tape: tf.GradientTape, loss: tf.Tensor, variables: Any) -> None:

@@ -1,0 +1,34 @@
+"""Fixtures that several components share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run folder of a tiny generator, trained for a few steps on real handwritten digits."""
+    from digitforge_training.data import load
+    from digitforge_training.loop import train
+    from digitforge_training.recipes import resolve
+
+    tiny = {"width": 8, "generator_blocks": 1, "discriminator_blocks": 1, "steps": 6, "batch_size": 32}
+    run_dir = tmp_path_factory.mktemp("runs") / "tiny"
+    train(resolve("forge", tiny), load("digits"), run_dir=run_dir)
+    return run_dir
+
+
+@pytest.fixture(scope="session")
+def exported_model(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Base folder of the tiny generator's export: it contains the version ``1/``."""
+    from digitforge_training.data import load
+    from digitforge_training.export import export
+
+    base = tmp_path_factory.mktemp("models") / "digits"
+    export(trained_run, load("digits"), to=base)
+    return base

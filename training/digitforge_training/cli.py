@@ -1,0 +1,188 @@
+"""The commands `digitforge train`, `digitforge export` and `digitforge recipes`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+
+from digitforge_training.recipes import RECIPES, resolve
+
+if TYPE_CHECKING:
+    from digitforge_training.loop import Progress
+
+_PATH = click.Path(path_type=Path)
+
+
+def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that name a data set."""
+    for option in (
+        click.option(
+            "--transpose", is_flag=True, help="Swap rows and columns of IDX images, as EMNIST needs it."
+        ),
+        click.option(
+            "--data-dir", type=_PATH, envvar="DIGITFORGE_DATA_DIR", show_envvar=True,
+            help="Folder that holds MNIST's four files; without it the cache, then a download.",
+        ),
+        click.option(
+            "--data", default="mnist", show_default=True,
+            help="mnist, digits (scikit-learn's, no network), a folder with four IDX files, a folder of CLASS/*.png, "
+            "or an .npz with x and y.",
+        ),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.option("--recipe", "recipe_name", default="forge", show_default=True, help="See `digitforge recipes`.")
+@data_options
+@click.option("--out", type=_PATH, required=True, help="Run folder. The same command goes on where it stopped.")
+@click.option("--steps", type=click.IntRange(min=1), help="Training steps; without it the recipe's.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all randomness.")
+@click.option("--set", "overrides", multiple=True, metavar="FIELD=VALUE", help="Override a field of the recipe.")
+@click.option("--dry-run", is_flag=True, help="Print the resolved recipe and the data, and train nothing.")
+def train(
+    recipe_name: str, data: str, data_dir: Path | None, transpose: bool, out: Path, steps: int | None, seed: int,
+    overrides: tuple[str, ...], dry_run: bool,
+) -> None:  # fmt: skip
+    """Train a generator on labelled images.
+
+    \b
+    digitforge train --out runs/forge                       the default recipe on MNIST
+    digitforge train --recipe forge-small --data mine.npz --out runs/mine
+    digitforge train --steps 200 --set learning_rate=1e-4 --out runs/try
+
+    Ctrl-C writes a checkpoint; the same command goes on from it. Then `digitforge export RUN --to FOLDER`.
+    """
+    from digitforge_training import data as data_module
+
+    recipe = resolve(recipe_name, _parse_overrides(overrides, steps))
+    dataset = data_module.load(data, split="train", data_dir=data_dir, transpose=transpose)
+    if dry_run:
+        from digitforge_training.loop import describe
+
+        click.echo(json.dumps(describe(recipe, dataset, seed=seed).as_dict(), indent=2))
+        return
+    from digitforge_training import loop
+
+    click.echo(
+        f"{recipe.name}: {recipe.steps} steps of {recipe.batch_size} images on {dataset.name} "
+        f"({len(dataset)} images, {len(dataset.class_names)} classes), seed {seed}, into {out}",
+        err=True,
+    )
+    try:
+        with _live_line() as on_progress:
+            loop.train(recipe, dataset, run_dir=out, seed=seed, on_progress=on_progress)
+    except KeyboardInterrupt:
+        click.echo(f"\nstopped; a checkpoint is in {out}, and the same command goes on from it", err=True)
+        raise
+    click.echo(f"{out}")
+    click.echo(f"done; publish it with: digitforge export {out} --to models/digits", err=True)
+
+
+def _parse_overrides(overrides: tuple[str, ...], steps: int | None) -> dict[str, str | float]:
+    changes: dict[str, str | float] = {} if steps is None else {"steps": steps}
+    for override in overrides:
+        field, equals, value = override.partition("=")
+        if not equals:
+            raise click.BadParameter(f"{override!r} is not FIELD=VALUE", param_hint="'--set'")
+        changes[field.strip()] = value.strip()
+    return changes
+
+
+@contextlib.contextmanager
+def _live_line() -> Iterator[Callable[[Progress], None]]:
+    """Report progress on one line of a terminal, or a plain line every so often elsewhere."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with console.status("compiling the training step") as status:
+            yield lambda progress: status.update(_describe(progress))
+        return
+    printed = -1
+
+    def plain(progress: Progress) -> None:
+        nonlocal printed
+        twentieth = 20 * progress.images_seen // progress.images_total
+        if twentieth > printed:
+            printed = twentieth
+            click.echo(_describe(progress), err=True)
+
+    yield plain
+
+
+def _describe(progress: Progress) -> str:
+    left = (progress.images_total - progress.images_seen) / progress.images_per_second
+    values = progress.statistics
+    return (
+        f"{progress.images_seen / progress.images_total:4.0%}  D {values['discriminator_loss']:.2f}  "
+        f"G {values['generator_loss']:.2f}  pairs {values['pair_accuracy']:.0%}  "
+        f"{progress.images_per_second:.0f} images/s  {left / 60:.0f} min left"
+    )
+
+
+@click.command()
+@click.argument("run", type=_PATH)
+@click.option("--to", type=_PATH, required=True, help="Base folder of the model, for instance models/digits.")
+@data_options
+@click.option(
+    "--metrics", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help='JSON file of {"metric": {"value": …, "n": …}}, for the card.',
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print the card as JSON.")
+def export(
+    run: Path, to: Path, data: str, data_dir: Path | None, transpose: bool, metrics: Path | None, as_json: bool
+) -> None:
+    """Publish a trained generator as the next version of a model that TensorFlow Serving can load.
+
+    RUN is the folder of `digitforge train`. Give the same --data as in training: the identities of the training
+    images travel with the model, so that nobody scores on them by accident.
+    """
+    from digitforge_training import data as data_module
+    from digitforge_training.export import export as publish
+    from digitforge_training.export import read_card
+
+    dataset = data_module.load(data, split="train", data_dir=data_dir, transpose=transpose)
+    figures = _read_metrics(metrics) if metrics else {}
+    version = publish(run, dataset, to=to, metrics=figures)
+    if as_json:
+        click.echo(json.dumps({"path": str(version), **read_card(version)}, indent=2, ensure_ascii=False))
+    else:
+        click.echo(version)
+        click.echo(f"serve it with: digitforge serve --model-base-path {to}", err=True)
+
+
+def _read_metrics(path: Path) -> dict[str, dict[str, float]]:
+    try:
+        metrics = json.loads(path.read_text("utf-8"))
+        return {name: {"value": float(m["value"]), "n": int(m["n"])} for name, m in metrics.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise click.BadParameter(
+            f'{path} is not JSON of the form {{"metric": {{"value": 1.5, "n": 10000}}}}', param_hint="'--metrics'"
+        ) from error
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def recipes(name: str | None, as_json: bool) -> None:
+    """List the recipes, or show every field of the recipe NAME."""
+    if name is None:
+        if as_json:
+            click.echo(json.dumps({key: recipe.as_dict() for key, recipe in RECIPES.items()}, indent=2))
+        else:
+            width = max(map(len, RECIPES))
+            for recipe in RECIPES.values():
+                click.echo(f"{recipe.name:<{width}}  {recipe.summary}")
+        return
+    fields = resolve(name).as_dict()
+    if as_json:
+        click.echo(json.dumps(fields, indent=2))
+    else:
+        for field, value in fields.items():
+            click.echo(f"{field:<24}{value}")

@@ -1,0 +1,215 @@
+"""Export: a trained generator as a SavedModel with the contract's signatures, published at once or not at all.
+
+Every input and output has the number of rows as its first dimension, because TensorFlow Serving's batching requires
+exactly that. Plain graph operations only: no XLA, no Python, no custom operation.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from digitforge_client.contract import MAX_ROWS, MODEL_NAME, Field, Signature, image_hashes
+from digitforge_client.errors import DataError, InvalidInputError
+from digitforge_training import checkpoints
+from digitforge_training.card import make_card
+from digitforge_training.data import Dataset
+from digitforge_training.latents import latents_of
+from digitforge_training.loop import Run, describe, read_run
+from digitforge_training.networks import build_generator
+from digitforge_training.pixels import to_pixels
+from digitforge_training.warmup import write_warmup
+
+Outputs = dict[str, tf.Tensor]
+
+
+class ServedGenerator(tf.Module):
+    """The graph of an exported generator; each public method is a signature."""
+
+    def __init__(self, generator: Any, card: Mapping[str, Any], seen: npt.NDArray[np.int64]) -> None:
+        """Wrap a generator.
+
+        Args:
+            generator: Keras model, class weights (n, K), latents (n, d) => images (n, H, W, C).
+            card: with its `generator_id`.
+            seen: (m,) int64, hashes of the training images, in any order.
+        """
+        super().__init__(name="served_generator")
+        self._generator = generator
+        self._classes = len(card["class_names"])
+        self._size = card["latent_size"]
+        self._law = card["latent_law"]
+        self._card = json.dumps(card)
+        self._seen = np.unique(seen)
+
+    def signatures(self) -> dict[str, Any]:
+        """The concrete function of each signature."""
+        rows = tf.TensorSpec([None], tf.int64)
+        labels, seeds = _named(rows, Field.LABELS), _named(rows, Field.SEEDS)
+        weights = tf.TensorSpec([None, self._classes], tf.float32, name=Field.CLASS_WEIGHTS)
+        latents = tf.TensorSpec([None, self._size], tf.float32, name=Field.LATENTS)
+        specs: dict[str, tuple[Callable[..., Outputs], list[tf.TensorSpec]]] = {
+            Signature.SAMPLE: (self.sample, [labels, seeds]),
+            Signature.PNG: (self.png, [labels, seeds]),
+            Signature.LATENTS: (self.latents, [seeds]),
+            Signature.FROM_LATENTS: (self.from_latents, [weights, latents]),
+            Signature.CARD: (self.card, [_named(rows, Field.ROWS)]),
+            Signature.SEEN: (self.seen, [_named(rows, Field.HASHES)]),
+        }
+        # Kept on the object, because tf.saved_model.save needs them to outlive this call.
+        self._functions = {
+            name: tf.function(_limited(method), input_signature=spec) for name, (method, spec) in specs.items()
+        }
+        return {name: function.get_concrete_function() for name, function in self._functions.items()}
+
+    def sample(self, labels: tf.Tensor, seeds: tf.Tensor) -> Outputs:
+        """A label outside the classes blanks its own row only: a batching server merges requests."""
+        valid = (labels >= 0) & (labels < self._classes)
+        weights = tf.one_hot(tf.where(valid, labels, 0), self._classes)
+        images = self.from_latents(weights, latents_of(seeds, self._size, self._law))[Field.IMAGES]
+        images = tf.where(valid[:, None, None, None], images, tf.zeros_like(images))
+        return {Field.IMAGES: images, Field.VALID: valid}
+
+    def png(self, labels: tf.Tensor, seeds: tf.Tensor) -> Outputs:
+        """The same images as PNG files."""
+        sampled = self.sample(labels, seeds)
+        files = tf.map_fn(tf.io.encode_png, sampled[Field.IMAGES], fn_output_signature=tf.string)
+        return {Field.IMAGE_BYTES: files, Field.VALID: sampled[Field.VALID]}
+
+    def latents(self, seeds: tf.Tensor) -> Outputs:
+        """The latents of rows."""
+        return {Field.LATENTS: latents_of(seeds, self._size, self._law)}
+
+    def from_latents(self, class_weights: tf.Tensor, latents: tf.Tensor) -> Outputs:
+        """Images of given latents and blends of classes."""
+        return {Field.IMAGES: to_pixels(self._generator([class_weights, latents], training=False))}
+
+    def card(self, rows: tf.Tensor) -> Outputs:
+        """The card, once a row."""
+        return {Field.CARD: tf.fill(tf.shape(rows), self._card)}
+
+    def seen(self, hashes: tf.Tensor) -> Outputs:
+        """Whether an image with this hash was among the training images."""
+        known = tf.constant(self._seen)
+        place = tf.minimum(tf.searchsorted(known, hashes), len(self._seen) - 1)
+        return {Field.SEEN: tf.gather(known, place) == hashes}
+
+
+def _named(spec: tf.TensorSpec, name: str) -> tf.TensorSpec:
+    return tf.TensorSpec(spec.shape, spec.dtype, name=name)
+
+
+def _limited(method: Callable[..., Outputs]) -> Callable[..., Outputs]:
+    """Refuse more than MAX_ROWS rows, the only assertion in the graph."""
+
+    def limited(*inputs: tf.Tensor) -> Outputs:
+        rows = tf.shape(inputs[0])[0]
+        message = f"a request has at most {MAX_ROWS} rows; split it"
+        with tf.control_dependencies([tf.debugging.assert_less_equal(rows, MAX_ROWS, message=message)]):
+            return method(*(tf.identity(value) for value in inputs))
+
+    return limited
+
+
+def export(
+    run_dir: Path,
+    dataset: Dataset,
+    *,
+    to: Path,
+    metrics: Mapping[str, Mapping[str, float]] | None = None,
+    name: str = MODEL_NAME,
+) -> Path:
+    """Publish the averaged generator of a run's newest checkpoint as the next version below *to*.
+
+    Args:
+        run_dir: of `digitforge_training.loop.train`.
+        dataset: the images it was trained on, for the `seen` signature.
+        to: base folder of the model; versions are numbered folders in it.
+        metrics: for the card, each with ``value`` and ``n``.
+        name: of the model, for the card and the warm-up requests.
+
+    Returns:
+        The folder of the new version.
+
+    Raises:
+        DataError: the run has no checkpoint, or the folder cannot be written.
+        InvalidInputError: the data set is not the one the run was trained on.
+    """
+    run = read_run(run_dir)
+    if describe(run.recipe, dataset, seed=run.seed) != run:
+        raise InvalidInputError(
+            f"{run_dir} was trained on {run.training_data}, not on this data set ({dataset.name}, {dataset.split}, "
+            f"{len(dataset)} images, SHA-256 {dataset.sha256}); give the same --data"
+        )
+    newest = checkpoints.newest(run_dir)
+    if newest is None:
+        raise DataError(f"{run_dir} has no checkpoint yet; let `digitforge train` go on to its first one")
+    generator, images_seen = _averaged(run, newest)
+    weights = [variable.numpy() for variable in generator.variables]
+    card = make_card(run, weights=weights, images_seen=images_seen, metrics=metrics or {}, name=name)
+    return publish(ServedGenerator(generator, card, image_hashes(dataset.images)), to=to, card=card)
+
+
+def _averaged(run: Run, checkpoint: Path) -> tuple[Any, int]:
+    state = checkpoints.load(checkpoint)
+    generator = build_generator(run.recipe, image_shape=run.image_shape, classes=len(run.class_names), seed=0)
+    try:
+        for i, variable in enumerate(generator.variables):
+            variable.assign(state[f"averaged/{i:03d}"])
+    except (KeyError, ValueError) as error:
+        raise DataError(f"{checkpoint} does not fit the recipe beside it: {error}; train again") from error
+    return generator, int(checkpoint.stem)
+
+
+def publish(served: ServedGenerator, *, to: Path, card: Mapping[str, Any]) -> Path:
+    """Write a SavedModel as the next version below *to*, visible only when it is whole.
+
+    Raises:
+        DataError: the folder cannot be written; nothing is left behind.
+    """
+    version = 1 + max((int(path.name) for path in to.glob("[0-9]*") if path.name.isdecimal()), default=0)
+    temporary, final = to / f".{version}.tmp", to / str(version)
+    try:
+        to.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)  # what a kill may have left
+        tf.saved_model.save(served, str(temporary), signatures=served.signatures())
+        write_warmup(temporary, card)
+        for path in sorted(temporary.rglob("*"), reverse=True):
+            _flush(path)
+        temporary.rename(final)
+        _flush(to)
+    except (OSError, tf.errors.OpError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise DataError(f"cannot publish {final}: {error}; choose another folder with --to") from error
+    return final
+
+
+def read_card(version_dir: Path) -> dict[str, Any]:
+    """The card of an exported generator, as its `card` signature gives it.
+
+    Raises:
+        DataError: the folder holds no exported generator.
+    """
+    try:
+        signatures = tf.saved_model.load(str(version_dir)).signatures
+        reply = signatures[Signature.CARD](**{Field.ROWS: tf.zeros([1], tf.int64)})
+    except (OSError, KeyError, tf.errors.OpError) as error:
+        raise DataError(f"{version_dir} holds no generator that digitforge exported: {error}") from error
+    card: dict[str, Any] = json.loads(reply[Field.CARD].numpy()[0])
+    return card
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
