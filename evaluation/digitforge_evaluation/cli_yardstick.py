@@ -1,8 +1,7 @@
 """The commands that make what is shipped in ``digitforge_evaluation/data``: the yardstick itself.
 
     python -m digitforge_evaluation.cli_yardstick network     # digitnet-64.npz: about eight minutes on two cores
-    python -m digitforge_evaluation.cli_yardstick reference   # mnist-test.npz: half a minute
-    python -m digitforge_evaluation.cli_yardstick real        # what real digits score against real digits
+    python -m digitforge_evaluation.cli_yardstick reference   # mnist-test.npz: some minutes
 
 Both files are written with a ``.json`` beside them that says how they were made.
 """
@@ -75,26 +74,24 @@ def network(out: Path | None, data_dir: Path | None, seed: int, epochs: int | No
 @OUT
 @DATA_DIR
 def reference(out: Path | None, data_dir: Path | None) -> None:
-    """Measure MNIST's test images with digitnet-64, and the floor from its training images."""
-    from digitforge_evaluation import features, statistics
+    """Measure MNIST's test images with digitnet-64, and what random training images score against them."""
+    from digitforge_evaluation import features
+    from digitforge_evaluation import reference as statistics
+    from digitforge_evaluation.figures import NEIGHBOURS, figure_name
     from digitforge_training.data import load
 
     net = features.digitnet()
     train, test = (load("mnist", split=split, data_dir=data_dir) for split in ("train", "test"))
-    made = statistics.make_reference(
-        test=test,
-        test_measured=net.measure(test.images),
-        train=train,
-        train_measured=net.measure(train.images),
-        features=net.name,
-    )
-    path = out or statistics.SHIPPED
-    statistics.save_reference(made, path, provenance("reference"))
-    for floor in made.floors.values():
-        name = statistics.distance_name(made.features, floor.n)
-        click.echo(
-            f"{name} of real digits: {floor.mean:.3f} ± {floor.standard_deviation:.3f} ({floor.repeats} subsets)"
-        )
+    measured, of_training = net.measure(test.images), net.measure(train.images)
+    made = statistics.make_reference(test=test, measured=measured, features=net.name)
+    for n in statistics.FLOOR_SIZES:
+        made.floors[n] = statistics.real_floors(made, test=measured, train=of_training, train_labels=train.labels, n=n)
+        made.floors[n]["memorised"] = statistics.memorised_floor(test=measured, training=of_training.features)
+        for key, floor in made.floors[n].items():
+            name = figure_name(key, features=net.name, n=n, k=NEIGHBOURS)
+            spread = "" if floor.standard_deviation is None else f" ± {floor.standard_deviation:.4f}"
+            click.echo(f"{name}: {floor.mean:.4f}{spread}, n = {floor.n}, repeats = {floor.repeats}")
+    statistics.save_reference(made, out or statistics.SHIPPED, provenance("reference"))
 
 
 def provenance(command: str) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from digitforge_client.errors import InvalidInputError
 
 Floats = npt.NDArray[np.float64]
 
-#: Distances held at one time: 2²⁴ float64 values are 128 MiB.
-BLOCK_ELEMENTS = 2**24
+#: Distances held at one time: 2²² float64 values are 32 MiB.
+BLOCK_ELEMENTS = 2**22
 
 
 def checked_features(name: str, features: npt.ArrayLike, *, more_than: int = 1) -> Floats:

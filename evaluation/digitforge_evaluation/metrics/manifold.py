@@ -38,7 +38,7 @@ def manifold(*, real: npt.ArrayLike, generated: npt.ArrayLike, k: int = 5) -> Ma
         generated: (m, d) features of generated images. Compare values only at equal n, m and k.
         k: the neighbour that a ball reaches to, its own centre not counted.
 
-    Memory stays below some 400 MiB whatever n and m.
+    Memory stays below some 100 MiB whatever n and m.
 
     Raises:
         InvalidInputError: k < 1, n ≤ k or m ≤ k, not finite, every row the same, or widths that differ.

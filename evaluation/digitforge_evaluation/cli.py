@@ -1,0 +1,161 @@
+"""``digitforge evaluate``: how good are generated digits?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from digitforge_client.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from digitforge_evaluation.quality import RealData, Report
+    from digitforge_evaluation.sources import Source
+
+
+@click.command()
+@click.option("--server", metavar="HOST:PORT", help="A running server, TensorFlow Serving or `digitforge serve`.")
+@click.option(
+    "--model",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="An exported generator: its folder, or the folder with its numbered versions.",
+)
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    help="Images that exist already: an .npz (images and labels, or x and y), a folder of IDX files, or a folder of "
+    "PNG files with or without class folders.",
+)
+@click.option("--n", type=click.IntRange(min=100), default=10_000, show_default=True, help="Images to measure.")
+@click.option(
+    "--data",
+    metavar="SOURCE",
+    help="Real images to measure against: mnist, digits, a folder or an .npz, as for `digitforge train`. Without it "
+    "the distance uses the shipped statistics of MNIST's test images, and figures that need real images are left out.",
+)
+@click.option("--data-dir", type=click.Path(file_okay=False, path_type=Path), help="Folder with MNIST's four files.")
+@click.option(
+    "--k", type=click.IntRange(min=1), default=5, show_default=True, help="Neighbours, for precision to coverage."
+)
+@click.option("--seed", type=click.IntRange(0, 2**21 - 1), default=0, show_default=True, help="Of the images drawn.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def evaluate(
+    *,
+    server: str | None,
+    model: Path | None,
+    images: Path | None,
+    n: int,
+    data: str | None,
+    data_dir: Path | None,
+    k: int,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Measure generated digits: how near to real ones, how varied, how well labelled, and whether they are copies.
+
+    Name one source of images: --server, --model or --images. Digits are drawn with the class proportions of the
+    held-out real images. Each figure stands with its sample size, a 95 % interval where there is one, and what as
+    many real digits score in its place: for the distance, that is its floor.
+
+    A distance depends on its features and its sample size, so both are part of its name: fd[digitnet-64]@10k. The
+    network digitnet-64 was trained on MNIST's training images; the held-out images are MNIST's test images. A
+    generator that was trained on a held-out image is refused.
+
+    \b
+    Examples:
+      digitforge evaluate --server localhost:8500
+      digitforge evaluate --model serving/models/digits --data mnist
+      digitforge evaluate --images sevens-to-nines.npz --data digits --json
+    """
+    if sum(option is not None for option in (server, model, images)) != 1:
+        raise InvalidInputError("name one source of images: --server, --model or --images")
+    if data_dir is not None and data is None:
+        data = "mnist"
+    from digitforge_evaluation import quality
+    from digitforge_evaluation.features import digitnet
+
+    with ExitStack() as stack:
+        progress = stack.enter_context(_stages())
+        source = _open(server, model, images, stack)
+        real = _real(data, data_dir) if data else None
+        report = quality.assess(source, network=digitnet(), n=n, seed=seed, k=k, real=real, progress=progress)
+    if as_json:
+        click.echo(json.dumps(report.as_dict(), indent=2))
+    else:
+        _print(report)
+
+
+def _open(server: str | None, model: Path | None, images: Path | None, stack: ExitStack) -> Source:
+    from digitforge_evaluation import imagefiles, sources
+
+    if server is not None:
+        from digitforge_client import DigitClient
+
+        return sources.ServedGenerator(stack.enter_context(DigitClient(server)), server)
+    if model is not None:
+        return sources.SavedGenerator(model)
+    assert images is not None  # one of the three was given
+    return imagefiles.read_images(images)
+
+
+def _real(data: str, data_dir: Path | None) -> RealData:
+    from digitforge_evaluation.quality import RealData
+    from digitforge_training.data import load
+
+    return RealData(
+        train=load(data, split="train", data_dir=data_dir), test=load(data, split="test", data_dir=data_dir)
+    )
+
+
+@contextmanager
+def _stages() -> Iterator[Any]:
+    """A line on the terminal that says what is being done; nothing where standard error is no terminal."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    with console.status("starting") as status:
+        yield status.update
+
+
+def _print(report: Report) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from digitforge_evaluation.figures import KINDS
+
+    about = f"generator {report.generator_id} at {report.source}" if report.generator_id else report.source
+    table = Table(
+        title=f"{about}\n{report.n} images (seed {report.seed}) against {report.reference}, n = {report.reference_n}",
+        title_justify="left",
+    )
+    for column, justify in (("figure", "left"), ("value", "right"), ("95 % interval", "right"), ("n", "right")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    table.add_column("real digits", justify="right")
+    table.add_column("better")
+    for figure in report.figures:
+        interval, real = "", ""
+        if figure.interval:
+            interval = f"{figure.interval[0]:.4g} … {figure.interval[1]:.4g}"
+        if figure.real:
+            spread = figure.real.standard_deviation
+            real = f"{figure.real.mean:.4g}" + ("" if spread is None else f" ± {spread:.2g}")
+        better = KINDS[figure.key].better
+        table.add_row(
+            figure.name.replace("[", r"\["),
+            f"{figure.value:.4g}",
+            interval,
+            str(figure.n),
+            real,
+            "as real digits" if better == "real" else better,
+        )
+    console = Console()
+    console.print(table)
+    console.print("real digits: mean ± standard deviation over random real images in place of the generated ones")
+    for note in report.notes:
+        console.print(f"note: {note}", markup=False)
+    for key, why in report.left_out.items():
+        console.print(f"left out: {KINDS[key].title}: {why}", markup=False)

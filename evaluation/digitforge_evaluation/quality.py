@@ -1,0 +1,260 @@
+"""How good are generated digits? One feature pass over each set of images, all figures, each beside real digits' own.
+
+A generator that was trained on an image that it would be measured against is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from digitforge_client.contract import image_hashes
+from digitforge_client.errors import InvalidInputError
+from digitforge_evaluation.features import FeatureNetwork, Measured
+from digitforge_evaluation.figures import (
+    KERNEL_SUBSET_SIZE,
+    KINDS,
+    NEIGHBOURS,
+    figure_name,
+    figures_against_real_images,
+    figures_without_real_images,
+)
+from digitforge_evaluation.intervals import Interval, bootstrap_interval, share_interval
+from digitforge_evaluation.metrics.frechet import Gaussian, frechet_distance, gaussian
+from digitforge_evaluation.metrics.memorisation import too_near
+from digitforge_evaluation.reference import (
+    Floor,
+    Reference,
+    make_reference,
+    memorised_floor,
+    real_floors,
+    shipped_reference,
+)
+from digitforge_evaluation.sources import Drawn, Source
+from digitforge_training.data import Dataset
+
+#: The classes that a network of digits can judge.
+DIGITS = tuple(str(digit) for digit in range(10))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RealData:
+    """A data set's two halves: what generators learn from, and what they are measured against."""
+
+    train: Dataset
+    test: Dataset
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One figure of the generated images."""
+
+    key: str  # of `figures.KINDS`
+    name: str  # in full, with features and sample size
+    value: float
+    n: int  # generated images
+    interval: Interval | None  # 95 %, over the generated images alone; None where there is none yet
+    real: Floor | None  # what real digits score in their place; None where that is not known
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What `assess` found."""
+
+    source: str
+    generator_id: str | None  # None for images of unknown origin
+    features: str
+    reference: str  # the real images it was measured against
+    reference_n: int
+    n: int  # generated images measured
+    seed: int
+    k: int
+    figures: tuple[Figure, ...]
+    left_out: dict[str, str]  # key of `figures.KINDS` => why
+    notes: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        return asdict(self)
+
+
+def assess(
+    source: Source,
+    *,
+    network: FeatureNetwork,
+    n: int = 10_000,
+    seed: int = 0,
+    k: int = NEIGHBOURS,
+    real: RealData | None = None,
+    progress: Callable[[str], None] = lambda stage: None,  # noqa: ARG005
+) -> Report:
+    """Draw images and measure them.
+
+    Args:
+        source: where they come from.
+        network: gives the features.
+        n: images to draw, in the class proportions of the held-out images.
+        seed: of the drawing, 0 … 2²¹ − 1.
+        k: nearest neighbours that the manifold's balls reach to.
+        real: real images; without them the shipped statistics of MNIST's test images serve, and the figures that need
+            the images themselves are left out.
+        progress: called with the name of each stage as it begins.
+
+    Raises:
+        InvalidInputError: the generator has seen a held-out image, makes other things than the real images show, or
+            too few images were asked for.
+    """
+    if n < 1:
+        raise InvalidInputError(f"n is {n}; expected at least 1")
+    progress("measuring real images" if real else "reading reference statistics")
+    test = network.measure(real.test.images) if real else None
+    reference = (
+        make_reference(test=real.test, measured=test, features=network.name) if real and test else shipped_reference()
+    )
+    _refuse_unsuitable(source, network, reference, real)
+    progress("drawing images")
+    drawn = source.draw(n, proportions=reference.class_counts, seed=seed)
+    _refuse_copies(drawn, reference)
+    progress("measuring images")
+    generated = network.measure(drawn.images)
+    if not _shows_digits(source, real):
+        generated = Measured(features=generated.features, probabilities=None)
+    progress("comparing")
+    notes = [] if source.card else [f"{source.name} does not say what its generator was trained on"]
+    if len(drawn.images) < n:
+        notes.append(f"{len(drawn.images)} of {n} images were to be had in the class proportions of {reference.name}")
+    if drawn.labels is None:
+        notes.append("the images have no labels, so their class proportions are their own")
+
+    values = figures_without_real_images(generated, drawn.labels, reference.moments)
+    floors: dict[str, Floor] = {}
+    if real and test:
+        values |= figures_against_real_images(real=test, generated=generated, k=k)
+        progress("comparing with training images")
+        of_training = network.measure(real.train.images)
+        floors = _floors(reference, real, test, of_training, n=len(drawn.images), k=k, network=network)
+        known = source.seen(image_hashes(real.train.images))
+        if known is None:
+            notes.append(f"all {len(real.train)} images of {real.train.name} train were taken for training images")
+            known = np.ones(len(real.train), bool)
+        if known.sum() > 1:
+            training = of_training.features[known]
+            values["memorised"] = float(too_near(training=training, samples=generated.features).mean())
+            floors["memorised"] = memorised_floor(test=test, training=training)
+    else:
+        floors = dict(reference.floors.get(len(drawn.images), {}))
+    if "distance" not in floors:
+        sizes = ", ".join(map(str, reference.floors)) or "none: too few training images"
+        notes.append(f"no floor is known for n = {len(drawn.images)}; known: {sizes}")
+
+    return Report(
+        source=source.name,
+        generator_id=source.card["generator_id"] if source.card else None,
+        features=network.name,
+        reference=reference.name,
+        reference_n=reference.moments.n,
+        n=len(drawn.images),
+        seed=seed,
+        k=k,
+        figures=tuple(
+            Figure(
+                key=key,
+                name=figure_name(key, features=network.name, n=len(drawn.images), k=k),
+                value=values[key],
+                n=len(drawn.images),
+                interval=_interval(key, values[key], generated, drawn, reference.moments),
+                real=floors.get(key),
+            )
+            for key in KINDS
+            if key in values
+        ),
+        left_out={key: _why_left_out(key, generated, drawn, real) for key in KINDS if key not in values},
+        notes=tuple(notes),
+    )
+
+
+def _refuse_unsuitable(source: Source, network: FeatureNetwork, reference: Reference, real: RealData | None) -> None:
+    """A generator that has seen a held-out image, makes other classes, or has no statistics in these features."""
+    if reference.features != network.name:
+        raise InvalidInputError(
+            f"the shipped statistics are in the features {reference.features}, not {network.name}; give real images "
+            "(--data)"
+        )
+    seen = source.seen(reference.hashes)
+    count = 0 if seen is None else int(seen.sum())
+    trained_on = (source.card or {}).get("training_data", {}).get("sha256")
+    if count or trained_on == reference.sha256:
+        raise InvalidInputError(
+            f"{source.name} was trained on {count or 'all'} of the {len(reference.hashes)} held-out images "
+            f"({reference.name}); measure it against images it has not seen (--data)"
+        )
+    made = tuple((source.card or {}).get("class_names", ()))
+    shown = real.test.class_names if real else DIGITS
+    if made and made != shown:
+        raise InvalidInputError(
+            f"{source.name} makes the classes {', '.join(made)}, but {reference.name} shows {', '.join(shown)}; "
+            "measure it against data of its own kind (--data)"
+        )
+
+
+def _refuse_copies(drawn: Drawn, reference: Reference) -> None:
+    copies = int(np.isin(image_hashes(drawn.images), reference.hashes).sum())
+    if copies:
+        raise InvalidInputError(
+            f"{copies} of the {len(drawn.images)} images are themselves among the held-out images ({reference.name}); "
+            "measure them against images that they do not hold (--data)"
+        )
+
+
+def _shows_digits(source: Source, real: RealData | None) -> bool:
+    """Whether the classes are the ten digits: a network that knows digits says nothing of other classes."""
+    made = tuple((source.card or {}).get("class_names", ())) or (real.test.class_names if real else DIGITS)
+    return made == DIGITS
+
+
+def _floors(
+    reference: Reference,
+    real: RealData,
+    test: Measured,
+    train: Measured,
+    *,
+    n: int,
+    k: int,
+    network: FeatureNetwork,
+) -> dict[str, Floor]:
+    """The shipped floors where they hold for these images, n and k; else measured now."""
+    if k == NEIGHBOURS and network.name == shipped_reference().features:
+        shipped = shipped_reference()
+        if reference.sha256 == shipped.sha256 and real.train.name == "mnist" and n in shipped.floors:
+            return dict(shipped.floors[n])
+    return real_floors(reference, test=test, train=train, train_labels=real.train.labels, n=n, k=k)
+
+
+def _interval(key: str, value: float, generated: Measured, drawn: Drawn, moments: Gaussian) -> Interval | None:
+    n = len(drawn.images)
+    if key in {"agreement", "memorised"}:
+        return share_interval(value, n)
+    if key != "distance":
+        return None
+    strata = np.zeros(n, np.int64) if drawn.labels is None else drawn.labels
+
+    def distance(rows: npt.NDArray[np.int64]) -> float:
+        return frechet_distance(real=moments, generated=gaussian(generated.features[rows], name="generated"))
+
+    return bootstrap_interval(value, distance, strata)
+
+
+def _why_left_out(key: str, generated: Measured, drawn: Drawn, real: RealData | None) -> str:
+    if key in {"agreement", "score"} and generated.probabilities is None:
+        return "the feature network cannot tell these classes"
+    if key == "agreement" and drawn.labels is None:
+        return "the images have no labels"
+    if real is None:
+        return "needs real images: give --data"
+    if key == "kernel":
+        return f"needs {KERNEL_SUBSET_SIZE} generated and {KERNEL_SUBSET_SIZE} held-out images"
+    return f"the generator saw none of the training images of {real.train.name}"
