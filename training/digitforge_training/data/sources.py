@@ -41,7 +41,7 @@ def load(
             Images are squares of 16 to 64 pixels, uint8, with 1 or 3 channels. Labels become 0 … K − 1; the classes are
             those of the training split. A source without test images is divided by `dataset.split_indices`.
         split: ``train`` or ``test``.
-        data_dir: the folder with MNIST's files; for ``mnist`` only.
+        data_dir: the folder with MNIST's files; other sources do not need it.
         transpose: exchange rows and columns, as EMNIST needs.
 
     Raises:
@@ -50,8 +50,6 @@ def load(
     """
     if split not in SPLITS:
         raise InvalidInputError(f"split is {split!r}; expected one of {', '.join(SPLITS)}")
-    if data_dir is not None and source != "mnist":
-        raise InvalidInputError(f"a data folder was named for {source!r}; it is for mnist only: name the folder itself")
     dataset = _load(source, split, data_dir)
     if transpose:
         dataset = replace(dataset, images=np.ascontiguousarray(dataset.images.swapaxes(1, 2)))
