@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import os
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,7 +169,7 @@ def load_network(path: Path) -> Any:
         with np.load(path, allow_pickle=False) as arrays:
             for weight in _weights(model):
                 weight.assign(arrays[weight.path])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(
             f"{path} does not hold the weights of {NAME} ({error}); reinstall digitforge, or train the network "
             "again with `python -m digitforge_evaluation.cli_yardstick network`"

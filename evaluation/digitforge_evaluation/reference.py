@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -233,7 +234,7 @@ def load_reference(path: Path) -> Reference:
                     for n, by_key in described["floors"].items()
                 },
             )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(
             f"{path} does not hold reference statistics ({error}); reinstall digitforge, or make them again with "
             "`python -m digitforge_evaluation.cli_yardstick reference`"

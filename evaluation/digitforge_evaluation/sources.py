@@ -201,7 +201,8 @@ def largest_n(there: npt.NDArray[np.int64], proportions: tuple[int, ...], n: int
         n: wanted.
     """
     shares = np.asarray(proportions) / np.sum(proportions)
-    n = min(n, int((there[shares > 0] / shares[shares > 0]).min()) + 1)  # + 1: rounding down may have helped
+    # A class gets its share or one less or more, so nothing larger than this can fit.
+    n = min(n, int(((there + 1)[shares > 0] / shares[shares > 0]).min()))
     while (class_counts(proportions, n) > there).any():
         n -= 1
     return n

@@ -177,7 +177,7 @@ def test_a_set_that_lacks_a_class_is_refused():
         sevens.draw(5, proportions=PROPORTIONS, seed=0)
 
 
-@given(st.lists(st.integers(1, 300), min_size=10, max_size=10), st.integers(1, 3000))
+@given(st.lists(st.integers(1, 60), min_size=10, max_size=10), st.integers(1, 700))
 def test_as_many_images_are_taken_as_the_proportions_allow(there, n):
     counts = np.array(there)
 
@@ -185,5 +185,4 @@ def test_as_many_images_are_taken_as_the_proportions_allow(there, n):
 
     assert taken <= n
     assert (class_counts(PROPORTIONS, taken) <= counts).all()
-    if taken < n:
-        assert any((class_counts(PROPORTIONS, more) > counts).any() for more in range(taken + 1, taken + 3))
+    assert not any((class_counts(PROPORTIONS, more) <= counts).all() for more in range(taken + 1, n + 1))
