@@ -1,0 +1,239 @@
+"""``digitforge experiment``: do synthetic digits help a classifier?"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from digitforge_client.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from digitforge_evaluation.runs import State
+    from digitforge_evaluation.store import CellResult
+
+_FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+@click.group()
+def experiment() -> None:
+    """Train a classifier with and without synthetic digits, and say whether they help.
+
+    The unit is a random subset of the real training images. On every subset each arm trains the same classifier for
+    the same number of steps from the same seed: arms differ in their training images only. A verdict is taken on
+    classical augmentation with generated digits against classical augmentation alone, and needs ten subsets.
+
+    \b
+    Arms:
+      real           the real images alone
+      oversampled    the real images, every class drawn equally often
+      noise, smote   half of them changed by noise, or mixed with a neighbour
+      classical      the real images, shifted, turned, scaled and sheared
+      gan            real images and generated digits
+      classical+gan  the same, and all shifted, turned, scaled and sheared
+      synthetic      generated digits alone
+    """
+
+
+def _numbers(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(number) for number in value.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r}; expected whole numbers separated by commas, like 10,100") from error
+
+
+def _names(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    return None if value is None else tuple(name.strip() for name in value.split(","))
+
+
+@experiment.command()
+@click.option("--server", metavar="HOST:PORT", help="A running server whose generator makes the digits.")
+@click.option("--model", type=_FOLDER, help="Instead, an exported generator: its folder, or that of its versions.")
+@click.option(
+    "--strict",
+    metavar="RECIPE",
+    help="Add strict arms: train a generator of this recipe inside, on each subset's images alone. Slow; trained "
+    "generators are kept in the output folder.",
+)
+@click.option("--strict-steps", type=click.IntRange(min=1), help="Training steps of those, instead of the recipe's.")
+@click.option(
+    "--data",
+    default="mnist",
+    show_default=True,
+    help="Real images: mnist, digits, a folder or an .npz, as for `digitforge train`.",
+)
+@click.option(
+    "--data-dir", type=_FOLDER, envvar="DIGITFORGE_DATA_DIR", show_envvar=True, help="Folder with MNIST's four files."
+)
+@click.option("--transpose", is_flag=True, help="Swap rows and columns of IDX images, as EMNIST needs it.")
+@click.option("--arms", callback=_names, metavar="ARM,ARM,…", help="Only these.  [default: all that can be had]")
+@click.option(
+    "--n-per-class", callback=_numbers, default="10", show_default=True, metavar="N,N,…", help="Real images per class."
+)
+@click.option("--subsets", type=click.IntRange(min=1), default=10, show_default=True, help="Subsets per size.")
+@click.option(
+    "--replicates", type=click.IntRange(min=1), default=1, show_default=True,
+    help="Classifier seeds and generator draws inside each subset.",
+)  # fmt: skip
+@click.option("--classifier", default="cnn", show_default=True, help="cnn, logistic, svm or forest.")
+@click.option("--steps", type=click.IntRange(min=1), default=500, show_default=True, help="Optimiser steps of the cnn.")
+@click.option(
+    "--ratio", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True,
+    help="Generated digits per real image.",
+)  # fmt: skip
+@click.option(
+    "--generated-share", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.5, show_default=True,
+    help="Share of generated digits among training rows, in arms with both.",
+)  # fmt: skip
+@click.option(
+    "--held-out", type=click.Choice(["test", "validation"]), default="test", show_default=True,
+    help="validation sets a twelfth of the training set aside: use it to choose settings.",
+)  # fmt: skip
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all randomness.")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Cells side by side.")
+@click.option("--out", type=_FOLDER, required=True, help="Folder for results and report; may hold finished cells.")
+@click.option("--json", "as_json", is_flag=True, help="Print the analysis as JSON.")
+def run(
+    *,
+    server: str | None,
+    model: Path | None,
+    strict: str | None,
+    strict_steps: int | None,
+    data: str,
+    data_dir: Path | None,
+    transpose: bool,
+    arms: tuple[str, ...] | None,
+    jobs: int,
+    out: Path,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Run an experiment and write its report.
+
+    Every finished cell is stored at once. After Ctrl-C, a crash or a power cut, the same command goes on from there.
+
+    \b
+    Examples:
+      digitforge experiment run --server localhost:8500 --n-per-class 10,100 --out runs/e
+      digitforge experiment run --data digits --strict forge-small --out runs/strict
+      digitforge experiment run --arms real,smote,classical --classifier forest --out runs/f
+    """
+    if server is not None and model is not None:
+        raise InvalidInputError("name one generator: --server or --model")
+    from digitforge_evaluation import generators, runs, subsets
+    from digitforge_evaluation.arms import ARMS
+    from digitforge_evaluation.experiment import Plan
+    from digitforge_training.data import load
+
+    has_generator = bool(server or model or strict)
+    if arms is None:
+        arms = tuple(name for name, arm in ARMS.items() if has_generator or not arm.generator)
+    plan = Plan(arms=arms, **settings)
+    training, test = (load(data, split=split, data_dir=data_dir, transpose=transpose) for split in ("train", "test"))
+    real = subsets.hold_out(training, test, which=plan.held_out)
+    sources: dict[generators.Budget, generators.GeneratorSource] = {}
+    cards: dict[str, Any] = {}
+    if server or model:
+        source = generators.Served(server) if server else generators.Exported(model or Path())
+        budget, card = runs.by_budget(source, real)
+        sources[budget], cards[str(budget)] = source, card
+    if strict:
+        sources[generators.Budget.STRICT] = generators.TrainedInside(
+            recipe=strict, steps=strict_steps, cache=out / "generators"
+        )
+    with cell_progress() as on_cell:
+        runs.run(
+            out, plan, real, sources, cards=cards, command=shlex.join(["digitforge", *sys.argv[1:]]), jobs=jobs,
+            on_cell=on_cell,
+        )  # fmt: skip
+    _show(*runs.report(out), as_json=as_json)
+
+
+@experiment.command()
+@click.argument("folder", type=_FOLDER)
+@click.option("--out", type=_FOLDER, help="Where to write the report, instead of FOLDER.")
+@click.option("--json", "as_json", is_flag=True, help="Print the analysis as JSON.")
+def report(*, folder: Path, out: Path | None, as_json: bool) -> None:
+    """Write the report of the experiment in FOLDER anew, also while it runs."""
+    from digitforge_evaluation import runs
+
+    _show(*runs.report(folder, out), as_json=as_json)
+
+
+@experiment.command()
+@click.argument("folder", type=_FOLDER)
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def status(*, folder: Path, as_json: bool) -> None:
+    """Say how far the experiment in FOLDER is."""
+    from digitforge_evaluation import runs
+
+    state = runs.read(folder)
+    done, planned = len(state.finished), len(state.planned)
+    mean = state.analysis.seconds / done if done else None
+    left = None if mean is None else mean * (planned - done)
+    if as_json:
+        click.echo(json.dumps({"finished": done, "planned": planned, "seconds_left": left}))
+        return
+    click.echo(f"{done} of {planned} cells are finished")
+    if done < planned and mean is not None and left is not None:
+        click.echo(f"{mean:.1f} s per cell so far: about {left / 60:.0f} minutes left with --jobs 1")
+
+
+@contextmanager
+def cell_progress() -> Iterator[Callable[[CellResult | None, int, int], None]]:
+    """A bar on standard error if that is a terminal; gives the function that moves it."""
+    if not sys.stderr.isatty():
+        yield lambda _result, _done, _planned: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("classifiers"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, speed_estimate_period=600) as progress:
+        task = progress.add_task("cells", total=None)
+        yield lambda _result, done, planned: progress.update(task, completed=done, total=planned)
+
+
+def _show(state: State, html: Path, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({**asdict(state.analysis), "report": str(html)}, indent=2))
+        return
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    print_analysis(console, state)
+    console.print(f"Report: {html}", markup=False, soft_wrap=True)
+
+
+def print_analysis(console: Any, state: State) -> None:
+    """Print accuracies and verdicts, at the console's width."""
+    from rich.table import Table
+
+    from digitforge_evaluation.analysis import sentence
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    sizes = sorted({result.n_per_class for result in state.analysis.arms})
+    table.add_column("trained on")
+    for n in sizes:
+        table.add_column(f"{n} real per class", justify="right")
+    cells = {
+        (result.arm, result.n_per_class): f"{100 * result.accuracy:.2f} %"
+        + (f" ± {50 * (result.interval.high - result.interval.low):.2f}" if result.interval else "")
+        for result in state.analysis.arms
+    }
+    for arm in dict.fromkeys(result.arm for result in state.analysis.arms):
+        table.add_row(arm, *(cells.get((arm, n), "–") for n in sizes))
+    console.print(table)
+    console.print("Accuracy: mean ± 95 % interval over subsets.", style="dim")
+    for comparison in state.analysis.primary:
+        console.print()
+        console.print(sentence(comparison, classes=len(state.facts.class_names)), markup=False)
+    if len(state.finished) < len(state.planned):
+        console.print(f"Unfinished: {len(state.finished)} of {len(state.planned)} cells.", markup=False)

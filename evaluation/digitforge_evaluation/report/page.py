@@ -1,0 +1,131 @@
+"""Puts the report together and writes it: ``report.html`` and ``report.json``."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from digitforge_client.errors import DataError
+from digitforge_client.files import replacing
+from digitforge_evaluation.analysis import Analysis, points, sentence
+from digitforge_evaluation.arms import ARMS, split_name
+from digitforge_evaluation.report import plots
+
+HTML: Final = "report.html"
+JSON: Final = "report.json"
+SHEET_ROWS: Final = 8  # images of each class on a sheet of samples
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SampleSheet:
+    """Images to show, one column per class."""
+
+    title: str
+    images: npt.NDArray[np.uint8]  # (n, H, W, C)
+    labels: npt.NDArray[np.int64]  # (n,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a report says besides the analysis; JSON values throughout."""
+
+    identity: Mapping[str, Any]  # of the store: settings, data hashes, generators
+    about: Mapping[str, Any]  # versions, command, machine, date
+    class_names: tuple[str, ...]
+    cards: Mapping[str, Mapping[str, Any]]  # of the generators, by budget
+    planned_cells: int  # to say how many are missing
+    quality: tuple[Mapping[str, Any], ...] = ()  # figures of generated digits, as `quality.Figure` has them
+    notes: tuple[str, ...] = ()  # what a reader must know besides
+
+
+def write_report(
+    folder: Path, analysis: Analysis, facts: Facts, samples: tuple[SampleSheet, ...] = ()
+) -> tuple[Path, Path]:
+    """Write the report into *folder*; each file appears whole or not at all.
+
+    Args:
+        folder: made if need be.
+        analysis: of the finished cells.
+        facts: everything else in words and numbers.
+        samples: images to show, real ones first.
+
+    Returns:
+        The HTML and the JSON file.
+
+    Raises:
+        DataError: the folder cannot be made.
+        InvalidInputError: it cannot be written to.
+    """
+    verdicts = [sentence(comparison, classes=len(facts.class_names)) for comparison in analysis.primary]
+    content = {"verdicts": verdicts, **asdict(analysis), **asdict(facts)}
+    page = _render(analysis, facts, samples, verdicts)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be made ({error.strerror}); choose another folder with --out") from error
+    with replacing(folder / JSON) as file:
+        file.write(json.dumps(content, indent=2, allow_nan=False).encode() + b"\n")
+    with replacing(folder / HTML) as file:
+        file.write(page.encode())
+    return folder / HTML, folder / JSON
+
+
+def _render(analysis: Analysis, facts: Facts, samples: tuple[SampleSheet, ...], verdicts: list[str]) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("digitforge_evaluation", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["points"] = points
+    environment.filters["percent"] = lambda share: f"{100 * share:.2f}"
+    environment.filters["number"] = lambda value: f"{value:.4g}"
+    environment.filters["grouped"] = lambda count: f"{count:,}".replace(",", "\u202f")  # narrow no-break space
+    return environment.get_template("template.html.j2").render(
+        analysis=analysis,
+        facts=facts,
+        verdicts=verdicts,
+        forest=_pictures(plots.forest, analysis) if any(c.interval for c in analysis.comparisons) else None,
+        accuracies=_pictures(plots.accuracies, analysis) if analysis.arms else None,
+        sheets=[
+            (sample.title, _data_uri(_sheet(sample, len(facts.class_names))), len(sample.images)) for sample in samples
+        ],
+        sizes=sorted({result.n_per_class for result in analysis.arms}),
+        results={(result.arm, result.n_per_class): result for result in analysis.arms},
+        descriptions={result.arm: ARMS[split_name(result.arm)[0]].description for result in analysis.arms},
+        budgets=sorted({split_name(result.arm)[1] for result in analysis.arms} - {""}),
+        settings=_flat(facts.identity),
+    )
+
+
+def _pictures(plot: Callable[[Analysis, plots.Style], bytes], analysis: Analysis) -> dict[str, str]:
+    return {name.replace(" ", "_"): _data_uri(plot(analysis, style)) for name, style in plots.STYLES.items()}
+
+
+def _sheet(sample: SampleSheet, classes: int) -> bytes:
+    return plots.sheet(sample.images, sample.labels, classes=classes, rows=SHEET_ROWS)
+
+
+def _data_uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as ``data.name: mnist``."""
+    flat: dict[str, str] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = str(value)
+    return flat

@@ -1,0 +1,199 @@
+"""An experiment in a folder: ``results.jsonl``, ``experiment.json``, ``samples.npz``, and the report made of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from digitforge_client.errors import DataError
+from digitforge_client.files import replacing
+from digitforge_evaluation import experiment
+from digitforge_evaluation.analysis import Analysis, analyse
+from digitforge_evaluation.experiment import Plan
+from digitforge_evaluation.generators import Budget, Exported, GeneratorSource, Served, budget_of
+from digitforge_evaluation.report import Facts, SampleSheet, write_report
+from digitforge_evaluation.report.page import SHEET_ROWS
+from digitforge_evaluation.store import RESULTS, CellKey, CellResult, open_store, read_store
+from digitforge_evaluation.subsets import RealImages, subset_indices
+
+EXPERIMENT: Final = "experiment.json"
+SAMPLES: Final = "samples.npz"
+_LIBRARIES: Final = ("digitforge", "tensorflow", "keras", "scikit-learn", "numpy", "scipy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outline:
+    """What ``experiment.json`` holds: the extent of the plan, and what a reader of the results must know."""
+
+    cells: tuple[CellKey, ...]
+    class_names: tuple[str, ...]
+    cards: Mapping[str, Mapping[str, Any]]  # of the generators made outside, by budget
+
+
+def by_budget(source: Served | Exported, real: RealImages) -> tuple[Budget, Mapping[str, Any]]:
+    """The budget of a generator made outside the experiment, and its card.
+
+    Raises:
+        InvalidInputError: the generator has seen held-out images, or does not fit the data.
+    """
+    generator = source.generator_for(real.pool, seed=0)
+    budget = budget_of(generator, real)
+    assert generator.card is not None  # budget_of refuses generators without one
+    return budget, generator.card
+
+
+def about(command: str) -> dict[str, Any]:
+    """What a result was made with: versions, machine, date and *command*."""
+    return {
+        "command": command,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "cores": os.cpu_count(),
+        "machine": platform.machine(),
+        "python": sys.version.split()[0],
+        **{library: version(library) for library in _LIBRARIES},
+    }
+
+
+def run(
+    folder: Path,
+    plan: Plan,
+    real: RealImages,
+    sources: Mapping[Budget, GeneratorSource],
+    *,
+    cards: Mapping[str, Mapping[str, Any]],
+    command: str,
+    jobs: int = 1,
+    on_cell: Callable[[CellResult | None, int, int], None] = lambda _result, _done, _planned: None,
+) -> None:
+    """Run what is missing of *plan* in *folder*.
+
+    Args:
+        folder: made if need be; results already there are kept and not repeated.
+        plan: what to do.
+        real: the images.
+        sources: where generated digits come from, by budget.
+        cards: of the generators made outside, by budget.
+        command: for the report.
+        jobs: processes that run cells side by side.
+        on_cell: called with the newest result (None at the start), and how many cells are finished and planned.
+
+    Raises:
+        InvalidInputError: a class has too few images, or *folder* holds another experiment.
+        DataError: *folder* cannot be written, or its results are damaged.
+        ServerError: a generator's server went away.
+    """
+    experiment.check_sizes(plan, real)
+    cells = tuple(experiment.plan_cells(plan, sources))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be made ({error.strerror}); choose another folder with --out") from error
+    identity = experiment.identity(plan, real, sources)
+    with open_store(folder / RESULTS, identity=identity, about=about(command)) as store:
+        outline = Outline(cells=cells, class_names=real.pool.class_names, cards=cards)
+        with replacing(folder / EXPERIMENT) as file:
+            file.write(json.dumps(asdict(outline), indent=1).encode())
+        _save_samples(folder / SAMPLES, plan, real, sources)
+        planned = set(cells)
+
+        def finished() -> int:
+            return len(planned & store.cells.keys())
+
+        on_cell(None, finished(), len(cells))
+        experiment.run(
+            plan, real, sources, store, jobs=jobs, on_cell=lambda result: on_cell(result, finished(), len(cells))
+        )
+
+
+def _save_samples(path: Path, plan: Plan, real: RealImages, sources: Mapping[Budget, GeneratorSource]) -> None:
+    """Some real images, and digits of every generator made outside the experiment."""
+    n = min(SHEET_ROWS, int(np.bincount(real.pool.labels).min()))
+    indices = subset_indices(real.pool.labels, n_per_class=n, subset=0, seed=plan.seed)
+    arrays = {"real_images": real.pool.images[indices], "real_labels": real.pool.labels[indices]}
+    classes = len(real.pool.class_names)
+    for budget, source in sources.items():
+        if budget is not Budget.STRICT:
+            drawn = source.generator_for(real.pool, seed=0).draw(
+                SHEET_ROWS * classes, proportions=(1,) * classes, seed=plan.seed
+            )
+            assert drawn.labels is not None  # budget_of refuses generators without classes
+            arrays |= {f"{budget}_images": drawn.images, f"{budget}_labels": drawn.labels}
+    with replacing(path) as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the names for options
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """What a folder holds."""
+
+    analysis: Analysis
+    facts: Facts
+    samples: tuple[SampleSheet, ...]
+    planned: tuple[CellKey, ...]
+    finished: Mapping[CellKey, CellResult]
+
+
+def read(folder: Path) -> State:
+    """Read the experiment in *folder*, also while it runs. Only cells of the last plan count.
+
+    Raises:
+        DataError: there is none, or it is damaged.
+    """
+    stored = read_store(folder / RESULTS)
+    try:
+        outline = json.loads((folder / EXPERIMENT).read_bytes())
+        planned = tuple(CellKey(**key) for key in outline["cells"])
+        with np.load(folder / SAMPLES) as arrays:
+            samples = tuple(
+                SampleSheet(
+                    title="Real" if kind == "real" else f"Generated ({kind})",
+                    images=arrays[f"{kind}_images"],
+                    labels=arrays[f"{kind}_labels"],
+                )
+                for kind in ("real", *Budget)
+                if f"{kind}_images" in arrays
+            )
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{folder}: {EXPERIMENT} or {SAMPLES} is missing or damaged ({error!r}); run the same "
+            "`digitforge experiment run` again: finished cells are kept"
+        ) from error
+    finished = {key: stored.cells[key] for key in planned if key in stored.cells}
+    return State(
+        analysis=analyse(finished),
+        facts=Facts(
+            identity=stored.identity,
+            about=stored.about,
+            class_names=tuple(outline["class_names"]),
+            cards=outline["cards"],
+            planned_cells=len(planned),
+        ),
+        samples=samples,
+        planned=planned,
+        finished=finished,
+    )
+
+
+def report(folder: Path, out: Path | None = None) -> tuple[State, Path]:
+    """Write the report of the experiment in *folder* into *out*, or into *folder* itself.
+
+    Returns:
+        What the folder holds, and the HTML file.
+
+    Raises:
+        DataError: there is no experiment, or it is damaged.
+        InvalidInputError: the report cannot be written there.
+    """
+    state = read(folder)
+    html, _ = write_report(out or folder, state.analysis, state.facts, state.samples)
+    return state, html

@@ -1,0 +1,69 @@
+"""Which real images are held out, and which make up a subset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from digitforge_client.errors import InvalidInputError
+from digitforge_training.data import Dataset
+
+HeldOut = Literal["test", "validation"]
+VALIDATION_SHARE: Final = 1 / 12  # of the training set: 5 000 of MNIST's 60 000
+
+
+@dataclass(frozen=True, kw_only=True)
+class RealImages:
+    """The real images of an experiment."""
+
+    pool: Dataset  # those that subsets are drawn from
+    held_out: Dataset  # those that accuracy is measured on
+
+
+def hold_out(training: Dataset, test: Dataset, *, which: HeldOut) -> RealImages:
+    """Decide which images are held out.
+
+    Args:
+        training: the whole training split.
+        test: the whole test split.
+        which: ``test``, or ``validation`` to leave the test set alone and hold out the last twelfth of the training
+            set instead, for choosing settings.
+    """
+    if which == "test":
+        return RealImages(pool=training, held_out=test)
+    kept = len(training) - round(len(training) * VALIDATION_SHARE)
+    indices = np.arange(len(training))
+    return RealImages(pool=training.subset(indices[:kept]), held_out=training.subset(indices[kept:]))
+
+
+def subset_indices(labels: npt.NDArray[np.int64], *, n_per_class: int, subset: int, seed: int) -> npt.NDArray[np.int64]:
+    """Which images make up a subset: *n_per_class* of each class at random, none twice.
+
+    Subsets are drawn independently of each other, so two of them may share images.
+
+    Args:
+        labels: (n,) int64, of the images to choose from.
+        n_per_class: images per class.
+        subset: number of the subset, from 0.
+        seed: the experiment's seed.
+
+    Returns:
+        (classes × n_per_class,) int64.
+
+    Raises:
+        InvalidInputError: a class has too few images.
+    """
+    rng = np.random.default_rng([seed, n_per_class, subset])
+    chosen = []
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        if len(members) < n_per_class:
+            raise InvalidInputError(
+                f"{n_per_class} images per class were asked for, but class {label} has only {len(members)}; "
+                "ask for fewer"
+            )
+        chosen.append(rng.choice(members, n_per_class, replace=False))
+    return np.concatenate(chosen)
