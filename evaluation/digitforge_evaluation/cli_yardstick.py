@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import platform
+import sys
 import time
 from dataclasses import asdict
 from importlib import metadata
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import click
+
+from digitforge_client.errors import DigitforgeError
 
 OUT = click.option(
     "--out",
@@ -104,4 +107,8 @@ def provenance(command: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    yardstick()
+    try:
+        yardstick()
+    except DigitforgeError as error:
+        click.echo(f"{error}", err=True)
+        sys.exit(error.exit_status)

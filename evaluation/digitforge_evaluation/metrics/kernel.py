@@ -77,4 +77,5 @@ def squared_discrepancy(first: Floats, second: Floats) -> float:
 
 
 def _kernel(first: Floats, second: Floats) -> Floats:
-    return (first @ second.T / first.shape[1] + 1) ** 3
+    base = first @ second.T / first.shape[1] + 1
+    return base * base * base  # numpy's power is ten times slower

@@ -1,0 +1,43 @@
+"""The judge that `digitforge train --keep best` finds by its entry point."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+
+import numpy as np
+import pytest
+
+from digitforge_client.errors import InvalidInputError
+from digitforge_training.data import load
+
+
+@pytest.fixture(scope="module")
+def factory():
+    (entry,) = entry_points(group="digitforge.judges", name="digitnet-64")
+    return entry.load()
+
+
+def test_the_judge_prefers_real_digits_to_spoilt_ones_and_those_to_noise(factory):
+    train, test = load("digits"), load("digits", split="test")
+    judge = factory(train.images, train.labels)
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, test.images.shape, dtype=np.uint8)
+    spoilt = np.where(rng.random(test.images.shape) < 0.1, noise, test.images)
+
+    distances = [judge(images, test.labels) for images in (test.images, spoilt, noise)]
+
+    assert distances == sorted(distances)
+    assert distances[0] < distances[1] / 2
+
+
+def test_the_judge_refuses_what_it_cannot_judge(factory):
+    train = load("digits")
+    with pytest.raises(InvalidInputError, match="needs more than 64"):
+        factory(train.images[:64], train.labels[:64])
+    with pytest.raises(InvalidInputError, match="one label for each"):
+        factory(train.images, train.labels[:-1])
+    judge = factory(train.images, train.labels)
+    with pytest.raises(InvalidInputError, match="one label for each"):
+        judge(train.images, train.labels[:-1])
+    with pytest.raises(InvalidInputError, match="28, 28, 1"):
+        judge(train.images[:, :27], train.labels)
