@@ -151,10 +151,11 @@ class Conversation:
             while (left := end - time.monotonic()) > 0:
                 try:
                     send = Send(at=at, method=GET_STATUS, request=request, timeout_s=left, wait=True)
-                    states = [status.state for status in (yield Receive(pending=(yield send))).model_version_status]
-                    if messages.ModelVersionStatus.AVAILABLE in states:
+                    versions = (yield Receive(pending=(yield send))).model_version_status
+                    if any(version.state == messages.ModelVersionStatus.AVAILABLE for version in versions):
                         break
-                    reason = "the server answers, but has not loaded the model"
+                    said = "; ".join(version.status.error_message for version in versions)
+                    reason = f"the server answers, but has not loaded the model {said}".rstrip()
                 except (ServerUnavailableError, ServerTimeoutError):
                     reason = reason or "nothing listens there"
                 except ModelNotFoundError as error:  # a server may be told of a model later

@@ -166,6 +166,12 @@ class OfficialServer:
 
 
 @pytest.fixture
+def formula() -> Any:
+    """The formula behind the server's digits: (labels, row seeds) => (n, 28, 28, 1) uint8."""
+    return digits
+
+
+@pytest.fixture
 def server() -> Iterator[OfficialServer]:
     """A running server that serves digits by formula."""
     running = OfficialServer()

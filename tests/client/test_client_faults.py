@@ -1,0 +1,248 @@
+"""What a client does when the server is away, slow, strange or replaced: one clear error, or nothing lost."""
+
+from __future__ import annotations
+
+import pickle
+import socket
+import threading
+import time
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from digitforge_client import (
+    DigitClient,
+    GeneratorChangedError,
+    InvalidInputError,
+    Limits,
+    ModelNotFoundError,
+    RequestRejectedError,
+    Retry,
+    ServerError,
+    ServerTimeoutError,
+    ServerUnavailableError,
+    Timeout,
+    UnexpectedReplyError,
+)
+
+Code = grpc.StatusCode
+ONCE = Retry(attempts=1)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_where_nothing_listens_the_error_names_the_target_and_how_to_start_a_server() -> None:
+    target = f"127.0.0.1:{free_port()}"
+    with DigitClient(target) as client, pytest.raises(ServerUnavailableError) as caught:
+        client.sample(3)
+    assert target in str(caught.value)
+    assert "digitforge serve" in str(caught.value)
+    assert caught.value.retryable
+    assert caught.value.code == "UNAVAILABLE"
+    assert isinstance(caught.value.__cause__, grpc.RpcError)
+
+
+def test_an_unknown_model_is_named_with_its_target(server: Any) -> None:
+    client = DigitClient(server.target, model="letters")
+    for ask in (client.metadata, client.card, lambda: client.sample(1)):
+        with pytest.raises(ModelNotFoundError) as caught:
+            ask()
+        assert "'letters'" in str(caught.value)
+        assert server.target in str(caught.value)
+        assert not caught.value.retryable
+
+
+def test_a_slow_server_meets_the_deadline(server: Any) -> None:
+    with DigitClient(server.target, timeout=Timeout(request_s=0.4)) as client:
+        client.card()
+        server.delay_s = 3.0
+        began = time.monotonic()
+        with pytest.raises(ServerTimeoutError, match=r"within 0.4 s") as caught:
+            client.sample(1)
+        assert time.monotonic() - began < 2.5
+    assert isinstance(caught.value, TimeoutError)
+    server.delay_s = 0.0
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "error", "says"),
+    [
+        (Code.NOT_FOUND, "Servable not found for request: Specific(digits, 7)", ModelNotFoundError, "Specific"),
+        (Code.INVALID_ARGUMENT, "Unrecognized servable version label: X", ModelNotFoundError, "version label"),
+        (Code.FAILED_PRECONDITION, 'Serving signature key "X" not found.', ModelNotFoundError, "digitforge export"),
+        (Code.INVALID_ARGUMENT, "Task size 65 is larger than maximum input batch size 64", RequestRejectedError, "65"),
+        (Code.PERMISSION_DENIED, "no", RequestRejectedError, "does not let this client in"),
+        (Code.UNAUTHENTICATED, "who are you", RequestRejectedError, "does not let this client in"),
+        (Code.UNAVAILABLE, "The batch scheduling queue to which … is full", ServerUnavailableError, "busy"),
+        (Code.RESOURCE_EXHAUSTED, "Run() timeout exceeded while waiting", ServerTimeoutError, "in time"),
+        (Code.UNIMPLEMENTED, "", UnexpectedReplyError, "8501 is REST"),
+        (Code.INTERNAL, "oops", ServerError, "INTERNAL: oops"),
+        (Code.DATA_LOSS, "", ServerError, "DATA_LOSS"),
+    ],
+)  # fmt: skip
+def test_each_refusal_of_a_server_has_its_error(
+    server: Any, code: Code, text: str, error: type[ServerError], says: str
+) -> None:
+    server.failures = [(code, text)]
+    with DigitClient(server.target, retry=ONCE) as client, pytest.raises(error, match=says) as caught:
+        client.sample(1)
+    assert type(caught.value) is error
+    assert (caught.value.code, caught.value.details) == (code.name, text)
+    assert caught.value.retryable is (error in (ServerUnavailableError, ServerTimeoutError))
+    again = pickle.loads(pickle.dumps(caught.value))  # errors cross processes, as joblib's do
+    assert (str(again), again.code) == (str(caught.value), code.name)
+
+
+def test_an_answer_that_is_too_large_says_what_to_raise(server: Any) -> None:
+    with DigitClient(server.target, limits=Limits(message_mib=1, rows_per_request=1024)) as client:
+        assert len(client.sample(1024)) == 1024  # 0.8 MB
+        server.image_shape = (56, 56, 1)
+    with (
+        DigitClient(server.target, limits=Limits(message_mib=1)) as client,
+        pytest.raises(RequestRejectedError, match=r"Limits\(message_mib=…\)"),
+    ):
+        client.sample(1024)
+
+
+def test_something_that_is_no_grpc_server_is_an_error_and_not_a_hang() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        client = DigitClient(f"127.0.0.1:{listener.getsockname()[1]}", timeout=Timeout(request_s=3), retry=ONCE)
+        with client, pytest.raises(ServerError):
+            client.card()
+
+
+def test_an_answer_that_breaks_the_contract_is_an_error(server: Any) -> None:
+    def shorten(reply: Any) -> Any:
+        reply.outputs["images"].tensor_content = reply.outputs["images"].tensor_content[:-1]
+        return reply
+
+    server.mend = shorten
+    with DigitClient(server.target) as client, pytest.raises(UnexpectedReplyError, match="bytes of content"):
+        client.sample(5)
+
+
+def test_a_passing_failure_is_repeated_by_grpc_and_changes_nothing(server: Any) -> None:
+    with DigitClient(server.target, limits=Limits(rows_per_request=10)) as client:
+        whole = client.sample(100, seed=5)
+        server.failures = [(Code.UNAVAILABLE, "restarting")] * 3
+        np.testing.assert_array_equal(client.sample(100, seed=5).images, whole.images)
+        assert server.failures == []
+
+
+def test_a_dead_target_is_made_up_for_by_the_others(start_server: Any, formula: Any) -> None:
+    alive, dead = start_server(), f"127.0.0.1:{free_port()}"
+    with DigitClient([dead, alive.target], retry=ONCE, limits=Limits(rows_per_request=20)) as client:
+        batch = client.sample(100, seed=5)
+    np.testing.assert_array_equal(batch.images, formula(batch.labels, batch.seeds)[..., 0])
+
+
+def test_a_stream_outlives_a_server_that_dies_and_comes_back(start_server: Any, formula: Any) -> None:
+    server = start_server()
+    patient = Timeout(request_s=5, outage_s=30)
+    with DigitClient(server.target, timeout=patient, retry=ONCE, limits=Limits(rows_per_request=16)) as client:
+        stream, rows = client.stream(640, batch_size=32, seed=9), []
+        for number, batch in enumerate(stream):
+            np.testing.assert_array_equal(batch.images, formula(batch.labels, batch.seeds)[..., 0])
+            rows += batch.seeds.tolist()
+            if number in (3, 11):
+                server.stop()
+                threading.Timer(0.5, server.start).start()
+        assert rows == [9 * 2**32 + row for row in range(640)]
+
+
+def test_a_stream_waits_no_longer_than_the_outage_that_it_may(start_server: Any) -> None:
+    server = start_server()
+    timeout = Timeout(request_s=5, outage_s=0.5)
+    with DigitClient(server.target, timeout=timeout, retry=ONCE, limits=Limits(requests_in_flight=1)) as client:
+        stream = client.stream(100, batch_size=10, seed=9)
+        next(stream)
+        server.stop()
+        with pytest.raises(ServerUnavailableError):
+            list(stream)
+
+
+def test_another_generator_in_mid_stream_is_an_error(server: Any) -> None:
+    with DigitClient(server.target) as client:
+        stream = client.stream(200, batch_size=50, seed=0)
+        assert next(stream).generator_id == server.generator_id
+        server.generator_id = "f" * 16  # under the same version number, as after a restart
+        with pytest.raises(GeneratorChangedError, match=r"from 0123456789abcdef to ffffffffffffffff after \d+ rows"):
+            list(stream)
+        assert client.sample(1).generator_id == "f" * 16  # what follows goes on with the new one
+
+
+def test_another_generator_may_be_accepted_and_no_batch_mixes_two(server: Any) -> None:
+    with DigitClient(server.target, limits=Limits(rows_per_request=10)) as client:
+        batches = []
+        for number, batch in enumerate(client.stream(400, batch_size=50, seed=0, on_change="accept")):
+            batches.append(batch)
+            if number == 2:
+                server.generator_id, server.class_names = "f" * 16, ("a", "b")
+        assert [seed for batch in batches for seed in batch.seeds.tolist()] == list(range(400))
+        names = [batch.generator_id for batch in batches]
+        assert names[:3] == ["0123456789abcdef"] * 3
+        assert names[3:] == ["f" * 16] * 5
+        assert set(batches[-1].labels.tolist()) == {0, 1}
+
+
+def test_another_folder_number_is_no_other_generator(server: Any) -> None:
+    with DigitClient(server.target) as client:
+        stream = client.stream(200, batch_size=50, seed=0)
+        next(stream)
+        server.version = 2
+        assert sum(len(batch) for batch in stream) == 150
+
+
+def test_a_sample_after_a_change_is_of_the_new_generator_alone(server: Any) -> None:
+    with DigitClient(server.target) as client:
+        client.sample(5)
+        server.generator_id, server.image_shape, server.class_names = "f" * 16, (8, 8, 1), ("a", "b")
+        batch = client.sample(50)
+        assert batch.generator_id == "f" * 16
+        assert batch.images.shape == (50, 8, 8)
+        assert set(batch.labels.tolist()) == {0, 1}
+        server.generator_id, server.class_names = "e" * 16, ("a", "b", "c")
+        assert client.sample(labels=["c"]).labels.tolist() == [2]  # a refusal is never based on old knowledge
+        server.generator_id, server.class_names = "d" * 16, ("a", "b")
+        with pytest.raises(InvalidInputError, match="no class 2"):
+            client.sample(labels=[2])
+
+
+def test_targets_with_different_generators_are_an_error(start_server: Any) -> None:
+    one, other = start_server(), start_server()
+    other.generator_id = "f" * 16
+    with (
+        DigitClient([one.target, other.target], limits=Limits(rows_per_request=10)) as client,
+        pytest.raises(GeneratorChangedError, match="serve the same one"),
+    ):
+        client.sample(100)
+
+
+def test_wait_ready_waits_for_a_server_that_starts_late(start_server: Any) -> None:
+    port = free_port()
+    with DigitClient(f"127.0.0.1:{port}") as client:
+        starter = threading.Timer(0.5, start_server, args=(port,))
+        starter.start()
+        client.wait_ready(20)
+        starter.join()
+        assert len(client.sample(3)) == 3
+
+
+def test_wait_ready_gives_up_in_time_and_says_why(server: Any) -> None:
+    with pytest.raises(ServerTimeoutError, match=r"not ready after 0.5 s: nothing listens there"):
+        DigitClient(f"127.0.0.1:{free_port()}").wait_ready(0.5)
+    with pytest.raises(ServerTimeoutError, match=r"Could not find any versions of model letters"):
+        DigitClient(server.target, model="letters").wait_ready(0.5)

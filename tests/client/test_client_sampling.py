@@ -1,0 +1,251 @@
+"""What `sample` and `stream` hand out, against a server made with the official stubs."""
+
+from __future__ import annotations
+
+import threading
+import tracemalloc
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+from digitforge_client import Batch, DigitClient, InvalidInputError, Limits, UnexpectedReplyError
+
+
+@pytest.fixture
+def client(server: Any) -> Iterator[DigitClient]:
+    with DigitClient(server.target) as client:
+        yield client
+
+
+def joined(batches: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Images, labels and row seeds of several batches, as of one."""
+    batches = list(batches)
+    return tuple(np.concatenate([getattr(b, name) for b in batches]) for name in ("images", "labels", "seeds"))
+
+
+@pytest.mark.parametrize("tensor_content", [True, False], ids=["tensor_content", "typed fields"])
+def test_a_sample_holds_the_digits_of_its_addresses(
+    server: Any, client: DigitClient, formula: Any, tensor_content: bool
+) -> None:
+    server.tensor_content = tensor_content
+    batch = client.sample(2500, seed=7)
+    assert batch.images.shape == (2500, 28, 28)
+    assert (batch.images.dtype, batch.labels.dtype, batch.seeds.dtype) == (np.uint8, np.int64, np.int64)
+    assert batch.labels.tolist() == [row % 10 for row in range(2500)]
+    assert batch.seeds.tolist() == [7 * 2**32 + row for row in range(2500)]
+    assert (batch.seed, batch.start, batch.generator_id) == (7, 0, server.generator_id)
+    np.testing.assert_array_equal(batch.images, formula(batch.labels, batch.seeds)[..., 0])
+
+
+def test_a_split_never_changes_an_image(server: Any, client: DigitClient) -> None:
+    whole = client.sample(600, seed=1)
+    for rows in (1, 7, 599, 600, 1000):
+        with DigitClient(server.target, limits=Limits(rows_per_request=rows, requests_in_flight=3)) as other:
+            part = other.sample(600 if rows > 1 else 20, seed=1)
+        np.testing.assert_array_equal(part.images, whole.images[: len(part)])
+        np.testing.assert_array_equal(part.labels, whole.labels[: len(part)])
+
+
+def test_no_request_is_larger_than_the_generator_allows(server: Any, client: DigitClient) -> None:
+    server.max_rows = 100
+    assert len(client.sample(350, seed=0)) == 350
+    rows = [request.inputs["seeds"].tensor_shape.dim[0].size for request in server.requests]
+    assert sorted(rows) == [50, 100, 100, 100]
+
+
+def test_start_continues_where_another_sample_ended(client: DigitClient) -> None:
+    whole, later = client.sample(60, seed=3), client.sample(25, seed=3, start=35)
+    np.testing.assert_array_equal(later.images, whole.images[35:])
+    np.testing.assert_array_equal(later.labels, whole.labels[35:])
+    assert later.start == 35
+
+
+def test_labels_are_one_for_each_digit_or_one_for_all(client: DigitClient, formula: Any) -> None:
+    each = client.sample(labels=[3, 1, 4, 1, 5], seed=0)
+    assert each.labels.tolist() == [3, 1, 4, 1, 5]
+    np.testing.assert_array_equal(each.images, formula(each.labels, each.seeds)[..., 0])
+    assert client.sample(4, labels="7").labels.tolist() == [7, 7, 7, 7]
+    np.testing.assert_array_equal(client.sample(1, labels=9, seed=8).images, client.sample(labels=[9], seed=8).images)
+
+
+def test_without_a_seed_one_is_drawn_and_named(client: DigitClient) -> None:
+    drawn = client.sample(20)
+    assert drawn.seed is not None
+    np.testing.assert_array_equal(client.sample(20, seed=drawn.seed).images, drawn.images)
+    assert len({client.sample(1).seed for _ in range(8)}) > 1
+
+
+def test_no_digits_need_no_server() -> None:
+    with DigitClient("127.0.0.1:1") as client:
+        empty = client.sample(0)
+        assert (empty.images.shape, empty.labels.shape, empty.seeds.shape) == ((0, 28, 28), (0,), (0,))
+        assert len(client.sample(labels=[])) == 0
+        assert list(client.stream(0)) == []
+        assert empty.start is None
+
+
+@pytest.mark.parametrize("n", [1_000_001, 10_000_000])
+def test_a_sample_too_large_for_memory_points_to_the_stream(n: int) -> None:
+    with DigitClient("127.0.0.1:1") as client, pytest.raises(InvalidInputError, match=r"use stream\(\)"):
+        client.sample(n)
+
+
+def test_an_unknown_label_is_refused_before_any_digit_is_asked_for(server: Any, client: DigitClient) -> None:
+    with pytest.raises(InvalidInputError, match=r"no class 10; its classes are 0, 1"):
+        client.sample(labels=[3, 10])
+    with pytest.raises(InvalidInputError, match="no class 'ten'"):
+        next(client.stream(5, labels="ten"))
+    assert server.requests == []
+
+
+def test_arguments_out_of_range_are_refused_at_once() -> None:
+    client = DigitClient("127.0.0.1:1")
+    for wrong in ({"n": -1}, {"n": 1, "seed": 2**21}, {"n": 1, "start": -1}, {"n": 2, "start": 2**32 - 1}, {}):
+        with pytest.raises(InvalidInputError):
+            client.sample(**wrong)
+        with pytest.raises(InvalidInputError):
+            client.stream(**wrong)
+    for wrong in ({"batch_size": 0}, {"on_change": "ignore"}):
+        with pytest.raises(InvalidInputError):
+            client.stream(1, **wrong)
+
+
+@pytest.mark.parametrize("target", ["", [], ["localhost:8500", ""], [None]])
+def test_a_target_must_be_one(target: Any) -> None:
+    with pytest.raises(InvalidInputError, match="host:port"):
+        DigitClient(target)
+
+
+def test_an_unconditional_generator_gives_digits_without_labels(server: Any, client: DigitClient, formula: Any) -> None:
+    server.class_names = ()
+    batch = client.sample(12, seed=2)
+    assert batch.labels.tolist() == [-1] * 12
+    np.testing.assert_array_equal(batch.images, formula(None, batch.seeds)[..., 0])
+    with pytest.raises(InvalidInputError, match="unconditional"):
+        client.sample(labels=[1])
+
+
+def test_class_names_and_image_shape_are_the_generators(server: Any, client: DigitClient) -> None:
+    server.class_names, server.image_shape = ("cat", "dog", "owl"), (8, 6, 3)
+    batch = client.sample(7, seed=0)
+    assert batch.images.shape == (7, 8, 6, 3)
+    assert batch.labels.tolist() == [0, 1, 2, 0, 1, 2, 0]
+    assert client.sample(labels=["owl", "cat"]).labels.tolist() == [2, 0]
+
+
+def test_a_stream_is_the_same_digits_in_batches(client: DigitClient) -> None:
+    images, labels, seeds = joined(client.stream(1000, batch_size=130, seed=4))
+    whole = client.sample(1000, seed=4)
+    np.testing.assert_array_equal(images, whole.images)
+    np.testing.assert_array_equal(labels, whole.labels)
+    np.testing.assert_array_equal(seeds, whole.seeds)
+    assert [len(batch) for batch in client.stream(1000, batch_size=130, seed=4)] == [130] * 7 + [90]
+
+
+def test_a_batch_may_be_larger_than_a_request(server: Any) -> None:
+    with DigitClient(server.target, limits=Limits(rows_per_request=50)) as client:
+        batches = list(client.stream(400, batch_size=170, seed=4))
+        assert [len(batch) for batch in batches] == [170, 170, 60]
+        np.testing.assert_array_equal(joined(batches)[0], client.sample(400, seed=4).images)
+
+
+def test_a_stream_without_a_seed_draws_one_for_all_its_batches(client: DigitClient) -> None:
+    assert len({batch.seed for batch in client.stream(30, batch_size=10)}) == 1
+
+
+def test_requests_ahead_are_bounded_and_order_is_kept(server: Any) -> None:
+    together, most, lock, late = 0, 0, threading.Lock(), threading.Event()
+
+    def hold(request: Any) -> None:
+        nonlocal together, most
+        with lock:
+            together += 1
+            most = max(most, together)
+        late.wait(0.02 if len(server.requests) % 2 else 0.001)  # answers come back in another order
+        with lock:
+            together -= 1
+
+    server.before_answer = hold
+    with DigitClient(server.target, limits=Limits(rows_per_request=10, requests_in_flight=3)) as client:
+        batch = client.sample(300, seed=0)
+    assert batch.seeds.tolist() == list(range(300))
+    assert 1 < most <= 3
+
+
+def test_a_stream_that_is_left_early_stops_asking(server: Any, client: DigitClient) -> None:
+    stream = client.stream(1_000_000_000, batch_size=64, seed=0)
+    next(stream)
+    stream.close()
+    asked = len(server.requests)
+    assert asked < 20
+    client.sample(1)
+    assert len(server.requests) <= asked + 6  # those on their way, and the new one
+
+
+def test_the_memory_of_a_stream_does_not_grow(client: DigitClient) -> None:
+    stream = client.stream(60 * 1024, batch_size=1024, seed=0)
+    next(stream)
+    tracemalloc.start()
+    try:
+        for _ in stream:
+            pass
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # The server runs in this process too, so its share is counted; all images together are 48 MB.
+    assert peak < 32 * 2**20
+
+
+def test_threads_may_share_a_client(client: DigitClient, formula: Any) -> None:
+    def ask(seed: int) -> Batch:
+        return client.sample(300, seed=seed)
+
+    with ThreadPoolExecutor(6) as pool:
+        for seed, batch in enumerate(pool.map(ask, range(18))):
+            assert batch.seed == seed
+            np.testing.assert_array_equal(batch.images, formula(batch.labels, batch.seeds)[..., 0])
+
+
+def test_several_targets_are_asked_in_turn(start_server: Any, formula: Any) -> None:
+    servers = [start_server(), start_server()]
+    with DigitClient([one.target for one in servers], limits=Limits(rows_per_request=20)) as client:
+        batch = client.sample(200, seed=6)
+    np.testing.assert_array_equal(batch.images, formula(batch.labels, batch.seeds)[..., 0])
+    assert [len(one.requests) for one in servers] == [5, 5]
+
+
+def test_a_closed_client_opens_itself_again(client: DigitClient) -> None:
+    first = client.sample(5, seed=1)
+    client.close()
+    np.testing.assert_array_equal(client.sample(5, seed=1).images, first.images)
+
+
+def test_metadata_and_card_tell_what_is_served(server: Any, client: DigitClient) -> None:
+    metadata = client.metadata()
+    assert (metadata.model, metadata.version) == ("digits", 1)
+    signature = metadata.signatures["serving_default"]
+    assert (signature.inputs["labels"].dtype, signature.inputs["labels"].shape) == ("int64", (None,))
+    assert (signature.outputs["images"].dtype, signature.outputs["images"].shape) == ("uint8", (None, 28, 28, 1))
+    assert client.card() == server.card()
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"contract_version": 2}, "version 2 of the contract"),
+        ({"contract_version": None}, "version None of the contract"),
+        ({"class_names": None}, "another form"),
+        ({"image_shape": [28, 28]}, "another form"),
+        ({"max_rows": 0}, "0 rows"),
+        ({"class_names": []}, "names 0 classes, but the signature takes labels"),
+    ],
+)
+def test_a_card_that_breaks_the_contract_is_refused(
+    server: Any, client: DigitClient, changes: dict[str, Any], complaint: str
+) -> None:
+    server.card_changes = changes
+    with pytest.raises(UnexpectedReplyError, match=complaint):
+        client.sample(1)

@@ -1,0 +1,177 @@
+"""Files hold what was handed out, whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from digitforge_client import Batch, DigitforgeError, InvalidInputError
+from digitforge_client.files import new_folder, replacing
+from digitforge_client.writers import WRITERS, grid, writer_for
+
+
+def batch(n: int, first: int = 0) -> Batch:
+    rows = np.arange(first, first + n)
+    images = (rows[:, None, None] * 7 + np.arange(28 * 28).reshape(28, 28)).astype(np.uint8)
+    return Batch(images=images, labels=rows % 10, seeds=rows + 2**40, generator_id="0123456789abcdef", seed=2**8)
+
+
+def write(form: str, path: Path, *batches: Batch) -> None:
+    with WRITERS[form](path, sum(len(one) for one in batches)) as add:
+        for one in batches:
+            add(one)
+
+
+def test_an_archive_holds_images_labels_seeds_and_generator(tmp_path: Path) -> None:
+    write("npz", tmp_path / "d.npz", batch(30), batch(12, 30))
+    whole = batch(42)
+    with np.load(tmp_path / "d.npz", allow_pickle=False) as archive:
+        assert set(archive) == {"x", "y", "seeds", "generator_id"}
+        np.testing.assert_array_equal(archive["x"], whole.images)
+        np.testing.assert_array_equal(archive["y"], whole.labels)
+        np.testing.assert_array_equal(archive["seeds"], whole.seeds)
+        assert str(archive["generator_id"]) == whole.generator_id
+        assert (archive["x"].dtype, archive["y"].dtype, archive["seeds"].dtype) == (np.uint8, np.int64, np.int64)
+
+
+def test_a_picture_shows_every_digit_in_its_place(tmp_path: Path) -> None:
+    write("png", tmp_path / "d.png", batch(60), batch(60, 60))
+    picture = np.asarray(Image.open(tmp_path / "d.png"))
+    assert picture.shape == (6 * 29 - 1, 20 * 29 - 1)  # 120 digits in rows of 20: each class in two columns
+    np.testing.assert_array_equal(picture[29 : 29 + 28, 58 : 58 + 28], batch(120).images[22])
+    assert not picture[28].any()  # the margin
+
+
+@pytest.mark.parametrize(("n", "columns"), [(1, 1), (9, 9), (10, 10), (100, 10), (101, 20), (10_000, 100)])
+def test_a_row_of_a_picture_holds_ten_digits_or_a_multiple(n: int, columns: int) -> None:
+    assert grid(np.zeros((n, 2, 2), np.uint8)).shape[1] == columns * 3 - 1
+
+
+def test_colours_stay_colours() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (4, 3, 5, 3), dtype=np.uint8)
+    picture = grid(images, columns=2)
+    assert picture.shape == (7, 11, 3)
+    np.testing.assert_array_equal(picture[4:7, 6:11], images[3])
+
+
+def test_idx_files_are_mnists(tmp_path: Path) -> None:
+    write("idx", tmp_path / "synthetic", batch(30), batch(12, 30))
+    images = (tmp_path / "synthetic" / "train-images-idx3-ubyte").read_bytes()
+    labels = (tmp_path / "synthetic" / "train-labels-idx1-ubyte").read_bytes()
+    assert images[:16] == bytes.fromhex("00000803 0000002a 0000001c 0000001c")
+    assert labels[:8] == bytes.fromhex("00000801 0000002a")
+    assert images[16:] == batch(42).images.tobytes()
+    assert list(labels[8:]) == batch(42).labels.tolist()
+
+
+def test_separate_files_are_named_for_class_and_row_seed(tmp_path: Path) -> None:
+    write("files", tmp_path / "digits", batch(12))
+    assert len(list((tmp_path / "digits").rglob("*.png"))) == 12
+    one = tmp_path / "digits" / "1" / f"{2**40 + 11}.png"
+    np.testing.assert_array_equal(np.asarray(Image.open(one)), batch(12).images[11])
+
+
+def test_arrays_can_be_read_one_after_the_other(tmp_path: Path) -> None:
+    write("npy", tmp_path / "d.npy", batch(30), batch(12, 30))
+    file = io.BytesIO((tmp_path / "d.npy").read_bytes())
+    np.testing.assert_array_equal(np.lib.format.read_array(file), batch(42).images)
+    np.testing.assert_array_equal(np.lib.format.read_array(file), batch(42).labels)
+    assert file.read() == b""
+
+
+@pytest.mark.parametrize("form", list(WRITERS))
+def test_an_error_on_the_way_leaves_nothing(tmp_path: Path, form: str) -> None:
+    def fail() -> None:
+        with WRITERS[form](tmp_path / "target", 20) as add:
+            add(batch(10))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("form", ["npz", "png", "npy"])
+def test_an_older_file_is_replaced_only_by_a_whole_one(tmp_path: Path, form: str) -> None:
+    target = tmp_path / "target"
+    target.write_bytes(b"old")
+    with pytest.raises(RuntimeError), WRITERS[form](target, 10):
+        raise RuntimeError
+    assert target.read_bytes() == b"old"
+    write(form, target, batch(10))
+    assert target.read_bytes() != b"old"
+
+
+@pytest.mark.parametrize("form", list(WRITERS))
+def test_a_place_that_cannot_be_written_is_refused_at_the_beginning(tmp_path: Path, form: str) -> None:
+    (tmp_path / "file").write_text("no folder")
+    for place in (tmp_path / "missing" / "target", tmp_path / "file" / "target"):
+        with pytest.raises(InvalidInputError, match="target"), WRITERS[form](place, 10):
+            pytest.fail("began to write")
+
+
+@pytest.mark.parametrize("form", ["idx", "files"])
+def test_an_existing_folder_is_never_touched(tmp_path: Path, form: str) -> None:
+    with pytest.raises(InvalidInputError, match="exists"), WRITERS[form](tmp_path, 10):
+        pytest.fail("began to write")
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="it is a folder"), replacing(tmp_path):
+        pytest.fail("began to write")
+
+
+def test_too_many_digits_for_a_format_are_refused_at_the_beginning(tmp_path: Path) -> None:
+    for form, n in (("png", 10_001), ("npz", 1_000_001)):
+        with pytest.raises(InvalidInputError, match="at most"), WRITERS[form](tmp_path / "target", n):
+            pytest.fail("began to write")
+
+
+def test_unlabelled_or_coloured_digits_do_not_fit_idx(tmp_path: Path) -> None:
+    coloured = Batch(
+        images=np.zeros((2, 4, 4, 3), np.uint8),
+        labels=np.zeros(2, np.int64),
+        seeds=np.zeros(2, np.int64),
+        generator_id="x",
+        seed=0,
+    )
+    with pytest.raises(InvalidInputError, match="grey"):
+        write("idx", tmp_path / "a", coloured)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_while_writing_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+    def fill(place: Path | BinaryIO) -> None:
+        if isinstance(place, Path):
+            (place / "half").touch()
+        else:
+            place.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    for begin in (replacing, new_folder):
+        with pytest.raises(DigitforgeError, match="No space left"), begin(tmp_path / "target") as place:
+            fill(place)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_decides_the_format() -> None:
+    assert writer_for(Path("a/b.NPZ")) is WRITERS["npz"]
+    assert writer_for(Path("b.png")) is WRITERS["png"]
+    assert writer_for(Path("-")) is WRITERS["npy"]
+    assert writer_for(Path("b.png"), "files") is WRITERS["files"]
+    with pytest.raises(InvalidInputError, match=r"Name a file \.npz"):
+        writer_for(Path("b.jpg"))
+
+
+def test_a_finished_file_has_the_usual_permissions(tmp_path: Path) -> None:
+    write("npz", tmp_path / "a.npz", batch(1))
+    code = f"open({str(tmp_path / 'b')!r}, 'w')"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert (tmp_path / "a.npz").stat().st_mode == (tmp_path / "b").stat().st_mode
