@@ -131,20 +131,11 @@ def assess(
         notes.append("the images have no labels, so their class proportions are their own")
 
     values = figures_without_real_images(generated, drawn.labels, reference.moments)
-    floors: dict[str, Floor] = {}
     if real and test:
-        values |= figures_against_real_images(real=test, generated=generated, k=k)
-        progress("comparing with training images")
-        of_training = network.measure(real.train.images)
-        floors = _floors(reference, real, test, of_training, n=len(drawn.images), k=k, network=network)
-        known = source.seen(image_hashes(real.train.images))
-        if known is None:
+        more, floors = _against_real(source, network, reference, real, test=test, generated=generated, k=k)
+        values |= more
+        if source.card is None:
             notes.append(f"all {len(real.train)} images of {real.train.name} train were taken for training images")
-            known = np.ones(len(real.train), bool)
-        if known.sum() > 1:
-            training = of_training.features[known]
-            values["memorised"] = float(too_near(training=training, samples=generated.features).mean())
-            floors["memorised"] = memorised_floor(test=test, training=training)
     else:
         floors = dict(reference.floors.get(len(drawn.images), {}))
     if "distance" not in floors:
@@ -214,6 +205,34 @@ def _shows_digits(source: Source, real: RealData | None) -> bool:
     """Whether the classes are the ten digits: a network that knows digits says nothing of other classes."""
     made = tuple((source.card or {}).get("class_names", ())) or (real.test.class_names if real else DIGITS)
     return made == DIGITS
+
+
+def _against_real(
+    source: Source,
+    network: FeatureNetwork,
+    reference: Reference,
+    real: RealData,
+    *,
+    test: Measured,
+    generated: Measured,
+    k: int,
+) -> tuple[dict[str, float], dict[str, Floor]]:
+    """The figures that need real images, and the floors of all."""
+    values = figures_against_real_images(real=test, generated=generated, k=k)
+    of_training = network.measure(real.train.images)
+    floors = _floors(reference, real, test, of_training, n=len(generated.features), k=k, network=network)
+    shipped = floors.pop("memorised", None)
+    known = source.seen(image_hashes(real.train.images))
+    if known is None:
+        known = np.ones(len(real.train), bool)
+    if known.sum() > 1:
+        training = of_training.features[known]
+        values["memorised"] = float(too_near(training=training, samples=generated.features).mean())
+        if shipped and known.all():
+            floors["memorised"] = shipped
+        else:
+            floors["memorised"] = memorised_floor(test=test, training=training)
+    return values, floors
 
 
 def _floors(

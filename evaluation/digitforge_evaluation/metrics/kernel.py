@@ -1,7 +1,8 @@
 """The kernel distance: the squared maximum mean discrepancy under the kernel (x·y / d + 1)³.
 
 Bińkowski et al., *Demystifying MMD GANs*, ICLR 2018, whose name for it on Inception features is KID. The estimate is
-unbiased, so values at different n can be compared, and two samples of one distribution scatter about zero.
+unbiased for independent samples: values at different n can be compared, and two samples of one distribution scatter
+about zero. Samples whose class counts were made equal agree better than chance would have it and score a little below.
 """
 
 from __future__ import annotations
