@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -71,6 +73,19 @@ def test_frechet_distance_of_known_gaussians_is_the_closed_form():
     second = Gaussian(mean=np.array([3.0, 0.0]), covariance=np.diag([9.0, 4.0]), n=100)
 
     assert frechet_distance(real=first, generated=second) == pytest.approx(9 + (3 - 1) ** 2)
+
+
+def test_memory_stays_bounded_whatever_the_number_of_images():
+    real, generated = normal(7000, seed=1), normal(7000, seed=2)  # all distances at once would be 374 MiB
+    tracemalloc.start()
+    try:
+        manifold(real=real, generated=generated)
+        too_near(training=real, samples=generated)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 150 * 2**20
 
 
 finite = st.floats(-100, 100, width=32)
