@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import pkgutil
 import re
@@ -176,6 +177,41 @@ def test_every_command_belongs_to_the_component_that_its_extra_installs() -> Non
     for target in project["entry-points"][ENTRY_POINT_GROUP].values():
         component = target.partition(".")[0].removeprefix("digitforge_")
         assert component == "client" or component in project["optional-dependencies"]
+
+
+def declared(extra: str) -> set[str]:
+    """Distributions that a component may rely on: the client's, its extra's, and those of extras that it names."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    requirements = list(project["dependencies"])
+    waiting = [] if extra == "client" else [extra]
+    while waiting:
+        for requirement in project["optional-dependencies"][waiting.pop()]:
+            nested = re.fullmatch(r"digitforge\[([\w,]+)\]", requirement)
+            if nested:
+                waiting += nested[1].split(",")
+            else:
+                requirements.append(requirement)
+    return {name.lower() for name in names_of(requirements)}
+
+
+def imported(package: Path) -> set[str]:
+    """First names of what the modules of *package* import, wherever in them."""
+    names = set()
+    for path in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names.add(node.module.partition(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("component", ["client", "training", "serving", "evaluation"])
+def test_a_component_imports_only_what_its_extra_installs(component: str) -> None:
+    providers = metadata.packages_distributions()
+    for name in imported(PACKAGES[f"digitforge_{component}"]) - set(sys.stdlib_module_names) - set(PACKAGES):
+        offered = {provider.lower().replace("_", "-") for provider in providers[name]}
+        assert offered & declared(component), f"{component} imports {name}"
 
 
 # --- documents
