@@ -209,7 +209,7 @@ def sentence(comparison: Comparison, *, classes: int) -> str:
             )
         case _:
             return (
-                f"{where}, {what} changed accuracy by {evidence}. This is descriptive: "
+                f"{where}, {what} made a difference of {evidence}. This is descriptive: "
                 f"a verdict needs {SUBSETS_FOR_A_VERDICT} subsets."
             )
 

@@ -26,7 +26,7 @@ LEARNING_RATE: Final = 2e-3  # at the start; falls to zero along a cosine
 WEIGHT_DECAY: Final = 1e-4
 STEPS_PER_CALL: Final = 50  # optimiser steps inside one call of the graph
 PREDICTION_BATCH: Final = 1000
-#: Rows a scikit-learn classifier is fitted on: it takes them at once, so more would only take longer.
+#: Most rows that a scikit-learn classifier is fitted on; beyond, it takes longer and learns no more.
 SCIKIT_ROWS: Final = 4_000
 
 
@@ -146,17 +146,22 @@ def _small_cnn(image_shape: tuple[int, int, int], classes: int) -> Any:
 
 
 class Scikit:
-    """A scikit-learn classifier on pixels, fitted on ``SCIKIT_ROWS`` rows drawn like the CNN's batches."""
+    """A scikit-learn classifier on pixels, fitted on rows drawn like the CNN's batches, all at once."""
 
-    def __init__(self, make: Callable[[int], Any]) -> None:
-        """Keep *make*, which builds a fresh estimator from a random state."""
+    def __init__(self, make: Callable[[int], Any], *, rows: int) -> None:
+        """Keep *make*, which builds a fresh estimator from a random state, and the number of rows to fit it on."""
         self._make = make
+        self._rows = rows
         self._estimator: Any = None
 
     def fit(self, draw: Draw, *, seed: int) -> None:
         """Fit a new estimator; see `Classifier`."""
-        images, labels = draw(SCIKIT_ROWS, np.random.default_rng(seed))
-        self._estimator = self._make(seed).fit(_flat(images), labels)
+        from threadpoolctl import threadpool_limits
+
+        images, labels = draw(self._rows, np.random.default_rng(seed))
+        # One thread: on problems this small, several wait for each other most of the time.
+        with threadpool_limits(limits=1):
+            self._estimator = self._make(seed).fit(_flat(images), labels)
 
     def predict(self, images: Images) -> Labels:
         """Classes of the images; see `Classifier`."""
@@ -197,7 +202,8 @@ def classifier(name: str, *, image_shape: tuple[int, int, int], classes: int, st
         name: one of ``CLASSIFIERS``.
         image_shape: height, width, channels.
         classes: number of classes.
-        steps: optimiser steps of a fit; the scikit-learn classifiers run to their own convergence instead.
+        steps: optimiser steps of a fit, each on ``BATCH_SIZE`` rows; the scikit-learn classifiers take as many rows at
+            once, ``SCIKIT_ROWS`` at most, and run to their own convergence.
 
     Raises:
         InvalidInputError: there is no such classifier, or *steps* is not positive.
@@ -208,4 +214,4 @@ def classifier(name: str, *, image_shape: tuple[int, int, int], classes: int, st
         return Cnn(image_shape=image_shape, classes=classes, steps=steps)
     if name not in _SCIKIT:
         raise InvalidInputError(f"there is no classifier {name!r}; expected one of {', '.join(CLASSIFIERS)}")
-    return Scikit(_SCIKIT[name])
+    return Scikit(_SCIKIT[name], rows=min(steps * BATCH_SIZE, SCIKIT_ROWS))

@@ -146,7 +146,9 @@ def run(
         sources[budget], cards[str(budget)] = source, card
     if strict:
         sources[generators.Budget.STRICT] = generators.TrainedInside(
-            recipe=strict, steps=strict_steps, cache=out / "generators"
+            recipe=strict,
+            overrides={"steps": strict_steps} if strict_steps else {},
+            cache=out / "generators",
         )
     with cell_progress() as on_cell:
         runs.run(

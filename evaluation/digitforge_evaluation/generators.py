@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 
@@ -101,18 +102,18 @@ class TrainedInside:
     and no other experiment trains the same one again.
     """
 
-    def __init__(self, *, recipe: str = STRICT_RECIPE, steps: int | None = None, cache: Path) -> None:
+    def __init__(self, *, recipe: str = STRICT_RECIPE, overrides: Mapping[str, Any] | None = None, cache: Path) -> None:
         """Keep what to train.
 
         Args:
             recipe: name of a recipe.
-            steps: training steps instead of the recipe's own.
+            overrides: fields of the recipe to be replaced.
             cache: folder for the trained generators.
 
         Raises:
             InvalidInputError: there is no such recipe.
         """
-        self._recipe = resolve(recipe, {} if steps is None else {"steps": steps})
+        self._recipe = resolve(recipe, overrides or {})
         self._cache = cache
         self.identity = json.dumps(self._recipe.as_dict(), sort_keys=True)
 
