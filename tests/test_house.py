@@ -58,6 +58,19 @@ def test_the_import_contract_notices_a_breach(tmp_path: Path) -> None:
     assert "digitforge_client -> digitforge_training" in done.stdout
 
 
+def test_only_the_command_line_prints_and_knows_click() -> None:
+    for package in PACKAGES.values():
+        for path in package.rglob("*.py"):
+            if path.name.startswith("cli") or path.name == "command.py":
+                continue
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+                assert not {"click", "rich"} & {name.partition(".")[0] for name in names}, path
+                called = node.func if isinstance(node, ast.Call) else None
+                assert not (isinstance(called, ast.Name) and called.id == "print"), path
+
+
 # --- what the command imports
 
 
