@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# No test depends on the speed of the machine.
+settings.register_profile("digitforge", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("digitforge")
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
