@@ -6,6 +6,8 @@ with DigitClient("localhost:8500") as client:
     batch = client.sample(1000, seed=7)  # batch.images (1000, 28, 28) uint8, batch.labels, batch.seeds
 """
 
+from digitforge_client.addresses import Addresses
+from digitforge_client.aio import AsyncDigitClient
 from digitforge_client.batch import Batch
 from digitforge_client.client import DigitClient
 from digitforge_client.description import Metadata, SignatureInfo, TensorInfo
@@ -26,6 +28,8 @@ from digitforge_client.options import TLS, Limits, Retry, Timeout
 
 __all__ = [
     "TLS",
+    "Addresses",
+    "AsyncDigitClient",
     "Batch",
     "DataError",
     "DigitClient",

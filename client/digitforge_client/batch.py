@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from digitforge_client.addresses import Addresses
 from digitforge_client.contract import ROWS_PER_SEED
 
 
@@ -27,6 +29,22 @@ class Batch:
         return len(self.labels)
 
     @property
+    def addresses(self) -> Addresses:
+        """Where these digits come from; `DigitClient.fetch` gives them again."""
+        return Addresses(generator_id=self.generator_id, labels=self.labels, seeds=self.seeds)
+
+    @property
     def start(self) -> int | None:
         """The row of `seed` that comes first here; None where the batch is empty or was asked for by address."""
         return None if self.seed is None or not len(self) else int(self.seeds[0] % ROWS_PER_SEED)
+
+
+def addresses_of(digits: Batch | Addresses | Iterable[tuple[int, int]]) -> Addresses:
+    """The addresses of a batch, or of pairs of label and row seed.
+
+    Raises:
+        InvalidInputError: they are none.
+    """
+    if isinstance(digits, Batch):
+        return digits.addresses
+    return digits if isinstance(digits, Addresses) else Addresses.of(digits)

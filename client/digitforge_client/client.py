@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from digitforge_client import plan
-from digitforge_client.batch import Batch
+from digitforge_client import delivery, rowwise
+from digitforge_client.addresses import Addresses
+from digitforge_client.batch import Batch, addresses_of
 from digitforge_client.channel import Channel, Headers, Transport
-from digitforge_client.contract import GRPC_PORT, MAX_ROWS, MODEL_NAME, image_hashes
-from digitforge_client.conversation import Conversation, Emit, Pause, Receive, Send, Talk
+from digitforge_client.contract import GRPC_PORT, MAX_ROWS, MODEL_NAME
+from digitforge_client.conversation import Conversation
 from digitforge_client.description import Metadata
 from digitforge_client.errors import InvalidInputError, ServerError
 from digitforge_client.options import TLS, Limits, Retry, Timeout
+from digitforge_client.steps import Emit, Pause, Receive, Send, Talk
 
 T = TypeVar("T")
 DEFAULT_TARGET = f"localhost:{GRPC_PORT}"
@@ -64,7 +66,6 @@ class DigitClient:
             Channel(one, retry=retry, limits=limits, tls=tls, headers=headers) for one in check_targets(target)
         ]
         self._timeout = timeout
-        self._limits = limits
         self._talk = Conversation(
             model=model,
             version=version,
@@ -87,11 +88,7 @@ class DigitClient:
             InvalidInputError: an argument is out of range, or a label none of the generator's classes.
             ServerError: the server could not answer; its subclasses say why.
         """
-        ask = plan.Ask.of(n, labels=labels, seed=seed, start=start)
-        plan.check_sample_size(ask.n, self._limits.sample_rows)
-        if ask.n == 0:
-            return plan.empty_batch(ask, self._talk.known)
-        return next(self._emitted(self._talk.batches(ask.rows, batch_size=ask.n, outage_s=0.0, accept_change=True)))
+        return next(self._emitted(delivery.sample(self._talk, n, labels=labels, seed=seed, start=start)))
 
     def stream(
         self,
@@ -123,15 +120,85 @@ class DigitClient:
                 classes (with the first batch).
             ServerError: the server could not answer; its subclasses say why.
         """
-        ask = plan.Ask.of(n, labels=labels, seed=seed, start=start)
-        plan.check_stream(batch_size, on_change)
-        if ask.n == 0:
-            return iter(())
-        return self._emitted(
-            self._talk.batches(
-                ask.rows, batch_size=batch_size, outage_s=self._timeout.outage_s, accept_change=on_change == "accept"
-            )
+        talk = delivery.stream(
+            self._talk,
+            n,
+            labels=labels,
+            batch_size=batch_size,
+            seed=seed,
+            start=start,
+            on_change=on_change,
+            outage_s=self._timeout.outage_s,
         )
+        return self._emitted(talk)
+
+    def fetch(self, addresses: Batch | Addresses | Iterable[tuple[int, int]]) -> Batch:
+        """Ask for the digits of addresses: exactly those, in that order.
+
+        Args:
+            addresses: an earlier batch, its ``addresses`` or some of them, or pairs of label and row seed, which are
+                taken to be of whichever generator answers.
+
+        Raises:
+            GeneratorChangedError: they are of another generator than the server's.
+            InvalidInputError: they are no addresses, or more than a sample may hold.
+            ServerError: the server could not answer; its subclasses say why.
+        """
+        return next(self._emitted(delivery.fetch(self._talk, addresses_of(addresses))))
+
+    def latents(self, seeds: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """Ask for the latents behind row seeds; they do not depend on labels.
+
+        Args:
+            seeds: (n,) integers, row seeds.
+
+        Returns:
+            (n, d) float32, of the law that the card names.
+
+        Raises:
+            InvalidInputError: they are no row seeds.
+            ServerError: the server could not answer; its subclasses say why.
+        """
+        return self._run(rowwise.latents(self._talk, seeds))
+
+    def from_latents(
+        self, latents: npt.ArrayLike, *, labels: Any = None, class_weights: npt.ArrayLike | None = None
+    ) -> npt.NDArray[np.uint8]:
+        """Ask for the digits that latents give: for blends between classes, truncation and walks.
+
+        Args:
+            latents: (n, d) floats.
+            labels: a class for each, or one for all.
+            class_weights: instead of labels, (n, K) floats, each row summing to 1. An unconditional generator takes
+                neither.
+
+        Returns:
+            (n, H, W) uint8, with a last axis C only if C > 1.
+
+        Raises:
+            InvalidInputError: shapes disagree with each other or with the generator.
+            ServerError: the server could not answer; its subclasses say why.
+        """
+        return self._run(rowwise.from_latents(self._talk, latents, labels=labels, class_weights=class_weights))
+
+    def interpolate(self, first: tuple[Any, int], last: tuple[Any, int], *, steps: int = 16) -> npt.NDArray[np.uint8]:
+        """Ask for the digits on the way between two addresses, both ends included.
+
+        Latents go along the great circle where their law is normal and straight otherwise, class weights straight.
+
+        Args:
+            first: label and row seed.
+            last: label and row seed.
+            steps: how many digits; 2 or more.
+
+        Returns:
+            (steps, H, W) uint8, with a last axis C only if C > 1.
+
+        Raises:
+            InvalidInputError: an address or the number of steps is out of range.
+            ServerError: the server could not answer; its subclasses say why.
+        """
+        return self._run(rowwise.interpolate(self._talk, first, last, steps=steps))
 
     def metadata(self) -> Metadata:
         """Ask what the server serves: version and signatures."""
@@ -154,10 +221,7 @@ class DigitClient:
         Raises:
             InvalidInputError: the array is neither.
         """
-        array = np.asarray(images)
-        if array.ndim == 1 and array.dtype == np.int64:
-            return self._run(self._talk.seen(array))
-        return self._run(self._talk.seen(image_hashes(array[..., np.newaxis] if array.ndim == 3 else array)))
+        return self._run(rowwise.seen(self._talk, images))
 
     def wait_ready(self, timeout_s: float = 60.0) -> None:
         """Wait until the server listens and has loaded the model.

@@ -13,10 +13,11 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from digitforge_client.addresses import Addresses
 from digitforge_client.batch import Batch
 from digitforge_client.contract import SEEDS, Field, Signature, balanced_labels, check_seed, row_seeds
 from digitforge_client.description import Generator
-from digitforge_client.errors import InvalidInputError, UnexpectedReplyError
+from digitforge_client.errors import GeneratorChangedError, InvalidInputError, UnexpectedReplyError
 from digitforge_client.wire import messages
 from digitforge_client.wire.tensors import decode, encode
 
@@ -59,6 +60,39 @@ class SeededRows:
         if self.labels.ndim == 0:
             return np.full(n, self.labels), seeds
         return self.labels[first : first + n], seeds
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AddressedRows:
+    """Rows that were asked for by their addresses."""
+
+    labels: Labels | None
+    seeds: RowSeeds
+    seed: int | None = None
+
+    @classmethod
+    def of(cls, addresses: Addresses, generator: Generator) -> AddressedRows:
+        """The rows of addresses, if this generator can have made them.
+
+        Raises:
+            GeneratorChangedError: they belong to another generator.
+            InvalidInputError: a label is none of its classes.
+        """
+        if addresses.generator_id not in (None, generator.generator_id):
+            raise GeneratorChangedError(
+                f"the addresses are of generator {addresses.generator_id}, but the server has "
+                f"{generator.generator_id}, whose digits differ; serve the former"
+            )
+        unlabelled = not generator.conditional and bool((addresses.labels == -1).all())
+        labels = None if unlabelled else generator.class_numbers(addresses.labels)
+        return cls(labels=labels, seeds=addresses.seeds)
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def addresses(self, first: int, n: int) -> tuple[Labels | None, RowSeeds]:
+        here = slice(first, first + n)
+        return None if self.labels is None else self.labels[here], self.seeds[here]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -249,7 +283,7 @@ class Joiner:
         )
 
 
-def empty_batch(ask: Ask, generator: Generator | None) -> Batch:
+def empty_batch(generator: Generator | None, *, seed: int | None) -> Batch:
     """No digits; of the shape of MNIST's where no generator is known yet."""
     shape = generator.image_shape if generator else (28, 28, 1)
     return Batch(
@@ -257,5 +291,5 @@ def empty_batch(ask: Ask, generator: Generator | None) -> Batch:
         labels=np.empty(0, dtype=np.int64),
         seeds=np.empty(0, dtype=np.int64),
         generator_id=generator.generator_id if generator else "",
-        seed=ask.seed,
+        seed=seed,
     )

@@ -1,0 +1,243 @@
+"""The client for asyncio: `AsyncDigitClient` is the twin of `DigitClient`, method for method."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar
+
+import grpc
+import grpc.aio
+import numpy as np
+import numpy.typing as npt
+
+from digitforge_client import delivery, rowwise
+from digitforge_client.addresses import Addresses
+from digitforge_client.batch import Batch, addresses_of
+from digitforge_client.channel import Headers, channel_credentials, channel_options
+from digitforge_client.client import DEFAULT_TARGET, check_targets
+from digitforge_client.contract import MAX_ROWS, MODEL_NAME
+from digitforge_client.conversation import Conversation
+from digitforge_client.description import Metadata
+from digitforge_client.errors import ServerError
+from digitforge_client.faults import translate
+from digitforge_client.options import TLS, Limits, Retry, Timeout
+from digitforge_client.steps import Emit, Pause, Receive, Send, Talk
+from digitforge_client.wire import Method
+
+T = TypeVar("T")
+
+
+class AsyncDigitClient:
+    """Asks a server for labelled synthetic digits, without blocking the event loop.
+
+    Everything is as for `DigitClient`, except that methods are awaited, and `stream` is used with ``async for``.
+    Cancelling a task cancels its requests. Leave a stream early inside ``contextlib.aclosing``.
+
+    Args:
+        target: as for `DigitClient`.
+        model: as for `DigitClient`.
+        version: as for `DigitClient`.
+        timeout: as for `DigitClient`.
+        retry: as for `DigitClient`.
+        limits: as for `DigitClient`.
+        tls: as for `DigitClient`.
+        headers: as for `DigitClient`.
+    """
+
+    def __init__(
+        self,
+        target: str | Sequence[str] = DEFAULT_TARGET,
+        *,
+        model: str = MODEL_NAME,
+        version: int | None = None,
+        timeout: Timeout = Timeout(),  # noqa: B008 - frozen
+        retry: Retry = Retry(),  # noqa: B008
+        limits: Limits = Limits(),  # noqa: B008
+        tls: TLS | None = None,
+        headers: Headers = (),
+    ) -> None:
+        targets = check_targets(target)
+        self._channels = [_AsyncChannel(one, retry=retry, limits=limits, tls=tls, headers=headers) for one in targets]
+        self._timeout = timeout
+        self._talk = Conversation(model=model, version=version, targets=targets, timeout=timeout, limits=limits)
+
+    async def sample(
+        self, n: int | None = None, *, labels: Any = None, seed: int | None = None, start: int = 0
+    ) -> Batch:
+        """Ask for digits; see `DigitClient.sample`."""
+        return await self._first(delivery.sample(self._talk, n, labels=labels, seed=seed, start=start))
+
+    def stream(
+        self,
+        n: int | None = None,
+        *,
+        labels: Any = None,
+        batch_size: int = MAX_ROWS,
+        seed: int | None = None,
+        start: int = 0,
+        on_change: Literal["raise", "accept"] = "raise",
+    ) -> AsyncIterator[Batch]:
+        """Ask for any number of digits, batch by batch; see `DigitClient.stream`."""
+        talk = delivery.stream(
+            self._talk,
+            n,
+            labels=labels,
+            batch_size=batch_size,
+            seed=seed,
+            start=start,
+            on_change=on_change,
+            outage_s=self._timeout.outage_s,
+        )
+        return self._emitted(talk)
+
+    async def fetch(self, addresses: Batch | Addresses | Iterable[tuple[int, int]]) -> Batch:
+        """Ask for the digits of addresses; see `DigitClient.fetch`."""
+        return await self._first(delivery.fetch(self._talk, addresses_of(addresses)))
+
+    async def latents(self, seeds: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """Ask for the latents behind row seeds; see `DigitClient.latents`."""
+        return await self._run(rowwise.latents(self._talk, seeds))
+
+    async def from_latents(
+        self, latents: npt.ArrayLike, *, labels: Any = None, class_weights: npt.ArrayLike | None = None
+    ) -> npt.NDArray[np.uint8]:
+        """Ask for the digits that latents give; see `DigitClient.from_latents`."""
+        return await self._run(rowwise.from_latents(self._talk, latents, labels=labels, class_weights=class_weights))
+
+    async def interpolate(
+        self, first: tuple[Any, int], last: tuple[Any, int], *, steps: int = 16
+    ) -> npt.NDArray[np.uint8]:
+        """Ask for the digits on the way between two addresses; see `DigitClient.interpolate`."""
+        return await self._run(rowwise.interpolate(self._talk, first, last, steps=steps))
+
+    async def seen(self, images: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+        """Ask which images the generator was trained on; see `DigitClient.seen`."""
+        return await self._run(rowwise.seen(self._talk, images))
+
+    async def metadata(self) -> Metadata:
+        """Ask what the server serves; see `DigitClient.metadata`."""
+        return await self._run(self._talk.metadata())
+
+    async def card(self) -> dict[str, Any]:
+        """Ask for the generator's card; see `DigitClient.card`."""
+        return await self._run(self._talk.card())
+
+    async def wait_ready(self, timeout_s: float = 60.0) -> None:
+        """Wait until the server listens and has loaded the model; see `DigitClient.wait_ready`."""
+        await self._run(self._talk.ready(timeout_s))
+
+    async def close(self) -> None:
+        """Close the connection and cancel what is under way. A later question opens it again."""
+        for channel in self._channels:
+            await channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _run(self, talk: Talk[T]) -> T:
+        """Carry out a conversation that emits nothing."""
+
+        def whole() -> Talk[None]:
+            yield Emit(value=(yield from talk))
+
+        return await self._first(whole())
+
+    async def _first(self, talk: Talk[None]) -> Any:
+        """Carry out a conversation until it emits something."""
+        emitted = self._emitted(talk)
+        try:
+            return await anext(emitted)
+        finally:
+            await emitted.aclose()
+
+    async def _emitted(self, talk: Talk[None]) -> Any:
+        """Carry out a conversation step by step, and yield what it emits."""
+        outcome: Any = None
+        failure: ServerError | None = None
+        try:
+            while True:
+                try:
+                    step = talk.send(outcome) if failure is None else talk.throw(failure)
+                except StopIteration:
+                    return
+                outcome, failure = None, None
+                match step:
+                    case Send():
+                        outcome = self._channels[step.at].send(
+                            step.method, step.request, timeout_s=step.timeout_s, wait=step.wait
+                        )
+                    case Receive():
+                        try:
+                            outcome = await step.pending.result()
+                        except ServerError as error:
+                            failure = error
+                    case Pause():
+                        await asyncio.sleep(step.seconds)
+                    case Emit():
+                        yield step.value
+        finally:
+            talk.close()
+
+
+class _AsyncChannel:
+    """A gRPC connection to one target, opened on first use in each event loop."""
+
+    def __init__(self, target: str, *, retry: Retry, limits: Limits, tls: TLS | None, headers: Headers) -> None:
+        self._target = target
+        self._options = channel_options(target, retry=retry, limits=limits, tls=tls)
+        self._credentials = None if tls is None else channel_credentials(tls)
+        self._headers = tuple(headers)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._channel: Any = None
+
+    def send(self, method: Method, request: Any, *, timeout_s: float | None, wait: bool) -> _AsyncCall:
+        """Send a message without waiting for its answer."""
+        loop = asyncio.get_running_loop()
+        if self._channel is None or self._loop is not loop:
+            self._loop = loop
+            self._channel = (
+                grpc.aio.insecure_channel(self._target, options=self._options)
+                if self._credentials is None
+                else grpc.aio.secure_channel(self._target, self._credentials, options=self._options)
+            )
+        call = self._channel.unary_unary(
+            method.path,
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=method.reply.FromString,
+        )
+        pending = call(request, timeout=timeout_s, metadata=self._headers, wait_for_ready=wait)
+        return _AsyncCall(pending, target=self._target, model=request.model_spec.name, timeout_s=timeout_s)
+
+    async def close(self) -> None:
+        """Close the connection, if this event loop opened it."""
+        if self._channel is not None and self._loop is asyncio.get_running_loop():
+            await self._channel.close()
+        self._channel = None
+
+
+class _AsyncCall:
+    """A request that is under way, whose errors are translated."""
+
+    def __init__(self, call: Any, *, target: str, model: str, timeout_s: float | None) -> None:
+        self._call = call
+        self._target = target
+        self._model = model
+        self._timeout_s = timeout_s
+
+    async def result(self) -> Any:
+        """Wait for the answer; raises ServerError."""
+        try:
+            return await self._call
+        except grpc.RpcError as error:
+            raise translate(error, target=self._target, model=self._model, timeout_s=self._timeout_s) from error
+
+    def cancel(self) -> None:
+        """Give up waiting."""
+        self._call.cancel()

@@ -1,0 +1,179 @@
+"""Digits in batches: in order, whole, and each batch from one generator. No input or output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from digitforge_client import plan
+from digitforge_client.addresses import Addresses
+from digitforge_client.batch import Batch
+from digitforge_client.conversation import Ahead, Conversation
+from digitforge_client.description import Generator
+from digitforge_client.errors import GeneratorChangedError, InvalidInputError, UnexpectedReplyError
+from digitforge_client.steps import Emit, Talk
+
+#: A batch that met another generator so often met servers that differ, not one that was replaced.
+_MOST_CHANGES: Final = 3
+
+RowsOf = Callable[[Generator], plan.Rows]
+
+
+class _Changed(Exception):  # noqa: N818 - a signal within this module
+    """Another generator answers."""
+
+
+@dataclass(kw_only=True)
+class _Progress:
+    """How far a delivery has come."""
+
+    delivered: int = 0  # batches
+    changes: int = 0  # of the generator, since the last delivered batch
+
+
+def sample(talk: Conversation, n: int | None, *, labels: Any, seed: int | None, start: int) -> Talk[None]:
+    """Emit one batch; see `DigitClient.sample`."""
+    ask = plan.Ask.of(n, labels=labels, seed=seed, start=start)
+    plan.check_sample_size(ask.n, talk.limits.sample_rows)
+    if ask.n == 0:
+        return _emit(plan.empty_batch(talk.known, seed=ask.seed))
+    return _batches(talk, ask.rows, batch_size=ask.n, outage_s=0.0, accept_change=True)
+
+
+def stream(
+    talk: Conversation,
+    n: int | None,
+    *,
+    labels: Any,
+    batch_size: int,
+    seed: int | None,
+    start: int,
+    on_change: str,
+    outage_s: float | None,
+) -> Talk[None]:
+    """Emit batches; see `DigitClient.stream`."""
+    ask = plan.Ask.of(n, labels=labels, seed=seed, start=start)
+    plan.check_stream(batch_size, on_change)
+    if ask.n == 0:
+        return _nothing()
+    return _batches(talk, ask.rows, batch_size=batch_size, outage_s=outage_s, accept_change=on_change == "accept")
+
+
+def fetch(talk: Conversation, addresses: Addresses) -> Talk[None]:
+    """Emit one batch, of these addresses; see `DigitClient.fetch`."""
+    plan.check_sample_size(len(addresses), talk.limits.sample_rows)
+    if not len(addresses):
+        return _emit(plan.empty_batch(talk.known, seed=None))
+
+    def rows(generator: Generator) -> plan.Rows:
+        return plan.AddressedRows.of(addresses, generator)
+
+    return _batches(talk, rows, batch_size=len(addresses), outage_s=0.0, accept_change=True)
+
+
+def _emit(batch: Batch) -> Talk[None]:
+    yield Emit(value=batch)
+
+
+def _nothing() -> Talk[None]:
+    yield from ()
+
+
+def _batches(
+    talk: Conversation, rows_of: RowsOf, *, batch_size: int, outage_s: float | None, accept_change: bool
+) -> Talk[None]:
+    """Emit batches, in order, each from one generator.
+
+    Args:
+        talk: with whom.
+        rows_of: the addresses, given the generator; called again for another one.
+        batch_size: rows of every batch but the last.
+        outage_s: how long to wait for a server that went away.
+        accept_change: go on with another generator, should the server get one.
+
+    Raises:
+        GeneratorChangedError: the server got another one, and that is not accepted.
+    """
+    progress = _Progress()
+    generator, rows = yield from _begin(talk, rows_of)
+    while True:
+        try:
+            yield from _deliver(talk, generator, rows, progress, batch_size=batch_size, outage_s=outage_s)
+        except _Changed:
+            talk.known = None
+            before, generator = generator, (yield from talk.generator())
+            progress.changes += 1
+            where = ", ".join(talk.targets)
+            if progress.changes > _MOST_CHANGES:
+                raise GeneratorChangedError(
+                    f"{where} gave different generators {progress.changes} times in a row; let all servers there "
+                    "serve the same one"
+                ) from None
+            if progress.delivered and not accept_change:
+                raise GeneratorChangedError(
+                    f"the generator at {where} changed from {before.generator_id} to {generator.generator_id} "
+                    f"after {progress.delivered * batch_size} rows: the same addresses are other images now; "
+                    'begin anew, or accept it with on_change="accept"'
+                ) from None
+            rows = rows_of(generator)
+        else:
+            return
+
+
+def _begin(talk: Conversation, rows_of: RowsOf) -> Talk[tuple[Generator, plan.Rows]]:
+    """The generator and the rows; a refusal that rests on old knowledge is looked into first."""
+    fresh = talk.known is None
+    generator = yield from talk.generator()
+    try:
+        return generator, rows_of(generator)
+    except (InvalidInputError, GeneratorChangedError):
+        if fresh:
+            raise
+    talk.known = None
+    generator = yield from talk.generator()
+    return generator, rows_of(generator)
+
+
+def _deliver(
+    talk: Conversation,
+    generator: Generator,
+    rows: plan.Rows,
+    progress: _Progress,
+    *,
+    batch_size: int,
+    outage_s: float | None,
+) -> Talk[None]:
+    """Send requests ahead; emit a batch when it is complete and the generator is found to be still the same."""
+    max_rows = min(talk.limits.rows_per_request, generator.max_rows)
+    pieces = plan.pieces(rows, batch_size=batch_size, max_rows=max_rows, first_batch=progress.delivered)
+    ahead = Ahead(talk, ((piece, plan.sample_request(talk.spec, piece)) for piece in pieces), outage_s=outage_s)
+    joiner = plan.Joiner(generator, seed=rows.seed)
+    answered: set[int] = set()  # targets that answered for the batch
+    try:
+        while (received := (yield from ahead.receive())) is not None:
+            piece, reply, at = received
+            answered.add(at)
+            try:
+                joiner.add(piece, reply)
+            except UnexpectedReplyError:  # perhaps because another generator sent it
+                yield from _check(talk, generator, answered, outage_s)
+                raise
+            if piece.last:
+                yield from _check(talk, generator, answered, outage_s)
+                answered.clear()
+                progress.delivered, progress.changes = progress.delivered + 1, 0
+                yield Emit(value=joiner.batch())
+    finally:
+        ahead.cancel()
+
+
+def _check(talk: Conversation, generator: Generator, answered: set[int], outage_s: float | None) -> Talk[None]:
+    """Ask those who answered for their card, and signal if it is another generator's.
+
+    The version number in a reply would not do: a restarted server may hold another generator under the same one.
+    """
+    for at in sorted(answered):
+        card = yield from talk.card(at=at, outage_s=outage_s)
+        if card.get("generator_id") != generator.generator_id:
+            raise _Changed
