@@ -183,7 +183,7 @@ def test_the_next_mirror_is_asked_when_one_fails(
 def test_a_silent_mirror_is_given_up_after_the_time_out(
     tmp_path: Path, start_mirror: StartMirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(download, "TIMEOUT_S", 2.0)
     release = threading.Event()
     silent, good = start_mirror(hold=release), start_mirror()
     assert fetched(tmp_path, silent, good) == CONTENT
