@@ -1,0 +1,161 @@
+"""The command ``digitforge serve``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from digitforge_client import contract
+from digitforge_client.errors import InvalidInputError
+from digitforge_serving.configuration import ModelSource, ServerOptions, read_model_config
+from digitforge_serving.locations import shipped_models
+from digitforge_serving.server import Server
+
+_TERMINATED = 128 + signal.SIGTERM
+
+
+def flag(name: str, **attributes: Any) -> Any:
+    """An option in TensorFlow Serving's spelling, ``--model_name``, and in ours, ``--model-name``."""
+    spellings = dict.fromkeys([f"--{name.replace('_', '-')}", f"--{name}"])
+    return click.option(*spellings, name, show_default=attributes.pop("show_default", True), **attributes)
+
+
+def switch(name: str, default: bool, **attributes: Any) -> Any:
+    """A flag that is given alone, or with a value: ``--enable_batching``, ``--enable_batching=false``."""
+    return flag(name, type=bool, is_flag=False, flag_value=True, default=default, metavar="[true|false]", **attributes)
+
+
+@click.command()
+@flag(
+    "model_base_path",
+    type=click.Path(path_type=Path),
+    help="Folder with the versions of the model: 1, 2, …",
+    show_default="the shipped model",
+)
+@flag("model_name", default=contract.MODEL_NAME, help="What clients call the model.")
+@flag(
+    "model_config_file",
+    type=click.Path(path_type=Path),
+    help="Several models, as a ModelServerConfig in protobuf text; instead of the two above.",
+)
+@flag("port", type=click.IntRange(0, 65535), default=contract.GRPC_PORT, help="Port for gRPC; 0 takes a free one.")
+@flag("host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 is every interface.")
+@flag(
+    "grpc_max_threads",
+    type=click.IntRange(min=1),
+    help="Requests computed at the same time.",
+    show_default="4 for each core",
+)
+@flag(
+    "max_requests",
+    type=click.IntRange(min=1),
+    default=ServerOptions.max_requests,
+    help="Requests in flight or waiting; more are refused.",
+)
+@flag(
+    "file_system_poll_wait_seconds",
+    type=click.FloatRange(min=0),
+    default=ServerOptions.file_system_poll_wait_seconds,
+    help="Time between two looks for new versions; 0 looks once.",
+)
+@switch(
+    "allow_version_labels_for_unavailable_models",
+    default=False,
+    help="Allow labels of versions that are not loaded yet.",
+)
+@switch("enable_model_warmup", default=True, help="Replay a version's warm-up requests before it serves.")
+@switch("enable_serialization_as_tensor_content", default=True, help="Answer with raw bytes, not with typed fields.")
+@flag("saved_model_tags", default="serve", help="Tags of the graph to load, separated by commas.")
+@flag(
+    "tensorflow_intra_op_parallelism",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Threads within an operation; 0 is one for each core.",
+)
+@flag(
+    "tensorflow_inter_op_parallelism",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Operations at the same time; 0 is one for each core.",
+)
+@flag(
+    "grace_seconds",
+    type=click.FloatRange(min=0),
+    default=ServerOptions.grace_seconds,
+    help="How long requests in flight may take after SIGTERM.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print where the server listens as JSON.")
+def serve(
+    model_base_path: Path | None,
+    model_name: str,
+    model_config_file: Path | None,
+    saved_model_tags: str,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Serve generated digits, or any SavedModel, over TensorFlow Serving's protocol.
+
+    Prints one line once every model is loaded and the port is open, and runs until it is told to stop. Ctrl-C and
+    SIGTERM let requests in flight finish; a second one ends at once.
+
+    Without arguments it serves the shipped generator on 127.0.0.1:8500. The options are TensorFlow Serving's, under
+    its names (--model_base_path) or with hyphens.
+    """
+    # What TensorFlow's own library reports of an error reaches us as an exception too.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="digitforge serve: %(message)s")
+    if model_config_file is None:
+        base_path = model_base_path or shipped_models() / contract.MODEL_NAME
+        sources: tuple[ModelSource, ...] = (ModelSource(name=model_name, base_path=base_path),)
+    elif model_base_path is not None:
+        raise InvalidInputError("--model-base-path and --model-config-file exclude each other; give one of them")
+    else:
+        sources = read_model_config(model_config_file)
+    server = Server(sources, ServerOptions(saved_model_tags=tuple(saved_model_tags.split(",")), **options))
+    _run_until_told(server, as_json=as_json)
+
+
+def _run_until_told(server: Server, *, as_json: bool) -> None:
+    """Start, announce, wait for a signal, drain. A second signal ends the process wherever it is."""
+    told = threading.Event()
+    received: list[int] = []
+
+    def tell(number: int, _: FrameType | None) -> None:
+        if received:
+            os._exit(_TERMINATED if number == signal.SIGTERM else 128 + signal.SIGINT)
+        received.append(number)
+        told.set()
+        server.interrupt()
+
+    before = {number: signal.signal(number, tell) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        if server.start():
+            click.echo(_announcement(server, as_json=as_json))
+            sys.stdout.flush()
+            while not told.wait(3600):  # a wait without limit would not let the handler run on every platform
+                pass
+            logging.getLogger("digitforge.serving").info("stopping: requests in flight may finish")
+        server.stop()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if received[0] == signal.SIGINT:
+        raise KeyboardInterrupt
+
+
+def _announcement(server: Server, *, as_json: bool) -> str:
+    if as_json:
+        return json.dumps({"grpc_target": server.target, "rest_target": None, "models": server.serving})
+    models = ", ".join(
+        f"{name} version {' and '.join(map(str, versions))}" for name, versions in server.serving.items()
+    )
+    return f"{models} ready: gRPC {server.target}"

@@ -1,0 +1,108 @@
+"""What a server is told at its start: options, and which versions of which models it serves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from digitforge_client import contract
+from digitforge_client.errors import DataError, InvalidInputError
+
+if TYPE_CHECKING:
+    from tensorflow_serving.config import model_server_config_pb2
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSource:
+    """Where a model comes from and which of its versions are served."""
+
+    name: str
+    base_path: Path  # contains one folder per version, named by its number
+    policy: Literal["latest", "all", "specific"] = "latest"
+    latest: int = 1  # how many of the highest versions, with the policy `latest`
+    versions: tuple[int, ...] = ()  # with the policy `specific`
+    labels: Mapping[str, int] = field(default_factory=dict)  # label => version
+
+    def choose(self, available: list[int]) -> list[int]:
+        """The versions to serve among those that the folder has, highest first."""
+        descending = sorted(available, reverse=True)
+        if self.policy == "latest":
+            return descending[: self.latest]
+        if self.policy == "specific":
+            return [version for version in descending if version in self.versions]
+        return descending
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerOptions:
+    """How a server behaves. Names and defaults are TensorFlow Serving's, where it has them."""
+
+    host: str = "127.0.0.1"  # TensorFlow Serving binds every interface
+    port: int = contract.GRPC_PORT  # 0: a free one
+    grpc_max_threads: int | None = None  # requests computed at the same time; None: 4 for each core
+    max_requests: int = 1024  # requests in flight or waiting; more are refused with RESOURCE_EXHAUSTED
+    file_system_poll_wait_seconds: float = 1.0  # between two looks for new versions; 0: look once, at the start
+    allow_version_labels_for_unavailable_models: bool = False
+    enable_model_warmup: bool = True  # replay assets.extra/tf_serving_warmup_requests before a version serves
+    enable_serialization_as_tensor_content: bool = (
+        True  # TensorFlow Serving's default, false, costs 1.5 times the bytes
+    )
+    saved_model_tags: tuple[str, ...] = ("serve",)
+    tensorflow_intra_op_parallelism: int = 0  # threads within an operation; 0: one for each core
+    tensorflow_inter_op_parallelism: int = 0  # operations at the same time; 0: one for each core
+    grace_seconds: float = 30.0  # how long requests in flight may still take once the server is told to stop
+
+
+def read_model_config(path: Path) -> tuple[ModelSource, ...]:
+    """Read a file of TensorFlow Serving's ``--model_config_file``, a ``ModelServerConfig`` in protobuf text.
+
+    Raises:
+        DataError: the file cannot be read.
+        InvalidInputError: it is no such text, or asks for what is not supported.
+    """
+    from google.protobuf import text_format
+    from tensorflow_serving.config import model_server_config_pb2
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"the model configuration {path} cannot be read: {error}") from error
+    try:
+        config = text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
+    except text_format.ParseError as error:
+        raise InvalidInputError(f"{path} is not a ModelServerConfig in protobuf text: {error}") from error
+    return model_sources(config)
+
+
+def model_sources(config: model_server_config_pb2.ModelServerConfig) -> tuple[ModelSource, ...]:
+    """The models that a ``ModelServerConfig`` lists.
+
+    Raises:
+        InvalidInputError: it lists none, one without a name or a base path, or one twice.
+    """
+    sources = tuple(_source(model) for model in config.model_config_list.config)
+    names = [source.name for source in sources]
+    if not sources:
+        raise InvalidInputError("the model configuration lists no model; expected model_config_list { config { … } }")
+    if len(set(names)) < len(names):
+        raise InvalidInputError(f"the model configuration names a model twice: {', '.join(sorted(names))}")
+    return sources
+
+
+def _source(model: model_server_config_pb2.ModelConfig) -> ModelSource:
+    if not model.name or not model.base_path:
+        raise InvalidInputError("a model of the model configuration lacks its name or its base_path")
+    if model.model_platform not in {"", "tensorflow"}:
+        raise InvalidInputError(f"model {model.name}: platform {model.model_platform!r}; expected 'tensorflow'")
+    policy = model.model_version_policy
+    kind: Literal["latest", "all", "specific"] = policy.WhichOneof("policy_choice") or "latest"
+    return ModelSource(
+        name=model.name,
+        base_path=Path(model.base_path),
+        policy=kind,
+        latest=policy.latest.num_versions or 1,
+        versions=tuple(policy.specific.versions),
+        labels=dict(model.version_labels),
+    )

@@ -1,0 +1,81 @@
+"""The protocol over gRPC: ``PredictionService`` and ``ModelService`` on TensorFlow Serving's own messages."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
+
+from digitforge_serving import description
+from digitforge_serving.models import Models
+from digitforge_serving.predict import predict
+from digitforge_serving.refusal import RefusedError
+
+log = logging.getLogger("digitforge.serving")
+
+PREDICTION_SERVICE: Final = "tensorflow.serving.PredictionService"
+MODEL_SERVICE: Final = "tensorflow.serving.ModelService"
+_UNSUPPORTED: Final = {
+    PREDICTION_SERVICE: ("Classify", "Regress", "MultiInference"),
+    MODEL_SERVICE: ("HandleReloadConfigRequest",),
+}
+
+
+def handlers(models: Models, *, as_content: bool) -> list[Any]:
+    """The handlers to give to a ``grpc.server``.
+
+    Args:
+        models: the models to serve.
+        as_content: answer with ``tensor_content``.
+    """
+
+    def answer(request: predict_pb2.PredictRequest) -> Message:
+        return predict(models.find, request, as_content=as_content)
+
+    prediction = {
+        "Predict": _method(predict_pb2.PredictRequest, answer),
+        "GetModelMetadata": _method(
+            get_model_metadata_pb2.GetModelMetadataRequest, lambda request: description.metadata(models, request)
+        ),
+    }
+    model = {
+        "GetModelStatus": _method(
+            get_model_status_pb2.GetModelStatusRequest, lambda request: description.status(models, request)
+        ),
+    }
+    for methods, service in ((prediction, PREDICTION_SERVICE), (model, MODEL_SERVICE)):
+        methods.update({name: _unsupported(name) for name in _UNSUPPORTED[service]})
+    return [
+        grpc.method_handlers_generic_handler(PREDICTION_SERVICE, prediction),
+        grpc.method_handlers_generic_handler(MODEL_SERVICE, model),
+    ]
+
+
+def _method(request_type: type[Message], answer: Callable[[Any], Message]) -> Any:
+    """A method that takes and gives bytes, so that a message which cannot be parsed is ours to refuse."""
+
+    def handle(message: bytes, context: grpc.ServicerContext) -> bytes:
+        try:
+            request = request_type.FromString(message)
+        except DecodeError:
+            context.abort(grpc.StatusCode.INTERNAL, f"the message is not a valid {request_type.DESCRIPTOR.full_name}")
+        try:
+            return answer(request).SerializeToString()
+        except RefusedError as refused:
+            context.abort(refused.code, refused.text)
+        except Exception as error:
+            log.exception("a request failed for a reason that was not foreseen")
+            context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
+
+    return grpc.unary_unary_rpc_method_handler(handle)
+
+
+def _unsupported(name: str) -> Any:
+    def handle(_: bytes, context: grpc.ServicerContext) -> bytes:
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{name} is not supported by the embedded server")
+
+    return grpc.unary_unary_rpc_method_handler(handle)

@@ -1,0 +1,278 @@
+"""Which versions of which models are served: found in folders, loaded, kept until a better one serves, unloaded.
+
+A folder is looked at again every few seconds. A new version is loaded and warmed up before the one that it replaces
+is let go; a version that cannot be loaded changes nothing for those that serve. Requests in flight keep the version
+that they began with.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import grpc
+
+from digitforge_client.errors import DataError
+from digitforge_serving import refusal
+from digitforge_serving.configuration import ModelSource, ServerOptions
+from digitforge_serving.saved_model import SavedModel, Served
+from digitforge_serving.warmup import warm_up
+
+if TYPE_CHECKING:
+    from tensorflow_serving.apis import model_pb2
+
+log = logging.getLogger("digitforge.serving")
+
+START, LOADING, AVAILABLE, UNLOADING, END = 10, 20, 30, 40, 50  # ModelVersionStatus.State
+#: Between two looks at a folder that has no version yet, where the options ask for one look only.
+_FIRST_WAIT_S: Final = 1.0
+
+
+@dataclass(kw_only=True)
+class Version:
+    """What became of a version, from the moment that it was wanted; never forgotten while the server runs."""
+
+    state: int = START
+    code: grpc.StatusCode = grpc.StatusCode.OK
+    text: str = ""  # why it could not be loaded
+    stamp: object = None  # of the folder that could not be loaded; another one is tried again
+    served: Served | None = None
+
+
+@dataclass(kw_only=True)
+class _Model:
+    source: ModelSource
+    versions: dict[int, Version] = field(default_factory=dict)
+    complaint: str = ""  # said last about the folder, so that it is said once
+
+
+class Models:
+    """The models of a server. Safe to use from any thread."""
+
+    def __init__(self, sources: Iterable[ModelSource], options: ServerOptions) -> None:
+        self._options = options
+        self._models = {source.name: _Model(source=source) for source in sources}
+        self._changing = threading.Lock()  # held by whoever loads and unloads
+        self._ready: dict[str, dict[int, Served]] = {}  # replaced, never changed: readers need no lock
+        self._stopping = threading.Event()
+        self._poller: threading.Thread | None = None
+
+    # -- what requests ask ---------------------------------------------------------------------------------------
+
+    def find(self, spec: model_pb2.ModelSpec) -> Served:
+        """The version that a request means: a number, a label, or the highest that serves.
+
+        Raises:
+            RefusedError: there is none.
+        """
+        if not spec.name:
+            raise refusal.invalid_argument("ModelSpec has no name specified.")
+        ready = self._ready.get(spec.name, {})
+        choice = spec.WhichOneof("version_choice")
+        if choice is None:
+            if not ready:
+                raise refusal.not_found(f"Servable not found for request: Latest({spec.name})")
+            return ready[max(ready)]
+        version = spec.version.value if choice == "version" else self._labelled(spec)
+        if version not in ready:
+            raise refusal.not_found(f"Servable not found for request: Specific({spec.name}, {version})")
+        return ready[version]
+
+    def _labelled(self, spec: model_pb2.ModelSpec) -> int:
+        model = self._models.get(spec.name)
+        if model is None or spec.version_label not in model.source.labels:
+            raise refusal.invalid_argument(f"Unrecognized servable version label: {spec.version_label}")
+        return model.source.labels[spec.version_label]
+
+    def states(self, name: str) -> dict[int, Version]:
+        """Every version that this server ever wanted of a model, highest first; empty for an unknown model."""
+        model = self._models.get(name)
+        return {} if model is None else dict(sorted(model.versions.items(), reverse=True))
+
+    def serving(self) -> dict[str, list[int]]:
+        """Versions that serve now, by model, ascending; a model without any is not in it."""
+        return {name: sorted(ready) for name, ready in self._ready.items() if ready}
+
+    def names(self) -> list[str]:
+        """Models that are configured."""
+        return list(self._models)
+
+    # -- what the server tells -----------------------------------------------------------------------------------
+
+    def start(self) -> bool:
+        """Load what there is, wait for a model whose folder is empty, and keep looking from then on.
+
+        Returns:
+            Whether every model serves; false when `stop` was called before.
+
+        Raises:
+            DataError: a folder does not exist, is itself a SavedModel, or has versions of which none can be loaded.
+        """
+        for model in self._models.values():
+            _check_base_path(model.source)
+        self._check_labels()
+        while not self._stopping.is_set():
+            self.look()
+            waiting = [model for name, model in self._models.items() if not self._ready.get(name)]
+            if not waiting:
+                self._watch()
+                return True
+            for model in waiting:
+                if model.versions:
+                    raise DataError(_why_unavailable(model))
+            self._stopping.wait(self._options.file_system_poll_wait_seconds or _FIRST_WAIT_S)
+        return False
+
+    def interrupt(self) -> None:
+        """Look no more, and make a `start` that waits return."""
+        self._stopping.set()
+
+    def stop(self) -> None:
+        """Look no more, and answer no request that begins from now on."""
+        self.interrupt()
+        if self._poller is not None:
+            self._poller.join()
+        with self._changing:
+            self._ready = {}
+
+    def look(self) -> None:
+        """Load the versions that are wanted and new, then let go of those that are wanted no more."""
+        with self._changing:
+            for model in list(self._models.values()):
+                found = self._found(model)
+                if found is not None:
+                    self._load_and_unload(model, found)
+
+    def _watch(self) -> None:
+        if self._options.file_system_poll_wait_seconds <= 0:
+            return
+
+        def keep_looking() -> None:
+            while not self._stopping.wait(self._options.file_system_poll_wait_seconds):
+                self.look()
+
+        self._poller = threading.Thread(target=keep_looking, name="digitforge-models", daemon=True)
+        self._poller.start()
+
+    def _check_labels(self) -> None:
+        """TensorFlow Serving will not start with a label, because nothing is loaded when it reads its configuration."""
+        if self._options.allow_version_labels_for_unavailable_models:
+            return
+        for model in self._models.values():
+            for label, version in model.source.labels.items():
+                raise DataError(
+                    f"label {label!r} names version {version} of model {model.source.name}, which is not loaded when "
+                    "the configuration is read: start with --allow_version_labels_for_unavailable_models=true"
+                )
+
+    # -- loading and unloading, with the lock held ---------------------------------------------------------------
+
+    def _found(self, model: _Model) -> list[int] | None:
+        """Versions in the folder; None when it cannot be read, and nothing follows from that."""
+        base = model.source.base_path
+        try:
+            versions = [int(path.name) for path in base.iterdir() if _is_version(path)]
+        except OSError as error:
+            self._complain(model, f"the folder {base} of model {model.source.name} cannot be read: {error.strerror}")
+            return None
+        if not versions:
+            self._complain(model, f"waiting for a version of model {model.source.name}: {base} has no folder 1, 2, …")
+        else:
+            model.complaint = ""
+        return versions
+
+    def _complain(self, model: _Model, text: str) -> None:
+        if model.complaint != text:
+            model.complaint = text
+            log.warning("%s", text)
+
+    def _load_and_unload(self, model: _Model, found: list[int]) -> None:
+        wanted = model.source.choose(found)
+        for number in wanted:
+            self._load(model, number)
+        serving = [number for number, version in model.versions.items() if version.state == AVAILABLE]
+        # Until one of the versions that are wanted serves, those that serve stay.
+        if not wanted or set(wanted) & set(serving):
+            for number in set(serving) - set(wanted):
+                self._unload(model, number)
+
+    def _load(self, model: _Model, number: int) -> None:
+        path = model.source.base_path / str(number)
+        version = model.versions.get(number)
+        if version is not None and version.state == AVAILABLE:
+            return
+        stamp = _stamp(path)
+        if version is not None and version.code != grpc.StatusCode.OK and version.stamp == stamp:
+            return
+        version = model.versions[number] = Version(state=LOADING)
+        try:
+            served = Served(name=model.source.name, version=number, model=self._read(path))
+            if self._options.enable_model_warmup:
+                warm_up(served, path)
+        except Exception as error:  # noqa: BLE001 - a damaged folder raises anything, and must not end the server
+            version.code, version.text = _failure(error)
+            version.stamp, version.state = stamp, END
+            log.error("version %d of model %s cannot be loaded: %s", number, model.source.name, version.text)
+            return
+        version.served, version.state = served, AVAILABLE
+        self._publish(model)
+        log.info("loaded version %d of model %s from %s", number, model.source.name, path)
+
+    def _read(self, path: Path) -> SavedModel:
+        return SavedModel(
+            path,
+            tags=self._options.saved_model_tags,
+            intra_op_threads=self._options.tensorflow_intra_op_parallelism,
+            inter_op_threads=self._options.tensorflow_inter_op_parallelism,
+        )
+
+    def _unload(self, model: _Model, number: int) -> None:
+        version = model.versions[number]
+        version.state, version.served = END, None
+        self._publish(model)
+        gc.collect()  # a graph is a circle of references; its memory should go now, not at some time
+        log.info("unloaded version %d of model %s", number, model.source.name)
+
+    def _publish(self, model: _Model) -> None:
+        ready = {number: version.served for number, version in model.versions.items() if version.served}
+        self._ready = {**self._ready, model.source.name: ready}
+
+
+def _is_version(path: Path) -> bool:
+    return path.name.isascii() and path.name.isdigit() and str(int(path.name)) == path.name and path.is_dir()
+
+
+def _stamp(path: Path) -> object:
+    """Changes when somebody replaces or mends a version's folder."""
+    try:
+        return [(file.name, file.stat().st_mtime_ns) for file in sorted([path, *path.iterdir()])]
+    except OSError:
+        return None
+
+
+def _failure(error: Exception) -> tuple[grpc.StatusCode, str]:
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if isinstance(error, refusal.RefusedError):
+        return error.code, text
+    number = getattr(error, "error_code", None)  # of TensorFlow's own errors
+    return refusal.from_number(number, text).code if number else grpc.StatusCode.UNKNOWN, text
+
+
+def _check_base_path(source: ModelSource) -> None:
+    if not source.base_path.is_dir():
+        raise DataError(f"the folder {source.base_path} of model {source.name} does not exist")
+    if (source.base_path / "saved_model.pb").exists():
+        raise DataError(
+            f"{source.base_path} is itself a version of a model; the base path is the folder that contains it, "
+            f"{source.base_path.resolve().parent}, and a version's folder is named by a number"
+        )
+
+
+def _why_unavailable(model: _Model) -> str:
+    failures = [f"version {number}: {version.text}" for number, version in model.versions.items()]
+    return f"model {model.source.name} in {model.source.base_path} cannot be served; {'; '.join(failures)}"

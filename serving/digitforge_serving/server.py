@@ -1,0 +1,185 @@
+"""A server's life: load the models, open the port, answer, finish what is in flight, end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final
+
+import grpc
+
+from digitforge_client import contract
+from digitforge_client.errors import DigitforgeError
+from digitforge_serving.configuration import ModelSource, ServerOptions
+
+if TYPE_CHECKING:
+    from digitforge_serving.models import Models
+
+log = logging.getLogger("digitforge.serving")
+
+_LARGEST_MESSAGE: Final = 2**31 - 1  # bytes; TensorFlow Serving's limit too
+_GRPC_OPTIONS: Final = (
+    ("grpc.max_receive_message_length", _LARGEST_MESSAGE),
+    ("grpc.max_send_message_length", _LARGEST_MESSAGE),
+    # Two servers on one port would share its connections in silence.
+    ("grpc.so_reuseport", 0),
+)
+
+
+class Server:
+    """A gRPC server for SavedModels."""
+
+    def __init__(self, sources: Sequence[ModelSource], options: ServerOptions | None = None) -> None:
+        self._sources = tuple(sources)
+        self._options = options or ServerOptions()
+        self._stopping = threading.Event()
+        self._models: Models | None = None
+        self._server: grpc.Server | None = None
+        self._target = ""
+
+    @property
+    def target(self) -> str:
+        """Where gRPC clients connect, as ``127.0.0.1:8500``; empty until the server has started."""
+        return self._target
+
+    @property
+    def serving(self) -> dict[str, list[int]]:
+        """Versions that serve now, by model, ascending."""
+        return {} if self._models is None else self._models.serving()
+
+    def start(self) -> bool:
+        """Load all models, then open the port.
+
+        A folder without any version is waited for, as TensorFlow Serving does.
+
+        Returns:
+            Whether the server runs; false when `stop` was called while it was waiting.
+
+        Raises:
+            DataError: a model cannot be read.
+            DigitforgeError: the port is taken, or is not ours to open.
+        """
+        _check_port(self._options.host, self._options.port)  # before the seconds that loading takes
+        from digitforge_serving.grpc_api import handlers
+        from digitforge_serving.models import Models
+
+        self._models = Models(self._sources, self._options)
+        if self._stopping.is_set() or not self._models.start():
+            return False
+        server = grpc.server(
+            ThreadPoolExecutor(self._options.grpc_max_threads or 4 * _cores(), thread_name_prefix="digitforge-grpc"),
+            handlers=handlers(self._models, as_content=self._options.enable_serialization_as_tensor_content),
+            options=_GRPC_OPTIONS,
+            maximum_concurrent_rpcs=self._options.max_requests,
+        )
+        address = f"{_bracketed(self._options.host)}:{self._options.port}"
+        try:
+            port = server.add_insecure_port(address)
+        except RuntimeError as error:
+            self._models.stop()
+            raise DigitforgeError(f"gRPC cannot listen on {address}: {error}") from error
+        self._warn_of_exposure()
+        server.start()
+        self._server = server
+        self._target = f"{_bracketed(self._options.host)}:{port}"
+        return True
+
+    def stop(self, grace_s: float | None = None) -> None:
+        """Take no new request, let those in flight finish, end.
+
+        Args:
+            grace_s: how long they may take; None: as the options say.
+        """
+        self._stopping.set()
+        if self._server is not None:
+            self._server.stop(self._options.grace_seconds if grace_s is None else grace_s).wait()
+        if self._models is not None:
+            self._models.stop()
+
+    def interrupt(self) -> None:
+        """Make a `start` that waits for a model return; safe in a signal handler."""
+        self._stopping.set()
+        if self._models is not None:
+            self._models.interrupt()
+
+    def _warn_of_exposure(self) -> None:
+        if not _is_loopback(self._options.host):
+            log.warning(
+                "listening on %s without TLS: whoever reaches this machine can use the models", self._options.host
+            )
+
+
+class EmbeddedServer:
+    """A server within this process, for tests and notebooks.
+
+    ::
+
+        with EmbeddedServer("models/digits") as target:
+            ...  # target is such as "127.0.0.1:41234"
+    """
+
+    def __init__(self, model_base_path: str | Path, *, model_name: str = contract.MODEL_NAME, **options: Any) -> None:
+        """Name what is to be served; nothing starts before the ``with`` block.
+
+        Args:
+            model_base_path: the folder that contains the versions of the model.
+            model_name: what clients call it.
+            **options: fields of `ServerOptions`; a free port is taken unless ``port`` is among them.
+        """
+        source = ModelSource(name=model_name, base_path=Path(model_base_path))
+        self._server = Server([source], replace(ServerOptions(port=0, grace_seconds=5.0), **options))
+
+    def __enter__(self) -> str:
+        """Load the model and open the port.
+
+        Returns:
+            The target for gRPC clients.
+
+        Raises:
+            DataError: the model cannot be read.
+            DigitforgeError: the port cannot be opened.
+        """
+        self._server.start()
+        return self._server.target
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.stop()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _is_loopback(host: str) -> bool:
+    return host in {"localhost", "::1"} or host.startswith("127.")
+
+
+def _check_port(host: str, port: int) -> None:
+    """Find out at once whether the port can be had.
+
+    Raises:
+        DigitforgeError: it cannot.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DigitforgeError(
+            f"cannot listen on {_bracketed(host)}:{port}: {reason.lower()}; choose another --port (0 takes a free one)"
+        ) from error

@@ -1,0 +1,159 @@
+"""TensorProto messages to arrays and back, exactly as TensorFlow's own ``Tensor::FromProto`` reads them.
+
+Elements travel either as the little-endian bytes of ``tensor_content`` or in a typed field such as ``float_val``.
+A typed field with fewer values than elements repeats its last one; without any, the elements are zeros. Strings in
+``tensor_content`` are their lengths, as varints, followed by their bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from tensorflow.core.framework import tensor_pb2, types_pb2
+
+Array = npt.NDArray[Any]
+
+#: A few bytes may claim any shape, because missing elements are repeated. A tensor that claims more than this and does
+#: not carry its elements is not believed.
+MOST_REPEATED_BYTES: Final = 2**26
+_MOST_DIMENSIONS: Final = 64  # numpy's limit; TensorFlow's is 254
+
+#: dtype => typed field, and the dtype in which the field holds its values.
+_FIELDS: Final[dict[int, tuple[str, type[np.generic]]]] = {
+    types_pb2.DT_FLOAT: ("float_val", np.float32),
+    types_pb2.DT_DOUBLE: ("double_val", np.float64),
+    types_pb2.DT_INT64: ("int64_val", np.int64),
+    types_pb2.DT_UINT32: ("uint32_val", np.uint32),
+    types_pb2.DT_UINT64: ("uint64_val", np.uint64),
+    types_pb2.DT_BOOL: ("bool_val", np.bool_),
+    types_pb2.DT_COMPLEX64: ("scomplex_val", np.float32),
+    types_pb2.DT_COMPLEX128: ("dcomplex_val", np.float64),
+    types_pb2.DT_HALF: ("half_val", np.int32),
+    types_pb2.DT_BFLOAT16: ("half_val", np.int32),
+    **dict.fromkeys(
+        (types_pb2.DT_INT32, types_pb2.DT_INT16, types_pb2.DT_UINT16, types_pb2.DT_INT8, types_pb2.DT_UINT8),
+        ("int_val", np.int32),
+    ),
+}
+_COMPLEX: Final = {types_pb2.DT_COMPLEX64, types_pb2.DT_COMPLEX128}
+_BIT_PATTERNS: Final = {types_pb2.DT_HALF, types_pb2.DT_BFLOAT16}  # the field holds the 16 bits, not the number
+
+
+def decode(tensor: tensor_pb2.TensorProto) -> Array:
+    """Make the array of a message.
+
+    Returns:
+        The array, of the message's dtype and shape, perhaps read-only; strings are an object array of ``bytes``.
+
+    Raises:
+        ValueError: the message is no tensor: an unknown dtype, an impossible shape, or content of another length.
+    """
+    shape = tuple(dim.size for dim in tensor.tensor_shape.dim)
+    if tensor.tensor_shape.unknown_rank or len(shape) > _MOST_DIMENSIONS or any(size < 0 for size in shape):
+        raise ValueError(f"the shape {shape} is not one of a tensor")
+    count = math.prod(shape)
+    if tensor.dtype == types_pb2.DT_STRING:
+        return _decode_strings(tensor, count).reshape(shape)
+    if tensor.dtype not in _FIELDS:
+        raise ValueError(f"dtype {tensor.dtype} cannot be sent")
+    dtype = np.dtype(tf.dtypes.as_dtype(tensor.dtype).as_numpy_dtype)
+    if tensor.tensor_content and count:
+        if len(tensor.tensor_content) != count * dtype.itemsize:
+            raise ValueError(f"{len(tensor.tensor_content)} bytes of content; expected {count * dtype.itemsize}")
+        elements = np.frombuffer(tensor.tensor_content, dtype=np.uint8 if dtype == np.bool_ else dtype)
+        return (elements != 0 if dtype == np.bool_ else elements).reshape(shape)
+    return _decode_field(tensor, count, dtype).reshape(shape)
+
+
+def _decode_field(tensor: tensor_pb2.TensorProto, count: int, dtype: np.dtype[Any]) -> Array:
+    name, held_as = _FIELDS[tensor.dtype]
+    values = np.array(getattr(tensor, name), dtype=held_as)
+    if tensor.dtype in _COMPLEX:  # real and imaginary parts alternate
+        values = values[: values.size // 2 * 2].view(dtype)
+    elif tensor.dtype in _BIT_PATTERNS:
+        values = values.astype(np.uint16).view(dtype)
+    else:
+        values = values.astype(dtype, copy=False)
+    return _fill(values, count, np.zeros(1, dtype))
+
+
+def _decode_strings(tensor: tensor_pb2.TensorProto, count: int) -> Array:
+    content = tensor.tensor_content
+    if not content or not count:
+        values = np.empty(len(tensor.string_val), dtype=object)
+        values[:] = tensor.string_val
+        return _fill(values, count, np.array([b""], dtype=object))
+    if count > len(content):
+        raise ValueError(f"{len(content)} bytes of content cannot hold {count} strings")
+    position, lengths = 0, []
+    for _ in range(count):
+        length, shift = 0, 0
+        while True:
+            if position >= len(content) or shift > 28:  # a length is a 32-bit varint
+                raise ValueError("the lengths of the strings are cut short")
+            byte = content[position]
+            position, length, shift = position + 1, length | (byte & 0x7F) << shift, shift + 7
+            if byte < 0x80:
+                break
+        lengths.append(length)
+    if position + sum(lengths) != len(content):
+        raise ValueError(f"{len(content) - position} bytes of strings; expected {sum(lengths)}")
+    strings = np.empty(count, dtype=object)
+    for index, length in enumerate(lengths):
+        strings[index] = content[position : position + length]
+        position += length
+    return strings
+
+
+def _fill(values: Array, count: int, nothing: Array) -> Array:
+    """The first *count* values; where there are fewer, the last again and again."""
+    if values.size >= count:
+        return values[:count]
+    if count * values.dtype.itemsize > MOST_REPEATED_BYTES:
+        raise ValueError(f"{count} elements are claimed and {values.size} sent")
+    last = values[-1:] if values.size else nothing
+    return np.concatenate([values, np.repeat(last, count - values.size)])
+
+
+def encode(array: Array, dtype: int, *, into: tensor_pb2.TensorProto, as_content: bool) -> None:
+    """Write an array into an empty message.
+
+    Args:
+        array: any shape; object arrays hold ``bytes``.
+        dtype: the number of the tensor's dtype.
+        into: the message.
+        as_content: send ``tensor_content`` (one byte for a byte), not the typed field.
+    """
+    into.dtype = dtype
+    into.tensor_shape.SetInParent()  # a scalar has a shape too, without dimensions
+    for size in array.shape:
+        into.tensor_shape.dim.add(size=size)
+    if dtype == types_pb2.DT_STRING:
+        strings = [bytes(value) for value in array.ravel()]
+        if as_content:
+            into.tensor_content = b"".join([*(_varint(len(string)) for string in strings), *strings])
+        else:
+            into.string_val.extend(strings)
+    elif as_content:
+        into.tensor_content = array.tobytes()
+    else:
+        name, held_as = _FIELDS[dtype]
+        flat = array.ravel()
+        if dtype in _COMPLEX:
+            flat = flat.view(held_as)
+        elif dtype in _BIT_PATTERNS:
+            flat = flat.view(np.uint16)
+        getattr(into, name).extend(flat.tolist())
+
+
+def _varint(number: int) -> bytes:
+    encoded = bytearray()
+    while number >= 0x80:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
