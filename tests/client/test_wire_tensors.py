@@ -60,9 +60,19 @@ def test_missing_elements_repeat_the_last_and_no_element_means_zeros() -> None:
     assert decode(none).dtype == np.uint8
 
 
+def test_strings_come_in_tensor_content_as_their_lengths_and_their_bytes() -> None:
+    content = b"\x05\x00\xc8\x01" + b"seven" + b"x" * 200
+    tensor = messages.Tensor(dtype=messages.DT_STRING, tensor_shape=shaped(3), tensor_content=content)
+    assert decode(tensor).tolist() == [b"seven", b"", b"x" * 200]
+
+
 @pytest.mark.parametrize(
     "tensor",
     [
+        messages.Tensor(dtype=messages.DT_STRING, tensor_shape=shaped(2), tensor_content=b"\x02\x01ab"),
+        messages.Tensor(dtype=messages.DT_STRING, tensor_shape=shaped(2), tensor_content=b"\x02"),
+        messages.Tensor(dtype=messages.DT_STRING, tensor_shape=shaped(1), tensor_content=b"\x80" * 1000),
+        messages.Tensor(dtype=messages.DT_STRING, tensor_shape=shaped(9), tensor_content=b"\x01a"),
         messages.Tensor(dtype=messages.DT_UINT8, tensor_shape=shaped(4), tensor_content=b"abc"),
         messages.Tensor(dtype=messages.DT_UINT8, tensor_shape=shaped(2), tensor_content=b"abc"),
         messages.Tensor(dtype=messages.DT_INT64, tensor_shape=shaped(1), tensor_content=b"1234567"),
@@ -76,6 +86,10 @@ def test_missing_elements_repeat_the_last_and_no_element_means_zeros() -> None:
         messages.Tensor(dtype=99, tensor_shape=shaped(1), int_val=[1]),
     ],
     ids=[
+        "strings too long",
+        "lengths cut short",
+        "a length without end",
+        "fewer strings than claimed",
         "content too short",
         "content too long",
         "content cut inside an element",

@@ -2,13 +2,14 @@
 
 Elements lie row by row. A tensor message carries them either as the bytes of ``tensor_content``, little-endian,
 or in a typed field, in which the last value stands for all that are missing, and no value at all for zeros;
-TensorFlow Serving answers in either form, depending on how it was started.
+TensorFlow Serving answers in either form, depending on how it was started, strings included.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -78,8 +79,9 @@ def decode(tensor: messages.Tensor) -> npt.NDArray[Any]:
     shape = _shape(tensor)
     count = math.prod(shape)
     if tensor.dtype == messages.DT_STRING:
-        strings = np.empty(len(tensor.string_val), dtype=object)
-        strings[:] = tensor.string_val
+        held = _split_strings(tensor.tensor_content, count) if tensor.tensor_content else list(tensor.string_val)
+        strings = np.empty(len(held), dtype=object)
+        strings[:] = held
         return _fill(strings, count, shape)
     if tensor.dtype not in _KINDS:
         raise UnexpectedReplyError(
@@ -101,6 +103,24 @@ def decode(tensor: messages.Tensor) -> npt.NDArray[Any]:
             raise UnexpectedReplyError(f"the server sent {values.min()} … {values.max()} in a uint8 tensor")
         values = values.astype(np.uint8)
     return _fill(values, count, shape)
+
+
+def _split_strings(content: bytes, count: int) -> list[bytes]:
+    """Strings from ``tensor_content``: all their lengths, as varints, then all their bytes."""
+    position, lengths = 0, [0] * min(count, len(content))
+    for index in range(len(lengths)):
+        shift, byte = 0, 0x80
+        while byte & 0x80 and position < len(content) and shift < 35:  # a length has 32 bits
+            byte = content[position]
+            lengths[index] |= (byte & 0x7F) << shift
+            position, shift = position + 1, shift + 7
+    ends = list(accumulate(lengths, initial=position))
+    if len(lengths) != count or ends[-1] != len(content):
+        raise UnexpectedReplyError(
+            f"the server sent {count} strings of {ends[-1] - position} bytes together in a content of "
+            f"{len(content) - position}"
+        )
+    return [content[start:end] for start, end in pairwise(ends)]
 
 
 def _shape(tensor: messages.Tensor) -> tuple[int, ...]:
