@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from digitforge_evaluation.quality import RealData, Report
     from digitforge_evaluation.sources import Source
 
+#: Columns of the table where standard output is no terminal and has no width of its own.
+PIPED_WIDTH = 110
+
 
 @click.command()
 @click.option("--server", metavar="HOST:PORT", help="A running server, TensorFlow Serving or `digitforge serve`.")
@@ -122,20 +125,27 @@ def _stages() -> Iterator[Any]:
 
 
 def _print(report: Report) -> None:
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
     from digitforge_evaluation.figures import KINDS
 
+    console = Console()
+    if not console.is_terminal:
+        console.width = PIPED_WIDTH
     about = f"generator {report.generator_id} at {report.source}" if report.generator_id else report.source
-    table = Table(
-        title=f"{about}\n{report.n} images (seed {report.seed}) against {report.reference}, n = {report.reference_n}",
-        title_justify="left",
+    console.print(about, markup=False, highlight=False, soft_wrap=True)
+    console.print(
+        f"{report.n} images (seed {report.seed}) against {report.reference} (n = {report.reference_n}), "
+        f"features {report.features}, k = {report.k}",
+        markup=False,
+        soft_wrap=True,
     )
-    for column, justify in (("figure", "left"), ("value", "right"), ("95 % interval", "right"), ("n", "right")):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
-    table.add_column("real digits", justify="right")
-    table.add_column("better")
+    table = Table(box=box.SIMPLE)
+    table.add_column("figure", no_wrap=True)
+    for column in ("value", "95 % interval", "n", "real digits", "better"):
+        table.add_column(column, justify="right")
     for figure in report.figures:
         interval, real = "", ""
         if figure.interval:
@@ -143,19 +153,17 @@ def _print(report: Report) -> None:
         if figure.real:
             spread = figure.real.standard_deviation
             real = f"{figure.real.mean:.4g}" + ("" if spread is None else f" ± {spread:.2g}")
-        better = KINDS[figure.key].better
-        table.add_row(
-            figure.name.replace("[", r"\["),
-            f"{figure.value:.4g}",
-            interval,
-            str(figure.n),
-            real,
-            "as real digits" if better == "real" else better,
-        )
-    console = Console()
+        kind = KINDS[figure.key]
+        title = figure.name if figure.key in {"distance", "kernel"} else kind.title
+        table.add_row(title.replace("[", r"\["), f"{figure.value:.4g}", interval, str(figure.n), real, kind.better)
     console.print(table)
-    console.print("real digits: mean ± standard deviation over random real images in place of the generated ones")
+    console.print(
+        "real digits: random real images in place of the generated ones, mean ± standard deviation; for a distance, "
+        "the floor",
+        soft_wrap=True,
+    )
     for note in report.notes:
-        console.print(f"note: {note}", markup=False)
-    for key, why in report.left_out.items():
-        console.print(f"left out: {KINDS[key].title}: {why}", markup=False)
+        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+    for why in dict.fromkeys(report.left_out.values()):
+        titles = ", ".join(KINDS[key].title for key in report.left_out if report.left_out[key] == why)
+        console.print(f"left out: {titles}: {why}", markup=False, highlight=False, soft_wrap=True)

@@ -25,7 +25,7 @@ class Kind:
     """What a figure is, for tables."""
 
     title: str
-    better: str  # "lower", "higher" or "real", where real digits' own value is the ideal
+    better: str  # "lower", "higher", or "as real" where real digits' own value is the ideal
 
 
 KINDS = {
@@ -33,11 +33,11 @@ KINDS = {
     "kernel": Kind(title="kernel distance", better="lower"),
     "precision": Kind(title="precision", better="higher"),
     "recall": Kind(title="recall", better="higher"),
-    "density": Kind(title="density", better="real"),
+    "density": Kind(title="density", better="as real"),
     "coverage": Kind(title="coverage", better="higher"),
     "agreement": Kind(title="label agreement", better="higher"),
     "score": Kind(title="classifier score", better="higher"),
-    "memorised": Kind(title="share too near to a training image", better="real"),
+    "memorised": Kind(title="too near to training", better="as real"),
 }
 
 

@@ -78,10 +78,10 @@ class SavedGenerator:
         Raises:
             DataError: there is none, or it is not an exported generator.
         """
+        path = newest_version(folder)  # a wrong folder is told at once, before TensorFlow is loaded
+        self.name = str(path)
         import tensorflow as tf
 
-        path = newest_version(folder)
-        self.name = str(path)
         try:
             self._model = tf.saved_model.load(str(path))
             self._signatures = self._model.signatures
@@ -89,7 +89,7 @@ class SavedGenerator:
             self.card: dict[str, Any] = json.loads(card.numpy()[0])
             self._sample = self._signatures[Signature.SAMPLE]
             self._seen = self._signatures[Signature.SEEN]
-        except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
+        except (OSError, ValueError, KeyError, AttributeError, tf.errors.OpError) as error:
             raise DataError(
                 f"{path}: not a generator that digitforge exported ({error}); `digitforge export` makes one"
             ) from error
