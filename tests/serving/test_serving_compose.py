@@ -1,0 +1,139 @@
+"""docker-compose.yml and TensorFlow Serving's configuration agree with each other, the contract and the code."""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from digitforge_client import contract
+from digitforge_serving import shipped_config, shipped_models
+from digitforge_serving.config_messages import read
+from digitforge_serving.configuration import read_model_config
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def service() -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["serving"]
+
+
+@pytest.fixture(scope="module")
+def flags(service: dict[str, Any]) -> dict[str, str]:
+    return dict(argument.removeprefix("--").split("=", 1) for argument in service["command"])
+
+
+def default(text: str) -> str:
+    """What compose makes of ``${VARIABLE:-default}`` where no variable is set."""
+    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
+
+
+def test_the_image_can_be_changed_and_its_shell_is_not_the_entry_point(service: dict[str, Any]) -> None:
+    assert service["image"] == "${DIGITFORGE_SERVING_IMAGE:-tensorflow/serving:2.21.0}"
+    assert service["entrypoint"] == ["tensorflow_model_server"]
+    assert service["init"] is True
+
+
+def test_ports_are_the_contract_s_and_published_on_loopback(service: dict[str, Any], flags: dict[str, str]) -> None:
+    published = [default(port) for port in service["ports"]]
+    assert published == [f"127.0.0.1:{port}:{port}" for port in (contract.GRPC_PORT, contract.REST_PORT)]
+    assert (int(flags["port"]), int(flags["rest_api_port"])) == (contract.GRPC_PORT, contract.REST_PORT)
+
+
+def test_the_container_may_change_nothing(service: dict[str, Any]) -> None:
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert "no-new-privileges:true" in service["security_opt"]
+    assert all(volume.endswith(":ro") for volume in service["volumes"])
+    assert default(service["mem_limit"]).endswith("g")
+    assert service["restart"] == "unless-stopped"
+
+
+def test_what_is_mounted_exists_and_every_file_named_by_a_flag_is_in_it(
+    service: dict[str, Any], flags: dict[str, str]
+) -> None:
+    mounts = {inside: ROOT / outside for outside, inside, _ in (default(v).split(":") for v in service["volumes"])}
+    assert mounts == {"/models": ROOT / "serving/models", "/config": ROOT / "serving/config"}
+    assert mounts["/config"].samefile(shipped_config())
+    for name in ("model_config_file", "batching_parameters_file", "monitoring_config_file"):
+        folder, _, file = flags[name].rpartition("/")
+        assert (mounts[folder] / file).is_file(), name
+
+
+def test_replies_are_tensor_content_and_labels_may_precede_their_version(flags: dict[str, str]) -> None:
+    assert flags["enable_serialization_as_tensor_content"] == "true"
+    assert flags["allow_version_labels_for_unavailable_models"] == "true"
+    assert flags["enable_batching"] == "true"
+
+
+def test_the_model_configuration_names_the_contract_s_model() -> None:
+    (source,) = read_model_config(shipped_config() / "models.config")
+    assert source.name == contract.MODEL_NAME
+    assert source.base_path == Path("/models") / contract.MODEL_NAME
+    assert source.labels["stable"] == 1
+    assert source.choose([1, 2, 3]) == [3, 2]
+
+
+def test_the_batching_file_allows_exactly_the_rows_of_the_contract() -> None:
+    batching = read(shipped_config() / "batching.config", "BatchingParameters")
+    sizes = list(batching.allowed_batch_sizes)
+    assert batching.max_batch_size.value == contract.MAX_ROWS
+    assert sizes == sorted(set(sizes))
+    assert sizes[-1] == contract.MAX_ROWS
+    assert batching.max_enqueued_batches.value > 10
+
+
+def test_prometheus_finds_the_metrics_where_tensorflow_serving_puts_them() -> None:
+    monitoring = read(shipped_config() / "monitoring.config", "MonitoringConfig")
+    assert monitoring.prometheus_config.enable
+    assert monitoring.prometheus_config.path == "/monitoring/prometheus/metrics"
+
+
+@pytest.mark.parametrize(
+    ("body", "healthy"),
+    [
+        ('{ "model_version_status": [ { "version": "1", "state": "AVAILABLE" } ] }', True),
+        ('{ "model_version_status": [ { "version": "1", "state": "UNAVAILABLE" } ] }', False),
+        ('{ "model_version_status": [ { "version": "1", "state": "END" } ] }', False),
+    ],
+)
+def test_the_health_check_looks_at_the_state_of_the_model(service: dict[str, Any], body: str, healthy: bool) -> None:
+    """The very command of the compose file, against a page as TensorFlow Serving writes it."""
+    kind, *command = service["healthcheck"]["test"]
+    assert kind == "CMD"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        asked = bytearray()
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                while not asked.endswith(b"\r\n\r\n"):
+                    asked.extend(connection.recv(4096))
+                connection.sendall(f"HTTP/1.0 200 OK\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        command[-1] = command[-1].replace("/8501", f"/{listener.getsockname()[1]}")
+        result = subprocess.run(command, check=False, timeout=20)
+        thread.join()
+    assert asked.startswith(f"GET /v1/models/{contract.MODEL_NAME} HTTP/1.0\r\n\r\n".encode())
+    assert (result.returncode == 0) == healthy
+
+
+def test_the_health_check_fails_where_nothing_listens(service: dict[str, Any]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    command = service["healthcheck"]["test"][1:]
+    command[-1] = command[-1].replace("/8501", f"/{port}")
+    assert subprocess.run(command, check=False, timeout=20, stderr=subprocess.DEVNULL).returncode != 0
+
+
+def test_the_shipped_models_lie_where_compose_mounts_them() -> None:
+    assert shipped_models().samefile(ROOT / "serving" / "models")
