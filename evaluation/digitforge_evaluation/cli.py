@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -78,6 +79,7 @@ def evaluate(
         raise InvalidInputError("name one source of images: --server, --model or --images")
     if data_dir is not None and data is None:
         data = "mnist"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its notes on missing GPUs say nothing of digits
     from digitforge_evaluation import quality
     from digitforge_evaluation.features import digitnet
 
