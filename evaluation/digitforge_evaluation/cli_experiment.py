@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -127,6 +128,7 @@ def run(
     """
     if server is not None and model is not None:
         raise InvalidInputError("name one generator: --server or --model")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's own chatter
     from digitforge_evaluation import generators, runs, subsets
     from digitforge_evaluation.arms import ARMS
     from digitforge_evaluation.experiment import Plan

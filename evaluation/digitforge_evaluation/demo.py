@@ -112,7 +112,6 @@ def run(folder: Path, settings: Settings, *, listener: Listener, command: str) -
     training, test, notes = real_digits(settings.data_dir)
     listener.stage("starting the embedded server")
     with serving(settings.model_base_path) as target, DigitClient(target) as client:
-        listener.stage(f"requesting {settings.digits} labelled digits from {target}")
         streamed = _Streamed(client, target, listener.progress)
         measured = quality.assess(
             streamed,
@@ -120,7 +119,9 @@ def run(folder: Path, settings: Settings, *, listener: Listener, command: str) -
             n=settings.digits,
             seed=settings.seed,
             real=quality.RealData(train=training, test=test) if training.name == "mnist" else None,
-            progress=lambda name: listener.stage(name) if name != "drawing images" else None,
+            progress=lambda name: listener.stage(
+                f"requesting {settings.digits} labelled digits from {target}" if name == "drawing images" else name
+            ),
         )
         listener.stage("training classifiers with and without generated digits")
         with tempfile.TemporaryDirectory() as scratch:

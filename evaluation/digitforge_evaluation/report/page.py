@@ -89,7 +89,7 @@ def _render(analysis: Analysis, facts: Facts, samples: tuple[SampleSheet, ...], 
     )
     environment.filters["points"] = points
     environment.filters["percent"] = lambda share: f"{100 * share:.2f}"
-    environment.filters["number"] = lambda value: f"{value:.4g}"
+    environment.filters["number"] = lambda value: f"{value:.4g}".replace("-", "−")
     environment.filters["grouped"] = lambda count: f"{count:,}".replace(",", "\u202f")  # narrow no-break space
     return environment.get_template("template.html.j2").render(
         analysis=analysis,

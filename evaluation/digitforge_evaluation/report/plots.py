@@ -63,7 +63,7 @@ def forest(analysis: Analysis, style: Style) -> bytes:
     for label, comparison in zip(axes.get_yticklabels(), reversed(rows), strict=True):
         label.set_color(style.accent if comparison.primary else style.ink)
     axes.set_ylim(-0.6, len(rows) - 0.4)
-    axes.set_xlabel("difference in accuracy, points")
+    axes.set_xlabel("points of accuracy")
     axes.grid(axis="x", color=style.faint, linewidth=0.6)
     return _png(figure, style)
 

@@ -1,0 +1,133 @@
+"""`digitforge demo` as a user runs it: a real server process, real digits, a real report."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COMMAND = [sys.executable, "-m", "digitforge_client.command", "demo"]
+SMALL = ["--digits", "1000", "--repeats", "2", "--steps", "20"]
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """No MNIST at hand and none to be had, outside the clone's folder."""
+    return {
+        **{name: value for name, value in os.environ.items() if name != "DIGITFORGE_DATA_DIR"},
+        "DIGITFORGE_CACHE_DIR": str(tmp_path / "cache"),
+        "DIGITFORGE_MIRRORS": "http://127.0.0.1:9/",
+        "COLUMNS": "60",
+    }
+
+
+def _listens(target: str) -> bool:
+    host, port = target.split(":")
+    with socket.socket() as probe:
+        probe.settimeout(5)
+        return probe.connect_ex((host, int(port))) == 0
+
+
+def test_the_demonstration_runs_without_mnist_and_says_so(
+    exported_model: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [*COMMAND, *SMALL, "--model-base-path", str(exported_model), "--out", "here"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=280,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    printed = re.sub(r"\s+", " ", done.stdout)
+    assert "MNIST could not be had, so the real images are scikit-learn's 1 797 digits" in printed
+    assert "1000 labelled digits over gRPC in" in printed
+    assert re.search(r"fd\[digitnet-64\]@1k +\d", printed)
+    assert "Do they help a classifier with 100 real images of digits?" in printed
+    assert re.search(r"classical\+gan \(oracle\) +\d\d?\.\d\d % ± ", printed)  # the tiny generator saw the digits
+    assert "With 10 real images per class (100 in all), adding the digits of an oracle generator" in printed
+    assert "95 % interval" in printed
+    assert "\x1b" not in done.stdout
+    assert f"Report: {tmp_path / 'here' / 'report.html'}" in done.stdout
+
+    out = tmp_path / "here"
+    assert sorted(path.name for path in out.iterdir()) == ["report.html", "report.json", "results.jsonl"]
+    page = (out / "report.html").read_text("utf-8")
+    assert not re.search(r"https?://|<script|<link", page)
+    assert "MNIST could not be had" in page
+    report = json.loads((out / "report.json").read_text())
+    assert report["cells"] == 8
+    assert report["quality"][0]["name"] == "fd[digitnet-64]@1k"
+    assert report["quality"][0]["real"]["mean"] > 0  # the floor, from the shipped statistics
+    assert len((out / "results.jsonl").read_text().splitlines()) == 9
+
+    target = re.search(r"from (127\.0\.0\.1:\d+)", done.stderr)
+    assert target is not None
+    assert not _listens(target[1])
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_stops_the_server_too_and_leaves_no_report(
+    number: signal.Signals, status: int, exported_model: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    demo = subprocess.Popen(
+        [*COMMAND, "--model-base-path", str(exported_model), "--digits", "1000", "--out", "here"],
+        cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert demo.stderr is not None
+        target = ""
+        for line in demo.stderr:
+            if found := re.search(r"from (127\.0\.0\.1:\d+)", line):
+                target = found[1]
+            if "training classifiers" in line:
+                break
+        assert target
+        assert _listens(target)
+        demo.send_signal(number)
+        stdout, stderr = demo.communicate(timeout=120)
+    finally:
+        demo.kill()
+    assert demo.returncode == status, stderr
+    assert stdout == ""
+    assert "Traceback" not in stderr
+    assert not _listens(target)
+    assert list((tmp_path / "here").iterdir()) == []
+
+
+def test_a_server_that_does_not_start_is_reported_with_what_it_wrote(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [*COMMAND, *SMALL, "--model-base-path", str(tmp_path / "nowhere"), "--out", "here"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 3
+    assert "the embedded server did not start: it ended with exit status" in done.stderr
+    assert "nowhere" in done.stderr.partition("It wrote:")[2]
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_folder_that_cannot_be_written_is_noticed_first(environment: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = subprocess.run(
+        [*COMMAND, *SMALL, "--out", "file/folder"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=100,
+    )  # fmt: skip
+    assert done.returncode == 4
+    assert "choose another folder with --out" in done.stderr
+    assert "starting the embedded server" not in done.stderr
+
+
+def test_a_data_folder_that_is_named_must_hold_mnist(environment: dict[str, str], tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*COMMAND, *SMALL, "--data-dir", str(tmp_path), "--out", "here"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=100,
+    )  # fmt: skip
+    assert done.returncode == 4
+    assert str(tmp_path) in done.stderr
