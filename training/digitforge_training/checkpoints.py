@@ -50,7 +50,7 @@ def write_npz(path: Path, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            np.savez(file, **{name: np.asarray(value) for name, value in arrays.items()})
+            np.savez(file, **dict(arrays))  # type: ignore[arg-type] # numpy has no type for names of arrays
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

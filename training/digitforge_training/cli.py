@@ -47,7 +47,7 @@ def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all randomness.")
 @click.option("--set", "overrides", multiple=True, metavar="FIELD=VALUE", help="Override a field of the recipe.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved recipe and the data, and train nothing.")
-def train(
+def train(  # noqa: PLR0917 – click passes by name
     recipe_name: str, data: str, data_dir: Path | None, transpose: bool, out: Path, steps: int | None, seed: int,
     overrides: tuple[str, ...], dry_run: bool,
 ) -> None:  # fmt: skip
@@ -135,7 +135,7 @@ def _describe(progress: Progress) -> str:
     help='JSON file of {"metric": {"value": …, "n": …}}, for the card.',
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the card as JSON.")
-def export(
+def export(  # noqa: PLR0917 – click passes by name
     run: Path, to: Path, data: str, data_dir: Path | None, transpose: bool, metrics: Path | None, as_json: bool
 ) -> None:
     """Publish a trained generator as the next version of a model that TensorFlow Serving can load.

@@ -43,7 +43,10 @@ class ServedGenerator(tf.Module):
             seen: (m,) int64, hashes of the training images, in any order.
         """
         super().__init__(name="served_generator")
-        self._generator = generator
+        # Held as plain variables: inside a Keras model SavedModel's writer would not find them, and a TF1 Session,
+        # which is how TensorFlow Serving runs the graph, would leave them uninitialised.
+        self.weights = [variable.value for variable in generator.variables]
+        self._generate = lambda *inputs: generator(list(inputs), training=False)
         self._classes = len(card["class_names"])
         self._size = card["latent_size"]
         self._law = card["latent_law"]
@@ -90,7 +93,7 @@ class ServedGenerator(tf.Module):
 
     def from_latents(self, class_weights: tf.Tensor, latents: tf.Tensor) -> Outputs:
         """Images of given latents and blends of classes."""
-        return {Field.IMAGES: to_pixels(self._generator([class_weights, latents], training=False))}
+        return {Field.IMAGES: to_pixels(self._generate(class_weights, latents))}
 
     def card(self, rows: tf.Tensor) -> Outputs:
         """The card, once a row."""

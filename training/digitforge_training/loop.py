@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -214,7 +213,7 @@ def _forget_reports_after(run_dir: Path, images: int) -> None:
             break
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text("".join(kept), "utf-8")
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def _sheet(trainer: Trainer, run_dir: Path) -> None:

@@ -77,7 +77,7 @@ class Trainer:
         return {name: total / tf.cast(steps, tf.float32) for name, total in totals.items()}
 
     def _step(self, step: tf.Tensor) -> Statistics:
-        recipe, adversary = self.recipe, self._adversary
+        adversary = self._adversary
         seed = tf.stack([tf.constant(self._seed, tf.int64), step * _STREAMS])
         real, class_weights = self._batch(step)
         latents = self._latents(seed)
@@ -168,7 +168,7 @@ class Trainer:
 
     def state(self) -> State:
         """Everything that a resumed training needs."""
-        return {name: np.asarray(keras.ops.convert_to_numpy(v)) for name, v in self._variables().items()}
+        return {name: v.value.numpy() for name, v in self._variables().items()}
 
     def restore(self, state: State) -> None:
         """Go back to a state.

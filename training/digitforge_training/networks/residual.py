@@ -18,7 +18,9 @@ from keras import layers, ops
 SLOPE = 0.2  # of the leaky ReLU, as in DCGAN and StyleGAN
 _STEM = 8  # channels of the generator at full resolution
 
-_he = keras.initializers.HeNormal  # each layer gets its own: an initialiser object gives the same values twice
+# Each layer gets its own seed, so that a run's seed decides all its weights and no two layers start alike.
+_he = keras.initializers.HeNormal
+_glorot = keras.initializers.GlorotUniform
 
 
 def _activate(x: Any) -> Any:
@@ -89,7 +91,9 @@ def residual_discriminator(
     x = _activate(_convolve(_activate(x), 2 * width, strides=2, seed=seed + 2))
     features = layers.Dense(128, kernel_initializer=_he(seed=seed + 3))(layers.Flatten()(x))
     features = _activate(features)
-    projected = layers.Dense(128, use_bias=False, kernel_initializer="glorot_uniform")(class_weights)
+    projected = layers.Dense(128, use_bias=False, kernel_initializer=_glorot(seed=seed + 4))(class_weights)
     # Divided by √128, so that both terms of the score start at the same size.
-    score = layers.Dense(1)(features)[:, 0] + ops.sum(features * projected, axis=1) / 128**0.5
-    return keras.Model([images, class_weights], [score, layers.Dense(classes)(features)], name="discriminator")
+    plain = layers.Dense(1, kernel_initializer=_glorot(seed=seed + 5))(features)[:, 0]
+    score = plain + ops.sum(features * projected, axis=1) / 128**0.5
+    logits = layers.Dense(classes, kernel_initializer=_glorot(seed=seed + 6))(features)
+    return keras.Model([images, class_weights], [score, logits], name="discriminator")

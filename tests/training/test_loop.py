@@ -1,0 +1,172 @@
+"""The loop: what a run folder holds, resuming to the same weights, interrupts, and data that cannot be trained on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from digitforge_client.errors import DataError, InvalidInputError
+from digitforge_training import checkpoints
+from digitforge_training.data import Dataset, load
+from digitforge_training.loop import Progress, read_run, train
+from digitforge_training.recipes import Recipe, resolve
+
+TINY = {"width": 8, "generator_blocks": 1, "discriminator_blocks": 1, "batch_size": 32}
+
+
+def _tiny(**overrides: str | float) -> Recipe:
+    return resolve("forge", {**TINY, "images_per_checkpoint": 64, "images_per_sheet": 64, **overrides})
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return load("digits")
+
+
+def test_a_run_folder_holds_recipe_checkpoints_statistics_sheets_and_the_gif(digits: Dataset, tmp_path: Path) -> None:
+    reports: list[Progress] = []
+    run = train(_tiny(steps=5), digits, run_dir=tmp_path, seed=3, on_progress=reports.append)
+    assert read_run(tmp_path) == run
+    assert run.training_data["images"] == len(digits)
+    assert [path.stem for path in sorted((tmp_path / "checkpoints").iterdir())] == ["000000000128", "000000000160"]
+    lines = [json.loads(line) for line in (tmp_path / "stats.jsonl").read_text().splitlines()]
+    assert [line["images"] for line in lines] == [64, 128, 160] == [report.images_seen for report in reports]
+    assert all(np.isfinite(value) for line in lines for value in line.values())
+    gif = Image.open(tmp_path / "training.gif")
+    assert gif.n_frames == len(list((tmp_path / "sheets").glob("*.png"))) == 4  # 0, 64, 128 and 160 images
+
+
+def test_a_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(digits: Dataset, tmp_path: Path) -> None:
+    class StopError(Exception):
+        pass
+
+    def stop(progress: Progress) -> None:
+        if progress.images_seen == 128:
+            raise StopError
+
+    recipe = _tiny(steps=6)
+    train(recipe, digits, run_dir=tmp_path / "whole")
+    with pytest.raises(StopError):
+        train(recipe, digits, run_dir=tmp_path / "parts", on_progress=stop)
+    # The report of image 128 was written, its checkpoint was not: both are made again from image 64.
+    assert checkpoints.newest(tmp_path / "parts").stem == "000000000064"  # type: ignore[union-attr]
+    train(recipe, digits, run_dir=tmp_path / "parts")
+    whole, parts = (checkpoints.load(checkpoints.newest(tmp_path / name)) for name in ("whole", "parts"))  # type: ignore[arg-type]
+    assert whole.keys() == parts.keys()
+    for name, value in whole.items():
+        np.testing.assert_array_equal(value, parts[name], err_msg=name)
+    images = [
+        [json.loads(line)["images"] for line in (tmp_path / name / "stats.jsonl").read_text().splitlines()]
+        for name in ("whole", "parts")
+    ]
+    assert images[0] == images[1]
+
+
+def test_ctrl_c_writes_a_checkpoint_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    arguments = [f"--set={field}={value}" for field, value in TINY.items()]
+    command = [
+        sys.executable, "-m", "digitforge_client.command", "train", "--data", "digits", "--out", str(tmp_path),
+        "--set", "images_per_checkpoint=1e9", *arguments,
+    ]  # fmt: skip
+    with subprocess.Popen([*command, "--steps", "100000"], stderr=subprocess.PIPE, text=True) as process:
+        while not (tmp_path / "stats.jsonl").exists():
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "the same command goes on" in errors
+    assert "Traceback" not in errors
+    first = checkpoints.newest(tmp_path)
+    assert first is not None
+    assert int(first.stem) > 0
+
+
+def test_kill_9_leaves_only_whole_checkpoints(digits: Dataset, tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from digitforge_training.data import load\n"
+        "from digitforge_training.loop import train\n"
+        "from digitforge_training.recipes import resolve\n"
+        f"recipe = resolve('forge', {TINY | {'images_per_checkpoint': 32, 'steps': 100000}})\n"
+        "train(recipe, load('digits'), run_dir=Path(sys.argv[1]))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stderr=subprocess.DEVNULL) as process:
+        while len(list(tmp_path.glob("checkpoints/[0-9]*.npz"))) < 2:
+            assert process.poll() is None
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
+    for path in (tmp_path / "checkpoints").glob("[0-9]*.npz"):
+        state = checkpoints.load(path)
+        assert int(state["generator_optimiser/000"]) * TINY["batch_size"] == int(path.stem)
+
+
+def test_another_recipe_seed_or_data_set_does_not_go_into_the_same_folder(digits: Dataset, trained_run: Path) -> None:
+    recipe = read_run(trained_run).recipe
+    for other in (
+        {"recipe": dataclasses.replace(recipe, learning_rate=1.0)},
+        {"seed": 1},
+        {"dataset": digits.subset(np.arange(500))},
+    ):
+        with pytest.raises(DataError, match="another run"):
+            train(**{"recipe": recipe, "dataset": digits, "run_dir": trained_run, **other})  # type: ignore[arg-type]
+
+
+def test_a_finished_run_is_not_trained_again(digits: Dataset, trained_run: Path) -> None:
+    before = checkpoints.newest(trained_run).stat().st_mtime_ns  # type: ignore[union-attr]
+    reports: list[Progress] = []
+    train(read_run(trained_run).recipe, digits, run_dir=trained_run, on_progress=reports.append)
+    assert not reports
+    assert checkpoints.newest(trained_run).stat().st_mtime_ns == before  # type: ignore[union-attr]
+
+
+def test_a_class_without_images_is_named(digits: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="no image of class 3"):
+        train(_tiny(), digits.subset(np.flatnonzero(digits.labels != 3)), run_dir=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_image_is_too_few(digits: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="at least 2"):
+        train(_tiny(), digits.subset([0]), run_dir=tmp_path)
+
+
+def test_a_folder_that_is_a_file_is_one_clear_error(digits: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="choose another folder with --out"):
+        train(_tiny(), digits, run_dir=tmp_path / "file")
+
+
+def test_a_damaged_checkpoint_is_named_with_the_remedy(digits: Dataset, tmp_path: Path) -> None:
+    train(_tiny(steps=2), digits, run_dir=tmp_path)
+    newest = checkpoints.newest(tmp_path)
+    assert newest is not None
+    newest.write_bytes(newest.read_bytes()[:1000])
+    with pytest.raises(DataError, match=f"{newest.name}.*remove it"):
+        train(_tiny(steps=2), digits, run_dir=tmp_path)
+
+
+def test_every_epoch_shows_every_image_once(digits: Dataset) -> None:
+    from digitforge_training.trainer import Trainer, to_pixels
+
+    few = digits.subset(np.arange(48))
+    trainer = Trainer(_tiny(batch_size=16), few, seed=1)
+    import tensorflow as tf
+
+    epochs = [
+        np.concatenate([to_pixels(trainer._batch(tf.constant(3 * epoch + i, tf.int64))[0]) for i in range(3)])
+        for epoch in range(2)
+    ]
+    expected = {image.tobytes() for image in few.images}
+    assert {image.tobytes() for image in epochs[0]} == {image.tobytes() for image in epochs[1]} == expected
+    assert not np.array_equal(epochs[0], epochs[1])
