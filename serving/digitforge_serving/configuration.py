@@ -25,6 +25,20 @@ class ModelSource:
     versions: tuple[int, ...] = ()  # with the policy `specific`
     labels: Mapping[str, int] = field(default_factory=dict)  # label => version
 
+    def check(self) -> None:
+        """See that the base path can be one.
+
+        Raises:
+            DataError: it does not exist, or is itself a version.
+        """
+        if not self.base_path.is_dir():
+            raise DataError(f"the folder {self.base_path} of model {self.name} does not exist")
+        if (self.base_path / "saved_model.pb").exists():
+            raise DataError(
+                f"{self.base_path} is itself a version of a model; the base path is the folder that contains it, "
+                f"{self.base_path.resolve().parent}, and a version's folder is named by a number"
+            )
+
     def choose(self, available: list[int]) -> list[int]:
         """The versions to serve among those that the folder has, highest first."""
         descending = sorted(available, reverse=True)
@@ -53,6 +67,11 @@ class ServerOptions:
     tensorflow_intra_op_parallelism: int = 0  # threads within an operation; 0: one for each core
     tensorflow_inter_op_parallelism: int = 0  # operations at the same time; 0: one for each core
     grace_seconds: float = 30.0  # how long requests in flight may still take once the server is told to stop
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server that listens there."""
+    return host in {"localhost", "::1"} or host.startswith("127.")
 
 
 def read_model_config(path: Path) -> tuple[ModelSource, ...]:

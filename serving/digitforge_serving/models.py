@@ -111,10 +111,8 @@ class Models:
             Whether every model serves; false when `stop` was called before.
 
         Raises:
-            DataError: a folder does not exist, is itself a SavedModel, or has versions of which none can be loaded.
+            DataError: a folder has versions of which none can be loaded.
         """
-        for model in self._models.values():
-            _check_base_path(model.source)
         self._check_labels()
         while not self._stopping.is_set():
             self.look()
@@ -261,16 +259,6 @@ def _failure(error: Exception) -> tuple[grpc.StatusCode, str]:
         return error.code, text
     number = getattr(error, "error_code", None)  # of TensorFlow's own errors
     return refusal.from_number(number, text).code if number else grpc.StatusCode.UNKNOWN, text
-
-
-def _check_base_path(source: ModelSource) -> None:
-    if not source.base_path.is_dir():
-        raise DataError(f"the folder {source.base_path} of model {source.name} does not exist")
-    if (source.base_path / "saved_model.pb").exists():
-        raise DataError(
-            f"{source.base_path} is itself a version of a model; the base path is the folder that contains it, "
-            f"{source.base_path.resolve().parent}, and a version's folder is named by a number"
-        )
 
 
 def _why_unavailable(model: _Model) -> str:

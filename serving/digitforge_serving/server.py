@@ -17,7 +17,7 @@ import grpc
 
 from digitforge_client import contract
 from digitforge_client.errors import DigitforgeError
-from digitforge_serving.configuration import ModelSource, ServerOptions
+from digitforge_serving.configuration import ModelSource, ServerOptions, is_loopback
 
 if TYPE_CHECKING:
     from digitforge_serving.models import Models
@@ -63,10 +63,12 @@ class Server:
             Whether the server runs; false when `stop` was called while it was waiting.
 
         Raises:
-            DataError: a model cannot be read.
+            DataError: a model's folder does not exist, is itself a version, or has no version that can be loaded.
             DigitforgeError: the port is taken, or is not ours to open.
         """
-        _check_port(self._options.host, self._options.port)  # before the seconds that loading takes
+        for source in self._sources:  # before the seconds that loading takes
+            source.check()
+        _check_port(self._options.host, self._options.port)
         from digitforge_serving.grpc_api import handlers
         from digitforge_serving.models import Models
 
@@ -110,7 +112,7 @@ class Server:
             self._models.interrupt()
 
     def _warn_of_exposure(self) -> None:
-        if not _is_loopback(self._options.host):
+        if not is_loopback(self._options.host):
             log.warning(
                 "listening on %s without TLS: whoever reaches this machine can use the models", self._options.host
             )
@@ -161,10 +163,6 @@ def _cores() -> int:
 
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
-
-
-def _is_loopback(host: str) -> bool:
-    return host in {"localhost", "::1"} or host.startswith("127.")
 
 
 def _check_port(host: str, port: int) -> None:

@@ -1,0 +1,191 @@
+"""`digitforge serve` as a process: what it prints, how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import pytest
+from serving_toys import connect, predict_request
+
+SERVE = [sys.executable, "-m", "digitforge_client.command", "serve"]
+SLOW = [3000.0]  # rounds of the signature `slow`; far longer than a signal takes
+
+
+@dataclass
+class Process:
+    """A running `digitforge serve`."""
+
+    popen: subprocess.Popen[str]
+    stderr: Path
+
+    def line(self) -> str:
+        """Its next line on standard output."""
+        assert self.popen.stdout is not None
+        ready, _, _ = select.select([self.popen.stdout], [], [], 60)
+        assert ready, self.stderr.read_text()
+        return self.popen.stdout.readline()
+
+    def end(self, *signals: int) -> int:
+        """Send signals and return the exit status."""
+        for number in signals:
+            self.popen.send_signal(number)
+        return self.popen.wait(timeout=60)
+
+
+@contextmanager
+def serving(tmp_path: Path, *arguments: str) -> Iterator[Process]:
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    stderr = tmp_path / "stderr.txt"
+    with stderr.open("w") as sink:
+        popen = subprocess.Popen(
+            [*SERVE, *arguments], stdout=subprocess.PIPE, stderr=sink, text=True, env=environment, cwd=tmp_path
+        )
+    try:
+        yield Process(popen, stderr)
+    finally:
+        popen.kill()
+        popen.wait()
+        assert popen.stdout is not None
+        popen.stdout.close()
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*SERVE, *arguments], capture_output=True, text=True, timeout=60, check=False)
+
+
+def toy(base_path: Path) -> list[str]:
+    return [f"--model_base_path={base_path}", "--model-name", "toy", "--port", "0", "--json"]
+
+
+def test_one_line_of_json_says_where_it_listens_and_what_it_serves(base_path: Path, tmp_path: Path) -> None:
+    with serving(tmp_path, *toy(base_path)) as process:
+        announced = json.loads(process.line())
+        assert announced["models"] == {"toy": [1]}
+        assert announced["rest_target"] is None
+        connect(announced["grpc_target"]).predict(predict_request())
+        assert process.end(signal.SIGINT) == 130
+        assert "Traceback" not in process.stderr.read_text()
+
+
+def test_sigterm_lets_a_request_in_flight_finish_and_refuses_new_ones(base_path: Path, tmp_path: Path) -> None:
+    with serving(tmp_path, *toy(base_path)) as process:
+        stubs = connect(json.loads(process.line())["grpc_target"])
+        stubs.predict(predict_request(signature="slow", inputs={"x": [1.0]}))
+        in_flight = stubs.prediction.Predict.future(predict_request(signature="slow", inputs={"x": SLOW}))
+        time.sleep(0.5)
+        process.popen.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        assert not in_flight.done()
+        with pytest.raises(grpc.RpcError) as caught:
+            stubs.predict(predict_request())
+        assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+        assert list(in_flight.result(timeout=60).outputs) == ["y"]
+        assert process.end() == 0
+
+
+def test_a_second_sigterm_ends_it_at_once(base_path: Path, tmp_path: Path) -> None:
+    with serving(tmp_path, *toy(base_path)) as process:
+        stubs = connect(json.loads(process.line())["grpc_target"])
+        in_flight = stubs.prediction.Predict.future(predict_request(signature="slow", inputs={"x": [100_000.0]}))
+        time.sleep(0.5)
+        process.popen.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        assert process.popen.poll() is None
+        assert process.end(signal.SIGTERM) == 128 + signal.SIGTERM
+        assert isinstance(in_flight.exception(timeout=60), grpc.RpcError)
+
+
+def test_an_empty_folder_is_waited_for_said_once_and_served_as_soon_as_it_has_a_version(
+    toy_version: Path, tmp_path: Path
+) -> None:
+    base = tmp_path / "empty"
+    base.mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with serving(tmp_path, *toy(base), "--port", str(port), "--file_system_poll_wait_seconds=0.1") as process:
+        deadline = time.monotonic() + 60
+        while "waiting for a version of model toy" not in process.stderr.read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        time.sleep(1)
+        assert process.stderr.read_text().count("waiting for") == 1
+        with pytest.raises(ConnectionRefusedError):  # the port opens once the model serves
+            socket.create_connection(("127.0.0.1", port))
+        shutil.copytree(toy_version, base / ".1.tmp")
+        (base / ".1.tmp").rename(base / "1")
+        assert json.loads(process.line())["models"] == {"toy": [1]}
+        assert process.end(signal.SIGTERM) == 0
+
+
+def test_sigterm_ends_a_server_that_waits_for_its_first_version(tmp_path: Path) -> None:
+    base = tmp_path / "empty"
+    base.mkdir()
+    with serving(tmp_path, *toy(base)) as process:
+        deadline = time.monotonic() + 60
+        while "waiting" not in process.stderr.read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert process.end(signal.SIGTERM) == 0
+
+
+def test_a_port_in_use_is_one_clear_line(base_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = run(*toy(base_path), "--port", str(port))
+    assert result.returncode == 1
+    assert result.stderr.splitlines() == [
+        f"digitforge: cannot listen on 127.0.0.1:{port}: address already in use; "
+        "choose another --port (0 takes a free one)"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("prepare", "said"),
+    [
+        (lambda base: base / "nowhere", "does not exist"),
+        (lambda base: base / "1", "is itself a version of a model"),
+    ],
+    ids=["a folder that does not exist", "the folder of a version"],
+)
+def test_a_wrong_folder_is_one_clear_line(base_path: Path, prepare: Callable[[Path], Path], said: str) -> None:
+    result = run(*toy(prepare(base_path)))
+    assert result.returncode == 4
+    (line,) = result.stderr.splitlines()
+    assert said in line
+
+
+def test_a_damaged_model_is_one_clear_line(base_path: Path) -> None:
+    (base_path / "1" / "saved_model.pb").write_bytes(b"\x00not a model")
+    result = run(*toy(base_path))
+    assert result.returncode == 4
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    assert result.stderr.splitlines()[-1].startswith(
+        f"digitforge: model toy in {base_path} cannot be served; version 1:"
+    )
+
+
+def test_help_names_tensorflow_servings_flags() -> None:
+    result = run("--help")
+    assert result.returncode == 0
+    assert "--model_base_path" in result.stdout
+    assert "--model-base-path" in result.stdout
+
+
+def test_a_flag_of_truth_is_given_alone_or_with_a_value(base_path: Path) -> None:
+    result = run(*toy(base_path), "--enable_model_warmup=maybe")
+    assert result.returncode == 2
+    assert "maybe" in result.stderr

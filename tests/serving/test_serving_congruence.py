@@ -1,0 +1,51 @@
+"""The embedded server, and any real TensorFlow Serving named in DIGITFORGE_TFS_TARGET, answer one list alike."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from congruence import BAD, GOOD, Case
+from serving_toys import Stubs, connect
+
+from digitforge_serving import EmbeddedServer
+
+REAL_TARGET = os.environ.get("DIGITFORGE_TFS_TARGET")
+real = pytest.param(
+    REAL_TARGET, marks=pytest.mark.skipif(not REAL_TARGET, reason="DIGITFORGE_TFS_TARGET names no server"), id="real"
+)
+
+
+@pytest.fixture(scope="module", params=[pytest.param(None, id="embedded"), real])
+def server(request: pytest.FixtureRequest, exported_model: Path) -> Iterator[Stubs]:
+    if request.param is not None:
+        yield connect(request.param)
+        return
+    with EmbeddedServer(exported_model) as target:
+        yield connect(target)
+
+
+@pytest.mark.parametrize("case", BAD, ids=lambda case: case.name)
+def test_a_bad_request_gets_the_code_and_the_text_of_tensorflow_serving(server: Stubs, case: Case) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        case.send(server)
+    assert caught.value.code() == case.code
+    if case.begins:
+        assert caught.value.details().startswith(case.text)
+    else:
+        assert caught.value.details() == case.text
+
+
+@pytest.mark.parametrize("case", GOOD, ids=lambda case: case.name)
+def test_a_good_request_is_answered(server: Stubs, case: Case) -> None:
+    case.check(case.send(server))
+
+
+def test_a_good_request_works_after_all_the_bad_ones(server: Stubs) -> None:
+    for case in BAD:
+        with pytest.raises(grpc.RpcError):
+            case.send(server)
+    GOOD[0].check(GOOD[0].send(server))
