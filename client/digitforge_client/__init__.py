@@ -6,6 +6,8 @@ with DigitClient("localhost:8500") as client:
     batch = client.sample(1000, seed=7)  # batch.images (1000, 28, 28) uint8, batch.labels, batch.seeds
 """
 
+from typing import TYPE_CHECKING, Any
+
 from digitforge_client.addresses import Addresses
 from digitforge_client.aio import AsyncDigitClient
 from digitforge_client.batch import Batch
@@ -26,6 +28,9 @@ from digitforge_client.errors import (
 )
 from digitforge_client.options import TLS, Limits, Retry, Timeout
 
+if TYPE_CHECKING:
+    from digitforge_client.sampler import GeneratedDigitsSampler
+
 __all__ = [
     "TLS",
     "Addresses",
@@ -34,6 +39,7 @@ __all__ = [
     "DataError",
     "DigitClient",
     "DigitforgeError",
+    "GeneratedDigitsSampler",
     "GeneratorChangedError",
     "InvalidInputError",
     "Limits",
@@ -50,3 +56,12 @@ __all__ = [
     "Timeout",
     "UnexpectedReplyError",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what looks for scikit-learn only when it is used."""
+    if name == "GeneratedDigitsSampler":
+        from digitforge_client.sampler import GeneratedDigitsSampler
+
+        return GeneratedDigitsSampler
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

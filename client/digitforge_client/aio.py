@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
@@ -14,8 +15,9 @@ import numpy.typing as npt
 
 from digitforge_client import delivery, rowwise
 from digitforge_client.addresses import Addresses
+from digitforge_client.augmentation import augment
 from digitforge_client.batch import Batch, addresses_of
-from digitforge_client.channel import Headers, channel_credentials, channel_options
+from digitforge_client.channel import Headers, Transport, channel_credentials, channel_options
 from digitforge_client.client import DEFAULT_TARGET, check_targets
 from digitforge_client.contract import MAX_ROWS, MODEL_NAME
 from digitforge_client.conversation import Conversation
@@ -23,6 +25,7 @@ from digitforge_client.description import Metadata
 from digitforge_client.errors import ServerError
 from digitforge_client.faults import translate
 from digitforge_client.options import TLS, Limits, Retry, Timeout
+from digitforge_client.resampling import PixelRange, Strategy
 from digitforge_client.steps import Emit, Pause, Receive, Send, Talk
 from digitforge_client.wire import Method
 
@@ -44,6 +47,7 @@ class AsyncDigitClient:
         limits: as for `DigitClient`.
         tls: as for `DigitClient`.
         headers: as for `DigitClient`.
+        transports: as for `DigitClient`.
     """
 
     def __init__(
@@ -57,17 +61,25 @@ class AsyncDigitClient:
         limits: Limits = Limits(),  # noqa: B008
         tls: TLS | None = None,
         headers: Headers = (),
+        transports: Sequence[Transport] | None = None,
     ) -> None:
-        targets = check_targets(target)
-        self._channels = [_AsyncChannel(one, retry=retry, limits=limits, tls=tls, headers=headers) for one in targets]
+        self._transports: Sequence[Any] = transports or [
+            _AsyncChannel(one, retry=retry, limits=limits, tls=tls, headers=headers) for one in check_targets(target)
+        ]
         self._timeout = timeout
-        self._talk = Conversation(model=model, version=version, targets=targets, timeout=timeout, limits=limits)
+        self._talk = Conversation(
+            model=model,
+            version=version,
+            targets=[transport.target for transport in self._transports],
+            timeout=timeout,
+            limits=limits,
+        )
 
     async def sample(
         self, n: int | None = None, *, labels: Any = None, seed: int | None = None, start: int = 0
     ) -> Batch:
         """Ask for digits; see `DigitClient.sample`."""
-        return await self._first(delivery.sample(self._talk, n, labels=labels, seed=seed, start=start))
+        return await self._run(delivery.sample(self._talk, n, labels=labels, seed=seed, start=start))
 
     def stream(
         self,
@@ -94,7 +106,32 @@ class AsyncDigitClient:
 
     async def fetch(self, addresses: Batch | Addresses | Iterable[tuple[int, int]]) -> Batch:
         """Ask for the digits of addresses; see `DigitClient.fetch`."""
-        return await self._first(delivery.fetch(self._talk, addresses_of(addresses)))
+        return await self._run(delivery.fetch(self._talk, addresses_of(addresses)))
+
+    async def augment(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        strategy: Strategy = "auto",
+        synthetic_per_real: float | None = None,
+        pixel_range: PixelRange | None = None,
+        seed: int | None = None,
+        start: int = 0,
+    ) -> tuple[Any, Any]:
+        """Add synthetic digits to a labelled data set; see `DigitClient.augment`."""
+        talk = augment(
+            self._talk,
+            X,
+            y,
+            strategy=strategy,
+            synthetic_per_real=synthetic_per_real,
+            pixel_range=pixel_range,
+            seed=seed,
+            start=start,
+        )
+        augmented = await self._run(talk)
+        return augmented.X, augmented.y
 
     async def latents(self, seeds: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """Ask for the latents behind row seeds; see `DigitClient.latents`."""
@@ -130,8 +167,10 @@ class AsyncDigitClient:
 
     async def close(self) -> None:
         """Close the connection and cancel what is under way. A later question opens it again."""
-        for channel in self._channels:
-            await channel.close()
+        for transport in self._transports:
+            closing = transport.close()
+            if inspect.isawaitable(closing):
+                await closing
 
     async def __aenter__(self) -> Self:
         return self
@@ -147,11 +186,7 @@ class AsyncDigitClient:
         def whole() -> Talk[None]:
             yield Emit(value=(yield from talk))
 
-        return await self._first(whole())
-
-    async def _first(self, talk: Talk[None]) -> Any:
-        """Carry out a conversation until it emits something."""
-        emitted = self._emitted(talk)
+        emitted = self._emitted(whole())
         try:
             return await anext(emitted)
         finally:
@@ -170,12 +205,13 @@ class AsyncDigitClient:
                 outcome, failure = None, None
                 match step:
                     case Send():
-                        outcome = self._channels[step.at].send(
+                        outcome = self._transports[step.at].send(
                             step.method, step.request, timeout_s=step.timeout_s, wait=step.wait
                         )
                     case Receive():
                         try:
-                            outcome = await step.pending.result()
+                            result = step.pending.result()
+                            outcome = await result if inspect.isawaitable(result) else result
                         except ServerError as error:
                             failure = error
                     case Pause():
@@ -190,7 +226,7 @@ class _AsyncChannel:
     """A gRPC connection to one target, opened on first use in each event loop."""
 
     def __init__(self, target: str, *, retry: Retry, limits: Limits, tls: TLS | None, headers: Headers) -> None:
-        self._target = target
+        self.target = target
         self._options = channel_options(target, retry=retry, limits=limits, tls=tls)
         self._credentials = None if tls is None else channel_credentials(tls)
         self._headers = tuple(headers)
@@ -203,9 +239,9 @@ class _AsyncChannel:
         if self._channel is None or self._loop is not loop:
             self._loop = loop
             self._channel = (
-                grpc.aio.insecure_channel(self._target, options=self._options)
+                grpc.aio.insecure_channel(self.target, options=self._options)
                 if self._credentials is None
-                else grpc.aio.secure_channel(self._target, self._credentials, options=self._options)
+                else grpc.aio.secure_channel(self.target, self._credentials, options=self._options)
             )
         call = self._channel.unary_unary(
             method.path,
@@ -213,7 +249,7 @@ class _AsyncChannel:
             response_deserializer=method.reply.FromString,
         )
         pending = call(request, timeout=timeout_s, metadata=self._headers, wait_for_ready=wait)
-        return _AsyncCall(pending, target=self._target, model=request.model_spec.name, timeout_s=timeout_s)
+        return _AsyncCall(pending, target=self.target, model=request.model_spec.name, timeout_s=timeout_s)
 
     async def close(self) -> None:
         """Close the connection, if this event loop opened it."""

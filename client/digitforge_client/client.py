@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from digitforge_client import delivery, rowwise
 from digitforge_client.addresses import Addresses
+from digitforge_client.augmentation import Augmented, augment
 from digitforge_client.batch import Batch, addresses_of
 from digitforge_client.channel import Channel, Headers, Transport
 from digitforge_client.contract import GRPC_PORT, MAX_ROWS, MODEL_NAME
@@ -19,6 +20,7 @@ from digitforge_client.conversation import Conversation
 from digitforge_client.description import Metadata
 from digitforge_client.errors import InvalidInputError, ServerError
 from digitforge_client.options import TLS, Limits, Retry, Timeout
+from digitforge_client.resampling import PixelRange, Strategy
 from digitforge_client.steps import Emit, Pause, Receive, Send, Talk
 
 T = TypeVar("T")
@@ -65,6 +67,17 @@ class DigitClient:
         self._transports = transports or [
             Channel(one, retry=retry, limits=limits, tls=tls, headers=headers) for one in check_targets(target)
         ]
+        self._configuration = {
+            "target": target,
+            "model": model,
+            "version": version,
+            "timeout": timeout,
+            "retry": retry,
+            "limits": limits,
+            "tls": tls,
+            "headers": headers,
+            "transports": transports,
+        }
         self._timeout = timeout
         self._talk = Conversation(
             model=model,
@@ -88,7 +101,7 @@ class DigitClient:
             InvalidInputError: an argument is out of range, or a label none of the generator's classes.
             ServerError: the server could not answer; its subclasses say why.
         """
-        return next(self._emitted(delivery.sample(self._talk, n, labels=labels, seed=seed, start=start)))
+        return self._run(delivery.sample(self._talk, n, labels=labels, seed=seed, start=start))
 
     def stream(
         self,
@@ -144,7 +157,54 @@ class DigitClient:
             InvalidInputError: they are no addresses, or more than a sample may hold.
             ServerError: the server could not answer; its subclasses say why.
         """
-        return next(self._emitted(delivery.fetch(self._talk, addresses_of(addresses))))
+        return self._run(delivery.fetch(self._talk, addresses_of(addresses)))
+
+    def augment(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        strategy: Strategy = "auto",
+        synthetic_per_real: float | None = None,
+        pixel_range: PixelRange | None = None,
+        seed: int | None = None,
+        start: int = 0,
+    ) -> tuple[Any, Any]:
+        """Add synthetic digits to a labelled data set, after the real images.
+
+        Args:
+            X: (n, H·W·C), (n, H, W) or (n, H, W, C) images of the generator's size: an array, a list or a DataFrame.
+            y: (n,) class numbers or class names, in any such container.
+            strategy: as imbalanced-learn has it for over-sampling: ``"auto"`` or ``"not majority"``, ``"minority"``,
+                ``"not minority"``, ``"all"``, a dictionary of totals afterwards, which may name classes that *y* lacks,
+                or a function of *y* that returns one.
+            synthetic_per_real: instead of a strategy, synthetic digits for each real image.
+            pixel_range: values of black and of white in *X*. Never guessed: it may be left out only for uint8.
+            seed: as for `sample`.
+            start: as for `sample`.
+
+        Returns:
+            Images and labels, in the containers, layout, dtype and range in which they came.
+
+        Raises:
+            InvalidInputError: the images do not fit the generator, a label is none of its classes, or the strategy
+                cannot be met.
+            ServerError: the server could not answer; its subclasses say why.
+        """
+        augmented = self._augment(
+            X,
+            y,
+            strategy=strategy,
+            synthetic_per_real=synthetic_per_real,
+            pixel_range=pixel_range,
+            seed=seed,
+            start=start,
+        )
+        return augmented.X, augmented.y
+
+    def _augment(self, X: Any, y: Any, *, start: int = 0, **how: Any) -> Augmented:
+        """As `augment`, with what was added and from where; for the sampler."""
+        return self._run(augment(self._talk, X, y, start=start, **how))
 
     def latents(self, seeds: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """Ask for the latents behind row seeds; they do not depend on labels.
@@ -236,6 +296,10 @@ class DigitClient:
         for transport in self._transports:
             transport.close()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies, and what other processes receive, are new clients of the same configuration."""
+        return _client, (self._configuration,)
+
     def __enter__(self) -> Self:
         return self
 
@@ -279,6 +343,10 @@ class DigitClient:
                         yield step.value
         finally:
             talk.close()
+
+
+def _client(configuration: dict[str, Any]) -> DigitClient:
+    return DigitClient(**configuration)
 
 
 def check_targets(target: str | Sequence[str]) -> list[str]:

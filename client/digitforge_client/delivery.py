@@ -12,7 +12,7 @@ from digitforge_client.batch import Batch
 from digitforge_client.conversation import Ahead, Conversation
 from digitforge_client.description import Generator
 from digitforge_client.errors import GeneratorChangedError, InvalidInputError, UnexpectedReplyError
-from digitforge_client.steps import Emit, Talk
+from digitforge_client.steps import Emit, Talk, first
 
 #: A batch that met another generator so often met servers that differ, not one that was replaced.
 _MOST_CHANGES: Final = 3
@@ -32,13 +32,13 @@ class _Progress:
     changes: int = 0  # of the generator, since the last delivered batch
 
 
-def sample(talk: Conversation, n: int | None, *, labels: Any, seed: int | None, start: int) -> Talk[None]:
-    """Emit one batch; see `DigitClient.sample`."""
+def sample(talk: Conversation, n: int | None, *, labels: Any, seed: int | None, start: int) -> Talk[Batch]:
+    """One batch; see `DigitClient.sample`."""
     ask = plan.Ask.of(n, labels=labels, seed=seed, start=start)
     plan.check_sample_size(ask.n, talk.limits.sample_rows)
     if ask.n == 0:
-        return _emit(plan.empty_batch(talk.known, seed=ask.seed))
-    return _batches(talk, ask.rows, batch_size=ask.n, outage_s=0.0, accept_change=True)
+        return plan.empty_batch(talk.known, seed=ask.seed)
+    return (yield from first(_batches(talk, ask.rows, batch_size=ask.n, outage_s=0.0, accept_change=True)))
 
 
 def stream(
@@ -60,20 +60,16 @@ def stream(
     return _batches(talk, ask.rows, batch_size=batch_size, outage_s=outage_s, accept_change=on_change == "accept")
 
 
-def fetch(talk: Conversation, addresses: Addresses) -> Talk[None]:
-    """Emit one batch, of these addresses; see `DigitClient.fetch`."""
+def fetch(talk: Conversation, addresses: Addresses) -> Talk[Batch]:
+    """One batch, of these addresses; see `DigitClient.fetch`."""
     plan.check_sample_size(len(addresses), talk.limits.sample_rows)
     if not len(addresses):
-        return _emit(plan.empty_batch(talk.known, seed=None))
+        return plan.empty_batch(talk.known, seed=None)
 
     def rows(generator: Generator) -> plan.Rows:
         return plan.AddressedRows.of(addresses, generator)
 
-    return _batches(talk, rows, batch_size=len(addresses), outage_s=0.0, accept_change=True)
-
-
-def _emit(batch: Batch) -> Talk[None]:
-    yield Emit(value=batch)
+    return (yield from first(_batches(talk, rows, batch_size=len(addresses), outage_s=0.0, accept_change=True)))
 
 
 def _nothing() -> Talk[None]:

@@ -6,6 +6,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from digitforge_client.errors import ServerError
 from digitforge_client.wire import Method
 
 
@@ -45,3 +46,19 @@ T = TypeVar("T")
 Step = Send | Receive | Pause | Emit
 #: Yields steps, is sent their outcomes, and returns a T.
 Talk = Generator[Step, Any, T]
+
+
+def first(talk: Talk[None]) -> Talk[Any]:
+    """The first value that a conversation emits."""
+    try:
+        step = next(talk)
+        while not isinstance(step, Emit):
+            try:
+                outcome = yield step
+            except ServerError as error:
+                step = talk.throw(error)
+            else:
+                step = talk.send(outcome)
+        return step.value
+    finally:
+        talk.close()

@@ -1,0 +1,67 @@
+"""Real images together with synthetic ones: what `augment` and the sampler share. No input or output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from digitforge_client import delivery, resampling
+from digitforge_client.batch import Batch
+from digitforge_client.containers import as_given
+from digitforge_client.conversation import Conversation
+from digitforge_client.errors import InvalidInputError
+from digitforge_client.resampling import Array, PixelRange, Strategy
+from digitforge_client.steps import Talk
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Augmented:
+    """A data set with synthetic digits at its end."""
+
+    X: Any  # in the kind of container, layout, dtype and range of the real images
+    y: Any
+    added: dict[Any, int]  # label => number of synthetic digits
+    batch: Batch  # the synthetic digits, with their addresses
+
+
+def augment(
+    talk: Conversation,
+    X: Any,
+    y: Any,
+    *,
+    strategy: Strategy,
+    synthetic_per_real: float | None,
+    pixel_range: PixelRange | None,
+    seed: int | None,
+    start: int,
+) -> Talk[Augmented]:
+    """Add synthetic digits to a labelled data set; see `DigitClient.augment`."""
+    generator = yield from talk.generator()
+    labels = resampling.class_labels(y)
+    if not generator.conditional:
+        raise InvalidInputError(f"generator {generator.generator_id} is unconditional: its digits have no labels")
+    added = resampling.wanted(labels, strategy, synthetic_per_real)
+    generator.class_numbers(labels)  # a real image of a class that the generator lacks is an error, not a gap
+    images, pixel_range = resampling.real_images(X, generator, pixel_range)
+    if len(images) != len(labels):
+        raise InvalidInputError(f"X has {len(images)} images and y {len(labels)} labels; expected as many")
+    new = np.repeat(np.array(list(added)), list(added.values())) if added else labels[:0]
+    batch = yield from delivery.sample(talk, None, labels=new, seed=seed, start=start)
+    digits = resampling.like(batch.images, images, pixel_range)
+    return Augmented(
+        X=as_given(np.concatenate([images, digits]), X),
+        y=as_given(_targets(y, labels, new), y),
+        added=added,
+        batch=batch,
+    )
+
+
+def _targets(y: Any, labels: Array, new: Array) -> Array:
+    """The labels of all images, as they were given."""
+    given = np.asarray(y)
+    if given.ndim == 2 and given.shape[1] > 1:
+        return np.concatenate([given, np.eye(given.shape[1], dtype=given.dtype)[new]])
+    together = np.concatenate([labels, new])
+    return together if together.dtype.kind in "UT" and given.dtype != object else together.astype(given.dtype)

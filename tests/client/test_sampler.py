@@ -1,0 +1,95 @@
+"""`GeneratedDigitsSampler` among the estimators of scikit-learn and imbalanced-learn."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+
+from digitforge_client import DigitClient, GeneratedDigitsSampler, InvalidInputError, ServerUnavailableError
+from digitforge_client.testing import FakeTransport
+
+pytest.importorskip("sklearn")
+
+from sklearn.base import clone
+from sklearn.neighbors import KNeighborsClassifier
+
+#: Columns of the data of some of imbalanced-learn's checks; the others have 20. Their tables of numbers are images if
+#: the generator's images have that many pixels and the range of pixels is wide enough.
+COLUMNS = {
+    "check_target_type": 2,
+    "check_samplers_one_label": 2,
+    "check_samplers_fit": 2,
+    "check_sampler_get_feature_names_out": 3,
+    "check_sampler_get_feature_names_out_pandas": 3,
+}
+
+
+def sampler(columns: int = 784, **options: Any) -> GeneratedDigitsSampler:
+    shape = (28, 28, 1) if columns == 784 else (1, columns, 1)
+    return GeneratedDigitsSampler(DigitClient(transports=[FakeTransport(image_shape=shape)]), **options)
+
+
+def imblearn_checks() -> list[Any]:
+    checks = pytest.importorskip("imblearn.utils.estimator_checks")
+    return [check.func for _, check in checks.estimator_checks_generator(sampler())]
+
+
+def test_imbalanced_learn_has_checks_for_samplers() -> None:
+    assert len(imblearn_checks()) >= 12
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_every_check_of_imbalanced_learn_passes() -> None:
+    skipped = pytest.importorskip("unittest").SkipTest
+    for check in imblearn_checks():
+        estimator = sampler(COLUMNS.get(check.__name__, 20), pixel_range=(-50, 50))
+        try:
+            check("GeneratedDigitsSampler", estimator)
+        except skipped:  # pandas is not installed
+            continue
+
+
+def test_it_works_in_a_pipeline_of_imbalanced_learn() -> None:
+    pipeline = pytest.importorskip("imblearn.pipeline")
+    real = DigitClient(transports=[FakeTransport()]).sample(60, seed=9)
+    keep = ~((real.labels == 3) & (np.arange(60) > 5))
+    X, y = real.images.reshape(60, -1)[keep], real.labels[keep]
+    model = pipeline.make_pipeline(sampler(), KNeighborsClassifier(1)).fit(X, y)
+    assert set(Counter(model[-1]._y.tolist()).values()) == {6}
+    test = DigitClient(transports=[FakeTransport()]).sample(50, seed=10)
+    assert model.score(test.images.reshape(50, -1), test.labels) > 0.9
+
+
+def test_it_tells_what_it_added_and_from_where() -> None:
+    X, y = np.zeros((6, 28, 28), np.uint8), np.array([0, 0, 0, 0, 5, 5])
+    fitted = sampler(random_state=4)
+    X2, y2 = fitted.fit_resample(X, y)
+    assert fitted.sampling_strategy_ == {5: 2}
+    assert fitted.n_features_in_ == 784
+    assert fitted.addresses_.labels.tolist() == [5, 5]
+    np.testing.assert_array_equal(fitted.target.fetch(fitted.addresses_).images, X2[6:])
+    assert y2.tolist() == [0, 0, 0, 0, 5, 5, 5, 5]
+    assert sampler().fit(X, y).sampling_strategy_ == {5: 2}
+
+
+def test_it_can_be_cloned_copied_and_sent_to_other_processes() -> None:
+    original = sampler(sampling_strategy={1: 5}, pixel_range=(0, 1), random_state=9)
+    for twin in (clone(original), copy.deepcopy(original), pickle.loads(pickle.dumps(original))):
+        assert twin.get_params(deep=False).keys() == original.get_params(deep=False).keys()
+        assert twin.pixel_range == (0, 1)
+        X, y = np.zeros((2, 784), np.float32), [0, 1]
+        assert twin.fit_resample(X, y)[0].shape == (6, 784)
+
+
+def test_parameters_are_checked_when_they_are_used() -> None:
+    with pytest.raises(InvalidInputError, match="strategy"):
+        sampler(sampling_strategy="most").fit_resample(np.zeros((2, 784), np.uint8), [0, 1])
+    with pytest.raises(InvalidInputError, match="seed"):
+        sampler(random_state=-1).fit_resample(np.zeros((2, 784), np.uint8), [0, 1])
+    with pytest.raises(ServerUnavailableError, match=r"127\.0\.0\.1:1"):
+        GeneratedDigitsSampler("127.0.0.1:1").fit_resample(np.zeros((2, 784), np.uint8), [0, 1])
