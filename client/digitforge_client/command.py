@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
+import tempfile
 from importlib import metadata
 from typing import Any
 
@@ -44,6 +46,25 @@ class LazyGroup(click.Group):
             ) from error
 
 
+def import_quietly(module: str) -> None:
+    """Import *module* with standard error held back, and shown only if the import fails.
+
+    TensorFlow writes lines of its own while it is imported, before any log level counts.
+    """
+    with tempfile.TemporaryFile() as held:
+        saved = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            importlib.import_module(module)
+        except BaseException:
+            held.seek(0)
+            os.write(saved, held.read())
+            raise
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="digitforge", prog_name="digitforge")
 def digitforge() -> None:
@@ -58,6 +79,7 @@ def digitforge() -> None:
 
 def main() -> None:
     """Run the command and turn every deliberate error into one line and its documented exit status."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes on missing GPUs say nothing of digits
     try:
         result = digitforge.main(standalone_mode=False)
         status = result if isinstance(result, int) else 0

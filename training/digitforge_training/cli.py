@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
+from digitforge_client.command import import_quietly
 from digitforge_training.recipes import RECIPES, resolve
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def train(  # noqa: PLR0917 – click passes by name
 
     recipe = resolve(recipe_name, _parse_overrides(overrides, steps))
     dataset = data_module.load(data, split="train", data_dir=data_dir, transpose=transpose)
+    import_quietly("tensorflow")
     if dry_run:
         from digitforge_training.loop import describe
 
@@ -143,6 +145,7 @@ def export(  # noqa: PLR0917 – click passes by name
     RUN is the folder of `digitforge train`. Give the same --data as in training: the identities of the training
     images travel with the model, so that nobody scores on them by accident.
     """
+    import_quietly("tensorflow")
     from digitforge_training import data as data_module
     from digitforge_training.export import export as publish
     from digitforge_training.export import read_card

@@ -46,7 +46,7 @@ class ServedGenerator(tf.Module):
         # Held as plain variables: inside a Keras model SavedModel's writer would not find them, and a TF1 Session,
         # which is how TensorFlow Serving runs the graph, would leave them uninitialised.
         self.weights = [variable.value for variable in generator.variables]
-        self._generate = lambda *inputs: generator(list(inputs), training=False)
+        self._generate: Callable[..., tf.Tensor] = lambda *inputs: generator(list(inputs), training=False)
         self._classes = len(card["class_names"])
         self._size = card["latent_size"]
         self._law = card["latent_law"]
