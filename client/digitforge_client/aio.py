@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
@@ -249,7 +249,19 @@ class _AsyncChannel:
             response_deserializer=method.reply.FromString,
         )
         pending = call(request, timeout=timeout_s, metadata=self._headers, wait_for_ready=wait)
-        return _AsyncCall(pending, target=self.target, model=request.model_spec.name, timeout_s=timeout_s)
+        used = self._channel
+        return _AsyncCall(
+            pending,
+            target=self.target,
+            model=request.model_spec.name,
+            timeout_s=timeout_s,
+            on_timeout=lambda: self._leave(used),
+        )
+
+    def _leave(self, channel: Any) -> None:
+        """Send nothing more through a connection that did not answer in time; it may be dead."""
+        if self._channel is channel:
+            self._channel = None
 
     async def close(self) -> None:
         """Close the connection, if this event loop opened it."""
@@ -261,8 +273,11 @@ class _AsyncChannel:
 class _AsyncCall:
     """A request that is under way, whose errors are translated."""
 
-    def __init__(self, call: Any, *, target: str, model: str, timeout_s: float | None) -> None:
+    def __init__(
+        self, call: Any, *, target: str, model: str, timeout_s: float | None, on_timeout: Callable[[], None]
+    ) -> None:
         self._call = call
+        self._on_timeout = on_timeout
         self._target = target
         self._model = model
         self._timeout_s = timeout_s
@@ -272,6 +287,8 @@ class _AsyncCall:
         try:
             return await self._call
         except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                self._on_timeout()
             raise translate(error, target=self._target, model=self._model, timeout_s=self._timeout_s) from error
 
     def cancel(self) -> None:

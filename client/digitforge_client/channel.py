@@ -10,7 +10,7 @@ import json
 import os
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 import grpc
@@ -92,7 +92,24 @@ class Channel:
                 response_deserializer=method.reply.FromString,
             )
             future = call.future(request, timeout=timeout_s, metadata=self._headers, wait_for_ready=wait)
-        return _Call(future, target=self.target, model=request.model_spec.name, timeout_s=timeout_s)
+            used = self._channel
+        return _Call(
+            future,
+            target=self.target,
+            model=request.model_spec.name,
+            timeout_s=timeout_s,
+            on_timeout=lambda: self._leave(used),
+        )
+
+    def _leave(self, channel: grpc.Channel) -> None:
+        """Send nothing more through a connection that did not answer in time.
+
+        It may be dead without anybody having been told, as behind a firewall that drops packets. What is still under
+        way there may yet be answered; gRPC closes a connection that nobody uses any more.
+        """
+        with self._lock:
+            if self._channel is channel:
+                self._channel = None
 
     def close(self) -> None:
         """Close the connection and cancel what is under way; a later send opens a new one."""
@@ -105,8 +122,11 @@ class Channel:
 class _Call:
     """A gRPC future whose errors are translated."""
 
-    def __init__(self, future: Any, *, target: str, model: str, timeout_s: float | None) -> None:
+    def __init__(
+        self, future: Any, *, target: str, model: str, timeout_s: float | None, on_timeout: Callable[[], None]
+    ) -> None:
         self._future = future
+        self._on_timeout = on_timeout
         self._target = target
         self._model = model
         self._timeout_s = timeout_s
@@ -115,6 +135,8 @@ class _Call:
         try:
             return self._future.result()
         except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                self._on_timeout()
             raise translate(error, target=self._target, model=self._model, timeout_s=self._timeout_s) from error
         except grpc.FutureCancelledError as error:
             raise ServerError("the request was cancelled", code="CANCELLED") from error

@@ -1,0 +1,177 @@
+"""A bad network between client and server: every digit still arrives exactly once, in order, unchanged."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import random
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from digitforge_client import DigitClient, Limits, ServerTimeoutError, Timeout
+
+FAULTS = ("cut", "reset", "half-close", "black hole", "throttle", "delay")
+
+
+class Proxy:
+    """Forwards TCP to a server, and does to its connections what it is told."""
+
+    def __init__(self, target: str) -> None:
+        self._host, port = target.rsplit(":", 1)
+        self._port = int(port)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.target = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._lock = threading.Lock()
+        self.delay_s = 0.0  # before each piece is forwarded
+        self.swallowing = False  # nothing is forwarded, and nobody is told
+        self._swallowed: set[socket.socket] = set()  # connections that never forward anything again
+        self.connections = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection((self._host, self._port))
+                with self._lock:
+                    self.connections += 1
+                    self._pairs.append((near, far))
+                for source, sink in ((near, far), (far, near)):
+                    threading.Thread(target=self._forward, args=(source, sink), daemon=True).start()
+
+    def _forward(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if self.delay_s:
+                    time.sleep(self.delay_s)
+                if self.swallowing or source in self._swallowed:
+                    self._swallowed |= {source, sink}
+                    continue
+                sink.sendall(data)
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+    def inject(self, fault: str) -> None:
+        """Do something bad to all connections there are."""
+        with self._lock:
+            pairs, self._pairs = self._pairs, []
+        if fault == "throttle":
+            self.delay_s = 0.002
+        elif fault == "delay":
+            self.delay_s = 0.05
+            time.sleep(0.1)
+            self.delay_s = 0.0
+        else:
+            self.delay_s = 0.0
+        if fault in ("throttle", "delay"):
+            with self._lock:
+                self._pairs += pairs
+            return
+        for near, far in pairs:
+            with contextlib.suppress(OSError):
+                if fault == "half-close":
+                    near.shutdown(socket.SHUT_WR)
+                elif fault == "black hole":
+                    self._swallowed |= {near, far}
+                else:
+                    if fault == "reset":
+                        near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    near.shutdown(socket.SHUT_RDWR)
+                    far.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._listener.close()
+        self.inject("cut")
+
+
+@pytest.fixture
+def proxy(server: Any) -> Iterator[Proxy]:
+    proxy = Proxy(server.target)
+    yield proxy
+    proxy.close()
+
+
+def stream_through_faults(proxy: Proxy, server: Any, formula: Any, *, n: int, faults: int) -> None:
+    """Stream *n* digits while the network breaks about every n / faults digits."""
+    server.image_shape = (4, 4, 1)
+    limits = Limits(rows_per_request=64, requests_in_flight=4)
+    choose = random.Random(7)
+    injected, rows = 0, 0
+    with DigitClient(proxy.target, timeout=Timeout(request_s=0.5, outage_s=60), limits=limits) as client:
+        for batch in client.stream(n, batch_size=256, seed=3):
+            np.testing.assert_array_equal(batch.seeds, 3 * 2**32 + np.arange(rows, rows + len(batch)))
+            expected = formula(batch.labels, batch.seeds, shape=server.image_shape)
+            np.testing.assert_array_equal(batch.images, expected[..., 0])
+            rows += len(batch)
+            while injected < faults * rows // n:
+                proxy.inject(FAULTS[injected % len(FAULTS)] if choose.random() < 0.8 else choose.choice(FAULTS))
+                injected += 1
+    assert rows == n
+    assert injected == faults
+    assert proxy.connections > faults // 3
+
+
+def test_every_digit_arrives_once_and_in_order_through_many_faults(proxy: Proxy, server: Any, formula: Any) -> None:
+    stream_through_faults(proxy, server, formula, n=12_800, faults=24)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_every_digit_of_a_million_arrives_through_a_thousand_faults(proxy: Proxy, server: Any, formula: Any) -> None:
+    stream_through_faults(proxy, server, formula, n=1_000_000, faults=1000)
+
+
+def test_a_black_hole_meets_the_deadline_and_is_not_asked_again(proxy: Proxy) -> None:
+    with DigitClient(proxy.target, timeout=Timeout(request_s=1.0)) as client:
+        client.card()
+        proxy.inject("black hole")
+        with pytest.raises(ServerTimeoutError):
+            client.sample(3)
+        assert len(client.sample(3)) == 3  # through another connection
+        assert proxy.connections == 2
+
+
+def test_a_network_that_swallows_everything_is_an_error_and_not_a_hang(proxy: Proxy) -> None:
+    proxy.swallowing = True
+    with DigitClient(proxy.target, timeout=Timeout(request_s=0.5)) as client, pytest.raises(ServerTimeoutError):
+        client.card()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="open files are counted in /proc")
+def test_closing_leaves_no_thread_and_no_socket_behind(server: Any) -> None:
+    def open_sockets() -> int:
+        links = []
+        for link in Path("/proc/self/fd").iterdir():
+            with contextlib.suppress(OSError):
+                links.append(str(link.readlink()))
+        return sum(link.startswith("socket:") for link in links)
+
+    def use() -> None:
+        with DigitClient(server.target) as client:
+            client.sample(3000)
+            next(client.stream(100_000))
+
+    use()
+    gc.collect()
+    time.sleep(0.5)
+    before = open_sockets(), threading.active_count()
+    for _ in range(10):
+        use()
+    for _ in range(50):  # connections are closed in the background
+        gc.collect()
+        if open_sockets() <= before[0] and threading.active_count() <= before[1]:
+            break
+        time.sleep(0.1)
+    assert open_sockets() <= before[0]
+    assert threading.active_count() <= before[1] + 1
