@@ -16,7 +16,13 @@ import click
 
 from digitforge_client import contract
 from digitforge_client.errors import InvalidInputError
-from digitforge_serving.configuration import ModelSource, ServerOptions, read_model_config
+from digitforge_serving.configuration import (
+    BatchingOptions,
+    ModelSource,
+    ServerOptions,
+    read_batching_options,
+    read_model_config,
+)
 from digitforge_serving.locations import shipped_models
 from digitforge_serving.server import Server
 
@@ -54,6 +60,12 @@ def switch(name: str, default: bool, **attributes: Any) -> Any:
     type=click.IntRange(min=1),
     help="Requests computed at the same time.",
     show_default="4 for each core",
+)
+@switch("enable_batching", default=False, help="Compute requests that arrive together together.")
+@flag(
+    "batching_parameters_file",
+    type=click.Path(path_type=Path),
+    help="How to batch, as BatchingParameters in protobuf text.",
 )
 @flag(
     "max_requests",
@@ -94,14 +106,7 @@ def switch(name: str, default: bool, **attributes: Any) -> Any:
     help="How long requests in flight may take after SIGTERM.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print where the server listens as JSON.")
-def serve(
-    model_base_path: Path | None,
-    model_name: str,
-    model_config_file: Path | None,
-    saved_model_tags: str,
-    as_json: bool,
-    **options: Any,
-) -> None:
+def serve(as_json: bool, **flags: Any) -> None:
     """Serve generated digits, or any SavedModel, over TensorFlow Serving's protocol.
 
     Prints one line once every model is loaded and the port is open, and runs until it is told to stop. Ctrl-C and
@@ -113,15 +118,27 @@ def serve(
     # What TensorFlow's own library reports of an error reaches us as an exception too.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="digitforge serve: %(message)s")
-    if model_config_file is None:
-        base_path = model_base_path or shipped_models() / contract.MODEL_NAME
-        sources: tuple[ModelSource, ...] = (ModelSource(name=model_name, base_path=base_path),)
-    elif model_base_path is not None:
-        raise InvalidInputError("--model-base-path and --model-config-file exclude each other; give one of them")
-    else:
-        sources = read_model_config(model_config_file)
-    server = Server(sources, ServerOptions(saved_model_tags=tuple(saved_model_tags.split(",")), **options))
+    sources = _sources(flags.pop("model_name"), flags.pop("model_base_path"), flags.pop("model_config_file"))
+    batching = _batching(flags.pop("enable_batching"), flags.pop("batching_parameters_file"))
+    tags = tuple(flags.pop("saved_model_tags").split(","))
+    server = Server(sources, ServerOptions(saved_model_tags=tags, batching=batching, **flags))
     _run_until_told(server, as_json=as_json)
+
+
+def _sources(name: str, base_path: Path | None, config_file: Path | None) -> tuple[ModelSource, ...]:
+    if config_file is None:
+        return (ModelSource(name=name, base_path=base_path or shipped_models() / contract.MODEL_NAME),)
+    if base_path is not None:
+        raise InvalidInputError("--model-base-path and --model-config-file exclude each other; give one of them")
+    return read_model_config(config_file)
+
+
+def _batching(enabled: bool, file: Path | None) -> BatchingOptions | None:
+    if file is not None and not enabled:
+        raise InvalidInputError("--batching-parameters-file needs --enable-batching")
+    if not enabled:
+        return None
+    return BatchingOptions() if file is None else read_batching_options(file)
 
 
 def _run_until_told(server: Server, *, as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from digitforge_client import contract
 from digitforge_client.errors import DataError, InvalidInputError
+from digitforge_serving import config_messages
 
 if TYPE_CHECKING:
     from tensorflow_serving.config import model_server_config_pb2
@@ -50,13 +52,62 @@ class ModelSource:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BatchingOptions:
+    """How concurrent requests are merged. Names and defaults are those of TensorFlow Serving's batching file."""
+
+    max_batch_size: int = 1000  # rows
+    batch_timeout_micros: int = 0  # how long a batch that is not full waits for more; 0: it starts as soon as it can
+    max_enqueued_batches: int = 10  # batches that may wait; more requests are refused with UNAVAILABLE
+    num_batch_threads: int | None = None  # batches computed at the same time; None: one for each core
+    allowed_batch_sizes: tuple[int, ...] = ()  # rows to pad a batch to, ascending; none: no padding
+
+    def threads(self) -> int:
+        """Batches computed at the same time."""
+        return self.num_batch_threads or cores()
+
+    def padded(self, rows: int) -> int:
+        """Rows of a batch once it is padded."""
+        return next((size for size in self.allowed_batch_sizes if size >= rows), rows) if rows else 0
+
+
+def read_batching_options(path: Path) -> BatchingOptions:
+    """Read a file of ``--batching_parameters_file``, ``BatchingParameters`` in protobuf text.
+
+    Raises:
+        DataError: the file cannot be read.
+        InvalidInputError: it is no such text, contradicts itself, or asks for what is not supported.
+    """
+    parameters = config_messages.read(path, "BatchingParameters")
+    names = ("max_batch_size", "batch_timeout_micros", "max_enqueued_batches", "num_batch_threads")
+    given = {name: getattr(parameters, name).value for name in names if parameters.HasField(name)}
+    options = BatchingOptions(**given, allowed_batch_sizes=tuple(parameters.allowed_batch_sizes))
+    sizes = options.allowed_batch_sizes
+    if sizes and (list(sizes) != sorted(set(sizes)) or sizes[-1] != options.max_batch_size):
+        raise InvalidInputError(
+            f"{path}: allowed_batch_sizes are {list(sizes)}; expected ascending numbers, the last of them "
+            f"max_batch_size, {options.max_batch_size}"
+        )
+    if any(given.get(name, 1) < 1 for name in names if name != "batch_timeout_micros"):
+        raise InvalidInputError(f"{path}: {given}; expected numbers from 1")
+    if parameters.pad_variable_length_inputs or parameters.enable_large_batch_splitting.value:
+        raise InvalidInputError(f"{path}: padding of inputs and splitting of large batches are not supported here")
+    return options
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class ServerOptions:
     """How a server behaves. Names and defaults are TensorFlow Serving's, where it has them."""
 
     host: str = "127.0.0.1"  # TensorFlow Serving binds every interface
     port: int = contract.GRPC_PORT  # 0: a free one
-    grpc_max_threads: int | None = None  # requests computed at the same time; None: 4 for each core
-    max_requests: int = 1024  # requests in flight or waiting; more are refused with RESOURCE_EXHAUSTED
+    grpc_max_threads: int | None = None  # requests computed at the same time without batching; None: 4 for each core
+    batching: BatchingOptions | None = None  # merge concurrent requests; None: compute each alone
+    max_requests: int = 512  # requests in flight or waiting; more are refused with RESOURCE_EXHAUSTED
     file_system_poll_wait_seconds: float = 1.0  # between two looks for new versions; 0: look once, at the start
     allow_version_labels_for_unavailable_models: bool = False
     enable_model_warmup: bool = True  # replay assets.extra/tf_serving_warmup_requests before a version serves

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -33,18 +34,20 @@ def handlers(models: Models, *, as_content: bool) -> list[Any]:
         as_content: answer with ``tensor_content``.
     """
 
-    def answer(request: predict_pb2.PredictRequest) -> Message:
-        return predict(models.find, request, as_content=as_content)
+    def answer(request: predict_pb2.PredictRequest, context: grpc.ServicerContext) -> Message:
+        remaining = context.time_remaining()
+        deadline = None if remaining is None else time.monotonic() + remaining
+        return predict(models.find, request, as_content=as_content, deadline=deadline)
 
     prediction = {
         "Predict": _method(predict_pb2.PredictRequest, answer),
         "GetModelMetadata": _method(
-            get_model_metadata_pb2.GetModelMetadataRequest, lambda request: description.metadata(models, request)
+            get_model_metadata_pb2.GetModelMetadataRequest, lambda request, _: description.metadata(models, request)
         ),
     }
     model = {
         "GetModelStatus": _method(
-            get_model_status_pb2.GetModelStatusRequest, lambda request: description.status(models, request)
+            get_model_status_pb2.GetModelStatusRequest, lambda request, _: description.status(models, request)
         ),
     }
     for methods, service in ((prediction, PREDICTION_SERVICE), (model, MODEL_SERVICE)):
@@ -55,7 +58,7 @@ def handlers(models: Models, *, as_content: bool) -> list[Any]:
     ]
 
 
-def _method(request_type: type[Message], answer: Callable[[Any], Message]) -> Any:
+def _method(request_type: type[Message], answer: Callable[[Any, grpc.ServicerContext], Message]) -> Any:
     """A method that takes and gives bytes, so that a message which cannot be parsed is ours to refuse."""
 
     def handle(message: bytes, context: grpc.ServicerContext) -> bytes:
@@ -64,7 +67,7 @@ def _method(request_type: type[Message], answer: Callable[[Any], Message]) -> An
         except DecodeError:
             context.abort(grpc.StatusCode.INTERNAL, f"the message is not a valid {request_type.DESCRIPTOR.full_name}")
         try:
-            return answer(request).SerializeToString()
+            return answer(request, context).SerializeToString()
         except RefusedError as refused:
             context.abort(refused.code, refused.text)
         except Exception as error:

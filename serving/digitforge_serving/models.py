@@ -19,7 +19,8 @@ import grpc
 
 from digitforge_client.errors import DataError
 from digitforge_serving import refusal
-from digitforge_serving.configuration import ModelSource, ServerOptions
+from digitforge_serving.batching import Batcher, TimedRun, one_by_one
+from digitforge_serving.configuration import ModelSource, ServerOptions, cores
 from digitforge_serving.saved_model import SavedModel, Served
 from digitforge_serving.warmup import warm_up
 
@@ -209,7 +210,8 @@ class Models:
             return
         version = model.versions[number] = Version(state=LOADING)
         try:
-            served = Served(name=model.source.name, version=number, model=self._read(path))
+            loaded = self._read(path)
+            served = Served(name=model.source.name, version=number, model=loaded, compute=self._computing(loaded))
             if self._options.enable_model_warmup:
                 warm_up(served, path)
         except Exception as error:  # noqa: BLE001 - a damaged folder raises anything, and must not end the server
@@ -228,6 +230,11 @@ class Models:
             intra_op_threads=self._options.tensorflow_intra_op_parallelism,
             inter_op_threads=self._options.tensorflow_inter_op_parallelism,
         )
+
+    def _computing(self, loaded: SavedModel) -> TimedRun:
+        if self._options.batching is not None:
+            return Batcher(loaded.run, self._options.batching)
+        return one_by_one(loaded.run, at_once=self._options.grpc_max_threads or 4 * cores())
 
     def _unload(self, model: _Model, number: int) -> None:
         version = model.versions[number]

@@ -22,7 +22,11 @@ _METHODS: Final = ("tensorflow/serving/predict", "tensorflow/serving/classify", 
 
 
 def predict(
-    find: Callable[[model_pb2.ModelSpec], Served], request: predict_pb2.PredictRequest, *, as_content: bool = True
+    find: Callable[[model_pb2.ModelSpec], Served],
+    request: predict_pb2.PredictRequest,
+    *,
+    as_content: bool = True,
+    deadline: float | None = None,
 ) -> predict_pb2.PredictResponse:
     """Answer a request.
 
@@ -30,16 +34,19 @@ def predict(
         find: gives the version that a ``model_spec`` means, or raises a RefusedError.
         request: the message as it came.
         as_content: answer with ``tensor_content``, not with typed fields.
+        deadline: when the client gives up, by `time.monotonic`; None: never.
 
     Raises:
         RefusedError: the request cannot be answered, with the code and the text for the client.
     """
     if not request.HasField("model_spec"):
         raise refusal.invalid_argument("Missing ModelSpec")
-    return run(find(request.model_spec), request, as_content=as_content)
+    return run(find(request.model_spec), request, as_content=as_content, deadline=deadline)
 
 
-def run(served: Served, request: predict_pb2.PredictRequest, *, as_content: bool = True) -> predict_pb2.PredictResponse:
+def run(
+    served: Served, request: predict_pb2.PredictRequest, *, as_content: bool = True, deadline: float | None = None
+) -> predict_pb2.PredictResponse:
     """Answer a request with a given version of a model, whatever its ``model_spec`` asks for.
 
     Raises:
@@ -51,7 +58,10 @@ def run(served: Served, request: predict_pb2.PredictRequest, *, as_content: bool
         raise refusal.failed_precondition(f'Serving signature key "{name}" not found.')
     feeds = _inputs(signature, request)
     aliases = _outputs(signature, request.output_filter)
-    values = compute(served, feeds, [signature.outputs[alias].name for alias in aliases])
+    try:
+        values = served.compute(feeds, [signature.outputs[alias].name for alias in aliases], deadline)
+    except tf.errors.OpError as error:  # an operation refused its input, or failed
+        raise refusal.from_number(error.error_code, error.message) from error
     response = predict_pb2.PredictResponse()
     response.model_spec.name = request.model_spec.name
     response.model_spec.signature_name = name
@@ -60,18 +70,6 @@ def run(served: Served, request: predict_pb2.PredictRequest, *, as_content: bool
         dtype = signature.outputs[alias].dtype
         tensors.encode(value, dtype, into=response.outputs[alias], as_content=as_content)
     return response
-
-
-def compute(served: Served, feeds: dict[str, tensors.Array], fetches: list[str]) -> list[tensors.Array]:
-    """Run the graph; its own errors become refusals with their code and text.
-
-    Raises:
-        RefusedError: an operation refused its input, or failed.
-    """
-    try:
-        return served.run(feeds, fetches)
-    except tf.errors.OpError as error:
-        raise refusal.from_number(error.error_code, error.message) from error
 
 
 def _inputs(signature: meta_graph_pb2.SignatureDef, request: predict_pb2.PredictRequest) -> dict[str, tensors.Array]:

@@ -14,6 +14,8 @@ import numpy.typing as npt
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
 
+from digitforge_serving.batching import TimedRun
+
 Array = npt.NDArray[Any]
 
 #: Each set of outputs that clients ask for gets a prepared call; beyond this many it is made anew each time.
@@ -102,7 +104,4 @@ class Served:
     name: str
     version: int
     model: SavedModel
-
-    def run(self, feeds: dict[str, Array], fetches: Sequence[str]) -> list[Array]:
-        """Compute tensors; see `SavedModel.run`."""
-        return self.model.run(feeds, fetches)
+    compute: TimedRun  # of the model's tensors; the way there may merge requests

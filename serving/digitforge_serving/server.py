@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import threading
 from collections.abc import Sequence
@@ -30,6 +29,9 @@ _GRPC_OPTIONS: Final = (
     ("grpc.max_send_message_length", _LARGEST_MESSAGE),
     # Two servers on one port would share its connections in silence.
     ("grpc.so_reuseport", 0),
+    # A client that is gone without a word is found out, and lets go of what it holds.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
 )
 
 
@@ -76,7 +78,8 @@ class Server:
         if self._stopping.is_set() or not self._models.start():
             return False
         server = grpc.server(
-            ThreadPoolExecutor(self._options.grpc_max_threads or 4 * _cores(), thread_name_prefix="digitforge-grpc"),
+            # A request holds a thread from its first byte, so there must be more threads than computations.
+            ThreadPoolExecutor(self._options.max_requests, thread_name_prefix="digitforge-grpc"),
             handlers=handlers(self._models, as_content=self._options.enable_serialization_as_tensor_content),
             options=_GRPC_OPTIONS,
             maximum_concurrent_rpcs=self._options.max_requests,
@@ -155,10 +158,6 @@ class EmbeddedServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._server.stop()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _bracketed(host: str) -> str:

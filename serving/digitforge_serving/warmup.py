@@ -33,7 +33,7 @@ def warm_up(served: Served, path: Path) -> int:
         return 0
     count = 0
     try:
-        for record in tf.compat.v1.io.tf_record_iterator(str(file)):
+        for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
             count += 1
             if count > _MOST_RECORDS:
                 raise refusal.invalid_argument(
