@@ -53,6 +53,12 @@ def switch(name: str, default: bool, **attributes: Any) -> Any:
     type=click.Path(path_type=Path),
     help="Several models, as a ModelServerConfig in protobuf text; instead of the two above.",
 )
+@flag(
+    "model_config_file_poll_wait_seconds",
+    type=click.FloatRange(min=0),
+    default=ServerOptions.model_config_file_poll_wait_seconds,
+    help="Time between two looks at that file; 0 looks once.",
+)
 @flag("port", type=click.IntRange(0, 65535), default=contract.GRPC_PORT, help="Port for gRPC; 0 takes a free one.")
 @flag("host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 is every interface.")
 @flag(
@@ -118,7 +124,7 @@ def serve(as_json: bool, **flags: Any) -> None:
     # What TensorFlow's own library reports of an error reaches us as an exception too.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="digitforge serve: %(message)s")
-    sources = _sources(flags.pop("model_name"), flags.pop("model_base_path"), flags.pop("model_config_file"))
+    sources = _sources(flags.pop("model_name"), flags.pop("model_base_path"), flags["model_config_file"])
     batching = _batching(flags.pop("enable_batching"), flags.pop("batching_parameters_file"))
     tags = tuple(flags.pop("saved_model_tags").split(","))
     server = Server(sources, ServerOptions(saved_model_tags=tags, batching=batching, **flags))

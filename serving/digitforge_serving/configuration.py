@@ -109,6 +109,8 @@ class ServerOptions:
     batching: BatchingOptions | None = None  # merge concurrent requests; None: compute each alone
     max_requests: int = 512  # requests in flight or waiting; more are refused with RESOURCE_EXHAUSTED
     file_system_poll_wait_seconds: float = 1.0  # between two looks for new versions; 0: look once, at the start
+    model_config_file: Path | None = None  # watched, where the next option says so
+    model_config_file_poll_wait_seconds: float = 0.0  # between two looks at that file; 0: no look after the start
     allow_version_labels_for_unavailable_models: bool = False
     enable_model_warmup: bool = True  # replay assets.extra/tf_serving_warmup_requests before a version serves
     enable_serialization_as_tensor_content: bool = (

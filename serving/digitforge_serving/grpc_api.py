@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import grpc
 from google.protobuf.message import DecodeError, Message
-from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
+from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_management_pb2, predict_pb2
 
-from digitforge_serving import description
+from digitforge_serving import description, management
 from digitforge_serving.models import Models
 from digitforge_serving.predict import predict
 from digitforge_serving.refusal import RefusedError
@@ -20,10 +20,7 @@ log = logging.getLogger("digitforge.serving")
 
 PREDICTION_SERVICE: Final = "tensorflow.serving.PredictionService"
 MODEL_SERVICE: Final = "tensorflow.serving.ModelService"
-_UNSUPPORTED: Final = {
-    PREDICTION_SERVICE: ("Classify", "Regress", "MultiInference"),
-    MODEL_SERVICE: ("HandleReloadConfigRequest",),
-}
+_UNSUPPORTED: Final = ("Classify", "Regress", "MultiInference")
 
 
 def handlers(models: Models, *, as_content: bool) -> list[Any]:
@@ -49,9 +46,11 @@ def handlers(models: Models, *, as_content: bool) -> list[Any]:
         "GetModelStatus": _method(
             get_model_status_pb2.GetModelStatusRequest, lambda request, _: description.status(models, request)
         ),
+        "HandleReloadConfigRequest": _method(
+            model_management_pb2.ReloadConfigRequest, lambda request, _: management.reload(models, request)
+        ),
     }
-    for methods, service in ((prediction, PREDICTION_SERVICE), (model, MODEL_SERVICE)):
-        methods.update({name: _unsupported(name) for name in _UNSUPPORTED[service]})
+    prediction.update({name: _unsupported(name) for name in _UNSUPPORTED})
     return [
         grpc.method_handlers_generic_handler(PREDICTION_SERVICE, prediction),
         grpc.method_handlers_generic_handler(MODEL_SERVICE, model),

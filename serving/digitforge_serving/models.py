@@ -10,15 +10,15 @@ from __future__ import annotations
 import gc
 import logging
 import threading
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import grpc
 
 from digitforge_client.errors import DataError
-from digitforge_serving import refusal
+from digitforge_serving import folder, refusal
 from digitforge_serving.batching import Batcher, TimedRun, one_by_one
 from digitforge_serving.configuration import ModelSource, ServerOptions, cores
 from digitforge_serving.saved_model import SavedModel, Served
@@ -62,6 +62,8 @@ class Models:
         self._ready: dict[str, dict[int, Served]] = {}  # replaced, never changed: readers need no lock
         self._stopping = threading.Event()
         self._poller: threading.Thread | None = None
+        #: Called after a version began or ceased to serve.
+        self.on_change: Callable[[], None] = lambda: None
 
     # -- what requests ask ---------------------------------------------------------------------------------------
 
@@ -147,6 +149,51 @@ class Models:
                 if found is not None:
                     self._load_and_unload(model, found)
 
+    def reconfigure(self, sources: Sequence[ModelSource]) -> None:
+        """Serve these models from now on: load those that are new, unload those that are not among them.
+
+        Raises:
+            RefusedError: a base path does not exist, or a label names a version that does not serve, and nothing is
+                changed; or a new model has no version that can be loaded.
+        """
+        with self._changing:
+            for source in sources:
+                self._check_change(source)
+            names = {source.name for source in sources}
+            gone = [model for name, model in self._models.items() if name not in names]
+            models = {**self._models}
+            for source in sources:
+                kept = models.get(source.name, _Model(source=source))
+                models[source.name] = replace(kept, source=source)
+            self._models = models  # models that go answer until they are unloaded, a moment from now
+        self.look()
+        with self._changing:
+            for model in gone:
+                for number, version in model.versions.items():
+                    if version.served is not None:
+                        self._unload(model, number)
+            self._models = {name: self._models[name] for name in names}
+        dark = sorted(name for name in names if not self._ready.get(name))
+        self.on_change()
+        if dark:
+            raise refusal.RefusedError(
+                grpc.StatusCode.UNKNOWN, f"Some models did not become available: {{{', '.join(dark)}}}"
+            )
+
+    def _check_change(self, source: ModelSource) -> None:
+        try:
+            source.check()
+        except DataError as error:
+            raise refusal.failed_precondition(str(error)) from error
+        if self._options.allow_version_labels_for_unavailable_models:
+            return
+        for version in source.labels.values():
+            if version not in self._ready.get(source.name, {}):
+                raise refusal.failed_precondition(
+                    f"Request to assign label to version {version} of model {source.name}, which is not currently "
+                    "available for inference"
+                )
+
     def _watch(self) -> None:
         if self._options.file_system_poll_wait_seconds <= 0:
             return
@@ -175,7 +222,7 @@ class Models:
         """Versions in the folder; None when it cannot be read, and nothing follows from that."""
         base = model.source.base_path
         try:
-            versions = [int(path.name) for path in base.iterdir() if _is_version(path)]
+            versions = folder.versions(base)
         except OSError as error:
             self._complain(model, f"the folder {base} of model {model.source.name} cannot be read: {error.strerror}")
             return None
@@ -205,7 +252,7 @@ class Models:
         version = model.versions.get(number)
         if version is not None and version.state == AVAILABLE:
             return
-        stamp = _stamp(path)
+        stamp = folder.stamp(path)
         if version is not None and version.code != grpc.StatusCode.OK and version.stamp == stamp:
             return
         version = model.versions[number] = Version(state=LOADING)
@@ -246,18 +293,7 @@ class Models:
     def _publish(self, model: _Model) -> None:
         ready = {number: version.served for number, version in model.versions.items() if version.served}
         self._ready = {**self._ready, model.source.name: ready}
-
-
-def _is_version(path: Path) -> bool:
-    return path.name.isascii() and path.name.isdigit() and str(int(path.name)) == path.name and path.is_dir()
-
-
-def _stamp(path: Path) -> object:
-    """Changes when somebody replaces or mends a version's folder."""
-    try:
-        return [(file.name, file.stat().st_mtime_ns) for file in sorted([path, *path.iterdir()])]
-    except OSError:
-        return None
+        self.on_change()
 
 
 def _failure(error: Exception) -> tuple[grpc.StatusCode, str]:

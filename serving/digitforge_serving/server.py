@@ -19,6 +19,8 @@ from digitforge_client.errors import DigitforgeError
 from digitforge_serving.configuration import ModelSource, ServerOptions, is_loopback
 
 if TYPE_CHECKING:
+    from digitforge_serving.health import Health
+    from digitforge_serving.management import ConfigWatch
     from digitforge_serving.models import Models
 
 log = logging.getLogger("digitforge.serving")
@@ -44,6 +46,8 @@ class Server:
         self._stopping = threading.Event()
         self._models: Models | None = None
         self._server: grpc.Server | None = None
+        self._health: Health | None = None
+        self._watch: ConfigWatch | None = None
         self._target = ""
 
     @property
@@ -72,6 +76,7 @@ class Server:
             source.check()
         _check_port(self._options.host, self._options.port)
         from digitforge_serving.grpc_api import handlers
+        from digitforge_serving.health import Health
         from digitforge_serving.models import Models
 
         self._models = Models(self._sources, self._options)
@@ -91,7 +96,11 @@ class Server:
             self._models.stop()
             raise DigitforgeError(f"gRPC cannot listen on {address}: {error}") from error
         self._warn_of_exposure()
+        self._health = Health(self._models)
+        self._health.add_to(server)
+        _add_reflection(server)
         server.start()
+        self._watch_configuration(self._models)
         self._server = server
         self._target = f"{_bracketed(self._options.host)}:{port}"
         return True
@@ -103,6 +112,10 @@ class Server:
             grace_s: how long they may take; None: as the options say.
         """
         self._stopping.set()
+        if self._watch is not None:
+            self._watch.stop()
+        if self._health is not None:
+            self._health.drain()
         if self._server is not None:
             self._server.stop(self._options.grace_seconds if grace_s is None else grace_s).wait()
         if self._models is not None:
@@ -113,6 +126,14 @@ class Server:
         self._stopping.set()
         if self._models is not None:
             self._models.interrupt()
+
+    def _watch_configuration(self, models: Models) -> None:
+        from digitforge_serving.management import ConfigWatch
+
+        file, every_s = self._options.model_config_file, self._options.model_config_file_poll_wait_seconds
+        if file is not None and every_s > 0:
+            self._watch = ConfigWatch(file, models, every_s=every_s)
+            self._watch.start(self._sources)
 
     def _warn_of_exposure(self) -> None:
         if not is_loopback(self._options.host):
@@ -158,6 +179,20 @@ class EmbeddedServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._server.stop()
+
+
+def _add_reflection(server: grpc.Server) -> None:
+    """Let tools such as grpcurl ask for the services and their messages."""
+    from grpc_health.v1 import health
+    from grpc_reflection.v1alpha import reflection
+    from tensorflow_serving.apis import model_service_pb2, prediction_service_pb2
+
+    described = [
+        *prediction_service_pb2.DESCRIPTOR.services_by_name.values(),
+        *model_service_pb2.DESCRIPTOR.services_by_name.values(),
+    ]
+    names = [*(service.full_name for service in described), health.SERVICE_NAME, reflection.SERVICE_NAME]
+    reflection.enable_server_reflection(names, server)
 
 
 def _bracketed(host: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import pytest
 import tensorflow as tf
-from serving_toys import Stubs, connect, predict_request, write_warm_up
+from serving_toys import Stubs, connect, predict_request, wait_for, write_warm_up
 from tensorflow_serving.apis import get_model_status_pb2
 
 from digitforge_client.errors import DataError
@@ -30,13 +30,6 @@ def states(stubs: Stubs) -> dict[int, int]:
     request = get_model_status_pb2.GetModelStatusRequest()
     request.model_spec.name = "toy"
     return {entry.version: entry.state for entry in stubs.model.GetModelStatus(request).model_version_status}
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass within a minute"
-        time.sleep(0.05)
 
 
 def serve(base_path: Path, **options: Any) -> EmbeddedServer:
