@@ -102,7 +102,10 @@ def test_any_request_gets_an_answer_or_a_refusal(abused: Stubs, caplog: pytest.L
         try:
             response = abused.predict(request)
         except grpc.RpcError as error:
-            assert error.code() in REFUSALS, (error.code(), error.details())  # noqa: PT017
+            # TensorFlow Serving calls it its own fault that this signature is not one for clients.
+            initialiser = request.model_spec.signature_name == "__saved_model_init_op"
+            expected = REFUSALS | {grpc.StatusCode.INTERNAL} if initialiser else REFUSALS
+            assert error.code() in expected, (error.code(), error.details())  # noqa: PT017
             assert error.details()  # noqa: PT017
         else:
             for tensor in response.outputs.values():
