@@ -12,7 +12,7 @@ from digitforge_client.addresses import Addresses
 from digitforge_client.aio import AsyncDigitClient
 from digitforge_client.batch import Batch
 from digitforge_client.client import DigitClient
-from digitforge_client.description import Metadata, SignatureInfo, TensorInfo
+from digitforge_client.description import Generator, Metadata, SignatureInfo, TensorInfo
 from digitforge_client.errors import (
     DataError,
     DigitforgeError,
@@ -40,6 +40,7 @@ __all__ = [
     "DigitClient",
     "DigitforgeError",
     "GeneratedDigitsSampler",
+    "Generator",
     "GeneratorChangedError",
     "InvalidInputError",
     "Limits",

@@ -21,7 +21,7 @@ from digitforge_client.channel import Headers, Transport, channel_credentials, c
 from digitforge_client.client import DEFAULT_TARGET, check_targets
 from digitforge_client.contract import MAX_ROWS, MODEL_NAME
 from digitforge_client.conversation import Conversation
-from digitforge_client.description import Metadata
+from digitforge_client.description import Generator, Metadata
 from digitforge_client.errors import ServerError
 from digitforge_client.faults import translate
 from digitforge_client.options import TLS, Limits, Retry, Timeout
@@ -152,6 +152,10 @@ class AsyncDigitClient:
     async def seen(self, images: npt.ArrayLike) -> npt.NDArray[np.bool_]:
         """Ask which images the generator was trained on; see `DigitClient.seen`."""
         return await self._run(rowwise.seen(self._talk, images))
+
+    async def generator(self) -> Generator:
+        """What is known of the generator; see `DigitClient.generator`."""
+        return await self._run(self._talk.generator())
 
     async def metadata(self) -> Metadata:
         """Ask what the server serves; see `DigitClient.metadata`."""

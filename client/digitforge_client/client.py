@@ -17,7 +17,7 @@ from digitforge_client.batch import Batch, addresses_of
 from digitforge_client.channel import Channel, Headers, Transport
 from digitforge_client.contract import GRPC_PORT, MAX_ROWS, MODEL_NAME
 from digitforge_client.conversation import Conversation
-from digitforge_client.description import Metadata
+from digitforge_client.description import Generator, Metadata
 from digitforge_client.errors import InvalidInputError, ServerError
 from digitforge_client.options import TLS, Limits, Retry, Timeout
 from digitforge_client.resampling import PixelRange, Strategy
@@ -259,6 +259,10 @@ class DigitClient:
             ServerError: the server could not answer; its subclasses say why.
         """
         return self._run(rowwise.interpolate(self._talk, first, last, steps=steps))
+
+    def generator(self) -> Generator:
+        """What is known of the generator: its id, classes, image shape. The server is asked once, unless it changes."""
+        return self._run(self._talk.generator())
 
     def metadata(self) -> Metadata:
         """Ask what the server serves: version and signatures."""

@@ -1,0 +1,43 @@
+"""Real and synthetic images, mixed, as a dataset for Keras's ``fit``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from digitforge_client.adapters.mixing import MixedBatches
+from digitforge_client.resampling import Array
+
+
+class MixedDataset(keras.utils.PyDataset):
+    """`MixedBatches` for ``model.fit``: every real image once an epoch, with fresh synthetic digits in each.
+
+    ::
+
+        batches = MixedBatches(client, x_train, y_train, batch_size=64, synthetic=0.5, pixel_range=(0, 1))
+        model.fit(MixedDataset(batches), epochs=10)
+
+    Args:
+        batches: what to hand out.
+        options: of ``keras.utils.PyDataset``, such as ``workers``.
+    """
+
+    def __init__(self, batches: MixedBatches, **options: Any) -> None:
+        super().__init__(**options)
+        self._batches = batches
+
+    @property
+    def num_batches(self) -> int:
+        """Batches in an epoch."""
+        return len(self._batches)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, number: int) -> tuple[Array, Array]:
+        return self._batches.batch(number, self._batches.epoch)
+
+    def on_epoch_end(self) -> None:
+        """Go on to fresh digits."""
+        self._batches.epoch += 1
