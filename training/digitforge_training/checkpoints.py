@@ -6,6 +6,7 @@ renamed, so that a kill at any moment leaves the older checkpoints whole.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import zipfile
 from collections.abc import Mapping
@@ -19,12 +20,51 @@ from digitforge_client.errors import DataError
 State = dict[str, npt.NDArray[np.generic]]
 
 FOLDER = "checkpoints"
+_BEST = "best.npz"
+_VERDICT = ("images_seen", "value", "n")
 _DIGITS = 12  # of the number of images in a file name, so that names sort like numbers
 
 
 def newest(run_dir: Path) -> Path | None:
     """The checkpoint with the most images, or None."""
     return max((run_dir / FOLDER).glob("[0-9]*.npz"), default=None)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Best:
+    """The averaged generator that a judge liked best."""
+
+    state: State  # the "averaged/…" part of a checkpoint
+    images_seen: int
+    value: float  # the judge's; lower is better
+    n: int  # generated images that were judged
+
+
+def best(run_dir: Path) -> Best | None:
+    """What a judge has kept, or None.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    path = run_dir / FOLDER / _BEST
+    if not path.exists():
+        return None
+    state = load(path)
+    try:
+        images_seen, value, n = (state.pop(name).item() for name in _VERDICT)
+    except KeyError as error:
+        raise DataError(f"{path} lacks {error}; remove it to export the newest checkpoint instead") from error
+    return Best(state=state, images_seen=images_seen, value=value, n=n)
+
+
+def save_best(run_dir: Path, state: State, *, images_seen: int, value: float, n: int) -> None:
+    """Put this generator in the place of the best so far.
+
+    Raises:
+        DataError: the folder cannot be written; the best so far is untouched.
+    """
+    verdict = dict(zip(_VERDICT, map(np.asarray, (images_seen, value, n)), strict=True))
+    write_npz(run_dir / FOLDER / _BEST, {**state, **verdict})
 
 
 def save(run_dir: Path, images_seen: int, state: Mapping[str, npt.NDArray[np.generic]], *, keep: int) -> Path:

@@ -47,10 +47,25 @@ def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--steps", type=click.IntRange(min=1), help="Training steps; without it the recipe's.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all randomness.")
 @click.option("--set", "overrides", multiple=True, metavar="FIELD=VALUE", help="Override a field of the recipe.")
+@click.option(
+    "--keep",
+    type=click.Choice(["last", "best"]),
+    default="last",
+    show_default=True,
+    help="What to export later: the last average, or the one that the judge finds nearest to held-out images.",
+)
+@click.option("--judge", default="digitnet-64", show_default=True, help="Who chooses, with --keep best.")
+@click.option(
+    "--held-out",
+    type=click.IntRange(min=1),
+    default=5_000,
+    show_default=True,
+    help="Training images kept for the judge, with --keep best.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the resolved recipe and the data, and train nothing.")
 def train(  # noqa: PLR0917 – click passes by name
     recipe_name: str, data: str, data_dir: Path | None, transpose: bool, out: Path, steps: int | None, seed: int,
-    overrides: tuple[str, ...], dry_run: bool,
+    overrides: tuple[str, ...], keep: str, judge: str, held_out: int, dry_run: bool,
 ) -> None:  # fmt: skip
     """Train a generator on labelled images.
 
@@ -66,12 +81,12 @@ def train(  # noqa: PLR0917 – click passes by name
     recipe = resolve(recipe_name, _parse_overrides(overrides, steps))
     dataset = data_module.load(data, split="train", data_dir=data_dir, transpose=transpose)
     import_quietly("tensorflow")
-    if dry_run:
-        from digitforge_training.loop import describe
-
-        click.echo(json.dumps(describe(recipe, dataset, seed=seed).as_dict(), indent=2))
-        return
     from digitforge_training import loop
+
+    choice: dict[str, Any] = {"judge": judge, "held_out": held_out} if keep == "best" else {}
+    if dry_run:
+        click.echo(json.dumps(loop.describe(recipe, dataset, seed=seed, **choice).as_dict(), indent=2))
+        return
 
     click.echo(
         f"{recipe.name}: {recipe.steps} steps of {recipe.batch_size} images on {dataset.name} "
@@ -80,7 +95,7 @@ def train(  # noqa: PLR0917 – click passes by name
     )
     try:
         with _live_line() as on_progress:
-            loop.train(recipe, dataset, run_dir=out, seed=seed, on_progress=on_progress)
+            loop.train(recipe, dataset, run_dir=out, seed=seed, on_progress=on_progress, **choice)
     except KeyboardInterrupt:
         click.echo(f"\nstopped; a checkpoint is in {out}, and the same command goes on from it", err=True)
         raise

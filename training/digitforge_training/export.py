@@ -22,6 +22,7 @@ from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_training import checkpoints
 from digitforge_training.card import make_card
 from digitforge_training.data import Dataset
+from digitforge_training.judging import hold_out
 from digitforge_training.latents import latents_of
 from digitforge_training.loop import Run, describe, read_run
 from digitforge_training.networks import build_generator
@@ -130,11 +131,11 @@ def export(
     metrics: Mapping[str, Mapping[str, float]] | None = None,
     name: str = MODEL_NAME,
 ) -> Path:
-    """Publish the averaged generator of a run's newest checkpoint as the next version below *to*.
+    """Publish the averaged generator of a run as the next version below *to*: the judge's choice, or the newest.
 
     Args:
         run_dir: of `digitforge_training.loop.train`.
-        dataset: the images it was trained on, for the `seen` signature.
+        dataset: the one that was given to `train`; what was trained on goes into the `seen` signature.
         to: base folder of the model; versions are numbered folders in it.
         metrics: for the card, each with ``value`` and ``n``.
         name: of the model, for the card and the warm-up requests.
@@ -147,29 +148,34 @@ def export(
         InvalidInputError: the data set is not the one the run was trained on.
     """
     run = read_run(run_dir)
-    if describe(run.recipe, dataset, seed=run.seed) != run:
+    if describe(run.recipe, dataset, seed=run.seed, held_out=run.held_out, judge=run.judge) != run:
         raise InvalidInputError(
             f"{run_dir} was trained on {run.training_data}, not on this data set ({dataset.name}, {dataset.split}, "
             f"{len(dataset)} images, SHA-256 {dataset.sha256}); give the same --data"
         )
-    newest = checkpoints.newest(run_dir)
-    if newest is None:
-        raise DataError(f"{run_dir} has no checkpoint yet; let `digitforge train` go on to its first one")
-    generator, images_seen = _averaged(run, newest)
-    weights = [variable.numpy() for variable in generator.variables]
-    card = make_card(run, weights=weights, images_seen=images_seen, metrics=metrics or {}, name=name)
-    return publish(ServedGenerator(generator, card, image_hashes(dataset.images)), to=to, card=card)
-
-
-def _averaged(run: Run, checkpoint: Path) -> tuple[Any, int]:
-    state = checkpoints.load(checkpoint)
+    state, images_seen, judged = _chosen(run, run_dir)
     generator = build_generator(run.recipe, image_shape=run.image_shape, classes=len(run.class_names), seed=0)
     try:
         for i, variable in enumerate(generator.variables):
             variable.assign(state[f"averaged/{i:03d}"])
     except (KeyError, ValueError) as error:
-        raise DataError(f"{checkpoint} does not fit the recipe beside it: {error}; train again") from error
-    return generator, int(checkpoint.stem)
+        raise DataError(f"the checkpoint in {run_dir} does not fit its recipe: {error}; train again") from error
+    weights = [variable.numpy() for variable in generator.variables]
+    figures = {**judged, **(metrics or {})}
+    card = make_card(run, weights=weights, images_seen=images_seen, metrics=figures, name=name)
+    training, _ = hold_out(dataset, run.held_out, seed=run.seed)
+    return publish(ServedGenerator(generator, card, image_hashes(training.images)), to=to, card=card)
+
+
+def _chosen(run: Run, run_dir: Path) -> tuple[checkpoints.State, int, dict[str, dict[str, float]]]:
+    """State, images seen and the judge's figure of the checkpoint to export."""
+    best = checkpoints.best(run_dir)
+    if best is not None:
+        return best.state, best.images_seen, {f"judge {run.judge}": {"value": best.value, "n": best.n}}
+    newest = checkpoints.newest(run_dir)
+    if newest is None:
+        raise DataError(f"{run_dir} has no checkpoint yet; let `digitforge train` go on to its first one")
+    return checkpoints.load(newest), int(newest.stem), {}
 
 
 def publish(served: ServedGenerator, *, to: Path, card: Mapping[str, Any]) -> Path:

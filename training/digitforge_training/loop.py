@@ -3,7 +3,7 @@
 A run folder holds
 
     recipe.json     the resolved recipe, the data's identity and the seed
-    checkpoints/    <images seen>.npz, the newest few
+    checkpoints/    <images seen>.npz, the newest few; best.npz, if a judge was given
     stats.jsonl     one line per report: images, losses, images per second
     sheets/         <images seen>.png, the averaged generator on fixed latents
     training.gif    the sheets in order
@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from digitforge_client.contract import row_seeds
 from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_training import checkpoints, pictures
 from digitforge_training.data import Dataset
+from digitforge_training.judging import Judge, find_judge, hold_out
 from digitforge_training.latents import latents_of
 from digitforge_training.recipes import Recipe, from_dict
 from digitforge_training.trainer import Trainer
@@ -36,6 +38,7 @@ GIF_FILE: Final = "training.gif"
 _SHEET_ROWS = 8
 _REPORT_IMAGES = 1_600  # images between two reports; also how long Ctrl-C may wait
 _CHECKPOINTS_KEPT = 2
+_JUDGED_SEED = 1  # the sheets show seed 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,7 +56,9 @@ class Run:
     """What a run folder is about."""
 
     recipe: Recipe
-    training_data: dict[str, Any]  # name, split, images, sha256
+    training_data: dict[str, Any]  # name, split, images, sha256; without what is held out
+    held_out: int  # images of the data set that are kept for the judge
+    judge: str | None  # who chooses the checkpoint that is exported; None: the newest is
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
     seed: int
@@ -63,13 +68,16 @@ class Run:
         return {**dataclasses.asdict(self), "recipe": self.recipe.as_dict()}
 
 
-def describe(recipe: Recipe, dataset: Dataset, *, seed: int) -> Run:
-    """What training *recipe* on *dataset* would be, before anything is written."""
+def describe(recipe: Recipe, dataset: Dataset, *, seed: int, held_out: int = 0, judge: str | None = None) -> Run:
+    """What training *recipe* on *dataset*, less *held_out* images, would be, before anything is written."""
+    dataset, _ = hold_out(dataset, held_out, seed=seed)
     return Run(
         recipe=recipe,
         training_data={
             "name": dataset.name, "split": dataset.split, "images": len(dataset), "sha256": dataset.sha256,
         },
+        held_out=held_out,
+        judge=judge,
         class_names=dataset.class_names,
         image_shape=dataset.images.shape[1:],
         seed=seed,
@@ -88,6 +96,8 @@ def read_run(run_dir: Path) -> Run:
         return Run(
             recipe=from_dict(values["recipe"]),
             training_data=values["training_data"],
+            held_out=values["held_out"],
+            judge=values["judge"],
             class_names=tuple(values["class_names"]),
             image_shape=tuple(values["image_shape"]),
             seed=values["seed"],
@@ -104,26 +114,35 @@ def train(
     *,
     run_dir: Path,
     seed: int = 0,
+    held_out: int = 0,
+    judge: str | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Run:
     """Train *recipe* on *dataset* into *run_dir*, or go on where an earlier call stopped.
 
-    An interrupt (Ctrl-C) writes a checkpoint before it goes on to the caller.
+    With a *judge* (see judging.py), each checkpoint is judged beside *held_out* images that are not trained on, and
+    the best is kept and exported. An interrupt (Ctrl-C) writes a checkpoint before it goes on to the caller.
 
     Raises:
-        InvalidInputError: too few images, a class without an image, or sizes that the recipe cannot make.
+        InvalidInputError: too few images, a class without an image, sizes that the recipe cannot make, or an unknown
+            judge.
         DataError: the folder cannot be written, or holds a different run.
     """
-    _check(dataset)
-    run = describe(recipe, dataset, seed=seed)
+    if judge is not None and held_out == 0:
+        raise InvalidInputError("a judge needs held-out images; hold out some thousands, or do without a judge")
+    make_judge = find_judge(judge) if judge else None
+    training, held = hold_out(dataset, held_out, seed=seed)
+    _check(training)
+    run = describe(recipe, dataset, seed=seed, held_out=held_out, judge=judge)
     _claim(run_dir, run)
-    trainer = Trainer(recipe, dataset, seed=seed)
+    trainer = Trainer(recipe, training, seed=seed)
     newest = checkpoints.newest(run_dir)
     if newest is not None:
         trainer.restore(checkpoints.load(newest))
     _forget_reports_after(run_dir, trainer.images_seen)
+    score = make_judge(held.images, held.labels) if make_judge else None
     try:
-        _train_on(trainer, run_dir, on_progress)
+        _train_on(trainer, run_dir, on_progress, lambda: _keep_best(trainer, run_dir, score, held.labels))
     except KeyboardInterrupt:
         _checkpoint(trainer, run_dir)
         raise
@@ -132,7 +151,23 @@ def train(
     return run
 
 
-def _train_on(trainer: Trainer, run_dir: Path, on_progress: Callable[[Progress], None]) -> None:
+def _keep_best(trainer: Trainer, run_dir: Path, judge: Judge | None, labels: npt.NDArray[np.int64]) -> None:
+    """Judge as many generated images as were held out, of the same classes; keep the generator if it is the best."""
+    if judge is None:
+        return
+    recipe = trainer.recipe
+    latents = latents_of(row_seeds(_JUDGED_SEED, len(labels)), recipe.latent_size, recipe.latent_law).numpy()
+    value = judge(trainer.sample(labels, latents), labels)
+    best = checkpoints.best(run_dir)
+    if best is None or value < best.value:
+        checkpoints.save_best(
+            run_dir, trainer.averaged_state(), images_seen=trainer.images_seen, value=value, n=len(labels)
+        )
+
+
+def _train_on(
+    trainer: Trainer, run_dir: Path, on_progress: Callable[[Progress], None], keep_best: Callable[[], None]
+) -> None:
     recipe = trainer.recipe
     total = recipe.steps
     every_report = max(1, _REPORT_IMAGES // recipe.batch_size)
@@ -156,6 +191,7 @@ def _train_on(trainer: Trainer, run_dir: Path, on_progress: Callable[[Progress],
         if trainer.steps_done % every_sheet == 0 or trainer.steps_done == total:
             _sheet(trainer, run_dir)
         if trainer.steps_done % every_checkpoint == 0 or trainer.steps_done == total:
+            keep_best()  # before the checkpoint, so that a kill between the two judges again
             _checkpoint(trainer, run_dir)
 
 

@@ -170,6 +170,10 @@ class Trainer:
         """Everything that a resumed training needs."""
         return {name: v.value.numpy() for name, v in self._variables().items()}
 
+    def averaged_state(self) -> State:
+        """The part of `state` that an export needs."""
+        return {name: v.value.numpy() for name, v in self._variables().items() if name.startswith("averaged/")}
+
     def restore(self, state: State) -> None:
         """Go back to a state.
 
