@@ -106,7 +106,7 @@ def files(path: Path, n: int) -> Iterator[Add]:  # noqa: ARG001 - one file for e
 
 @contextmanager
 def npy(path: Path, n: int) -> Iterator[Add]:
-    """Two arrays for a pipe; read them with two calls of ``numpy.lib.format.read_array``."""
+    """Two arrays for a pipe; read them with two calls of ``np.load`` on ``io.BytesIO(sys.stdin.buffer.read())``."""
     if str(path) == STANDARD_OUTPUT:
         with _npy(sys.stdout.buffer, n) as add:
             yield add

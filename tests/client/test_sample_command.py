@@ -75,7 +75,7 @@ def test_arrays_go_down_a_pipe_and_words_do_not(server: Any, formula: Any) -> No
     assert result.returncode == 0
     assert b"1500 digits" in result.stderr
     pipe = io.BytesIO(result.stdout)
-    images, labels = np.lib.format.read_array(pipe), np.lib.format.read_array(pipe)
+    images, labels = np.load(pipe), np.load(pipe)
     np.testing.assert_array_equal(images, formula(labels, 2**32 + np.arange(1500))[..., 0])
 
 

@@ -81,8 +81,8 @@ def test_separate_files_are_named_for_class_and_row_seed(tmp_path: Path) -> None
 def test_arrays_can_be_read_one_after_the_other(tmp_path: Path) -> None:
     write("npy", tmp_path / "d.npy", batch(30), batch(12, 30))
     file = io.BytesIO((tmp_path / "d.npy").read_bytes())
-    np.testing.assert_array_equal(np.lib.format.read_array(file), batch(42).images)
-    np.testing.assert_array_equal(np.lib.format.read_array(file), batch(42).labels)
+    np.testing.assert_array_equal(np.load(file), batch(42).images)
+    np.testing.assert_array_equal(np.load(file), batch(42).labels)
     assert file.read() == b""
 
 

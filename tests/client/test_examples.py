@@ -1,0 +1,50 @@
+"""The examples run as they stand."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "client" / "examples"
+
+
+def run(server: Any, *command: str | Path) -> str:
+    environment = os.environ | {
+        "DIGITFORGE_SERVER": server.target,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    result = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, check=False, env=environment, timeout=240
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_scikit_learn_gets_its_threes(server: Any) -> None:
+    pytest.importorskip("sklearn")
+    output = run(server, sys.executable, EXAMPLES / "sklearn_fit_resample.py", "--server", server.target)
+    assert "  5 threes" in output
+    assert " 60 threes" in output
+
+
+def test_keras_trains_on_mixed_batches(server: Any) -> None:
+    pytest.importorskip("keras")
+    example = EXAMPLES / "keras_mixed_batches.py"
+    output = run(server, sys.executable, example, "--server", server.target, "--epochs", "1")
+    assert "accuracy on 899 real images" in output
+
+
+def test_digits_go_through_a_pipe(server: Any) -> None:
+    lines = run(server, EXAMPLES / "shell_pipe.sh", "300").splitlines()
+    assert [line.split()[0] for line in lines] == [str(digit) for digit in range(10)]
+
+
+def test_examples_are_short() -> None:
+    examples = [path for path in EXAMPLES.iterdir() if path.suffix in (".py", ".sh")]
+    assert len(examples) >= 3
+    assert all(len(path.read_text().splitlines()) < 60 for path in examples)
