@@ -21,6 +21,7 @@ from digitforge_serving.configuration import (
     ModelSource,
     ServerOptions,
     read_batching_options,
+    read_metrics_path,
     read_model_config,
 )
 from digitforge_serving.locations import shipped_models
@@ -60,6 +61,18 @@ def switch(name: str, default: bool, **attributes: Any) -> Any:
     help="Time between two looks at that file; 0 looks once.",
 )
 @flag("port", type=click.IntRange(0, 65535), default=contract.GRPC_PORT, help="Port for gRPC; 0 takes a free one.")
+@flag("rest_api_port", type=click.IntRange(0, 65535), default=0, help="Port for REST; 0 is none.", show_default="none")
+@flag(
+    "rest_api_timeout_in_ms",
+    type=click.IntRange(min=0),
+    default=ServerOptions.rest_api_timeout_in_ms,
+    help="How long a REST request may wait and run; 0 is without end.",
+)
+@flag(
+    "monitoring_config_file",
+    type=click.Path(path_type=Path),
+    help="Metrics on the REST port, as MonitoringConfig in protobuf text.",
+)
 @flag("host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 is every interface.")
 @flag(
     "grpc_max_threads",
@@ -126,6 +139,9 @@ def serve(as_json: bool, **flags: Any) -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="digitforge serve: %(message)s")
     sources = _sources(flags.pop("model_name"), flags.pop("model_base_path"), flags["model_config_file"])
     batching = _batching(flags.pop("enable_batching"), flags.pop("batching_parameters_file"))
+    flags["rest_api_port"] = flags["rest_api_port"] or None
+    monitoring = flags.pop("monitoring_config_file")
+    flags["metrics_path"] = read_metrics_path(monitoring) if monitoring is not None else None
     tags = tuple(flags.pop("saved_model_tags").split(","))
     server = Server(sources, ServerOptions(saved_model_tags=tags, batching=batching, **flags))
     _run_until_told(server, as_json=as_json)
@@ -177,8 +193,9 @@ def _run_until_told(server: Server, *, as_json: bool) -> None:
 
 def _announcement(server: Server, *, as_json: bool) -> str:
     if as_json:
-        return json.dumps({"grpc_target": server.target, "rest_target": None, "models": server.serving})
+        return json.dumps({"grpc_target": server.target, "rest_target": server.rest_target, "models": server.serving})
     models = ", ".join(
         f"{name} version {' and '.join(map(str, versions))}" for name, versions in server.serving.items()
     )
-    return f"{models} ready: gRPC {server.target}"
+    rest = f", REST {server.rest_target}" if server.rest_target else ""
+    return f"{models} ready: gRPC {server.target}{rest}"

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from digitforge_client import contract
 from digitforge_client.errors import DataError, InvalidInputError
@@ -14,6 +14,10 @@ from digitforge_serving import config_messages
 
 if TYPE_CHECKING:
     from tensorflow_serving.config import model_server_config_pb2
+
+
+#: Where TensorFlow Serving shows its metrics, unless its monitoring file says otherwise.
+PROMETHEUS_PATH: Final = "/monitoring/prometheus/metrics"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +98,20 @@ def read_batching_options(path: Path) -> BatchingOptions:
     return options
 
 
+def read_metrics_path(path: Path) -> str | None:
+    """Read a file of ``--monitoring_config_file``, a ``MonitoringConfig`` in protobuf text.
+
+    Returns:
+        The path of the page for Prometheus; None where it is not enabled.
+
+    Raises:
+        DataError: the file cannot be read.
+        InvalidInputError: it is no such text.
+    """
+    prometheus = config_messages.read(path, "MonitoringConfig").prometheus_config
+    return (prometheus.path or PROMETHEUS_PATH) if prometheus.enable else None
+
+
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -105,6 +123,9 @@ class ServerOptions:
 
     host: str = "127.0.0.1"  # TensorFlow Serving binds every interface
     port: int = contract.GRPC_PORT  # 0: a free one
+    rest_api_port: int | None = None  # None: no REST; 0: a free one
+    rest_api_timeout_in_ms: int = 30_000
+    metrics_path: str | None = None  # on the REST port; None: no metrics
     grpc_max_threads: int | None = None  # requests computed at the same time without batching; None: 4 for each core
     batching: BatchingOptions | None = None  # merge concurrent requests; None: compute each alone
     max_requests: int = 512  # requests in flight or waiting; more are refused with RESOURCE_EXHAUSTED

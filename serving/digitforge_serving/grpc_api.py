@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError, Message
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_management_pb2, predict_pb2
 
 from digitforge_serving import description, management
+from digitforge_serving.metrics import Metrics
 from digitforge_serving.models import Models
 from digitforge_serving.predict import predict
 from digitforge_serving.refusal import RefusedError
@@ -23,18 +24,27 @@ MODEL_SERVICE: Final = "tensorflow.serving.ModelService"
 _UNSUPPORTED: Final = ("Classify", "Regress", "MultiInference")
 
 
-def handlers(models: Models, *, as_content: bool) -> list[Any]:
+def handlers(models: Models, metrics: Metrics, *, as_content: bool) -> list[Any]:
     """The handlers to give to a ``grpc.server``.
 
     Args:
         models: the models to serve.
+        metrics: what counts the requests.
         as_content: answer with ``tensor_content``.
     """
 
     def answer(request: predict_pb2.PredictRequest, context: grpc.ServicerContext) -> Message:
+        start = time.monotonic()
         remaining = context.time_remaining()
-        deadline = None if remaining is None else time.monotonic() + remaining
-        return predict(models.find, request, as_content=as_content, deadline=deadline)
+        deadline = None if remaining is None else start + remaining
+        try:
+            response = predict(models.find, request, as_content=as_content, deadline=deadline)
+        except RefusedError as refused:
+            metrics.count(request.model_spec.name, refused.code.name)
+            raise
+        metrics.count(request.model_spec.name, "OK")
+        metrics.took(request.model_spec.name, 1e6 * (time.monotonic() - start), entry="GRPC")
+        return response
 
     prediction = {
         "Predict": _method(predict_pb2.PredictRequest, answer),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,8 +20,9 @@ import grpc
 
 from digitforge_client.errors import DataError
 from digitforge_serving import folder, refusal
-from digitforge_serving.batching import Batcher, TimedRun, one_by_one
+from digitforge_serving.batching import Array, Batcher, Feeds, TimedRun, one_by_one
 from digitforge_serving.configuration import ModelSource, ServerOptions, cores
+from digitforge_serving.metrics import Metrics
 from digitforge_serving.saved_model import SavedModel, Served
 from digitforge_serving.warmup import warm_up
 
@@ -55,8 +57,9 @@ class _Model:
 class Models:
     """The models of a server. Safe to use from any thread."""
 
-    def __init__(self, sources: Iterable[ModelSource], options: ServerOptions) -> None:
+    def __init__(self, sources: Iterable[ModelSource], options: ServerOptions, metrics: Metrics | None = None) -> None:
         self._options = options
+        self._metrics = metrics or Metrics()
         self._models = {source.name: _Model(source=source) for source in sources}
         self._changing = threading.Lock()  # held by whoever loads and unloads
         self._ready: dict[str, dict[int, Served]] = {}  # replaced, never changed: readers need no lock
@@ -258,7 +261,9 @@ class Models:
         version = model.versions[number] = Version(state=LOADING)
         try:
             loaded = self._read(path)
-            served = Served(name=model.source.name, version=number, model=loaded, compute=self._computing(loaded))
+            served = Served(
+                name=model.source.name, version=number, model=loaded, compute=self._computing(model.source.name, loaded)
+            )
             if self._options.enable_model_warmup:
                 warm_up(served, path)
         except Exception as error:  # noqa: BLE001 - a damaged folder raises anything, and must not end the server
@@ -278,10 +283,16 @@ class Models:
             inter_op_threads=self._options.tensorflow_inter_op_parallelism,
         )
 
-    def _computing(self, loaded: SavedModel) -> TimedRun:
+    def _computing(self, name: str, loaded: SavedModel) -> TimedRun:
+        def run(feeds: Feeds, fetches: Sequence[str]) -> list[Array]:
+            start = time.monotonic()
+            values = loaded.run(feeds, fetches)
+            self._metrics.ran(name, 1e6 * (time.monotonic() - start))
+            return values
+
         if self._options.batching is not None:
-            return Batcher(loaded.run, self._options.batching)
-        return one_by_one(loaded.run, at_once=self._options.grpc_max_threads or 4 * cores())
+            return Batcher(run, self._options.batching)
+        return one_by_one(run, at_once=self._options.grpc_max_threads or 4 * cores())
 
     def _unload(self, model: _Model, number: int) -> None:
         version = model.versions[number]

@@ -120,7 +120,7 @@ def _check_dtypes(dtypes: dict[str, tuple[int, int]]) -> None:
         expected, sent = dtypes[feed]
         if expected != sent:
             raise refusal.invalid_argument(
-                f"Expects arg[{index}] to be {_name(expected)} but {_name(sent)} is provided"
+                f"Expects arg[{index}] to be {dtype_name(expected)} but {dtype_name(sent)} is provided"
             )
 
 
@@ -143,7 +143,7 @@ def _set(names: Iterable[str]) -> str:
     return f"{{{','.join(sorted(names))}}}"
 
 
-def _name(dtype: int) -> str:
+def dtype_name(dtype: int) -> str:
     """TensorFlow's word for a dtype in C++, which differs from Python's for three of them."""
     name = str(tf.dtypes.as_dtype(dtype).name)
     return {"float16": "half", "float32": "float", "float64": "double"}.get(name, name)

@@ -39,6 +39,11 @@ def failed_precondition(text: str) -> RefusedError:
     return RefusedError(grpc.StatusCode.FAILED_PRECONDITION, text)
 
 
+def unimplemented(text: str) -> RefusedError:
+    """This server cannot do what is asked, whoever asks."""
+    return RefusedError(grpc.StatusCode.UNIMPLEMENTED, text)
+
+
 def from_number(number: int, text: str) -> RefusedError:
     """A refusal with the canonical code of that number, as TensorFlow's own errors carry it."""
     for code in grpc.StatusCode:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
@@ -82,7 +83,8 @@ class SavedModel:
             tf.errors.OpError: an operation refused its input.
         """
         distinct = tuple(dict.fromkeys(fetches))
-        values = dict(zip(distinct, self._call(tuple(feeds), distinct)(*feeds.values()), strict=True))
+        computed = self._call(tuple(feeds), distinct)(*feeds.values())
+        values = {name: _as_array(value) for name, value in zip(distinct, computed, strict=True)}
         return [values[name] for name in fetches]
 
     def _call(self, feeds: tuple[str, ...], fetches: tuple[str, ...]) -> Any:
@@ -95,6 +97,11 @@ class SavedModel:
                 if len(self._prepared) < _MOST_PREPARED:
                     self._prepared[feeds, fetches] = prepared
         return prepared
+
+
+def _as_array(value: Any) -> Array:
+    """A scalar string comes out of a session as plain bytes."""
+    return np.array(value, dtype=object) if isinstance(value, bytes) else np.asarray(value)
 
 
 @dataclass(frozen=True, kw_only=True)

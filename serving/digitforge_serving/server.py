@@ -21,7 +21,9 @@ from digitforge_serving.configuration import ModelSource, ServerOptions, is_loop
 if TYPE_CHECKING:
     from digitforge_serving.health import Health
     from digitforge_serving.management import ConfigWatch
+    from digitforge_serving.metrics import Metrics
     from digitforge_serving.models import Models
+    from digitforge_serving.rest_api import RestServer
 
 log = logging.getLogger("digitforge.serving")
 
@@ -48,12 +50,18 @@ class Server:
         self._server: grpc.Server | None = None
         self._health: Health | None = None
         self._watch: ConfigWatch | None = None
+        self._rest: RestServer | None = None
         self._target = ""
 
     @property
     def target(self) -> str:
         """Where gRPC clients connect, as ``127.0.0.1:8500``; empty until the server has started."""
         return self._target
+
+    @property
+    def rest_target(self) -> str | None:
+        """Where HTTP clients connect, as ``127.0.0.1:8501``; None without REST."""
+        return None if self._rest is None else f"{_bracketed(self._options.host)}:{self._rest.port}"
 
     @property
     def serving(self) -> dict[str, list[int]]:
@@ -75,17 +83,20 @@ class Server:
         for source in self._sources:  # before the seconds that loading takes
             source.check()
         _check_port(self._options.host, self._options.port)
+        _check_port(self._options.host, self._options.rest_api_port or 0)
         from digitforge_serving.grpc_api import handlers
         from digitforge_serving.health import Health
+        from digitforge_serving.metrics import Metrics
         from digitforge_serving.models import Models
 
-        self._models = Models(self._sources, self._options)
+        metrics = Metrics()
+        self._models = Models(self._sources, self._options, metrics)
         if self._stopping.is_set() or not self._models.start():
             return False
         server = grpc.server(
             # A request holds a thread from its first byte, so there must be more threads than computations.
             ThreadPoolExecutor(self._options.max_requests, thread_name_prefix="digitforge-grpc"),
-            handlers=handlers(self._models, as_content=self._options.enable_serialization_as_tensor_content),
+            handlers=handlers(self._models, metrics, as_content=self._options.enable_serialization_as_tensor_content),
             options=_GRPC_OPTIONS,
             maximum_concurrent_rpcs=self._options.max_requests,
         )
@@ -99,7 +110,10 @@ class Server:
         self._health = Health(self._models)
         self._health.add_to(server)
         _add_reflection(server)
+        self._rest = self._open_rest(self._models, metrics)
         server.start()
+        if self._rest is not None:
+            self._rest.start()
         self._watch_configuration(self._models)
         self._server = server
         self._target = f"{_bracketed(self._options.host)}:{port}"
@@ -116,8 +130,12 @@ class Server:
             self._watch.stop()
         if self._health is not None:
             self._health.drain()
-        if self._server is not None:
-            self._server.stop(self._options.grace_seconds if grace_s is None else grace_s).wait()
+        grace_s = self._options.grace_seconds if grace_s is None else grace_s
+        ended = None if self._server is None else self._server.stop(grace_s)
+        if self._rest is not None:
+            self._rest.stop(grace_s)
+        if ended is not None:
+            ended.wait()
         if self._models is not None:
             self._models.stop()
 
@@ -126,6 +144,18 @@ class Server:
         self._stopping.set()
         if self._models is not None:
             self._models.interrupt()
+
+    def _open_rest(self, models: Models, metrics: Metrics) -> RestServer | None:
+        if self._options.rest_api_port is None:
+            return None
+        from digitforge_serving.rest_api import Rest, RestServer
+
+        timeout_s = self._options.rest_api_timeout_in_ms / 1000 or None
+        rest = Rest(models, metrics, metrics_path=self._options.metrics_path, timeout_s=timeout_s)
+        try:
+            return RestServer(rest, host=self._options.host, port=self._options.rest_api_port)
+        except OSError as error:
+            raise _taken(self._options.host, self._options.rest_api_port, "--rest-api-port", error) from error
 
     def _watch_configuration(self, models: Models) -> None:
         from digitforge_serving.management import ConfigWatch
@@ -211,7 +241,9 @@ def _check_port(host: str, port: int) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise DigitforgeError(
-            f"cannot listen on {_bracketed(host)}:{port}: {reason.lower()}; choose another --port (0 takes a free one)"
-        ) from error
+        raise _taken(host, port, "--port" if port else "--host", error) from error
+
+
+def _taken(host: str, port: int, option: str, error: OSError) -> DigitforgeError:
+    reason = (error.strerror or str(error)).lower()
+    return DigitforgeError(f"cannot listen on {_bracketed(host)}:{port}: {reason}; choose another {option}")

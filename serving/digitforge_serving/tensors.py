@@ -20,7 +20,7 @@ Array = npt.NDArray[Any]
 #: A few bytes may claim any shape, because missing elements are repeated. A tensor that claims more than this and does
 #: not carry its elements is not believed.
 MOST_REPEATED_BYTES: Final = 2**26
-_MOST_DIMENSIONS: Final = 64  # numpy's limit; TensorFlow's is 254
+MOST_DIMENSIONS: Final = 64  # numpy's limit; TensorFlow's is 254
 
 #: dtype => typed field, and the dtype in which the field holds its values.
 _FIELDS: Final[dict[int, tuple[str, type[np.generic]]]] = {
@@ -53,7 +53,7 @@ def decode(tensor: tensor_pb2.TensorProto) -> Array:
         ValueError: the message is no tensor: an unknown dtype, an impossible shape, or content of another length.
     """
     shape = tuple(dim.size for dim in tensor.tensor_shape.dim)
-    if tensor.tensor_shape.unknown_rank or len(shape) > _MOST_DIMENSIONS or any(size < 0 for size in shape):
+    if tensor.tensor_shape.unknown_rank or len(shape) > MOST_DIMENSIONS or any(size < 0 for size in shape):
         raise ValueError(f"the shape {shape} is not one of a tensor")
     count = math.prod(shape)
     if tensor.dtype == types_pb2.DT_STRING:
