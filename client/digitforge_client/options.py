@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from digitforge_client.contract import MAX_ROWS
 from digitforge_client.errors import InvalidInputError
 
 
@@ -41,7 +40,9 @@ class Retry:
 class Limits:
     """How much at once."""
 
-    rows_per_request: int = MAX_ROWS  # the generator's own limit is respected as well
+    # Of one request; the generator's own limit is respected as well. Small ones are answered soon, so that a slow
+    # server meets the deadline; a batching server merges them.
+    rows_per_request: int = 256
     requests_in_flight: int = 4  # of one call; bounds its memory, with the batch that is being filled
     message_mib: int = 64  # largest answer accepted; gRPC's own limit is 4, about 5 300 digits
     sample_rows: int = 1_000_000  # largest single sample, 784 MB of MNIST-sized digits; a stream has no limit

@@ -104,7 +104,7 @@ def test_an_answer_that_is_too_large_says_what_to_raise(server: Any) -> None:
         assert len(client.sample(1024)) == 1024  # 0.8 MB
         server.image_shape = (56, 56, 1)
     with (
-        DigitClient(server.target, limits=Limits(message_mib=1)) as client,
+        DigitClient(server.target, limits=Limits(message_mib=1, rows_per_request=1024)) as client,
         pytest.raises(RequestRejectedError, match=r"Limits\(message_mib=…\)"),
     ):
         client.sample(1024)
