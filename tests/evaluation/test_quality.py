@@ -12,6 +12,7 @@ from digitforge_client.errors import InvalidInputError
 from digitforge_evaluation.features import CallableFeatures, digitnet
 from digitforge_evaluation.figures import KINDS
 from digitforge_evaluation.quality import RealData, assess
+from digitforge_evaluation.reference import shipped_reference
 from digitforge_evaluation.sources import Drawn, ImageSet, SavedGenerator
 from digitforge_training.data import load
 
@@ -115,6 +116,17 @@ def test_a_generator_that_has_seen_a_held_out_image_is_refused(real):
     )
     with pytest.raises(InvalidInputError, match=r"was trained on 1 of the .* held-out images"):
         assess(Copier(spoilt), network=digitnet(), n=200, real=real)
+
+
+def test_it_is_refused_without_real_images_too(real):
+    """The identities of MNIST's test images are shipped with their statistics."""
+
+    class Spoilt(Copier):
+        def seen(self, hashes):
+            return hashes == shipped_reference().hashes[1234]
+
+    with pytest.raises(InvalidInputError, match="was trained on 1 of the 10000 held-out images"):
+        assess(Spoilt(real.train), network=digitnet(), n=200)
 
 
 def test_a_card_that_names_the_held_out_images_as_training_data_is_refused(real):
