@@ -20,9 +20,11 @@ from digitforge_serving.configuration import (
     BatchingOptions,
     ModelSource,
     ServerOptions,
+    parse_channel_arguments,
     read_batching_options,
     read_metrics_path,
     read_model_config,
+    read_tls,
 )
 from digitforge_serving.locations import shipped_models
 from digitforge_serving.server import Server
@@ -73,6 +75,13 @@ def switch(name: str, default: bool, **attributes: Any) -> Any:
     type=click.Path(path_type=Path),
     help="Metrics on the REST port, as MonitoringConfig in protobuf text.",
 )
+@flag("grpc_socket_path", type=click.Path(path_type=Path), help="A unix socket to listen on as well.")
+@flag(
+    "ssl_config_file",
+    type=click.Path(path_type=Path),
+    help="TLS for gRPC, as SSLConfig in protobuf text with the PEMs.",
+)
+@flag("grpc_channel_arguments", default="", help="Arguments of gRPC itself: key=value,key=value.", show_default=False)
 @flag("host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 is every interface.")
 @flag(
     "grpc_max_threads",
@@ -142,6 +151,9 @@ def serve(as_json: bool, **flags: Any) -> None:
     flags["rest_api_port"] = flags["rest_api_port"] or None
     monitoring = flags.pop("monitoring_config_file")
     flags["metrics_path"] = read_metrics_path(monitoring) if monitoring is not None else None
+    certificates = flags.pop("ssl_config_file")
+    flags["tls"] = read_tls(certificates) if certificates is not None else None
+    flags["grpc_channel_arguments"] = parse_channel_arguments(flags["grpc_channel_arguments"])
     tags = tuple(flags.pop("saved_model_tags").split(","))
     server = Server(sources, ServerOptions(saved_model_tags=tags, batching=batching, **flags))
     _run_until_told(server, as_json=as_json)

@@ -118,11 +118,61 @@ def cores() -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Tls:
+    """A server's identity, and whom it believes; all PEM."""
+
+    server_key: bytes
+    server_cert: bytes
+    custom_ca: bytes | None = None  # whose certificates clients may show
+    client_verify: bool = False  # refuse clients that show none
+
+
+def read_tls(path: Path) -> Tls:
+    """Read a file of ``--ssl_config_file``, an ``SSLConfig`` in protobuf text that contains the PEM files.
+
+    Raises:
+        DataError: the file cannot be read.
+        InvalidInputError: it is no such text, or lacks what it needs.
+    """
+    config = config_messages.read(path, "SSLConfig")
+    if not config.server_key or not config.server_cert:
+        raise InvalidInputError(f"{path} lacks server_key or server_cert; expected the contents of both PEM files")
+    if config.client_verify and not config.custom_ca:
+        raise InvalidInputError(f"{path} asks for client_verify without custom_ca, whose certificates it would believe")
+    return Tls(
+        server_key=config.server_key.encode(),
+        server_cert=config.server_cert.encode(),
+        custom_ca=config.custom_ca.encode() or None,
+        client_verify=config.client_verify,
+    )
+
+
+def parse_channel_arguments(text: str) -> tuple[tuple[str, str | int], ...]:
+    """Split ``--grpc_channel_arguments``, ``key=value,key=value``; a value that is a whole number becomes one.
+
+    Raises:
+        InvalidInputError: an argument is no pair.
+    """
+    pairs: list[tuple[str, str | int]] = []
+    for argument in filter(None, text.split(",")):
+        key, equals, value = argument.partition("=")
+        if not equals or not key:
+            raise InvalidInputError(f"--grpc-channel-arguments: {argument!r}; expected key=value")
+        pairs.append((key, int(value) if value.removeprefix("-").isdecimal() else value))
+    return tuple(pairs)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ServerOptions:
     """How a server behaves. Names and defaults are TensorFlow Serving's, where it has them."""
 
     host: str = "127.0.0.1"  # TensorFlow Serving binds every interface
     port: int = contract.GRPC_PORT  # 0: a free one
+    grpc_socket_path: Path | None = None  # a unix socket to listen on as well
+    grpc_channel_arguments: tuple[
+        tuple[str, str | int], ...
+    ] = ()  # of gRPC itself, such as grpc.max_concurrent_streams
+    tls: Tls | None = None  # of the gRPC port; REST stays plain
     rest_api_port: int | None = None  # None: no REST; 0: a free one
     rest_api_timeout_in_ms: int = 30_000
     metrics_path: str | None = None  # on the REST port; None: no metrics

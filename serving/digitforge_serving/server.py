@@ -16,7 +16,7 @@ import grpc
 
 from digitforge_client import contract
 from digitforge_client.errors import DigitforgeError
-from digitforge_serving.configuration import ModelSource, ServerOptions, is_loopback
+from digitforge_serving.configuration import ModelSource, ServerOptions, Tls, is_loopback
 
 if TYPE_CHECKING:
     from digitforge_serving.health import Health
@@ -97,15 +97,14 @@ class Server:
             # A request holds a thread from its first byte, so there must be more threads than computations.
             ThreadPoolExecutor(self._options.max_requests, thread_name_prefix="digitforge-grpc"),
             handlers=handlers(self._models, metrics, as_content=self._options.enable_serialization_as_tensor_content),
-            options=_GRPC_OPTIONS,
+            options=(*_GRPC_OPTIONS, *self._options.grpc_channel_arguments),
             maximum_concurrent_rpcs=self._options.max_requests,
         )
-        address = f"{_bracketed(self._options.host)}:{self._options.port}"
         try:
-            port = server.add_insecure_port(address)
-        except RuntimeError as error:
+            port = self._listen(server)
+        except DigitforgeError:
             self._models.stop()
-            raise DigitforgeError(f"gRPC cannot listen on {address}: {error}") from error
+            raise
         self._warn_of_exposure()
         self._health = Health(self._models)
         self._health.add_to(server)
@@ -145,6 +144,24 @@ class Server:
         if self._models is not None:
             self._models.interrupt()
 
+    def _listen(self, server: grpc.Server) -> int:
+        """Open the port and the socket; the number of the port."""
+        address = f"{_bracketed(self._options.host)}:{self._options.port}"
+        try:
+            if self._options.tls is None:
+                port = server.add_insecure_port(address)
+            else:
+                port = server.add_secure_port(address, _credentials(self._options.tls))
+            if self._options.grpc_socket_path is not None:
+                address = f"unix:{self._options.grpc_socket_path.absolute()}"
+                server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise DigitforgeError(
+                f"gRPC cannot listen on {address}: it is taken, cannot be created, or the certificate and its key do "
+                f"not fit ({error})"
+            ) from error
+        return port
+
     def _open_rest(self, models: Models, metrics: Metrics) -> RestServer | None:
         if self._options.rest_api_port is None:
             return None
@@ -166,7 +183,7 @@ class Server:
             self._watch.start(self._sources)
 
     def _warn_of_exposure(self) -> None:
-        if not is_loopback(self._options.host):
+        if not is_loopback(self._options.host) and self._options.tls is None:
             log.warning(
                 "listening on %s without TLS: whoever reaches this machine can use the models", self._options.host
             )
@@ -209,6 +226,12 @@ class EmbeddedServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._server.stop()
+
+
+def _credentials(tls: Tls) -> grpc.ServerCredentials:
+    return grpc.ssl_server_credentials(
+        [(tls.server_key, tls.server_cert)], root_certificates=tls.custom_ca, require_client_auth=tls.client_verify
+    )
 
 
 def _add_reflection(server: grpc.Server) -> None:
