@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
@@ -90,7 +90,7 @@ class AsyncDigitClient:
         seed: int | None = None,
         start: int = 0,
         on_change: Literal["raise", "accept"] = "raise",
-    ) -> AsyncIterator[Batch]:
+    ) -> AsyncGenerator[Batch, None]:
         """Ask for any number of digits, batch by batch; see `DigitClient.stream`."""
         talk = delivery.stream(
             self._talk,
@@ -196,7 +196,7 @@ class AsyncDigitClient:
         finally:
             await emitted.aclose()
 
-    async def _emitted(self, talk: Talk[None]) -> Any:
+    async def _emitted(self, talk: Talk[None]) -> AsyncGenerator[Any, None]:
         """Carry out a conversation step by step, and yield what it emits."""
         outcome: Any = None
         failure: ServerError | None = None

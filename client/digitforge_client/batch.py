@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +37,10 @@ class Batch:
     def start(self) -> int | None:
         """The row of `seed` that comes first here; None where the batch is empty or was asked for by address."""
         return None if self.seed is None or not len(self) else int(self.seeds[0] % ROWS_PER_SEED)
+
+
+#: What a stream hands out; closing it cancels what is under way.
+Batches = Generator[Batch, None, None]
 
 
 def addresses_of(digits: Batch | Addresses | Iterable[tuple[int, int]]) -> Addresses:

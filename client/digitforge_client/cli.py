@@ -41,8 +41,8 @@ BATCH_ROWS = 1024
     "--format",
     "form",
     type=click.Choice(list(WRITERS)),
-    help="What to write, where the name does not tell: idx makes a folder with MNIST's own two files, files one "
-    "PNG file for each digit in a folder for each class.",
+    help="What to write, where the name does not tell: idx makes a folder with the two files of MNIST's training set "
+    "(put those of a real test set beside them), files makes one PNG file for each digit in a folder for each class.",
 )
 @click.option("--seed", type=int, help="Same seed, same digits: 0 to 2097151.  [default: a new one, which is reported]")
 @click.option("--start", type=int, default=0, show_default=True, help="Row of the seed to begin with.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from digitforge_client import delivery, rowwise
 from digitforge_client.addresses import Addresses
 from digitforge_client.augmentation import Augmented, augment
-from digitforge_client.batch import Batch, addresses_of
+from digitforge_client.batch import Batch, Batches, addresses_of
 from digitforge_client.channel import Channel, Headers, Transport
 from digitforge_client.contract import GRPC_PORT, MAX_ROWS, MODEL_NAME
 from digitforge_client.conversation import Conversation
@@ -112,12 +112,12 @@ class DigitClient:
         seed: int | None = None,
         start: int = 0,
         on_change: Literal["raise", "accept"] = "raise",
-    ) -> Iterator[Batch]:
+    ) -> Batches:
         """Ask for any number of digits, batch by batch, in order, with requests sent ahead and bounded memory.
 
         A server that goes away and comes back interrupts nothing, as long as it is not away for longer than
         ``Timeout.outage_s``. To continue a stream that ended early, call again with the same *seed*,
-        fewer rows and a later *start*.
+        fewer rows and a later *start*. Closing the iterator cancels what is under way.
 
         Args:
             n: how many; may be left out where there is a label for each.
@@ -320,7 +320,7 @@ class DigitClient:
 
         return next(self._emitted(whole()))
 
-    def _emitted(self, talk: Talk[None]) -> Iterator[Any]:
+    def _emitted(self, talk: Talk[None]) -> Any:
         """Carry out a conversation step by step, and yield what it emits."""
         outcome: Any = None
         failure: ServerError | None = None

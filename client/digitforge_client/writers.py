@@ -6,7 +6,7 @@ It refuses at its beginning what it could not write at its end, so that nobody w
 |---|---|---|
 | `npz` | file | ``x`` (n, H, W) uint8, ``y`` (n,) int64, ``seeds`` (n,) int64, ``generator_id`` |
 | `png` | file | one picture of all digits, row by row |
-| `idx` | new folder | ``train-images-idx3-ubyte`` and ``train-labels-idx1-ubyte``, as MNIST's own |
+| `idx` | new folder | ``train-images-idx3-ubyte`` and ``train-labels-idx1-ubyte``, MNIST's training set |
 | `files` | new folder | ``CLASS/ROW-SEED.png`` |
 | `npy` | file, or standard output for ``-`` | two NumPy arrays, one after the other: images, labels |
 """
@@ -71,7 +71,7 @@ def png(path: Path, n: int) -> Iterator[Add]:
 
 @contextmanager
 def idx(path: Path, n: int) -> Iterator[Add]:
-    """Images and labels as the two files of MNIST's own format."""
+    """The two files of MNIST's training set; most loaders want those of a real test set beside them."""
     with (
         new_folder(path) as folder,
         (folder / "train-images-idx3-ubyte").open("wb") as images,

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -136,3 +140,37 @@ def test_an_unconditional_generator_gives_digits_and_takes_no_label(server: Any,
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["classes"] == {}
     assert "unconditional" in one_line(sample(server, "--n", "5", "--label", "1", "--out", tmp_path / "e.npz"))
+
+
+def test_ctrl_c_ends_with_130_and_leaves_nothing(server: Any, tmp_path: Path) -> None:
+    server.delay_s = 0.2
+    command = [sys.executable, "-m", "digitforge_client.command", "sample", "--server", server.target]
+    command += ["--n", "100000", "--out", str(tmp_path / "d.npz")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while len(server.requests) < 6:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stdout) == (130, "")
+    assert stderr.strip() == "digitforge: interrupted"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="this system has no terminals")
+def test_a_bar_is_shown_on_a_terminal_and_the_result_stays_clean(server: Any, tmp_path: Path) -> None:
+    server.delay_s = 0.3
+    terminal, end = os.openpty()
+    command = [sys.executable, "-m", "digitforge_client.command", "sample", "--server", server.target]
+    command += ["--n", "3000", "--out", str(tmp_path / "d.npz"), "--json"]
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=end, text=True, env=environment) as process:
+        os.close(end)
+        shown = b""
+        with contextlib.suppress(OSError):  # the terminal ends with the command
+            while piece := os.read(terminal, 65536):
+                shown += piece
+        stdout, _ = process.communicate(timeout=60)
+    os.close(terminal)
+    assert process.returncode == 0
+    assert json.loads(stdout)["n"] == 3000
+    assert b"1024/3000" in shown
