@@ -21,6 +21,7 @@ log = logging.getLogger("digitforge.serving")
 
 PREDICTION_SERVICE: Final = "tensorflow.serving.PredictionService"
 MODEL_SERVICE: Final = "tensorflow.serving.ModelService"
+_LONGEST_S: Final = 24 * 3600.0
 _UNSUPPORTED: Final = ("Classify", "Regress", "MultiInference")
 
 
@@ -36,7 +37,8 @@ def handlers(models: Models, metrics: Metrics, *, as_content: bool) -> list[Any]
     def answer(request: predict_pb2.PredictRequest, context: grpc.ServicerContext) -> Message:
         start = time.monotonic()
         remaining = context.time_remaining()
-        deadline = None if remaining is None else start + remaining
+        # gRPC's word for a call without a deadline is one in 292 years.
+        deadline = None if remaining is None or remaining > _LONGEST_S else start + remaining
         try:
             response = predict(models.find, request, as_content=as_content, deadline=deadline)
         except RefusedError as refused:

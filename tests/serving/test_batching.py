@@ -257,3 +257,11 @@ def test_a_batching_server_answers_each_client_with_its_own_rows(base_path: Path
         with pytest.raises(grpc.RpcError) as caught:
             stubs.predict(predict_request(inputs={"a": [0.0] * 65, "b": [0.0] * 65}))
         assert caught.value.details() == "Task size 65 is larger than maximum input batch size 64"
+
+
+def test_clients_without_a_deadline_wait_for_as_long_as_it_takes(base_path: Path) -> None:
+    with EmbeddedServer(base_path, model_name="toy", batching=BatchingOptions(num_batch_threads=1)) as target:
+        stubs = connect(target)
+        request = predict_request(signature="slow", inputs={"x": [50.0]})
+        answers = [stubs.prediction.Predict.future(request) for _ in range(8)]
+        assert all(tf.make_ndarray(answer.result().outputs["y"]).tolist() == [50.0] for answer in answers)
