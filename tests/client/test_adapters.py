@@ -138,3 +138,41 @@ def test_a_tensorflow_dataset_tells_why_it_ends_early() -> None:
         list(digits)
     with pytest.raises(ServerUnavailableError):
         dataset(DigitClient("127.0.0.1:1"), 10, batch_size=10)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_pytorch_workers_share_an_epoch_among_them(server: Any, formula: Any, workers: int) -> None:
+    pytest.importorskip("torch")
+    from torch.utils.data import DataLoader
+
+    from digitforge_client.adapters.torch import SyntheticDigits
+
+    with DigitClient(server.target) as client:
+        client.card()  # the parent is connected when the workers are forked
+        digits = SyntheticDigits(client, 500, batch_size=64, seed=2)
+        loader = DataLoader(digits, batch_size=None, num_workers=workers, persistent_workers=workers > 0)
+        for epoch in range(2):
+            digits.set_epoch(epoch)
+            batches = list(loader)
+            assert all(images.shape[1:] == (1, 28, 28) for images, _ in batches)
+            seen = np.concatenate([images.numpy()[:, 0] for images, _ in batches])
+            labels = np.concatenate([labels.numpy() for _, labels in batches])
+            expected = client.sample(500, seed=2, start=500 * epoch)
+            assert len(seen) == 500
+            assert rows(seen) == rows(expected.images)
+            assert np.bincount(labels).tolist() == [50] * 10
+
+
+def test_pytorch_gets_the_labels_that_it_asks_for(client: DigitClient) -> None:
+    torch = pytest.importorskip("torch")
+    from digitforge_client.adapters.torch import SyntheticDigits
+
+    wanted = [3, 1, 4, 1, 5, 9]
+    (images, labels), *_ = SyntheticDigits(client, 6, labels=wanted, seed=0)
+    assert (images.dtype, labels.tolist()) == (torch.uint8, wanted)
+    assert [label for _, labels in SyntheticDigits(client, 4, labels="7", batch_size=3) for label in labels] == [7] * 4
+    colours = DigitClient(transports=[FakeTransport(image_shape=(6, 5, 3))])
+    assert next(iter(SyntheticDigits(colours, 2)))[0].shape == (2, 3, 6, 5)
+    for wrong in ({"n": -1}, {"n": 3, "batch_size": 0}, {"n": 3, "labels": [1]}):
+        with pytest.raises(InvalidInputError):
+            SyntheticDigits(client, **wrong)

@@ -39,6 +39,13 @@ def test_keras_trains_on_mixed_batches(server: Any) -> None:
     assert "accuracy on 899 real images" in output
 
 
+def test_pytorch_trains_on_synthetic_digits(server: Any) -> None:
+    pytest.importorskip("torch")
+    example = EXAMPLES / "pytorch_dataloader.py"
+    output = run(server, sys.executable, example, "--server", server.target, "--n", "500", "--epochs", "1")
+    assert "accuracy on 1797 real images" in output
+
+
 def test_digits_go_through_a_pipe(server: Any) -> None:
     lines = run(server, EXAMPLES / "shell_pipe.sh", "300").splitlines()
     assert [line.split()[0] for line in lines] == [str(digit) for digit in range(10)]

@@ -4,5 +4,6 @@
 |---|---|---|
 | `mixing` | batches that mix real and synthetic images, fresh ones each epoch | numpy |
 | `keras` | the same as a ``keras.utils.PyDataset`` | keras |
+| `torch` | a PyTorch ``IterableDataset`` of synthetic digits, safe in DataLoader workers | torch |
 | `tensorflow` | a ``tf.data.Dataset`` of synthetic digits | tensorflow |
 """
