@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import signal
 import sys
@@ -43,7 +42,9 @@ def demo(*, out: Path, **settings: Any) -> None:
     ones, trains classifiers on 100 real images with and without them, and writes a report. Takes less than five
     minutes on two cores; needs no network if MNIST is at hand, and does with scikit-learn's digits if not.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's own chatter
+    from digitforge_evaluation.quiet import import_tensorflow
+
+    import_tensorflow()
     from digitforge_evaluation import demo as job
 
     signal.signal(signal.SIGTERM, _stop)

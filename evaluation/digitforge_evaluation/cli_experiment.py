@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -111,6 +110,7 @@ def run(
     data_dir: Path | None,
     transpose: bool,
     arms: tuple[str, ...] | None,
+    classifier: str,
     jobs: int,
     out: Path,
     as_json: bool,
@@ -128,7 +128,10 @@ def run(
     """
     if server is not None and model is not None:
         raise InvalidInputError("name one generator: --server or --model")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's own chatter
+    if classifier == "cnn" or model or strict:
+        from digitforge_evaluation.quiet import import_tensorflow
+
+        import_tensorflow()
     from digitforge_evaluation import generators, runs, subsets
     from digitforge_evaluation.arms import ARMS
     from digitforge_evaluation.experiment import Plan
@@ -137,7 +140,7 @@ def run(
     has_generator = bool(server or model or strict)
     if arms is None:
         arms = tuple(name for name, arm in ARMS.items() if has_generator or not arm.generator)
-    plan = Plan(arms=arms, **settings)
+    plan = Plan(arms=arms, classifier=classifier, **settings)
     training, test = (load(data, split=split, data_dir=data_dir, transpose=transpose) for split in ("train", "test"))
     real = subsets.hold_out(training, test, which=plan.held_out)
     sources: dict[generators.Budget, generators.GeneratorSource] = {}
