@@ -357,9 +357,14 @@ def check_targets(target: str | Sequence[str]) -> list[str]:
     """The targets in a list.
 
     Raises:
-        InvalidInputError: there is none, or one is empty.
+        InvalidInputError: there is none, or one cannot be a target of gRPC's.
     """
     targets = [target] if isinstance(target, str) else list(target)
-    if not targets or not all(isinstance(one, str) and one.strip() for one in targets):
-        raise InvalidInputError(f'target is {target!r}; expected "host:port", or a list of such')
+    for one in targets or [""]:
+        # without a port gRPC would ask port 443, and a URL it would look up as a name
+        if not isinstance(one, str) or ":" not in one or one.startswith(("http:", "https:")):
+            raise InvalidInputError(
+                f'target is {target!r}; expected "host:port", such as "{DEFAULT_TARGET}" with the port of gRPC, '
+                '"unix:/path" or "dns:///name:port", or a list of such'
+            )
     return targets

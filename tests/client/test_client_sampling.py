@@ -113,7 +113,7 @@ def test_arguments_out_of_range_are_refused_at_once() -> None:
             client.stream(1, **wrong)
 
 
-@pytest.mark.parametrize("target", ["", [], ["localhost:8500", ""], [None]])
+@pytest.mark.parametrize("target", ["", [], ["localhost:8500", ""], [None], "localhost", "http://localhost:8501"])
 def test_a_target_must_be_one(target: Any) -> None:
     with pytest.raises(InvalidInputError, match="host:port"):
         DigitClient(target)
