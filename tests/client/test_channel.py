@@ -60,6 +60,13 @@ def test_a_unix_socket_is_a_target(tmp_path: Path, server: Any) -> None:
     second.stop(0).wait()
 
 
+@pytest.mark.parametrize("form", ["localhost:{port}", "dns:///localhost:{port}", "ipv4:127.0.0.1:{port}"])
+def test_targets_are_written_as_grpc_writes_them(server: Any, form: str) -> None:
+    with DigitClient(form.format(port=server.target.rpartition(":")[2])) as client:
+        client.wait_ready(30)
+        assert len(client.sample(300)) == 300
+
+
 def test_headers_go_with_every_request(server: Any) -> None:
     seen = []
 
