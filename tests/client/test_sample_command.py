@@ -144,7 +144,10 @@ def test_an_unconditional_generator_gives_digits_and_takes_no_label(server: Any,
 
 def test_ctrl_c_ends_with_130_and_leaves_nothing(server: Any, tmp_path: Path) -> None:
     server.delay_s = 0.2
-    command = [sys.executable, "-m", "digitforge_client.command", "sample", "--server", server.target]
+    # a shell that runs the tests in the background makes its children deaf to Ctrl-C
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += "from digitforge_client.command import main; main()"
+    command = [sys.executable, "-c", code, "sample", "--server", server.target]
     command += ["--n", "100000", "--out", str(tmp_path / "d.npz")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         while len(server.requests) < 6:
