@@ -40,7 +40,7 @@ def demo(*, out: Path, **settings: Any) -> None:
 
     Starts the embedded server on a free port, requests labelled digits over gRPC, measures their distance from real
     ones, trains classifiers on 100 real images with and without them, and writes a report. Takes less than five
-    minutes on two cores; needs no network if MNIST is at hand, and does with scikit-learn's digits if not.
+    minutes on two cores. Needs no network: where MNIST cannot be had, the real images are scikit-learn's digits.
     """
     from digitforge_evaluation.quiet import import_tensorflow
 
@@ -143,7 +143,7 @@ def _print_quality(console: Any, outcome: Outcome) -> None:
         table.add_row(Text(figure.name), f"{figure.value:.4g}", real)
     console.print(table)
     console.print(
-        "Real digits: what random real training images score in their place; for the distance fd, its floor.",
+        "Last column: what real digits score in their place; for the distance fd, its floor.",
         style="dim",
     )
     for note in outcome.quality.notes:

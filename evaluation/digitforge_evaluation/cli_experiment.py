@@ -168,7 +168,7 @@ def run(
 @click.option("--out", type=_FOLDER, help="Where to write the report, instead of FOLDER.")
 @click.option("--json", "as_json", is_flag=True, help="Print the analysis as JSON.")
 def report(*, folder: Path, out: Path | None, as_json: bool) -> None:
-    """Write the report of the experiment in FOLDER anew, also while it runs."""
+    """Write the report of FOLDER anew, even while it runs."""
     from digitforge_evaluation import runs
 
     _show(*runs.report(folder, out), as_json=as_json)
@@ -178,7 +178,7 @@ def report(*, folder: Path, out: Path | None, as_json: bool) -> None:
 @click.argument("folder", type=_FOLDER)
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def status(*, folder: Path, as_json: bool) -> None:
-    """Say how far the experiment in FOLDER is."""
+    """Say how far FOLDER is."""
     from digitforge_evaluation import runs
 
     state = runs.read(folder)
