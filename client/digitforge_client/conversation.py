@@ -59,10 +59,10 @@ class Conversation:
         self._turns = itertools.count()
         self.known: description.Generator | None = None
 
-    def metadata(self) -> Talk[description.Metadata]:
+    def metadata(self, *, outage_s: float | None = 0.0) -> Talk[description.Metadata]:
         """Ask for the model's signatures."""
         request = messages.GetModelMetadataRequest(model_spec=self.spec, metadata_field=["signature_def"])
-        return description.read_metadata((yield from self.ask(GET_METADATA, request)))
+        return description.read_metadata((yield from self.ask(GET_METADATA, request, outage_s=outage_s)))
 
     def card(self, *, at: int | None = None, outage_s: float | None = 0.0) -> Talk[dict[str, Any]]:
         """Ask for the generator's card, at one target or any."""
@@ -70,11 +70,14 @@ class Conversation:
         request = plan.predict_request(self.spec, Signature.CARD, rows)
         return description.read_card((yield from self.ask(PREDICT, request, at=at, outage_s=outage_s)))
 
-    def generator(self) -> Talk[description.Generator]:
+    def generator(self, *, outage_s: float | None = 0.0) -> Talk[description.Generator]:
         """What is known of the generator; the server is asked once."""
-        if self.known is None:
-            self.known = description.describe((yield from self.metadata()), (yield from self.card()))
-        return self.known
+        known = self.known
+        if known is None:
+            metadata = yield from self.metadata(outage_s=outage_s)
+            known = description.describe(metadata, (yield from self.card(outage_s=outage_s)))
+            self.known = known
+        return known
 
     def ready(self, timeout_s: float) -> Talk[None]:
         """Wait until every target serves the model.

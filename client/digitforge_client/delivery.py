@@ -11,7 +11,12 @@ from digitforge_client.addresses import Addresses
 from digitforge_client.batch import Batch
 from digitforge_client.conversation import Ahead, Conversation
 from digitforge_client.description import Generator
-from digitforge_client.errors import GeneratorChangedError, InvalidInputError, UnexpectedReplyError
+from digitforge_client.errors import (
+    GeneratorChangedError,
+    InvalidInputError,
+    ServerUnavailableError,
+    UnexpectedReplyError,
+)
 from digitforge_client.steps import Emit, Talk, first
 
 #: A batch that met another generator so often met servers that differ, not one that was replaced.
@@ -21,7 +26,7 @@ RowsOf = Callable[[Generator], plan.Rows]
 
 
 class _Changed(Exception):  # noqa: N818 - a signal within this module
-    """Another generator answers."""
+    """Another generator answers, or may have answered."""
 
 
 @dataclass(kw_only=True)
@@ -98,7 +103,7 @@ def _batches(
             yield from _deliver(talk, generator, rows, progress, batch_size=batch_size, outage_s=outage_s)
         except _Changed:
             talk.known = None
-            before, generator = generator, (yield from talk.generator())
+            before, generator = generator, (yield from talk.generator(outage_s=outage_s))
             progress.changes += 1
             where = ", ".join(talk.targets)
             if progress.changes > _MOST_CHANGES:
@@ -106,7 +111,7 @@ def _batches(
                     f"{where} gave different generators {progress.changes} times in a row; let all servers there "
                     "serve the same one"
                 ) from None
-            if progress.delivered and not accept_change:
+            if progress.delivered and not accept_change and before.generator_id != generator.generator_id:
                 raise GeneratorChangedError(
                     f"the generator at {where} changed from {before.generator_id} to {generator.generator_id} "
                     f"after {progress.delivered * batch_size} rows: the same addresses are other images now; "
@@ -167,9 +172,15 @@ def _deliver(
 def _check(talk: Conversation, generator: Generator, answered: set[int], outage_s: float | None) -> Talk[None]:
     """Ask those who answered for their card, and signal if it is another generator's.
 
-    The version number in a reply would not do: a restarted server may hold another generator under the same one.
+    The version number in a reply would not do: a restarted server may hold another generator under the same one. Where
+    one of several servers went away before it could be asked, the batch is asked for again.
     """
     for at in sorted(answered):
-        card = yield from talk.card(at=at, outage_s=outage_s)
+        try:
+            card = yield from talk.card(at=at, outage_s=outage_s if len(talk.targets) == 1 else 0.0)
+        except ServerUnavailableError:
+            if len(talk.targets) == 1:
+                raise
+            raise _Changed from None
         if card.get("generator_id") != generator.generator_id:
             raise _Changed

@@ -88,6 +88,32 @@ def test_failures_happen_on_request() -> None:
         list(client.stream(30, batch_size=10))
 
 
+class Dying(FakeTransport):
+    """A fake that answers some requests for digits and is gone for good after them."""
+
+    def __init__(self, answers: int) -> None:
+        super().__init__()
+        self._left = answers
+
+    def _answer(self, method, request):  # type: ignore[no-untyped-def]
+        if self._left <= 0:
+            raise ServerUnavailableError("gone")
+        if "seeds" in getattr(request, "inputs", ()):
+            self._left -= 1
+        return super()._answer(method, request)
+
+
+@pytest.mark.parametrize("answers", [1, 2, 3, 7])
+def test_a_server_that_goes_away_before_it_can_be_asked_again_is_made_up_for(answers: int) -> None:
+    limits = Limits(rows_per_request=10)
+    whole = DigitClient(transports=[FakeTransport()]).sample(200, seed=4)
+    client = DigitClient(transports=[Dying(answers), FakeTransport()], limits=limits)
+    np.testing.assert_array_equal(client.sample(200, seed=4).images, whole.images)
+    client = DigitClient(transports=[Dying(answers), FakeTransport()], limits=limits)
+    streamed = [batch.images for batch in client.stream(200, batch_size=50, seed=4)]
+    np.testing.assert_array_equal(np.concatenate(streamed), whole.images)
+
+
 def test_both_clients_take_it() -> None:
     async def ask() -> np.ndarray:
         async with AsyncDigitClient(transports=[FakeTransport()]) as client:
