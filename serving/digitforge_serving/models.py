@@ -24,6 +24,7 @@ from digitforge_serving.batching import Array, Batcher, Feeds, TimedRun, one_by_
 from digitforge_serving.configuration import ModelSource, ServerOptions, cores
 from digitforge_serving.metrics import Metrics
 from digitforge_serving.saved_model import SavedModel, Served
+from digitforge_serving.states import AVAILABLE, END, LOADING, Version, failure
 from digitforge_serving.warmup import warm_up
 
 if TYPE_CHECKING:
@@ -31,20 +32,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("digitforge.serving")
 
-START, LOADING, AVAILABLE, UNLOADING, END = 10, 20, 30, 40, 50  # ModelVersionStatus.State
 #: Between two looks at a folder that has no version yet, where the options ask for one look only.
 _FIRST_WAIT_S: Final = 1.0
-
-
-@dataclass(kw_only=True)
-class Version:
-    """What became of a version, from the moment that it was wanted; never forgotten while the server runs."""
-
-    state: int = START
-    code: grpc.StatusCode = grpc.StatusCode.OK
-    text: str = ""  # why it could not be loaded
-    stamp: object = None  # of the folder that could not be loaded; another one is tried again
-    served: Served | None = None
 
 
 @dataclass(kw_only=True)
@@ -98,7 +87,7 @@ class Models:
     def states(self, name: str) -> dict[int, Version]:
         """Every version that this server ever wanted of a model, highest first; empty for an unknown model."""
         model = self._models.get(name)
-        return {} if model is None else dict(sorted(model.versions.items(), reverse=True))
+        return {} if model is None else dict(sorted(model.versions.copy().items(), reverse=True))
 
     def serving(self) -> dict[str, list[int]]:
         """Versions that serve now, by model, ascending; a model without any is not in it."""
@@ -267,7 +256,7 @@ class Models:
             if self._options.enable_model_warmup:
                 warm_up(served, path)
         except Exception as error:  # noqa: BLE001 - a damaged folder raises anything, and must not end the server
-            version.code, version.text = _failure(error)
+            version.code, version.text = failure(error)
             version.stamp, version.state = stamp, END
             log.error("version %d of model %s cannot be loaded: %s", number, model.source.name, version.text)
             return
@@ -305,14 +294,6 @@ class Models:
         ready = {number: version.served for number, version in model.versions.items() if version.served}
         self._ready = {**self._ready, model.source.name: ready}
         self.on_change()
-
-
-def _failure(error: Exception) -> tuple[grpc.StatusCode, str]:
-    text = (str(error).strip() or type(error).__name__).splitlines()[0]
-    if isinstance(error, refusal.RefusedError):
-        return error.code, text
-    number = getattr(error, "error_code", None)  # of TensorFlow's own errors
-    return refusal.from_number(number, text).code if number else grpc.StatusCode.UNKNOWN, text
 
 
 def _why_unavailable(model: _Model) -> str:
