@@ -26,6 +26,8 @@ _KEEPALIVE_ANSWER_MS: Final = 20_000
 #: gRPC's own waits between attempts to reconnect grow to two minutes, far longer than a server needs to restart.
 _FIRST_RECONNECT_MS: Final = 100
 _LONGEST_RECONNECT_MS: Final = 2_000
+#: How long closing a connection may take; it takes milliseconds.
+_CLOSE_S: Final = 2.0
 
 Headers = Sequence[tuple[str, str]]
 
@@ -114,9 +116,12 @@ class Channel:
     def close(self) -> None:
         """Close the connection and cancel what is under way; a later send opens a new one."""
         with self._lock:
-            if self._channel is not None:
-                self._channel.close()
-                self._channel = None
+            channel, self._channel = self._channel, None
+        if channel is not None:
+            # gRPC waits here for ever if Ctrl-C interrupted it in the midst of sending, so it must not be waited for
+            closing = threading.Thread(target=channel.close, name="digitforge-close", daemon=True)
+            closing.start()
+            closing.join(_CLOSE_S)
 
 
 class _Call:

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from concurrent import futures
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,18 @@ def test_parent_and_forked_child_each_have_their_own_connection(server: Any) -> 
         [sys.executable, "-c", FORKING, server.target], capture_output=True, text=True, timeout=200, check=False
     )
     assert result.returncode == 0, result.stderr
+
+
+def test_closing_never_hangs_even_if_grpc_does(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = DigitClient(server.target)
+    client.card()
+    forever = threading.Event()
+    monkeypatch.setattr(grpc._channel.Channel, "close", lambda channel: forever.wait(60))
+    closing = threading.Thread(target=client.close)
+    closing.start()
+    closing.join(30)
+    assert not closing.is_alive()
+    forever.set()
 
 
 def test_nothing_is_sent_before_the_first_question(server: Any) -> None:
