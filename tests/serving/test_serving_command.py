@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import shutil
 import signal
@@ -11,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,10 +20,10 @@ from pathlib import Path
 
 import grpc
 import pytest
-from serving_toys import connect, predict_request
+from serving_toys import Stubs, connect, predict_request
+from tensorflow_serving.apis import predict_pb2
 
 SERVE = [sys.executable, "-m", "digitforge_client.command", "serve"]
-SLOW = [3000.0]  # rounds of the signature `slow`; far longer than a signal takes
 
 
 @dataclass
@@ -62,6 +64,14 @@ def serving(tmp_path: Path, *arguments: str) -> Iterator[Process]:
         popen.stdout.close()
 
 
+def seconds_long(stubs: Stubs, seconds: float) -> predict_pb2.PredictRequest:
+    """A request that takes about so long on this machine as it is now."""
+    stubs.predict(predict_request(signature="slow", inputs={"x": [1.0]}))
+    start = time.monotonic()
+    stubs.predict(predict_request(signature="slow", inputs={"x": [500.0]}))
+    return predict_request(signature="slow", inputs={"x": [500 * seconds / (time.monotonic() - start)]})
+
+
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*SERVE, *arguments], capture_output=True, text=True, timeout=60, check=False)
 
@@ -80,11 +90,25 @@ def test_one_line_of_json_says_where_it_listens_and_what_it_serves(base_path: Pa
         assert "Traceback" not in process.stderr.read_text()
 
 
+def test_one_line_for_people_says_so_too_and_rest_answers_beside_grpc(base_path: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    flags = ["--model-base-path", str(base_path), "--model_name=toy", "--port=0", f"--rest_api_port={port}"]
+    with serving(tmp_path, *flags) as process:
+        announced = re.fullmatch(
+            rf"toy version 1 ready: gRPC (127\.0\.0\.1:\d+), REST 127\.0\.0\.1:{port}\n", process.line()
+        )
+        assert announced is not None
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models/toy", timeout=30) as page:
+            assert b'"state": "AVAILABLE"' in page.read()
+        connect(announced[1]).predict(predict_request())
+        assert process.end(signal.SIGTERM) == 0
+
+
 def test_sigterm_lets_a_request_in_flight_finish_and_refuses_new_ones(base_path: Path, tmp_path: Path) -> None:
     with serving(tmp_path, *toy(base_path)) as process:
         stubs = connect(json.loads(process.line())["grpc_target"])
-        stubs.predict(predict_request(signature="slow", inputs={"x": [1.0]}))
-        in_flight = stubs.prediction.Predict.future(predict_request(signature="slow", inputs={"x": SLOW}))
+        in_flight = stubs.prediction.Predict.future(seconds_long(stubs, 6))
         time.sleep(0.5)
         process.popen.send_signal(signal.SIGTERM)
         time.sleep(0.5)

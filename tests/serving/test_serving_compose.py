@@ -14,6 +14,7 @@ import yaml
 
 from digitforge_client import contract
 from digitforge_serving import shipped_config, shipped_models
+from digitforge_serving.cli import serve
 from digitforge_serving.config_messages import read
 from digitforge_serving.configuration import read_model_config
 
@@ -137,3 +138,12 @@ def test_the_health_check_fails_where_nothing_listens(service: dict[str, Any]) -
 
 def test_the_shipped_models_lie_where_compose_mounts_them() -> None:
     assert shipped_models().samefile(ROOT / "serving" / "models")
+
+
+def test_the_embedded_server_takes_the_very_flags_of_the_compose_file(service: dict[str, Any]) -> None:
+    given = serve.make_context("serve", list(service["command"])).params
+    assert (given["port"], given["rest_api_port"]) == (contract.GRPC_PORT, contract.REST_PORT)
+    assert given["model_config_file"] == Path("/config/models.config")
+    assert given["enable_batching"] is True
+    assert given["enable_serialization_as_tensor_content"] is True
+    assert given["allow_version_labels_for_unavailable_models"] is True
