@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help demo test test-slow benchmark lint format types clean
+.PHONY: help demo test test-slow verify-tfs benchmark lint format types clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ test-slow: $(VENV)/installed-dev ## run the longer proofs
 
 benchmark: $(VENV)/installed-dev ## measure speed, memory and installed size
 	$(BIN)/python -m pytest tests/benchmarks -m slow --capture=no $(ARGS)
+
+verify-tfs: $(VENV)/installed-dev ## check a running TensorFlow Serving that serves digits: TARGET=127.0.0.1:8500
+	DIGITFORGE_TFS_TARGET=$(or $(TARGET),127.0.0.1:8500) $(BIN)/python -m pytest tests/serving/test_serving_congruence.py -k real $(ARGS)
 
 lint: $(VENV)/installed-dev ## check style, formatting and who imports whom
 	$(BIN)/ruff check
