@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
 import pkgutil
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -28,6 +30,8 @@ PACKAGES = {
     for component in ("client", "training", "serving", "evaluation")
 }
 COMMANDS = sorted(entry.name for entry in metadata.entry_points(group=ENTRY_POINT_GROUP))
+#: What the client has adapters for: whoever uses one has the library already.
+CALLERS_OWN = {"tensorflow", "keras", "torch", "scikit-learn", "imbalanced-learn"}
 HEAVY = ("tensorflow", "keras", "sklearn", "scipy", "matplotlib", "joblib", "jinja2")
 
 
@@ -47,15 +51,12 @@ def test_no_component_imports_what_it_must_not() -> None:
 
 def test_the_import_contract_notices_a_breach(tmp_path: Path) -> None:
     for name, package in PACKAGES.items():
-        (tmp_path / name).mkdir()
-        for path in package.glob("__init__.py"):
-            (tmp_path / name / path.name).write_text("")
-    (tmp_path / "digitforge_client" / "__init__.py").write_text("import digitforge_training")
-    contract = (ROOT / "pyproject.toml").read_text("utf-8")
-    (tmp_path / "pyproject.toml").write_text(contract, "utf-8")
+        shutil.copytree(package, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "*.npz"))
+    (tmp_path / "digitforge_client" / "errors.py").write_text("import digitforge_serving")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
     done = run(Path(sys.executable).with_name("lint-imports"), "--no-cache", cwd=tmp_path)
     assert done.returncode == 1
-    assert "digitforge_client -> digitforge_training" in done.stdout
+    assert "digitforge_client.errors -> digitforge_serving" in done.stdout
 
 
 def test_only_the_command_line_prints_and_knows_click() -> None:
@@ -95,10 +96,20 @@ def test_help_lists_every_command_with_a_sentence() -> None:
 # --- errors
 
 
+@contextlib.contextmanager
+def suppress_missing(library: str) -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != library:
+            raise
+
+
 def every_error() -> Iterator[type[DigitforgeError]]:
     for name, package in PACKAGES.items():
         for module in pkgutil.walk_packages([str(package)], f"{name}."):
-            importlib.import_module(module.name)
+            with suppress_missing("torch"):  # the one library with an adapter that the tests do not install
+                importlib.import_module(module.name)
     waiting = [DigitforgeError]
     while waiting:
         error = waiting.pop()
@@ -222,9 +233,10 @@ def imported(package: Path) -> set[str]:
 @pytest.mark.parametrize("component", ["client", "training", "serving", "evaluation"])
 def test_a_component_imports_only_what_its_extra_installs(component: str) -> None:
     providers = metadata.packages_distributions()
+    allowed = declared(component) | (CALLERS_OWN if component == "client" else set())
     for name in imported(PACKAGES[f"digitforge_{component}"]) - set(sys.stdlib_module_names) - set(PACKAGES):
-        offered = {provider.lower().replace("_", "-") for provider in providers[name]}
-        assert offered & declared(component), f"{component} imports {name}"
+        offered = {provider.lower().replace("_", "-") for provider in providers.get(name, [name])}
+        assert offered & allowed, f"{component} imports {name}"
 
 
 # --- documents
