@@ -159,8 +159,9 @@ class RestServer:
 
     def stop(self, grace_s: float) -> None:
         """Take no new connection, let requests in flight finish, end."""
-        self._server.shutdown()
-        self._thread.join()
+        if self._thread.ident is not None:  # it was started
+            self._server.shutdown()
+            self._thread.join()
         self._server.server_close()
         self._server.drain(grace_s)
 

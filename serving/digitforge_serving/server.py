@@ -82,10 +82,8 @@ class Server:
         """
         for source in self._sources:  # before the seconds that loading takes
             source.check()
-        _check_port(self._options.host, self._options.port)
-        _check_port(self._options.host, self._options.rest_api_port or 0)
-        from digitforge_serving.grpc_api import handlers
-        from digitforge_serving.health import Health
+        _check_port(self._options.host, self._options.port, "--port")
+        _check_port(self._options.host, self._options.rest_api_port or 0, "--rest-api-port")
         from digitforge_serving.metrics import Metrics
         from digitforge_serving.models import Models
 
@@ -93,30 +91,36 @@ class Server:
         self._models = Models(self._sources, self._options, metrics)
         if self._stopping.is_set() or not self._models.start():
             return False
-        server = grpc.server(
+        try:
+            self._open(self._models, metrics)
+        except BaseException:  # whatever is open already must not stay so
+            self.stop(0)
+            raise
+        return True
+
+    def _open(self, models: Models, metrics: Metrics) -> None:
+        """Open the ports and begin to answer."""
+        from digitforge_serving.grpc_api import handlers
+        from digitforge_serving.health import Health
+
+        self._rest = self._open_rest(models, metrics)  # first: a gRPC server gives up its port only with its memory
+        self._server = grpc.server(
             # A request holds a thread from its first byte, so there must be more threads than computations.
             ThreadPoolExecutor(self._options.max_requests, thread_name_prefix="digitforge-grpc"),
-            handlers=handlers(self._models, metrics, as_content=self._options.enable_serialization_as_tensor_content),
+            handlers=handlers(models, metrics, as_content=self._options.enable_serialization_as_tensor_content),
             options=(*_GRPC_OPTIONS, *self._options.grpc_channel_arguments),
             maximum_concurrent_rpcs=self._options.max_requests,
         )
-        try:
-            port = self._listen(server)
-        except DigitforgeError:
-            self._models.stop()
-            raise
+        port = self._listen(self._server)
         self._warn_of_exposure()
-        self._health = Health(self._models)
-        self._health.add_to(server)
-        _add_reflection(server)
-        self._rest = self._open_rest(self._models, metrics)
-        server.start()
+        self._health = Health(models)
+        self._health.add_to(self._server)
+        _add_reflection(self._server)
+        self._server.start()
         if self._rest is not None:
             self._rest.start()
-        self._watch_configuration(self._models)
-        self._server = server
+        self._watch_configuration(models)
         self._target = f"{_bracketed(self._options.host)}:{port}"
-        return True
 
     def stop(self, grace_s: float | None = None) -> None:
         """Take no new request, let those in flight finish, end.
@@ -252,7 +256,7 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _check_port(host: str, port: int) -> None:
+def _check_port(host: str, port: int, option: str) -> None:
     """Find out at once whether the port can be had.
 
     Raises:
@@ -264,7 +268,7 @@ def _check_port(host: str, port: int) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:
-        raise _taken(host, port, "--port" if port else "--host", error) from error
+        raise _taken(host, port, option if port else "--host", error) from error
 
 
 def _taken(host: str, port: int, option: str, error: OSError) -> DigitforgeError:

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from serving_toys import connect, predict_request
 
+from digitforge_client.errors import DigitforgeError
 from digitforge_serving import ModelSource, Server, ServerOptions, shipped_config
 from digitforge_serving.configuration import PROMETHEUS_PATH, read_metrics_path
 
@@ -361,3 +362,20 @@ def test_noise_on_the_port_disturbs_nobody(
         while raw.recv(4096):
             pass
     assert predict(connection, {"instances": ROWS})
+
+
+def test_one_port_for_both_is_one_clear_error_and_leaves_nothing_open(base_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    server = Server([ModelSource(name="toy", base_path=base_path)], ServerOptions(port=port, rest_api_port=port))
+    with pytest.raises(DigitforgeError, match=f"gRPC cannot listen on 127.0.0.1:{port}: it is taken"):
+        server.start()
+    with socket.create_server(("127.0.0.1", port)):
+        pass
+
+
+def test_a_rest_port_in_use_is_named_with_its_own_flag(base_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        options = ServerOptions(port=0, rest_api_port=taken.getsockname()[1])
+        with pytest.raises(DigitforgeError, match="already in use; choose another --rest-api-port"):
+            Server([ModelSource(name="toy", base_path=base_path)], options).start()
