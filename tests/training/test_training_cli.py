@@ -20,10 +20,13 @@ def test_train_then_export_prints_the_folders_on_standard_output(tmp_path: Path)
     tiny = [f"--set={field}" for field in ("width=8", "generator_blocks=1", "discriminator_blocks=1", "batch_size=32")]
     done = _digitforge("train", "--data", "digits", "--steps", 2, "--seed", 5, "--out", run, *tiny)
     assert (done.returncode, done.stdout.strip()) == (0, str(run)), done.stderr
-    done = _digitforge("export", run, "--data", "digits", "--to", base, "--json")
+    report = tmp_path / "report.json"
+    report.write_text(json.dumps({"figures": [{"name": "fd[ours]@1k", "value": 1.5, "n": 1000, "interval": None}]}))
+    done = _digitforge("export", run, "--data", "digits", "--to", base, "--metrics", report, "--json")
     assert done.returncode == 0, done.stderr
     card = json.loads(done.stdout)
     assert (card["path"], card["seed"], card["images_seen"]) == (str(base / "1"), 5, 64)
+    assert card["metrics"] == {"fd[ours]@1k": {"value": 1.5, "n": 1000}}
 
 
 def test_a_dry_run_prints_the_resolved_recipe_and_writes_nothing(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def _describe(progress: Progress) -> str:
 @data_options
 @click.option(
     "--metrics", type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help='JSON file of {"metric": {"value": …, "n": …}}, for the card.',
+    help="Report of `digitforge evaluate --json` on an earlier export of this run; its figures go onto the card.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the card as JSON.")
 def export(  # noqa: PLR0917 – click passes by name
@@ -177,11 +177,11 @@ def export(  # noqa: PLR0917 – click passes by name
 
 def _read_metrics(path: Path) -> dict[str, dict[str, float]]:
     try:
-        metrics = json.loads(path.read_text("utf-8"))
-        return {name: {"value": float(m["value"]), "n": int(m["n"])} for name, m in metrics.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        figures = json.loads(path.read_text("utf-8"))["figures"]
+        return {figure["name"]: {"value": float(figure["value"]), "n": int(figure["n"])} for figure in figures}
+    except (ValueError, KeyError, TypeError) as error:
         raise click.BadParameter(
-            f'{path} is not JSON of the form {{"metric": {{"value": 1.5, "n": 10000}}}}', param_hint="'--metrics'"
+            f"{path} is not a report of `digitforge evaluate --json`", param_hint="'--metrics'"
         ) from error
 
 
