@@ -51,12 +51,15 @@ def import_quietly(module: str) -> None:
 
     TensorFlow writes lines of its own while it is imported, before any log level counts.
     """
+    if module in sys.modules:
+        return
+    sys.stderr.flush()
     with tempfile.TemporaryFile() as held:
         saved = os.dup(2)
         os.dup2(held.fileno(), 2)
         try:
             importlib.import_module(module)
-        except BaseException:
+        except Exception:
             held.seek(0)
             os.write(saved, held.read())
             raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from digitforge_client.command import import_quietly
 from digitforge_client.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def evaluate(
         raise InvalidInputError("name one source of images: --server, --model or --images")
     if data_dir is not None and data is None:
         data = "mnist"
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its notes on missing GPUs say nothing of digits
+    import_quietly("tensorflow")
     from digitforge_evaluation import quality
     from digitforge_evaluation.features import digitnet
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from digitforge_client.command import import_quietly
 from digitforge_client.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -129,9 +130,7 @@ def run(
     if server is not None and model is not None:
         raise InvalidInputError("name one generator: --server or --model")
     if classifier == "cnn" or model or strict:
-        from digitforge_evaluation.quiet import import_tensorflow
-
-        import_tensorflow()
+        import_quietly("tensorflow")
     from digitforge_evaluation import generators, runs, subsets
     from digitforge_evaluation.arms import ARMS
     from digitforge_evaluation.experiment import Plan

@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from digitforge_client import contract
+from digitforge_client.command import import_quietly
 from digitforge_client.errors import InvalidInputError
 from digitforge_serving.configuration import (
     BatchingOptions,
@@ -143,8 +144,7 @@ def serve(as_json: bool, **flags: Any) -> None:
     Without arguments it serves the shipped generator on 127.0.0.1:8500. The options are TensorFlow Serving's, under
     its names (--model_base_path) or with hyphens.
     """
-    # What TensorFlow's own library reports of an error reaches us as an exception too.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import_quietly("tensorflow")
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="digitforge serve: %(message)s")
     sources = _sources(flags.pop("model_name"), flags.pop("model_base_path"), flags["model_config_file"])
     batching = _batching(flags.pop("enable_batching"), flags.pop("batching_parameters_file"))
