@@ -33,13 +33,17 @@ Outputs = dict[str, tf.Tensor]
 
 
 class ServedGenerator(tf.Module):
-    """The graph of an exported generator; each public method is a signature."""
+    """The graph of an exported generator; each public method is a signature.
+
+    A generator without classes has no labels and no class weights anywhere: its card's `class_names` are empty.
+    """
 
     def __init__(self, generator: Any, card: Mapping[str, Any], seen: npt.NDArray[np.int64]) -> None:
         """Wrap a generator.
 
         Args:
-            generator: Keras model, class weights (n, K), latents (n, d) => images (n, H, W, C).
+            generator: Keras model, class weights (n, K), if there are classes, and latents (n, d) => images
+                (n, H, W, C).
             card: with its `generator_id`.
             seen: (m,) int64, hashes of the training images, in any order.
         """
@@ -47,7 +51,9 @@ class ServedGenerator(tf.Module):
         # Held as plain variables: inside a Keras model SavedModel's writer would not find them, and a TF1 Session,
         # which is how TensorFlow Serving runs the graph, would leave them uninitialised.
         self.weights = [variable.value for variable in generator.variables]
-        self._generate: Callable[..., tf.Tensor] = lambda *inputs: generator(list(inputs), training=False)
+        self._generate: Callable[..., tf.Tensor] = lambda *inputs: generator(
+            list(inputs) if len(inputs) > 1 else inputs[0], training=False
+        )
         self._classes = len(card["class_names"])
         self._size = card["latent_size"]
         self._law = card["latent_law"]
@@ -57,14 +63,15 @@ class ServedGenerator(tf.Module):
     def signatures(self) -> dict[str, Any]:
         """The concrete function of each signature."""
         rows = tf.TensorSpec([None], tf.int64)
-        labels, seeds = _named(rows, Field.LABELS), _named(rows, Field.SEEDS)
-        weights = tf.TensorSpec([None, self._classes], tf.float32, name=Field.CLASS_WEIGHTS)
+        seeds = _named(rows, Field.SEEDS)
+        labels = [_named(rows, Field.LABELS)] if self._classes else []
+        weights = [tf.TensorSpec([None, self._classes], tf.float32, name=Field.CLASS_WEIGHTS)] if self._classes else []
         latents = tf.TensorSpec([None, self._size], tf.float32, name=Field.LATENTS)
         specs: dict[str, tuple[Callable[..., Outputs], list[tf.TensorSpec]]] = {
-            Signature.SAMPLE: (self.sample, [labels, seeds]),
-            Signature.PNG: (self.png, [labels, seeds]),
+            Signature.SAMPLE: (self.sample, [*labels, seeds]),
+            Signature.PNG: (self.png, [*labels, seeds]),
             Signature.LATENTS: (self.latents, [seeds]),
-            Signature.FROM_LATENTS: (self.from_latents, [weights, latents]),
+            Signature.FROM_LATENTS: (self.from_latents, [*weights, latents]),
             Signature.CARD: (self.card, [_named(rows, Field.ROWS)]),
             Signature.SEEN: (self.seen, [_named(rows, Field.HASHES)]),
         }
@@ -74,17 +81,21 @@ class ServedGenerator(tf.Module):
         }
         return {name: function.get_concrete_function() for name, function in self._functions.items()}
 
-    def sample(self, labels: tf.Tensor, seeds: tf.Tensor) -> Outputs:
+    def sample(self, *labels_and_seeds: tf.Tensor) -> Outputs:
         """A label outside the classes blanks its own row only: a batching server merges requests."""
-        valid = (labels >= 0) & (labels < self._classes)
-        weights = tf.one_hot(tf.where(valid, labels, 0), self._classes)
-        images = self.from_latents(weights, latents_of(seeds, self._size, self._law))[Field.IMAGES]
+        *labels, seeds = labels_and_seeds
+        latents = latents_of(seeds, self._size, self._law)
+        if not labels:
+            return {**self.from_latents(latents), Field.VALID: tf.ones_like(seeds, tf.bool)}
+        valid = (labels[0] >= 0) & (labels[0] < self._classes)
+        weights = tf.one_hot(tf.where(valid, labels[0], 0), self._classes)
+        images = self.from_latents(weights, latents)[Field.IMAGES]
         images = tf.where(valid[:, None, None, None], images, tf.zeros_like(images))
         return {Field.IMAGES: images, Field.VALID: valid}
 
-    def png(self, labels: tf.Tensor, seeds: tf.Tensor) -> Outputs:
+    def png(self, *labels_and_seeds: tf.Tensor) -> Outputs:
         """The same images as PNG files."""
-        sampled = self.sample(labels, seeds)
+        sampled = self.sample(*labels_and_seeds)
         files = tf.map_fn(tf.io.encode_png, sampled[Field.IMAGES], fn_output_signature=tf.string)
         return {Field.IMAGE_BYTES: files, Field.VALID: sampled[Field.VALID]}
 
@@ -92,9 +103,9 @@ class ServedGenerator(tf.Module):
         """The latents of rows."""
         return {Field.LATENTS: latents_of(seeds, self._size, self._law)}
 
-    def from_latents(self, class_weights: tf.Tensor, latents: tf.Tensor) -> Outputs:
+    def from_latents(self, *class_weights_and_latents: tf.Tensor) -> Outputs:
         """Images of given latents and blends of classes."""
-        return {Field.IMAGES: to_pixels(self._generate(class_weights, latents))}
+        return {Field.IMAGES: to_pixels(self._generate(*class_weights_and_latents))}
 
     def card(self, rows: tf.Tensor) -> Outputs:
         """The card, once a row."""

@@ -31,19 +31,16 @@ def _requests(card: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     classes, size = len(card["class_names"]), card["latent_size"]
 
     def rows(n: int) -> dict[str, Any]:
-        return {Field.LABELS: balanced_labels(n, classes), Field.SEEDS: row_seeds(0, n)}
+        labels = {Field.LABELS: balanced_labels(n, classes)} if classes else {}
+        return {**labels, Field.SEEDS: row_seeds(0, n)}
+
+    weights = {Field.CLASS_WEIGHTS: np.eye(1, classes, dtype=np.float32)} if classes else {}
 
     return [
         *((Signature.SAMPLE, rows(n)) for n in _ROWS),
         (Signature.PNG, rows(1)),
         (Signature.LATENTS, {Field.SEEDS: row_seeds(0, 1)}),
-        (
-            Signature.FROM_LATENTS,
-            {
-                Field.CLASS_WEIGHTS: np.eye(1, classes, dtype=np.float32),
-                Field.LATENTS: np.zeros((1, size), np.float32),
-            },
-        ),
+        (Signature.FROM_LATENTS, {**weights, Field.LATENTS: np.zeros((1, size), np.float32)}),
         (Signature.CARD, {Field.ROWS: np.zeros(1, np.int64)}),
         (Signature.SEEN, {Field.HASHES: np.zeros(1, np.int64)}),
     ]

@@ -1,0 +1,67 @@
+"""A generator without classes: no labels and no class weights anywhere, and a client that sees it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from digitforge_client import DigitClient
+from digitforge_client.contract import Field, Signature, row_seeds
+from digitforge_client.errors import InvalidInputError
+from digitforge_serving import EmbeddedServer
+from digitforge_training.card import make_card
+from digitforge_training.data import load
+from digitforge_training.export import ServedGenerator, publish
+from digitforge_training.latents import latents_of
+from digitforge_training.loop import describe
+from digitforge_training.pixels import to_pixels
+from digitforge_training.recipes import resolve
+
+SIZE = 5
+
+
+@pytest.fixture(scope="module")
+def generator() -> keras.Model:
+    latents = keras.Input((SIZE,))
+    dense = keras.layers.Dense(784, kernel_initializer=keras.initializers.HeNormal(seed=1))
+    return keras.Model(latents, keras.layers.Reshape((28, 28, 1))(dense(latents)))
+
+
+@pytest.fixture(scope="module")
+def base(generator: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = describe(resolve("forge", {"latent_size": SIZE, "latent_law": "uniform"}), load("digits"), seed=0)
+    weights = generator.get_weights()
+    card = {**make_card(run, weights=weights, images_seen=0, metrics={}), "class_names": []}
+    folder = tmp_path_factory.mktemp("unconditional") / "digits"
+    publish(ServedGenerator(generator, card, np.zeros(1, np.int64)), to=folder, card=card)
+    return folder
+
+
+def test_no_signature_takes_labels_or_class_weights(base: Path) -> None:
+    signatures: Any = tf.saved_model.load(str(base / "1")).signatures
+    inputs = {name: set(function.structured_input_signature[1]) for name, function in signatures.items()}
+    assert inputs == {
+        Signature.SAMPLE: {Field.SEEDS},
+        Signature.PNG: {Field.SEEDS},
+        Signature.LATENTS: {Field.SEEDS},
+        Signature.FROM_LATENTS: {Field.LATENTS},
+        Signature.CARD: {Field.ROWS},
+        Signature.SEEN: {Field.HASHES},
+    }
+
+
+def test_the_client_samples_it_without_labels_and_says_so_when_one_is_asked_for(
+    base: Path, generator: keras.Model
+) -> None:
+    with EmbeddedServer(base) as target, DigitClient(target) as client:
+        batch = client.sample(20, seed=2)
+        assert (batch.labels == -1).all()
+        expected = to_pixels(generator(latents_of(tf.constant(row_seeds(2, 20)), SIZE, "uniform"))).numpy()
+        assert np.abs(batch.images.astype(int) - expected[..., 0].astype(int)).max() <= 1
+        with pytest.raises(InvalidInputError, match="class"):
+            client.sample(1, labels=3)
