@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, NoReturn, Final
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -69,6 +69,12 @@ def handlers(models: Models, metrics: Metrics, *, as_content: bool) -> list[Any]
     ]
 
 
+def _abort(context: grpc.ServicerContext, code: grpc.StatusCode, text: str) -> NoReturn:
+    """End the call with an error; grpc's own method raises too, but carries no type that says so."""
+    context.abort(code, text)
+    raise AssertionError("unreachable")
+
+
 def _method(request_type: type[Message], answer: Callable[[Any, grpc.ServicerContext], Message]) -> Any:
     """A method that takes and gives bytes, so that a message which cannot be parsed is ours to refuse."""
 
@@ -76,20 +82,20 @@ def _method(request_type: type[Message], answer: Callable[[Any, grpc.ServicerCon
         try:
             request = request_type.FromString(message)
         except DecodeError:
-            context.abort(grpc.StatusCode.INTERNAL, f"the message is not a valid {request_type.DESCRIPTOR.full_name}")
+            _abort(context, grpc.StatusCode.INTERNAL, f"the message is not a valid {request_type.DESCRIPTOR.full_name}")
         try:
             return answer(request, context).SerializeToString()
         except RefusedError as refused:
-            context.abort(refused.code, refused.text)
+            _abort(context, refused.code, refused.text)
         except Exception as error:
             log.exception("a request failed for a reason that was not foreseen")
-            context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
+            _abort(context, grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
 
     return grpc.unary_unary_rpc_method_handler(handle)
 
 
 def _unsupported(name: str) -> Any:
     def handle(_: bytes, context: grpc.ServicerContext) -> bytes:
-        context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{name} is not supported by the embedded server")
+        _abort(context, grpc.StatusCode.UNIMPLEMENTED, f"{name} is not supported by the embedded server")
 
     return grpc.unary_unary_rpc_method_handler(handle)
