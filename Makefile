@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 PYTHONS := python3.12 python3.13 python3.11 python3 python
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-export TF_CPP_MIN_LOG_LEVEL ?= 2
+export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .PHONY: help demo test test-slow verify-tfs benchmark lint format types clean
 
