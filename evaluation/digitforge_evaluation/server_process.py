@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Final
 
-from digitforge_client.errors import ServerUnavailableError
+from digitforge_client.errors import DataError, ServerUnavailableError
 
 START_TIMEOUT_S: Final = 180.0  # TensorFlow alone may take half a minute on a busy machine
 STOP_TIMEOUT_S: Final = 20.0
@@ -31,8 +31,14 @@ def serving(model_base_path: Path | None = None) -> Iterator[str]:
         The target, ``host:port``.
 
     Raises:
+        DataError: the folder holds no version, for which the server would wait.
         ServerUnavailableError: the server did not start; the message holds what it wrote.
     """
+    if model_base_path is not None and not any(model_base_path.glob("[0-9]*/saved_model.pb")):
+        raise DataError(
+            f"{model_base_path}: no generator here; expected folders numbered 1, 2 … that hold a saved_model.pb, as "
+            "`digitforge export` makes them"
+        )
     command = [sys.executable, "-m", "digitforge_client.command", "serve", "--port", "0", "--json"]
     if model_base_path is not None:
         command += ["--model-base-path", str(model_base_path)]

@@ -102,14 +102,30 @@ def test_an_interrupt_stops_the_server_too_and_leaves_no_report(
 def test_a_server_that_does_not_start_is_reported_with_what_it_wrote(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
+    (tmp_path / "damaged" / "1").mkdir(parents=True)
+    (tmp_path / "damaged" / "1" / "saved_model.pb").write_bytes(b"not a model")
     done = subprocess.run(
-        [*COMMAND, *SMALL, "--model-base-path", str(tmp_path / "nowhere"), "--out", "here"],
+        [*COMMAND, *SMALL, "--model-base-path", str(tmp_path / "damaged"), "--out", "here"],
         cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=200,
     )  # fmt: skip
     assert done.returncode == 3
     assert "the embedded server did not start: it ended with exit status" in done.stderr
-    assert "nowhere" in done.stderr.partition("It wrote:")[2]
+    assert "damaged" in done.stderr.partition("It wrote:")[2]
     assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("folder", ["empty", "nowhere"])
+def test_a_folder_without_a_generator_is_refused_not_waited_for(
+    environment: dict[str, str], tmp_path: Path, folder: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    done = subprocess.run(
+        [*COMMAND, *SMALL, "--model-base-path", folder, "--out", "here"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=100,
+    )  # fmt: skip
+    assert done.returncode == 4
+    assert f"{folder}: no generator here" in done.stderr
     assert done.stdout == ""
 
 
