@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from digitforge_client.errors import DataError
 from digitforge_evaluation.sources import Images, ImageSet, Labels
 from digitforge_training.data import idx
+from digitforge_training.data.archive import check_is_numpy
 
 #: Names of the image and label arrays in an archive; labels may be missing.
 ARCHIVE_NAMES = (("images", "labels"), ("x", "y"))
@@ -39,6 +40,7 @@ def read_images(path: Path) -> ImageSet:
 
 def _read_archive(path: Path) -> tuple[Images, Labels | None]:
     try:
+        check_is_numpy(path)
         with np.load(path, allow_pickle=False) as archive:
             names = set(archive.files) if isinstance(archive, np.lib.npyio.NpzFile) else set()
             for image_name, label_name in ARCHIVE_NAMES:

@@ -132,6 +132,9 @@ def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
         (tmp_path / f"{name}.npz").write_bytes(content)
         with pytest.raises(DataError, match=rf"{name}\.npz: "):
             load(str(tmp_path / f"{name}.npz"))
+    with pytest.raises(DataError) as caught:
+        load(str(tmp_path / "text.npz"))
+    assert "pickle" not in str(caught.value)  # NumPy's advice is to trust the file
     damaged = bytearray(whole)
     damaged[500] ^= 255
     (tmp_path / "damaged.npz").write_bytes(damaged)

@@ -53,9 +53,22 @@ def load_archive(path: Path, *, split: str) -> Dataset:
 Array = npt.NDArray[np.generic]
 
 
+def check_is_numpy(path: Path) -> None:
+    """Refuse what begins as no file of NumPy's: `numpy.load` takes it for a pickle and advises to trust it.
+
+    Raises:
+        DataError: it is no file of NumPy's.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        if not file.read(6).startswith((b"PK", b"\x93NUMPY")):
+            raise DataError(f"{path}: not an .npz archive, as numpy.savez writes it")
+
+
 def _read(path: Path) -> tuple[Array, Array, Array | None, Array | None]:
     """Training images and labels, and test images and labels where the archive has them."""
     try:
+        check_is_numpy(path)
         archive = np.load(path, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise DataError(f"{path}: a single array; expected an .npz archive with x and y")
