@@ -47,7 +47,9 @@ def test_a_dry_run_prints_the_resolved_recipe_and_writes_nothing(tmp_path: Path)
         (["train", "--out", "x", "--set", "gama=1"], 2, "did you mean 'gamma'"),
         (["train", "--out", "x", "--steps", "0"], 2, "--steps"),
         (["train", "--out", "x", "--data", "no/such/folder"], 4, "no/such/folder"),
+        (["train", "--out", "x", "--set", "qqq=1"], 2, "`digitforge recipes forge` lists them"),
         (["export", "no/such/run", "--to", "x", "--data", "digits"], 4, "digitforge train"),
+        (["export", "no/such/run", "--to", "x", "--data", "no/such/data"], 4, "holds no run"),  # before any download
         (["recipes", "forj"], 2, "did you mean 'forge'"),
     ],
 )

@@ -70,9 +70,10 @@ def train(  # noqa: PLR0917 – click passes by name
     """Train a generator on labelled images.
 
     \b
-    digitforge train --out runs/forge                       the default recipe on MNIST
-    digitforge train --recipe forge-small --data mine.npz --out runs/mine
-    digitforge train --steps 200 --set learning_rate=1e-4 --out runs/try
+    Examples:
+      digitforge train --out runs/forge
+      digitforge train --recipe forge-small --data mine.npz --out runs/mine
+      digitforge train --steps 200 --set learning_rate=1e-4 --out runs/try
 
     Ctrl-C writes a checkpoint; the same command goes on from it. Then `digitforge export RUN --to FOLDER`.
     """
@@ -164,7 +165,9 @@ def export(  # noqa: PLR0917 – click passes by name
     from digitforge_training import data as data_module
     from digitforge_training.export import export as publish
     from digitforge_training.export import read_card
+    from digitforge_training.loop import read_run
 
+    read_run(run)  # a folder without a run is noticed before data are read or downloaded for it
     dataset = data_module.load(data, split="train", data_dir=data_dir, transpose=transpose)
     figures = _read_metrics(metrics) if metrics else {}
     version = publish(run, dataset, to=to, metrics=figures)

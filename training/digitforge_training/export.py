@@ -160,9 +160,11 @@ def export(
     """
     run = read_run(run_dir)
     if describe(run.recipe, dataset, seed=run.seed, held_out=run.held_out, judge=run.judge) != run:
+        made_with = run.training_data
         raise InvalidInputError(
-            f"{run_dir} was trained on {run.training_data}, not on this data set ({dataset.name}, {dataset.split}, "
-            f"{len(dataset)} images, SHA-256 {dataset.sha256}); give the same --data"
+            f"{run_dir} was trained on {made_with['name']} {made_with['split']} ({made_with['images']} images, SHA-256 "
+            f"{made_with['sha256']}), not on {dataset.name} {dataset.split} ({len(dataset)} images, SHA-256 "
+            f"{dataset.sha256}); give the same --data"
         )
     state, images_seen, judged = _chosen(run, run_dir)
     generator = build_generator(run.recipe, image_shape=run.image_shape, classes=len(run.class_names), seed=0)

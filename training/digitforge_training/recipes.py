@@ -125,7 +125,10 @@ def resolve(name: str, overrides: Mapping[str, str | float] | None = None) -> Re
     changes: dict[str, Any] = {}
     for field, value in (overrides or {}).items():
         if field not in kinds or field in fixed:
-            raise InvalidInputError(f"a recipe has no field {field!r}{_nearest(field, set(kinds) - fixed)}")
+            raise InvalidInputError(
+                f"a recipe has no field {field!r}{_nearest(field, set(kinds) - fixed)}; "
+                f"`digitforge recipes {name}` lists them"
+            )
         changes[field] = _parse(field, kinds[field], value)
     return dataclasses.replace(RECIPES[name], **changes)
 
