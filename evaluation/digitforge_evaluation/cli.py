@@ -73,7 +73,7 @@ def evaluate(
     Examples:
       digitforge evaluate --server localhost:8500
       digitforge evaluate --model serving/models/digits --data mnist
-      digitforge evaluate --images sevens-to-nines.npz --data digits --json
+      digitforge evaluate --images digits.npz --data digits --json
     """
     if sum(option is not None for option in (server, model, images)) != 1:
         raise InvalidInputError("name one source of images: --server, --model or --images")
