@@ -75,8 +75,8 @@ def digitforge() -> None:
 
     Start with `digitforge demo`. Results go to standard output, everything else to standard error.
 
-    Exit status: 0 done, 1 failed, 2 wrong arguments, 3 the server could not answer, 4 the data cannot be had or
-    read, 130 interrupted.
+    Exit status: 0 done, 1 failed, 2 wrong arguments, 3 the server could not answer, 4 data cannot be had, read or
+    written, 130 interrupted.
     """
 
 

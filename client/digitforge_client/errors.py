@@ -3,7 +3,7 @@
     DigitforgeError                 exit status 1   something failed; the message says what to do
     ├── InvalidInputError           exit status 2   an argument or an array is not what was expected
     ├── MissingExtraError           exit status 2   an optional dependency is not installed
-    ├── DataError                   exit status 4   a data set or file cannot be had, read or trusted
+    ├── DataError                   exit status 4   data or a file cannot be had, read, trusted or written
     └── ServerError                 exit status 3   the server could not answer
         ├── ServerUnavailableError                  nothing listens there, or it went away
         ├── ServerTimeoutError                      no answer within the deadline
@@ -39,7 +39,7 @@ class MissingExtraError(DigitforgeError, ImportError):
 
 
 class DataError(DigitforgeError):
-    """A data set or a file cannot be found, read or trusted."""
+    """A data set or a file cannot be found, read, trusted or written."""
 
     exit_status = 4
 

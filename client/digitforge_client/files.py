@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from digitforge_client.errors import DigitforgeError, InvalidInputError
+from digitforge_client.errors import DataError, DigitforgeError
 
 
 @contextmanager
@@ -18,11 +18,11 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """Write a file under a temporary name; it becomes *path* when all is written, and vanishes after an error.
 
     Raises:
-        InvalidInputError: the file cannot be made there; at once, before anything is written.
-        DigitforgeError: writing failed later, as on a full disk.
+        DataError: the file cannot be made there, at once, before anything is written; or writing failed later, as on a
+            full disk.
     """
     if path.is_dir():
-        raise InvalidInputError(f"cannot write {path}: it is a folder; name a file")
+        raise DataError(f"cannot write {path}: it is a folder; name a file")
     temporary = _temporary(path)
     try:
         file = temporary.open("xb")
@@ -41,11 +41,11 @@ def new_folder(path: Path) -> Iterator[Path]:
     """Fill a folder under a temporary name; it becomes *path* when it is full, and vanishes after an error.
 
     Raises:
-        InvalidInputError: there is something of that name, or the folder cannot be made there; at once.
-        DigitforgeError: writing failed later, as on a full disk.
+        DataError: there is something of that name, or the folder cannot be made there, at once; or writing failed later,
+            as on a full disk.
     """
     if path.exists():
-        raise InvalidInputError(f"cannot write the folder {path}: it exists; name a new one, or remove it")
+        raise DataError(f"cannot write the folder {path}: it exists; name a new one, or remove it")
     temporary = _temporary(path)
     try:
         temporary.mkdir()
@@ -60,8 +60,8 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
 
 
-def _refused(path: Path, error: OSError) -> InvalidInputError:
-    return InvalidInputError(
+def _refused(path: Path, error: OSError) -> DataError:
+    return DataError(
         f"cannot write {path}: {error.strerror}; name a place in a folder that exists and may be written to"
     )
 
@@ -76,5 +76,5 @@ def _removed_after_an_error(path: Path, temporary: Path) -> Iterator[None]:
         else:
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and not isinstance(error, DigitforgeError):
-            raise DigitforgeError(f"writing {path} failed: {error.strerror or error}; nothing was kept") from error
+            raise DataError(f"writing {path} failed: {error.strerror or error}; nothing was kept") from error
         raise

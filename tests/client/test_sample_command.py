@@ -115,7 +115,7 @@ def test_wrong_input_is_one_line_and_status_2(server: Any, tmp_path: Path, argum
 def test_a_place_that_cannot_be_written_is_told_before_any_request(server: Any, tmp_path: Path) -> None:
     result = sample(server, "--n", "5", "--out", tmp_path / "missing" / "d.npz")
     assert "cannot write" in one_line(result)
-    assert result.returncode == 2
+    assert result.returncode == 4
     assert "Name a file .npz" in one_line(sample(server, "--n", "5", "--out", tmp_path / "d.jpg"))
     assert server.calls == 0
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from digitforge_client import Batch, DigitforgeError, InvalidInputError
+from digitforge_client import Batch, DataError, DigitforgeError, InvalidInputError
 from digitforge_client.files import new_folder, replacing
 from digitforge_client.writers import WRITERS, grid, writer_for
 
@@ -113,18 +113,18 @@ def test_an_older_file_is_replaced_only_by_a_whole_one(tmp_path: Path, form: str
 def test_a_place_that_cannot_be_written_is_refused_at_the_beginning(tmp_path: Path, form: str) -> None:
     (tmp_path / "file").write_text("no folder")
     for place in (tmp_path / "missing" / "target", tmp_path / "file" / "target"):
-        with pytest.raises(InvalidInputError, match="target"), WRITERS[form](place, 10):
+        with pytest.raises(DataError, match="target"), WRITERS[form](place, 10):
             pytest.fail("began to write")
 
 
 @pytest.mark.parametrize("form", ["idx", "files"])
 def test_an_existing_folder_is_never_touched(tmp_path: Path, form: str) -> None:
-    with pytest.raises(InvalidInputError, match="exists"), WRITERS[form](tmp_path, 10):
+    with pytest.raises(DataError, match="exists"), WRITERS[form](tmp_path, 10):
         pytest.fail("began to write")
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match="it is a folder"), replacing(tmp_path):
+    with pytest.raises(DataError, match="it is a folder"), replacing(tmp_path):
         pytest.fail("began to write")
 
 

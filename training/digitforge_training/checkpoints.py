@@ -7,7 +7,6 @@ renamed, so that a kill at any moment leaves the older checkpoints whole.
 from __future__ import annotations
 
 import dataclasses
-import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from digitforge_client.errors import DataError
+from digitforge_client.files import replacing
 
 State = dict[str, npt.NDArray[np.generic]]
 
@@ -75,7 +75,8 @@ def save(run_dir: Path, images_seen: int, state: Mapping[str, npt.NDArray[np.gen
     """
     path = run_dir / FOLDER / f"{images_seen:0{_DIGITS}d}.npz"
     write_npz(path, state)
-    for old in sorted(path.parent.glob("[0-9]*.npz"))[:-keep]:
+    killed = path.parent.glob(".*.tmp")  # what a kill in the middle of writing has left
+    for old in (*sorted(path.parent.glob("[0-9]*.npz"))[:-keep], *killed):
         old.unlink(missing_ok=True)
     return path
 
@@ -86,17 +87,21 @@ def write_npz(path: Path, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None
     Raises:
         DataError: it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    make_folder(path.parent)
+    with replacing(path) as file:
+        np.savez(file, **dict(arrays))  # type: ignore[arg-type] # numpy has no type for names of arrays
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it.
+
+    Raises:
+        DataError: it cannot be made.
+    """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            np.savez(file, **dict(arrays))  # type: ignore[arg-type] # numpy has no type for names of arrays
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise DataError(f"cannot write {path}: {error.strerror}; free some space or choose another folder") from error
+        raise DataError(f"cannot make the folder {path}: {error.strerror}; choose another place") from error
 
 
 def load(path: Path) -> State:

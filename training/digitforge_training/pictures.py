@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from digitforge_client.errors import DataError
+from digitforge_client.files import replacing
+from digitforge_training.checkpoints import make_folder
 
 _GAP = 2  # pixels between digits
 
@@ -52,14 +52,6 @@ def save_gif(frames: Sequence[Path], path: Path, *, frame_ms: int = 200) -> None
 
 
 def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise DataError(f"cannot write {path}: {error.strerror}; free some space or choose another folder") from error
+    make_folder(path.parent)
+    with replacing(path) as file:
+        file.write(content)
