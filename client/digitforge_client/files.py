@@ -41,8 +41,8 @@ def new_folder(path: Path) -> Iterator[Path]:
     """Fill a folder under a temporary name; it becomes *path* when it is full, and vanishes after an error.
 
     Raises:
-        DataError: there is something of that name, or the folder cannot be made there, at once; or writing failed later,
-            as on a full disk.
+        DataError: there is something of that name, or the folder cannot be made there, at once; or writing failed
+            later, as on a full disk.
     """
     if path.exists():
         raise DataError(f"cannot write the folder {path}: it exists; name a new one, or remove it")
