@@ -32,7 +32,10 @@ PACKAGES = {
 COMMANDS = sorted(entry.name for entry in metadata.entry_points(group=ENTRY_POINT_GROUP))
 #: What the client has adapters for: whoever uses one has the library already.
 CALLERS_OWN = {"tensorflow", "keras", "torch", "scikit-learn", "imbalanced-learn"}
-HEAVY = ("tensorflow", "keras", "sklearn", "scipy", "matplotlib", "joblib", "jinja2")
+#: Extras of the client, which `pip install digitforge` leaves out.
+CLIENTS_EXTRAS = ("parquet", "generate", "dask")
+HEAVY = ("tensorflow", "keras", "sklearn", "scipy", "matplotlib", "jinja2")
+HEAVY += ("joblib", "filelock", "distributed", "pyarrow")
 
 
 def run(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -193,7 +196,7 @@ def test_the_client_installs_six_libraries_and_no_more(wheel: zipfile.ZipFile) -
 
 def test_the_extras_are_those_that_are_documented(wheel: zipfile.ZipFile) -> None:
     extras = wheel_metadata(wheel).get_all("Provides-Extra") or []
-    assert set(extras) == {"training", "serving", "evaluation", "all", "dev"}
+    assert set(extras) == {*CLIENTS_EXTRAS, "training", "serving", "evaluation", "all", "dev"}
 
 
 def test_every_command_belongs_to_the_component_that_its_extra_installs() -> None:
@@ -207,7 +210,7 @@ def declared(extra: str) -> set[str]:
     """Distributions that a component may rely on: the client's, its extra's, and those of extras that it names."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     requirements = list(project["dependencies"])
-    waiting = [] if extra == "client" else [extra]
+    waiting = list(CLIENTS_EXTRAS) if extra == "client" else [extra]
     while waiting:
         for requirement in project["optional-dependencies"][waiting.pop()]:
             nested = re.fullmatch(r"digitforge\[([\w,]+)\]", requirement)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -15,16 +15,22 @@ from digitforge_client.errors import InvalidInputError
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Addresses:
-    """Addresses of digits, in order."""
+    """Addresses of digits, in order; truncated digits and blends of classes need more than label and row seed."""
 
     generator_id: str | None  # None: of whichever generator answers
-    labels: npt.NDArray[np.int64]  # (n,) class numbers; −1 throughout where the generator has no classes
+    labels: npt.NDArray[np.int64]  # (n,) class numbers; −1 throughout where there is no one class
     seeds: npt.NDArray[np.int64]  # (n,) row seeds
+    truncation: float | None = None  # of the latents; None: none
+    class_weights: npt.NDArray[np.float32] | None = None  # (n, K) for blends of classes
 
     def __post_init__(self) -> None:
         if self.labels.shape != self.seeds.shape or self.seeds.ndim != 1:
             raise InvalidInputError(
                 f"labels have shape {self.labels.shape} and row seeds {self.seeds.shape}; expected (n,) for both"
+            )
+        if self.class_weights is not None and self.class_weights.shape[:1] != self.seeds.shape:
+            raise InvalidInputError(
+                f"class_weights have shape {self.class_weights.shape}; expected one row for each of {len(self)} seeds"
             )
         for name, array in (("labels", self.labels), ("row seeds", self.seeds)):
             if array.dtype != np.int64:
@@ -50,5 +56,10 @@ class Addresses:
 
     def __getitem__(self, which: Any) -> Addresses:
         """Some of them: a slice, or an array of positions or truth values."""
-        labels, seeds = np.atleast_1d(self.labels[which]), np.atleast_1d(self.seeds[which])
-        return Addresses(generator_id=self.generator_id, labels=labels, seeds=seeds)
+        weights = self.class_weights
+        return replace(
+            self,
+            labels=np.atleast_1d(self.labels[which]),
+            seeds=np.atleast_1d(self.seeds[which]),
+            class_weights=None if weights is None else np.atleast_2d(weights[which]),
+        )

@@ -76,10 +76,26 @@ class AsyncDigitClient:
         )
 
     async def sample(
-        self, n: int | None = None, *, labels: Any = None, seed: int | None = None, start: int = 0
+        self,
+        n: int | None = None,
+        *,
+        labels: Any = None,
+        seed: int | None = None,
+        start: int = 0,
+        truncation: float | None = None,
+        class_weights: npt.ArrayLike | None = None,
     ) -> Batch:
         """Ask for digits; see `DigitClient.sample`."""
-        return await self._run(delivery.sample(self._talk, n, labels=labels, seed=seed, start=start))
+        talk = delivery.sample(
+            self._talk,
+            n,
+            labels=labels,
+            seed=seed,
+            start=start,
+            truncation=truncation,
+            class_weights=class_weights,
+        )
+        return await self._run(talk)
 
     def stream(
         self,
@@ -89,6 +105,8 @@ class AsyncDigitClient:
         batch_size: int = MAX_ROWS,
         seed: int | None = None,
         start: int = 0,
+        truncation: float | None = None,
+        class_weights: npt.ArrayLike | None = None,
         on_change: Literal["raise", "accept"] = "raise",
     ) -> AsyncGenerator[Batch, None]:
         """Ask for any number of digits, batch by batch; see `DigitClient.stream`."""
@@ -99,6 +117,8 @@ class AsyncDigitClient:
             batch_size=batch_size,
             seed=seed,
             start=start,
+            truncation=truncation,
+            class_weights=class_weights,
             on_change=on_change,
             outage_s=self._timeout.outage_s,
         )

@@ -16,14 +16,17 @@ from digitforge_client.contract import ROWS_PER_SEED
 class Batch:
     """Digits, in the order in which they were asked for.
 
-    Row *i* has the address ``(generator_id, labels[i], seeds[i])``: the same address gives the same image again.
+    Row *i* has the address ``(generator_id, labels[i], seeds[i])``, with the truncation and the class weights if there
+    are any: the same address gives the same image again.
     """
 
     images: npt.NDArray[np.uint8]  # (n, H, W), with a last axis C only if C > 1
-    labels: npt.NDArray[np.int64]  # (n,) class numbers; −1 throughout where the generator has no classes
+    labels: npt.NDArray[np.int64]  # (n,) class numbers; −1 throughout where there is no one class
     seeds: npt.NDArray[np.int64]  # (n,) row seeds
     generator_id: str  # empty only in an empty batch for which no server was asked
     seed: int | None  # the user's seed, given or drawn; None where the rows were asked for by address
+    truncation: float | None = None  # of the latents; None: none
+    class_weights: npt.NDArray[np.float32] | None = None  # (n, K) for blends of classes, whose labels are −1
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -31,7 +34,13 @@ class Batch:
     @property
     def addresses(self) -> Addresses:
         """Where these digits come from; `DigitClient.fetch` gives them again."""
-        return Addresses(generator_id=self.generator_id, labels=self.labels, seeds=self.seeds)
+        return Addresses(
+            generator_id=self.generator_id,
+            labels=self.labels,
+            seeds=self.seeds,
+            truncation=self.truncation,
+            class_weights=self.class_weights,
+        )
 
     @property
     def start(self) -> int | None:

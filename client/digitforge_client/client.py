@@ -87,7 +87,16 @@ class DigitClient:
             limits=limits,
         )
 
-    def sample(self, n: int | None = None, *, labels: Any = None, seed: int | None = None, start: int = 0) -> Batch:
+    def sample(
+        self,
+        n: int | None = None,
+        *,
+        labels: Any = None,
+        seed: int | None = None,
+        start: int = 0,
+        truncation: float | None = None,
+        class_weights: npt.ArrayLike | None = None,
+    ) -> Batch:
         """Ask for digits; all of them, or an error.
 
         Args:
@@ -96,12 +105,26 @@ class DigitClient:
                 None: row *i* has class ``i mod K``, so that classes are balanced.
             seed: 0 … 2²¹ − 1; None draws one, which the batch then names.
             start: number of the first row of the seed.
+            truncation: how far a component of the latents may lie from 0: the smaller, the more usual the digits and
+                the less they vary (`truncation.truncated`). About 1 for latents of the normal law, 1 at most for
+                uniform ones; None: no truncation.
+            class_weights: instead of labels, (n, K) floats, or (K,) for all: blends of classes, whose labels are −1.
+                Each row sums to 1.
 
         Raises:
             InvalidInputError: an argument is out of range, or a label none of the generator's classes.
             ServerError: the server could not answer; its subclasses say why.
         """
-        return self._run(delivery.sample(self._talk, n, labels=labels, seed=seed, start=start))
+        talk = delivery.sample(
+            self._talk,
+            n,
+            labels=labels,
+            seed=seed,
+            start=start,
+            truncation=truncation,
+            class_weights=class_weights,
+        )
+        return self._run(talk)
 
     def stream(
         self,
@@ -111,6 +134,8 @@ class DigitClient:
         batch_size: int = MAX_ROWS,
         seed: int | None = None,
         start: int = 0,
+        truncation: float | None = None,
+        class_weights: npt.ArrayLike | None = None,
         on_change: Literal["raise", "accept"] = "raise",
     ) -> Batches:
         """Ask for any number of digits, batch by batch, in order, with requests sent ahead and bounded memory.
@@ -125,6 +150,8 @@ class DigitClient:
             batch_size: rows of every batch but the last.
             seed: as for `sample`.
             start: as for `sample`.
+            truncation: as for `sample`.
+            class_weights: as for `sample`.
             on_change: what to do if the server gets another generator meanwhile: raise GeneratorChangedError, or accept
                 it, so that later batches have another ``generator_id``. No batch ever mixes two.
 
@@ -140,6 +167,8 @@ class DigitClient:
             batch_size=batch_size,
             seed=seed,
             start=start,
+            truncation=truncation,
+            class_weights=class_weights,
             on_change=on_change,
             outage_s=self._timeout.outage_s,
         )

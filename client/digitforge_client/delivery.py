@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from digitforge_client import plan
+import numpy as np
+
+from digitforge_client import plan, rowwise
 from digitforge_client.addresses import Addresses
 from digitforge_client.batch import Batch
 from digitforge_client.conversation import Ahead, Conversation
@@ -14,10 +16,12 @@ from digitforge_client.description import Generator
 from digitforge_client.errors import (
     GeneratorChangedError,
     InvalidInputError,
+    RequestRejectedError,
     ServerUnavailableError,
     UnexpectedReplyError,
 )
 from digitforge_client.steps import Emit, Talk, first
+from digitforge_client.truncation import truncated
 
 #: A batch that met another generator so often met servers that differ, not one that was replaced.
 _MOST_CHANGES: Final = 3
@@ -37,9 +41,18 @@ class _Progress:
     changes: int = 0  # of the generator, since the last delivered batch
 
 
-def sample(talk: Conversation, n: int | None, *, labels: Any, seed: int | None, start: int) -> Talk[Batch]:
+def sample(
+    talk: Conversation,
+    n: int | None,
+    *,
+    labels: Any,
+    seed: int | None,
+    start: int,
+    truncation: float | None = None,
+    class_weights: Any = None,
+) -> Talk[Batch]:
     """One batch; see `DigitClient.sample`."""
-    ask = plan.Ask.of(n, labels=labels, seed=seed, start=start)
+    ask = plan.Ask.of(n, labels=labels, seed=seed, start=start, truncation=truncation, class_weights=class_weights)
     plan.check_sample_size(ask.n, talk.limits.sample_rows)
     if ask.n == 0:
         return plan.empty_batch(talk.known, seed=ask.seed)
@@ -54,11 +67,13 @@ def stream(
     batch_size: int,
     seed: int | None,
     start: int,
+    truncation: float | None,
+    class_weights: Any,
     on_change: str,
     outage_s: float | None,
 ) -> Talk[None]:
     """Emit batches; see `DigitClient.stream`."""
-    ask = plan.Ask.of(n, labels=labels, seed=seed, start=start)
+    ask = plan.Ask.of(n, labels=labels, seed=seed, start=start, truncation=truncation, class_weights=class_weights)
     plan.check_stream(batch_size, on_change)
     if ask.n == 0:
         return _nothing()
@@ -99,8 +114,9 @@ def _batches(
     progress = _Progress()
     generator, rows = yield from _begin(talk, rows_of)
     while True:
+        deliver = _deliver if rows.variation is None else _deliver_varied
         try:
-            yield from _deliver(talk, generator, rows, progress, batch_size=batch_size, outage_s=outage_s)
+            yield from deliver(talk, generator, rows, progress, batch_size=batch_size, outage_s=outage_s)
         except _Changed:
             talk.known = None
             before, generator = generator, (yield from talk.generator(outage_s=outage_s))
@@ -167,6 +183,45 @@ def _deliver(
                 yield Emit(value=joiner.batch())
     finally:
         ahead.cancel()
+
+
+def _deliver_varied(
+    talk: Conversation,
+    generator: Generator,
+    rows: plan.Rows,
+    progress: _Progress,
+    *,
+    batch_size: int,
+    outage_s: float | None,
+) -> Talk[None]:
+    """As `_deliver`, by way of the latents: truncated ones, or those of blends. Requests run ahead within a batch."""
+    variation = rows.variation
+    assert variation is not None
+    for begin in range(progress.delivered * batch_size, len(rows), batch_size):
+        n = min(batch_size, len(rows) - begin)
+        labels, seeds = rows.addresses(begin, n)
+        weights, answered = variation.weights(begin, n), set[int]()
+        delivery = {"outage_s": outage_s, "answered": answered}
+        try:
+            latents = yield from rowwise.latents(talk, seeds, **delivery)
+            if variation.truncation is not None:
+                latents = truncated(latents, variation.truncation, law=generator.latent_law)
+            images = yield from rowwise.from_latents(talk, latents, labels=labels, class_weights=weights, **delivery)
+        except (UnexpectedReplyError, RequestRejectedError):  # perhaps because another generator sent it
+            yield from _check(talk, generator, answered, outage_s)
+            raise
+        yield from _check(talk, generator, answered, outage_s)
+        progress.delivered, progress.changes = progress.delivered + 1, 0
+        batch = Batch(
+            images=images,
+            labels=np.full(n, -1, dtype=np.int64) if labels is None else labels,
+            seeds=seeds,
+            generator_id=generator.generator_id,
+            seed=rows.seed,
+            truncation=variation.truncation,
+            class_weights=weights,
+        )
+        yield Emit(value=batch)
 
 
 def _check(talk: Conversation, generator: Generator, answered: set[int], outage_s: float | None) -> Talk[None]:

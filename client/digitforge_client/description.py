@@ -53,6 +53,11 @@ class Generator:
     max_rows: int  # of one request
 
     @property
+    def latent_law(self) -> str:
+        """The law of its latents: ``"normal"`` or ``"uniform"``."""
+        return str(self.card.get("latent_law", "normal"))
+
+    @property
     def conditional(self) -> bool:
         """Whether its images have labels."""
         return bool(self.class_names)

@@ -18,11 +18,34 @@ from digitforge_client.batch import Batch
 from digitforge_client.contract import SEEDS, Field, Signature, balanced_labels, check_seed, row_seeds
 from digitforge_client.description import Generator
 from digitforge_client.errors import GeneratorChangedError, InvalidInputError, UnexpectedReplyError
+from digitforge_client.truncation import check_truncation
 from digitforge_client.wire import messages
 from digitforge_client.wire.tensors import decode, encode
 
 Labels = npt.NDArray[np.int64]
 RowSeeds = npt.NDArray[np.int64]
+Weights = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Variation:
+    """What makes digits other ones than label and row seed alone would; it goes through their latents."""
+
+    truncation: float | None = None
+    class_weights: Weights | None = None  # (n, K), or (K,) for all; None: the classes of the labels
+
+    @classmethod
+    def of(cls, *, truncation: float | None, class_weights: Weights | None) -> Variation | None:
+        """None where nothing varies."""
+        if truncation is None and class_weights is None:
+            return None
+        return cls(truncation=truncation, class_weights=class_weights)
+
+    def weights(self, first: int, n: int) -> Weights | None:
+        """(n, K) class weights of *n* rows from the *first*, if there are any."""
+        if self.class_weights is None or self.class_weights.ndim == 2:
+            return None if self.class_weights is None else self.class_weights[first : first + n]
+        return np.broadcast_to(self.class_weights, (n, len(self.class_weights)))
 
 
 class Rows(Protocol):
@@ -32,10 +55,14 @@ class Rows(Protocol):
     def seed(self) -> int | None:
         """The user's seed, if they come from one."""
 
+    @property
+    def variation(self) -> Variation | None:
+        """None: the digits are those of label and row seed."""
+
     def __len__(self) -> int: ...
 
     def addresses(self, first: int, n: int) -> tuple[Labels | None, RowSeeds]:
-        """Labels and row seeds of *n* rows from the *first*; no labels for an unconditional generator."""
+        """Labels and row seeds of *n* rows from the *first*; no labels without classes, or for blends of them."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,13 +74,14 @@ class SeededRows:
     n: int
     classes: int  # 0: unconditional
     labels: Labels | None = None  # (n,), or () for one class throughout; None: row i has class i mod K
+    variation: Variation | None = None
 
     def __len__(self) -> int:
         return self.n
 
     def addresses(self, first: int, n: int) -> tuple[Labels | None, RowSeeds]:
         seeds = row_seeds(self.seed, n, self.start + first)
-        if not self.classes:
+        if not self.classes or (self.variation is not None and self.variation.class_weights is not None):
             return None, seeds
         if self.labels is None:
             return balanced_labels(n, self.classes, self.start + first), seeds
@@ -69,6 +97,7 @@ class AddressedRows:
     labels: Labels | None
     seeds: RowSeeds
     seed: int | None = None
+    variation: Variation | None = None
 
     @classmethod
     def of(cls, addresses: Addresses, generator: Generator) -> AddressedRows:
@@ -83,9 +112,18 @@ class AddressedRows:
                 f"the addresses are of generator {addresses.generator_id}, but the server has "
                 f"{generator.generator_id}, whose digits differ; serve the former"
             )
-        unlabelled = not generator.conditional and bool((addresses.labels == -1).all())
-        labels = None if unlabelled else generator.class_numbers(addresses.labels)
-        return cls(labels=labels, seeds=addresses.seeds)
+        weights = addresses.class_weights
+        if weights is not None:
+            weights = class_weights_of(generator, len(addresses), labels=None, class_weights=weights)
+        may_lack_labels = weights is not None or not generator.conditional
+        unlabelled = may_lack_labels and bool((addresses.labels == -1).all())
+        return cls(
+            labels=None if unlabelled else generator.class_numbers(addresses.labels),
+            seeds=addresses.seeds,
+            variation=Variation.of(
+                truncation=check_truncation(addresses.truncation, law=generator.latent_law), class_weights=weights
+            ),
+        )
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -103,9 +141,20 @@ class Ask:
     labels: Any  # as given
     seed: int
     start: int
+    truncation: float | None = None
+    class_weights: Weights | None = None  # (n, K), or (K,) for all
 
     @classmethod
-    def of(cls, n: int | None, *, labels: Any, seed: int | None, start: int) -> Ask:
+    def of(
+        cls,
+        n: int | None,
+        *,
+        labels: Any,
+        seed: int | None,
+        start: int,
+        truncation: float | None = None,
+        class_weights: npt.ArrayLike | None = None,
+    ) -> Ask:
         """Check the arguments of `sample` and `stream`; draw a seed if none is given.
 
         Raises:
@@ -119,6 +168,13 @@ class Ask:
                 if n is not None and n != shape[0]:
                     raise InvalidInputError(f"n is {n}, but there are {shape[0]} labels; leave n out")
                 n = shape[0]
+        weights = None if class_weights is None else _weights(class_weights)
+        if weights is not None and weights.ndim == 2:
+            if n is not None and n != len(weights):
+                raise InvalidInputError(f"n is {n}, but there are {len(weights)} rows of class_weights; leave n out")
+            n = len(weights)
+        if labels is not None and weights is not None:
+            raise InvalidInputError("labels and class_weights were given; a digit has a class or is a blend of several")
         if n is None:
             raise InvalidInputError("say how many digits: n, or one label for each")
         for name, value in (("n", n), ("start", start)):
@@ -126,21 +182,75 @@ class Ask:
                 raise InvalidInputError(f"{name} is {value!r}; expected an integer, 0 or more")
         seed = secrets.randbelow(SEEDS) if seed is None else check_seed(seed)
         row_seeds(seed, 0, int(start) + int(n))  # raises where the seed has not so many rows
-        return cls(n=int(n), labels=labels, seed=seed, start=int(start))
+        return cls(
+            n=int(n),
+            labels=labels,
+            seed=seed,
+            start=int(start),
+            truncation=check_truncation(truncation),
+            class_weights=weights,
+        )
 
     def rows(self, generator: Generator) -> SeededRows:
         """The addresses, now that the generator is known.
 
         Raises:
-            InvalidInputError: a label is none of its classes.
+            InvalidInputError: a label is none of its classes, class weights are not of its classes, or its latents
+                cannot be truncated so.
         """
+        check_truncation(self.truncation, law=generator.latent_law)
+        weights = self.class_weights
+        if weights is not None:
+            weights = class_weights_of(generator, self.n, labels=None, class_weights=weights)
         return SeededRows(
             seed=self.seed,
             start=self.start,
             n=self.n,
             classes=len(generator.class_names),
             labels=None if self.labels is None else generator.class_numbers(self.labels),
+            variation=Variation.of(truncation=self.truncation, class_weights=weights),
         )
+
+
+def _weights(given: npt.ArrayLike) -> Weights:
+    """Class weights as an array."""
+    try:
+        weights = np.asarray(given, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(f"class_weights are no array of numbers: {error}") from error
+    if weights.ndim not in (1, 2):
+        raise InvalidInputError(f"class_weights have shape {weights.shape}; expected (K,), or (n, K) with one row each")
+    return weights
+
+
+def class_weights_of(
+    generator: Generator, n: int, *, labels: Any, class_weights: npt.ArrayLike | None
+) -> npt.NDArray[np.float32]:
+    """Class weights of *n* rows as given, or those of labels.
+
+    Returns:
+        (n, K) float32, or (K,) if given so; rows summing to 1.
+
+    Raises:
+        InvalidInputError: the generator has no classes, or not these, or the weights do not sum to 1.
+    """
+    classes = len(generator.class_names)
+    if not classes:
+        raise InvalidInputError(f"generator {generator.generator_id} is unconditional: it takes no classes")
+    if (labels is None) == (class_weights is None):
+        raise InvalidInputError(f"generator {generator.generator_id} has classes: give either labels or class_weights")
+    if class_weights is None:
+        numbers = generator.class_numbers(labels)
+        if numbers.shape not in ((), (n,)):
+            raise InvalidInputError(f"labels have shape {numbers.shape} for {n} latents; expected one, or ({n},)")
+        return np.eye(classes, dtype=np.float32)[np.broadcast_to(numbers, (n,))]
+    weights = _weights(class_weights)
+    fits = weights.shape in ((classes,), (n, classes))
+    if not fits or not np.allclose(weights.sum(axis=-1), 1.0, atol=1e-3):
+        raise InvalidInputError(
+            f"class_weights have shape {weights.shape}; expected ({classes},) or ({n}, {classes}), rows summing to 1"
+        )
+    return weights
 
 
 def check_sample_size(n: int, most: int) -> None:

@@ -31,7 +31,7 @@ def seen(talk: Conversation, images: npt.ArrayLike) -> Talk[npt.NDArray[np.bool_
     return (yield from _rows(talk, Signature.SEEN, inputs, Field.SEEN, dtype="bool", shape=()))
 
 
-def latents(talk: Conversation, seeds: npt.ArrayLike) -> Talk[npt.NDArray[np.float32]]:
+def latents(talk: Conversation, seeds: npt.ArrayLike, **delivery: Any) -> Talk[npt.NDArray[np.float32]]:
     """Ask for the latents behind row seeds; see `DigitClient.latents`."""
     array = np.asarray(seeds)
     if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
@@ -40,11 +40,12 @@ def latents(talk: Conversation, seeds: npt.ArrayLike) -> Talk[npt.NDArray[np.flo
         raise InvalidInputError(f"a row seed lies from 0 to {SEEDS * ROWS_PER_SEED - 1}")
     size = _latent_size((yield from talk.generator()))
     inputs = {Field.SEEDS: array.astype(np.int64)}
-    return (yield from _rows(talk, Signature.LATENTS, inputs, Field.LATENTS, dtype="float32", shape=(size,)))
+    shape = (size,)
+    return (yield from _rows(talk, Signature.LATENTS, inputs, Field.LATENTS, dtype="float32", shape=shape, **delivery))
 
 
 def from_latents(
-    talk: Conversation, latents: npt.ArrayLike, *, labels: Any, class_weights: npt.ArrayLike | None
+    talk: Conversation, latents: npt.ArrayLike, *, labels: Any, class_weights: npt.ArrayLike | None, **delivery: Any
 ) -> Talk[npt.NDArray[np.uint8]]:
     """Ask for the digits that latents give; see `DigitClient.from_latents`."""
     generator = yield from talk.generator()
@@ -54,12 +55,11 @@ def from_latents(
             f"latents have shape {array.shape}; expected (n, {_latent_size(generator)}), all of them finite"
         )
     inputs = {Field.LATENTS: array}
-    if generator.conditional:
-        inputs[Field.CLASS_WEIGHTS] = _weights(generator, len(array), labels=labels, class_weights=class_weights)
-    elif labels is not None or class_weights is not None:
-        raise InvalidInputError(f"generator {generator.generator_id} is unconditional: it takes no classes")
+    if generator.conditional or labels is not None or class_weights is not None:
+        weights = plan.class_weights_of(generator, len(array), labels=labels, class_weights=class_weights)
+        inputs[Field.CLASS_WEIGHTS] = np.broadcast_to(weights, (len(array), weights.shape[-1]))
     images = yield from _rows(
-        talk, Signature.FROM_LATENTS, inputs, Field.IMAGES, dtype="uint8", shape=generator.image_shape
+        talk, Signature.FROM_LATENTS, inputs, Field.IMAGES, dtype="uint8", shape=generator.image_shape, **delivery
     )
     return images[..., 0] if generator.image_shape[-1] == 1 else images
 
@@ -76,7 +76,7 @@ def interpolate(
     if numbers is None and any(label not in (None, -1) for label in ends):
         raise InvalidInputError(f"generator {generator.generator_id} is unconditional: its addresses have the label -1")
     start, end = yield from latents(talk, np.array([first[1], last[1]]))
-    way = walk(start, end, steps=int(steps), law=str(generator.card.get("latent_law", "normal")))
+    way = walk(start, end, steps=int(steps), law=generator.latent_law)
     weights = None
     if numbers is not None:
         weights = blend(int(numbers[0]), int(numbers[1]), steps=int(steps), classes=len(generator.class_names))
@@ -87,31 +87,29 @@ def _latent_size(generator: Generator) -> int:
     return int(generator.card["latent_size"])
 
 
-def _weights(
-    generator: Generator, n: int, *, labels: Any, class_weights: npt.ArrayLike | None
-) -> npt.NDArray[np.float32]:
-    """Class weights as given, or those of labels."""
-    classes = len(generator.class_names)
-    if (labels is None) == (class_weights is None):
-        raise InvalidInputError(f"generator {generator.generator_id} has classes: give either labels or class_weights")
-    if class_weights is None:
-        numbers = generator.class_numbers(labels)
-        if numbers.shape not in ((), (n,)):
-            raise InvalidInputError(f"labels have shape {numbers.shape} for {n} latents; expected one, or ({n},)")
-        numbers = np.broadcast_to(numbers, (n,))
-        return np.eye(classes, dtype=np.float32)[numbers]
-    weights = np.asarray(class_weights, dtype=np.float32)
-    if weights.shape != (n, classes) or not np.allclose(weights.sum(axis=1), 1.0, atol=1e-3):
-        raise InvalidInputError(
-            f"class_weights have shape {weights.shape}; expected ({n}, {classes}), each row summing to 1"
-        )
-    return weights
-
-
 def _rows(
-    talk: Conversation, signature: str, inputs: Inputs, output: str, *, dtype: str, shape: tuple[int, ...]
+    talk: Conversation,
+    signature: str,
+    inputs: Inputs,
+    output: str,
+    *,
+    dtype: str,
+    shape: tuple[int, ...],
+    outage_s: float | None = 0.0,
+    answered: set[int] | None = None,
 ) -> Talk[npt.NDArray[Any]]:
-    """Ask for one output of a signature, in as many requests as it takes."""
+    """Ask for one output of a signature, in as many requests as it takes.
+
+    Args:
+        talk: with whom.
+        signature: which.
+        inputs: its inputs, all of n rows.
+        output: the name of the output.
+        dtype: of the output.
+        shape: of one row of it.
+        outage_s: how long to wait for a server that went away.
+        answered: the targets that answered are added here.
+    """
     n = len(next(iter(inputs.values())))
     row_bytes = sum(array[:1].nbytes for array in inputs.values())
     generator = yield from talk.generator()
@@ -124,10 +122,12 @@ def _rows(
             yield here, plan.predict_request(talk.spec, signature, part)
 
     found = np.empty((n, *shape), dtype=dtype)
-    ahead = Ahead(talk, requests())
+    ahead = Ahead(talk, requests(), outage_s=outage_s)
     try:
         while (received := (yield from ahead.receive())) is not None:
-            here, reply, _ = received
+            here, reply, at = received
+            if answered is not None:
+                answered.add(at)
             found[here] = plan.output(reply, output, dtype=dtype, shape=(here.stop - here.start, *shape))
     finally:
         ahead.cancel()

@@ -18,6 +18,7 @@ from digitforge_client import (
     Limits,
     ModelNotFoundError,
 )
+from digitforge_client.truncation import truncated
 
 pytest.importorskip("tensorflow_serving.apis")
 
@@ -163,3 +164,12 @@ def test_both_clients_hand_out_the_same(client: DigitClient, target: str) -> Non
     assert_same_digits(fetched.images, whole.images)
     assert_same_digits(np.concatenate([batch.images for batch in stream]), whole.images)
     assert_same_digits(walk, client.interpolate((1, 2), (3, 4), steps=3))
+
+
+def test_truncated_digits_are_those_of_latents_that_were_truncated(client: DigitClient) -> None:
+    batch = client.sample(40, seed=3, truncation=0.7)
+    latents = truncated(client.latents(batch.seeds), 0.7, law=client.card()["latent_law"])
+    assert np.abs(latents).max() <= 0.7
+    assert_same_digits(batch.images, client.from_latents(latents, labels=batch.labels))
+    assert_same_digits(batch.images, client.fetch(batch).images)
+    assert_same_digits(client.sample(40, seed=3, truncation=40.0).images, client.sample(40, seed=3).images)
