@@ -6,6 +6,7 @@ sends something.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import threading
@@ -93,8 +94,13 @@ class Channel:
                 request_serializer=type(request).SerializeToString,
                 response_deserializer=method.reply.FromString,
             )
-            future = call.future(request, timeout=timeout_s, metadata=self._headers, wait_for_ready=wait)
             used = self._channel
+            try:
+                future = call.future(request, timeout=timeout_s, metadata=self._headers, wait_for_ready=wait)
+            except BaseException:
+                self._channel = None
+                _keep_for_ever(used)
+                raise
         return _Call(
             future,
             target=self.target,
@@ -122,6 +128,15 @@ class Channel:
             closing = threading.Thread(target=channel.close, name="digitforge-close", daemon=True)
             closing.start()
             closing.join(_CLOSE_S)
+
+
+def _keep_for_ever(channel: grpc.Channel) -> None:
+    """Keep a connection, in the midst of whose sending Ctrl-C struck, from being closed, at the end of the process too.
+
+    gRPC may then count a request that none of its threads looks after, and both closing the connection and deleting it
+    would wait for that request for ever.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(channel))
 
 
 class _Call:

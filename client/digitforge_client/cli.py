@@ -34,8 +34,8 @@ BATCH_ROWS = 1024
     type=click.Path(path_type=Path, allow_dash=True),
     multiple=True,
     required=True,
-    help="Where to: a .npz archive, a .png picture of all digits, or - for NumPy arrays on standard output. "
-    "May be given several times.",
+    help="Where to: a .npz archive, a .tfrecord or .parquet file, a .png picture of all digits, or - for NumPy arrays "
+    "on standard output. May be given several times.",
 )
 @click.option(
     "--format",
@@ -46,6 +46,9 @@ BATCH_ROWS = 1024
 )
 @click.option("--seed", type=int, help="Same seed, same digits: 0 to 2097151.  [default: a new one, which is reported]")
 @click.option("--start", type=int, default=0, show_default=True, help="Row of the seed to begin with.")
+@click.option(
+    "--truncation", type=float, help="Fewer unusual digits and less variety: try 1.0, or 0.5.  [default: none]"
+)
 @click.option(
     "--server",
     default=DEFAULT_TARGET,
@@ -73,6 +76,7 @@ def sample(
     form: str | None,
     seed: int | None,
     start: int,
+    truncation: float | None,
     server: str,
     model: str,
     timeout_s: float,
@@ -89,11 +93,12 @@ def sample(
       digitforge sample --n 1000 --label 7 --out sevens.npz --out sevens.png
       digitforge sample --labels 3,1,4,1,5 --seed 0 --out pi.png
       digitforge sample --n 60000 --out synthetic --format idx
+      digitforge sample --n 60000 --out synthetic.tfrecord
     """
     if label is not None and labels is not None:
         raise InvalidInputError("--label is one class for all digits, --labels one for each; give one of the two")
     wanted = label if labels is None else [name.strip() for name in labels.split(",") if name.strip()]
-    ask = Ask.of(n, labels=wanted, seed=seed, start=start)
+    ask = Ask.of(n, labels=wanted, seed=seed, start=start, truncation=truncation)
     if ask.n == 0:
         raise InvalidInputError("no digits were asked for, so there is nothing to write: --n is 0 or --labels empty")
     writers = [writer_for(out, form) for out in outs]
@@ -105,7 +110,12 @@ def sample(
         adds = [stack.enter_context(writer(out, ask.n)) for writer, out in zip(writers, outs, strict=True)]
         class_names = client.card().get("class_names", [])
         stream = client.stream(
-            ask.n, labels=_classes(wanted, class_names), batch_size=BATCH_ROWS, seed=ask.seed, start=ask.start
+            ask.n,
+            labels=_classes(wanted, class_names),
+            batch_size=BATCH_ROWS,
+            seed=ask.seed,
+            start=ask.start,
+            truncation=truncation,
         )
         with _progress(ask.n) as advance:
             for batch in stream:
@@ -119,6 +129,7 @@ def sample(
         "generator_id": batch.generator_id,
         "seed": ask.seed,
         "start": ask.start,
+        "truncation": truncation,
         "classes": {class_names[number]: count for number, count in sorted(counts.items()) if number >= 0},
         "files": [str(out) for out in outs],
         "seconds": round(seconds, 3),

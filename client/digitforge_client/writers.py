@@ -9,10 +9,13 @@ It refuses at its beginning what it could not write at its end, so that nobody w
 | `idx` | new folder | ``train-images-idx3-ubyte`` and ``train-labels-idx1-ubyte``, MNIST's training set |
 | `files` | new folder | ``CLASS/ROW-SEED.png`` |
 | `npy` | file, or standard output for ``-`` | two NumPy arrays, one after the other: images, labels |
+| `tfrecord` | file | a `tf.train.Example` for each digit; see `tfrecord` |
+| `parquet` | file | a table of ``image`` (H·W·C bytes), ``label``, ``seed``; needs the extra ``parquet`` |
 """
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from collections.abc import Callable, Iterator
@@ -24,13 +27,15 @@ import numpy as np
 import numpy.typing as npt
 
 from digitforge_client.batch import Batch
-from digitforge_client.errors import InvalidInputError
+from digitforge_client.errors import InvalidInputError, MissingExtraError
 from digitforge_client.files import new_folder, replacing
 
 #: Digits of the largest picture: 100 × 100.
 GRID_DIGITS: Final = 10_000
 #: Digits of the largest archive, which is put together in memory.
 ARCHIVE_DIGITS: Final = 1_000_000
+#: Rows of a Parquet file that are compressed, and later read, together: 13 MB of MNIST-sized digits.
+ROW_GROUP: Final = 16_384
 STANDARD_OUTPUT: Final = "-"
 
 Add = Callable[[Batch], None]
@@ -131,7 +136,80 @@ def _npy(file: BinaryIO, n: int) -> Iterator[Add]:
     np.save(file, np.concatenate(labels))
 
 
-WRITERS: Final[dict[str, Writer]] = {"npz": npz, "png": png, "idx": idx, "files": files, "npy": npy}
+@contextmanager
+def tfrecord(path: Path, n: int) -> Iterator[Add]:  # noqa: ARG001 - one record after the other, however many
+    """A TFRecord file, which `tf.data.TFRecordDataset` reads."""
+    from digitforge_client.tfrecord import examples, frames
+
+    with replacing(path) as file:
+
+        def add(batch: Batch) -> None:
+            file.write(frames(examples(batch)))
+
+        yield add
+
+
+@contextmanager
+def parquet(path: Path, n: int) -> Iterator[Add]:  # noqa: ARG001 - one group of rows after the other, however many
+    """A Parquet file; its metadata under the key ``digitforge`` are JSON, with ``generator_id`` and ``image_shape``."""
+    arrow, parquet = import_pyarrow()
+    waiting: list[Batch] = []
+    table: Any = None
+
+    def flush() -> None:
+        nonlocal table
+        first, images = waiting[0], np.concatenate([batch.images for batch in waiting])
+        pixels = arrow.FixedSizeBinaryArray.from_buffers(
+            arrow.binary(images[0].size), len(images), [None, arrow.py_buffer(images)]
+        )
+        about = {"generator_id": first.generator_id, "image_shape": [*first.images.shape[1:], 1][:3]}
+        columns = {
+            "image": pixels,
+            "label": np.concatenate([batch.labels for batch in waiting]),
+            "seed": np.concatenate([batch.seeds for batch in waiting]),
+        }
+        rows = arrow.table(columns, metadata={"digitforge": json.dumps(about)})
+        table = table or parquet.ParquetWriter(file, rows.schema, compression="zstd")
+        table.write_table(rows)
+        waiting.clear()
+
+    def add(batch: Batch) -> None:
+        waiting.append(batch)
+        if sum(map(len, waiting)) >= ROW_GROUP:
+            flush()
+
+    with replacing(path) as file:
+        yield add
+        if waiting:
+            flush()
+        table.close()
+
+
+def import_pyarrow() -> tuple[Any, Any]:
+    """pyarrow and its module for Parquet.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            "Parquet files need pyarrow, which is not installed: pip install 'digitforge[parquet]'"
+        ) from error
+    return pyarrow, pyarrow.parquet
+
+
+WRITERS: Final[dict[str, Writer]] = {
+    "npz": npz,
+    "png": png,
+    "idx": idx,
+    "files": files,
+    "npy": npy,
+    "tfrecord": tfrecord,
+    "parquet": parquet,
+}
 
 
 def writer_for(path: Path, form: str | None = None) -> Writer:
@@ -144,8 +222,8 @@ def writer_for(path: Path, form: str | None = None) -> Writer:
         form = "npy" if str(path) == STANDARD_OUTPUT else path.suffix.lower().removeprefix(".")
     if form not in WRITERS:
         raise InvalidInputError(
-            f"what should {path} be? Name a file .npz or .png, or - for standard output, or choose a format: "
-            f"{', '.join(WRITERS)}"
+            f"what should {path} be? Name a file .npz, .png, .tfrecord or .parquet, or - for standard output, or "
+            f"choose a format: {', '.join(WRITERS)}"
         )
     return WRITERS[form]
 

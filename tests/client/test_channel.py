@@ -56,6 +56,36 @@ def test_closing_never_hangs_even_if_grpc_does(server: Any, monkeypatch: pytest.
     forever.set()
 
 
+STRUCK_WHILE_SENDING = """
+import sys
+import grpc._channel
+from digitforge_client import DigitClient
+
+look_after = grpc._channel._run_channel_spin_thread
+
+def strike(state):  # called by gRPC between counting a request and starting the thread that looks after it
+    grpc._channel._run_channel_spin_thread = look_after
+    raise KeyboardInterrupt
+
+client = DigitClient(sys.argv[1])
+grpc._channel._run_channel_spin_thread = strike
+try:
+    client.card()
+except KeyboardInterrupt:
+    assert client.sample(10, seed=1).images.shape[0] == 10  # over a new connection
+    del client
+    print("done")
+"""
+
+
+def test_a_client_interrupted_while_sending_can_be_used_again_and_its_process_ends(server: Any) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", STRUCK_WHILE_SENDING, server.target],
+        capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert (result.returncode, result.stdout) == (0, "done\n"), result.stderr
+
+
 def test_nothing_is_sent_before_the_first_question(server: Any) -> None:
     DigitClient(server.target).close()
     assert server.calls == 0

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import io
+import json
 import subprocess
 import sys
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
+import hypothesis.strategies
 import numpy as np
 import pytest
+from hypothesis import given
 from PIL import Image
 
-from digitforge_client import Batch, DataError, DigitforgeError, InvalidInputError
+from digitforge_client import Batch, DataError, DigitforgeError, InvalidInputError, MissingExtraError
 from digitforge_client.files import new_folder, replacing
+from digitforge_client.tfrecord import frames
 from digitforge_client.writers import WRITERS, grid, writer_for
 
 
@@ -78,6 +84,69 @@ def test_separate_files_are_named_for_class_and_row_seed(tmp_path: Path) -> None
     np.testing.assert_array_equal(np.asarray(Image.open(one)), batch(12).images[11])
 
 
+def test_tensorflow_reads_what_stands_in_a_tfrecord_file(tmp_path: Path) -> None:
+    tf = pytest.importorskip("tensorflow")
+    # row seeds and labels of several lengths, so that records have them too
+    first = replace(batch(30), seeds=np.arange(30) * 7**7, labels=np.where(np.arange(30) % 3, np.arange(30) * 9, -1))
+    write("tfrecord", tmp_path / "d.tfrecord", first, batch(12, 30))
+    form = {
+        "image": tf.io.FixedLenFeature([], tf.string),
+        "shape": tf.io.FixedLenFeature([3], tf.int64),
+        "label": tf.io.FixedLenFeature([], tf.int64),
+        "seed": tf.io.FixedLenFeature([], tf.int64),
+        "generator_id": tf.io.FixedLenFeature([], tf.string),
+    }
+    records = list(tf.data.TFRecordDataset(str(tmp_path / "d.tfrecord")))  # checks both checksums of each
+    assert len(records) == 42
+    assert len({len(record.numpy()) for record in records}) > 3
+    for number, record in enumerate(records):
+        example = tf.io.parse_single_example(record, form)
+        row, place = (first, number) if number < 30 else (batch(12, 30), number - 30)
+        image = tf.reshape(tf.io.decode_raw(example["image"], tf.uint8), example["shape"]).numpy()
+        np.testing.assert_array_equal(image[..., 0], row.images[place])
+        assert (int(example["label"]), int(example["seed"])) == (row.labels[place], row.seeds[place])
+        assert example["generator_id"].numpy() == b"0123456789abcdef"
+
+
+@given(hypothesis.strategies.lists(hypothesis.strategies.binary(max_size=300), max_size=8))
+def test_tensorflow_takes_frames_of_any_records(records: list[bytes]) -> None:
+    tf = pytest.importorskip("tensorflow")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "d.tfrecord")
+        path.write_bytes(frames(records))
+        assert [record.numpy() for record in tf.data.TFRecordDataset(str(path))] == records
+
+
+def test_a_parquet_file_is_a_table_with_its_generator(tmp_path: Path) -> None:
+    table = pytest.importorskip("pyarrow.parquet")
+    write("parquet", tmp_path / "d.parquet", batch(30), batch(12, 30))
+    rows = table.read_table(tmp_path / "d.parquet")
+    whole = batch(42)
+    assert rows.column_names == ["image", "label", "seed"]
+    pixels = np.frombuffer(b"".join(rows["image"].to_pylist()), dtype=np.uint8).reshape(42, 28, 28)
+    np.testing.assert_array_equal(pixels, whole.images)
+    np.testing.assert_array_equal(rows["label"].to_numpy(), whole.labels)
+    np.testing.assert_array_equal(rows["seed"].to_numpy(), whole.seeds)
+    about = json.loads(rows.schema.metadata[b"digitforge"])
+    assert about == {"generator_id": whole.generator_id, "image_shape": [28, 28, 1]}
+
+
+def test_a_large_parquet_file_is_written_group_by_group(tmp_path: Path) -> None:
+    table = pytest.importorskip("pyarrow.parquet")
+    write("parquet", tmp_path / "d.parquet", *(batch(1000, 1000 * part) for part in range(40)))
+    file = table.ParquetFile(tmp_path / "d.parquet")
+    assert file.metadata.num_rows == 40_000
+    assert file.metadata.num_row_groups == 3
+    assert file.read(["seed"])["seed"].to_numpy().tolist() == [2**40 + row for row in range(40_000)]
+
+
+def test_parquet_without_its_library_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingExtraError, match=r"digitforge\[parquet\]"), WRITERS["parquet"](tmp_path / "d", 3):
+        pytest.fail("began to write")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_arrays_can_be_read_one_after_the_other(tmp_path: Path) -> None:
     write("npy", tmp_path / "d.npy", batch(30), batch(12, 30))
     file = io.BytesIO((tmp_path / "d.npy").read_bytes())
@@ -98,7 +167,7 @@ def test_an_error_on_the_way_leaves_nothing(tmp_path: Path, form: str) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("form", ["npz", "png", "npy"])
+@pytest.mark.parametrize("form", ["npz", "png", "npy", "tfrecord", "parquet"])
 def test_an_older_file_is_replaced_only_by_a_whole_one(tmp_path: Path, form: str) -> None:
     target = tmp_path / "target"
     target.write_bytes(b"old")
@@ -164,6 +233,8 @@ def test_a_failure_while_writing_is_told_and_leaves_nothing(tmp_path: Path) -> N
 def test_a_name_decides_the_format() -> None:
     assert writer_for(Path("a/b.NPZ")) is WRITERS["npz"]
     assert writer_for(Path("b.png")) is WRITERS["png"]
+    assert writer_for(Path("b.tfrecord")) is WRITERS["tfrecord"]
+    assert writer_for(Path("b.parquet")) is WRITERS["parquet"]
     assert writer_for(Path("-")) is WRITERS["npy"]
     assert writer_for(Path("b.png"), "files") is WRITERS["files"]
     with pytest.raises(InvalidInputError, match=r"Name a file \.npz"):
