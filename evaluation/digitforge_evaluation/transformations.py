@@ -2,7 +2,9 @@
 
 All take and return (n, H, W, C) uint8, 0 … 255. None mirrors an image: a mirrored 2 is not a digit.
 
-Reference: N. V. Chawla et al., "SMOTE: Synthetic Minority Over-sampling Technique", JAIR 16 (2002).
+References: N. V. Chawla et al., "SMOTE: Synthetic Minority Over-sampling Technique", JAIR 16 (2002); P. Simard,
+D. Steinkraus and J. Platt, "Best Practices for Convolutional Neural Networks Applied to Visual Document Analysis",
+ICDAR (2003), for elastic distortions.
 """
 
 from __future__ import annotations
@@ -22,18 +24,22 @@ ROTATION_DEGREES: Final = 15.0
 SCALE: Final = 0.15  # natural logarithm: from 1/1.16 to 1.16
 SHEAR: Final = 0.15
 SHIFT: Final = 2.0 / 28.0  # of the side
+ELASTIC: Final = 0.7  # pixels of 28: root mean square displacement along each axis
+ELASTIC_SMOOTHNESS: Final = 4.0 / 28.0  # of the side: standard deviation of the Gaussian that smooths the field
 NOISE_SIGMA: Final = 25.0  # grey levels
 SMOTE_NEIGHBOURS: Final = 5
 
 
-def shift_rotate_scale(images: Images, rng: np.random.Generator) -> Images:
-    """Move, turn, stretch and shear each image a little, each in its own way, with bilinear interpolation.
+def shift_rotate_scale(images: Images, rng: np.random.Generator, *, elastic: float = ELASTIC) -> Images:
+    """Move, turn, stretch, shear and bend each image a little, each in its own way, with bilinear interpolation.
 
     Pixels that come from outside are black (0).
 
     Args:
         images: (n, H, W, C) uint8.
         rng: source of the transformations.
+        elastic: root mean square displacement of the elastic distortion along each axis, in pixels of a 28-pixel
+            image; 0 for none.
 
     Returns:
         (n, H, W, C) uint8.
@@ -51,7 +57,25 @@ def shift_rotate_scale(images: Images, rng: np.random.Generator) -> Images:
     cosine, sine = _per_image(np.cos(angle) / scale), _per_image(np.sin(angle) / scale)
     from_x = cosine * sheared + sine * y + _per_image(shift_x) + (width - 1) / 2
     from_y = -sine * sheared + cosine * y + _per_image(shift_y) + (height - 1) / 2
+    if elastic:
+        from_x = from_x + elastic / 28 * width * _smooth_fields(n, height, width, rng)
+        from_y = from_y + elastic / 28 * height * _smooth_fields(n, height, width, rng)
     return np.stack([_bilinear(images[..., c], from_x, from_y) for c in range(channels)], axis=-1)
+
+
+def _smooth_fields(n: int, height: int, width: int, rng: np.random.Generator) -> Floats:
+    """Gaussian noise smoothed by a Gaussian, with variance 1 at every pixel: (n, height, width) float32."""
+    rows, columns = _smoother(height), _smoother(width)
+    noise = rng.standard_normal((n * rows.shape[1], columns.shape[1]), dtype=np.float32)
+    along_x = (noise @ columns.T).reshape(n, rows.shape[1], width)
+    return np.matmul(rows, along_x)
+
+
+def _smoother(side: int) -> Floats:
+    """(side, side / 2): from white noise at every other pixel to smooth noise of the same variance at all of them."""
+    to, at = np.arange(side, dtype=np.float32), np.arange(0.5, side, 2, dtype=np.float32)
+    weights = np.exp(-0.5 * ((to[:, np.newaxis] - at) / (ELASTIC_SMOOTHNESS * side)) ** 2)
+    return weights / np.linalg.norm(weights, axis=1, keepdims=True)
 
 
 def _per_image(values: npt.ArrayLike) -> Floats:

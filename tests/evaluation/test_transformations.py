@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from digitforge_evaluation.transformations import SMOTE_NEIGHBOURS, Smote, add_noise, shift_rotate_scale
+from digitforge_evaluation.transformations import (
+    SMOTE_NEIGHBOURS,
+    Smote,
+    _smooth_fields,
+    add_noise,
+    shift_rotate_scale,
+)
 from digitforge_training.data import Dataset, load
 
 
@@ -48,7 +54,7 @@ def test_nothing_is_mirrored() -> None:
 
 @pytest.mark.parametrize("vertical", [True, False])
 def test_a_bar_turns_by_at_most_fifteen_degrees_and_its_shear(vertical: bool) -> None:
-    changed = shift_rotate_scale(_bar(vertical), np.random.default_rng(0))[..., 0].astype(float)
+    changed = shift_rotate_scale(_bar(vertical), np.random.default_rng(0), elastic=0)[..., 0].astype(float)
     angles = []
     for image in changed:
         y, x = np.nonzero(image > 60)
@@ -99,3 +105,27 @@ def test_smote_repeats_an_image_that_is_alone_in_its_class(digits: Dataset) -> N
     images, labels = digits.images[:3], np.array([0, 0, 1])
     mixed = Smote(images, labels).mix(np.array([2, 2]), np.random.default_rng(0))
     assert (mixed == images[2]).all()
+
+
+def test_elastic_distortion_bends_what_the_other_changes_keep_straight() -> None:
+    def bend(elastic: float) -> float:
+        """Mean distance of the bar's pixels from the straight line through them, in pixels."""
+        changed = shift_rotate_scale(_bar(vertical=True), np.random.default_rng(0), elastic=elastic)[..., 0]
+        left = []
+        for image in changed.astype(float):
+            rows = np.flatnonzero(image.sum(axis=1) > 60)
+            middle = (image[rows] * np.arange(28)).sum(axis=1) / image[rows].sum(axis=1)
+            left.append(np.abs(middle - np.polyval(np.polyfit(rows, middle, 1), rows)).mean())
+        return float(np.mean(left))
+
+    assert bend(0.0) < 0.2
+    assert 0.3 < bend(1.2) < bend(2.4)
+
+
+@pytest.mark.parametrize("side", [16, 28, 33])
+def test_the_field_of_an_elastic_distortion_is_smooth_and_has_variance_one(side: int) -> None:
+    field = _smooth_fields(2000, side, side, np.random.default_rng(0))
+    assert field.shape == (2000, side, side)
+    assert np.abs(field.std(axis=0) - 1).max() < 0.1
+    steps = np.diff(field, axis=2)
+    assert np.sqrt((steps**2).mean()) < 0.3 * 28 / side
