@@ -4,13 +4,15 @@ An arm turns *n* real images, and the digits of a generator where it uses one, i
 out training images. Everything else about the training is the classifier's and the same in all arms.
 
 An arm with a generator bears the generator's *budget* in its name, ``gan (strict)``, because what the generator has
-seen decides what its success means.
+seen decides what its success means. Where several generators or several ways to use one are compared, they are named
+there too: ``gan (oracle forge-3fa1b2, 5×)``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -18,7 +20,7 @@ import numpy.typing as npt
 
 from digitforge_client.errors import InvalidInputError
 from digitforge_evaluation.classifiers import Draw, Images, Labels
-from digitforge_evaluation.transformations import Smote, add_noise, shift_rotate_scale
+from digitforge_evaluation.transformations import ELASTIC, Smote, add_noise, shift_rotate_scale
 
 Rows = tuple[Images, Labels]
 
@@ -40,10 +42,15 @@ ARMS: Final[dict[str, Arm]] = {
     "oversampled": Arm(description="the real images, every class drawn equally often", balanced=True),
     "noise": Arm(description="half of them with Gaussian noise", cheap="noise"),
     "smote": Arm(description="half of them mixed with a neighbour of their class", cheap="smote"),
-    "classical": Arm(description="real images shifted, turned, scaled and sheared, never mirrored", classical=True),
+    "classical": Arm(
+        description="real images shifted, turned, scaled, sheared and bent, never mirrored", classical=True
+    ),
+    "classical+oversampled": Arm(
+        description="the same, every class drawn equally often", balanced=True, classical=True
+    ),
     "gan": Arm(description="real images and generated digits", generator=True),
     "classical+gan": Arm(
-        description="real images and generated digits, all shifted, turned, scaled and sheared",
+        description="real images and generated digits, all shifted, turned, scaled, sheared and bent",
         generator=True,
         classical=True,
     ),
@@ -52,12 +59,36 @@ ARMS: Final[dict[str, Arm]] = {
 
 #: The comparison a verdict is taken on, named before any result is seen.
 PRIMARY: Final = ("classical+gan", "classical")
+#: What takes the baseline's place where classes are unbalanced: generated digits would balance them, and so must it.
+UNBALANCED_BASELINE: Final = "classical+oversampled"
 
 
-def split_name(name: str) -> tuple[str, str]:
-    """An arm's name and its generator's budget: ``gan (oracle)`` gives ``gan`` and ``oracle``; ``real`` and ``""``."""
-    arm, _, budget = name.partition(" (")
-    return arm, budget.rstrip(")")
+@dataclass(frozen=True)
+class ArmName:
+    """The parts of an arm's full name, ``ARM (BUDGET GENERATOR, VARIANT)``; what is empty is left out."""
+
+    arm: str  # a key of ``ARMS``
+    budget: str = ""  # what the generator has seen
+    generator: str = ""  # which one, where there are several
+    variant: str = ""  # how its digits are used, where that is compared
+
+    def __str__(self) -> str:
+        inside = " ".join(part for part in (self.budget, self.generator) if part)
+        inside = ", ".join(part for part in (inside, self.variant) if part)
+        return f"{self.arm} ({inside})" if inside else self.arm
+
+    @property
+    def source(self) -> str:
+        """The generator with its budget: ``oracle``, or ``oracle forge-3fa1b2``."""
+        return " ".join(part for part in (self.budget, self.generator) if part)
+
+    @classmethod
+    def parse(cls, name: str) -> ArmName:
+        """The parts of a full name."""
+        arm, _, inside = name.removesuffix(")").partition(" (")
+        source, _, variant = inside.partition(", ")
+        budget, _, generator = source.partition(" ")
+        return cls(arm, budget, generator, variant)
 
 
 def check_arms(names: Sequence[str]) -> tuple[str, ...]:
@@ -74,7 +105,14 @@ def check_arms(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def draw_for(
-    name: str, *, images: Images, labels: Labels, generated: Rows | None = None, generated_share: float = 0.5
+    name: str,
+    *,
+    images: Images,
+    labels: Labels,
+    generated: Rows | None = None,
+    generated_share: float = 0.5,
+    fresh: bool = False,
+    elastic: float = ELASTIC,
 ) -> Draw:
     """What the arm called *name* hands out.
 
@@ -84,9 +122,12 @@ def draw_for(
         labels: (n,) int64, their classes.
         generated: generated images and labels, for an arm that uses them.
         generated_share: share of generated digits among the rows of an arm that has both.
+        fresh: hand out every generated digit once, over all calls, before any is handed out again; otherwise they
+            are a fixed set, shuffled anew in every call.
+        elastic: strength of the elastic distortion in classical augmentation, as `shift_rotate_scale` takes it.
 
     Returns:
-        A function of a number of rows and a random generator.
+        A function of a number of rows and a random generator; made anew for every fit.
 
     Raises:
         InvalidInputError: the arm is unknown, or needs generated digits and there are none.
@@ -94,12 +135,32 @@ def draw_for(
     check_arms([name])
     arm = ARMS[name]
     if not arm.generator:
-        return _classical(_real(arm, images, labels)) if arm.classical else _real(arm, images, labels)
+        draw = _real(arm, images, labels)
+        return _classical(draw, elastic) if arm.classical else draw
     if generated is None or len(generated[0]) == 0:
         raise InvalidInputError(f"the arm {name!r} needs generated digits; name a server or a generator")
-    synthetic = _in_epochs(*generated)
+    synthetic = _in_sequence(*generated) if fresh else _in_epochs(*generated)
     draw = _mixed(_real(arm, images, labels), synthetic, generated_share) if arm.real else synthetic
-    return _classical(draw) if arm.classical else draw
+    return _classical(draw, elastic) if arm.classical else draw
+
+
+def class_gaps(labels: Labels, *, classes: int, generated_share: float) -> tuple[int, ...]:
+    """Proportions of classes among generated digits that make all classes equally frequent together with real ones.
+
+    Args:
+        labels: (n,) int64, of the real images.
+        classes: number of classes.
+        generated_share: share of generated digits among all rows; 1 for generated digits alone.
+
+    Returns:
+        One number ≥ 0 per class. A class that is too frequent even so gets none.
+    """
+    if generated_share == 1:
+        return (1,) * classes
+    counts = np.bincount(labels, minlength=classes)
+    wanted = len(labels) / (1 - generated_share) / classes
+    gaps = np.rint(1000 * np.maximum(wanted - counts, 0)).astype(np.int64)
+    return tuple(int(gap) for gap in gaps // np.gcd.reduce(gaps))
 
 
 def _real(arm: Arm, images: Images, labels: Labels) -> Draw:
@@ -111,8 +172,8 @@ def _real(arm: Arm, images: Images, labels: Labels) -> Draw:
     return draw
 
 
-def _classical(draw: Draw) -> Draw:
-    return _changed(draw, shift_rotate_scale)
+def _classical(draw: Draw, elastic: float) -> Draw:
+    return _changed(draw, partial(shift_rotate_scale, elastic=elastic))
 
 
 def _in_epochs(images: Images, labels: Labels) -> Draw:
@@ -120,6 +181,22 @@ def _in_epochs(images: Images, labels: Labels) -> Draw:
 
     def draw(rows: int, rng: np.random.Generator) -> Rows:
         indices = _epochs(len(images), rows, rng)
+        return images[indices], labels[indices]
+
+    return draw
+
+
+def _in_sequence(images: Images, labels: Labels) -> Draw:
+    """Every image once before any is drawn again, also over several calls; one random order for all of them."""
+    order = np.zeros(0, np.int64)
+    taken = 0
+
+    def draw(rows: int, rng: np.random.Generator) -> Rows:
+        nonlocal order, taken
+        if not len(order):
+            order = rng.permutation(len(images))
+        indices = np.take(order, np.arange(taken, taken + rows), mode="wrap")
+        taken += rows
         return images[indices], labels[indices]
 
     return draw

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from digitforge_client.errors import InvalidInputError
+from digitforge_evaluation.estimators import estimator_by_path
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -194,12 +195,26 @@ _SCIKIT: Final = {"logistic": _logistic_regression, "svm": _rbf_svm, "forest": _
 CLASSIFIERS: Final = ("cnn", *_SCIKIT)
 
 
+def check_classifier(name: str) -> None:
+    """Check a classifier's name.
+
+    Raises:
+        InvalidInputError: there is no such classifier.
+    """
+    if ":" in name:
+        estimator_by_path(name)
+    elif name not in CLASSIFIERS:
+        raise InvalidInputError(
+            f"there is no classifier {name!r}; expected one of {', '.join(CLASSIFIERS)}, or MODULE:NAME of your own"
+        )
+
+
 @lru_cache(maxsize=4)
 def classifier(name: str, *, image_shape: tuple[int, int, int], classes: int, steps: int) -> Classifier:
     """The classifier called *name*, built once per process and arguments.
 
     Args:
-        name: one of ``CLASSIFIERS``.
+        name: one of ``CLASSIFIERS``, or ``MODULE:NAME`` as `estimator_by_path` takes it.
         image_shape: height, width, channels.
         classes: number of classes.
         steps: optimiser steps of a fit, each on ``BATCH_SIZE`` rows; the scikit-learn classifiers take as many rows at
@@ -212,6 +227,6 @@ def classifier(name: str, *, image_shape: tuple[int, int, int], classes: int, st
         raise InvalidInputError(f"steps is {steps}; expected at least 1")
     if name == "cnn":
         return Cnn(image_shape=image_shape, classes=classes, steps=steps)
-    if name not in _SCIKIT:
-        raise InvalidInputError(f"there is no classifier {name!r}; expected one of {', '.join(CLASSIFIERS)}")
-    return Scikit(_SCIKIT[name], rows=min(steps * BATCH_SIZE, SCIKIT_ROWS))
+    check_classifier(name)
+    make = _SCIKIT[name] if name in _SCIKIT else estimator_by_path(name)
+    return Scikit(make, rows=min(steps * BATCH_SIZE, SCIKIT_ROWS))

@@ -36,27 +36,74 @@ def experiment() -> None:
       real           the real images alone
       oversampled    the real images, every class drawn equally often
       noise, smote   half of them changed by noise, or mixed with a neighbour
-      classical      the real images, shifted, turned, scaled and sheared
+      classical      the real images, shifted, turned, scaled, sheared and bent
       gan            real images and generated digits
-      classical+gan  the same, and all shifted, turned, scaled and sheared
+      classical+gan  the same, and all shifted, turned, scaled, sheared and bent
       synthetic      generated digits alone
+      classical+oversampled   classical, every class drawn equally often: the
+                              baseline where classes are cut
     """
 
 
-def _numbers(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(number) for number in value.split(","))
-    except ValueError as error:
-        raise click.BadParameter(f"{value!r}; expected whole numbers separated by commas, like 10,100") from error
+class _List(click.ParamType):  # type: ignore[type-arg]  # generic in new versions of click only
+    """Values between commas, or a list in a file."""
+
+    def __init__(self, kind: Callable[[str], Any], example: str) -> None:
+        self.name = f"{kind.__name__} list"
+        self._kind, self._example = kind, example
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
+        try:
+            parts = value if isinstance(value, list | tuple) else str(value).split(",")
+            return tuple(self._kind(str(part).strip()) for part in parts)
+        except ValueError:
+            self.fail(f"{value!r}; expected {self._example}", param, ctx)
 
 
-def _names(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
-    return None if value is None else tuple(name.strip() for name in value.split(","))
+class _Shares(click.ParamType):  # type: ignore[type-arg]
+    """Names with shares: ``8=0.01,9=0.1``, or a table in a file."""
+
+    name = "shares"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, float]:
+        try:
+            pairs = value if isinstance(value, dict) else dict(part.rsplit("=", 1) for part in str(value).split(","))
+            return {str(name).strip(): float(share) for name, share in pairs.items()}
+        except (TypeError, ValueError):
+            self.fail(f"{value!r}; expected classes and the share that is kept, like 8=0.01,9=0.1", param, ctx)
+
+
+_SIZES = _List(int, "whole numbers separated by commas, like 10,100")
+_RATIOS = _List(float, "numbers separated by commas, like 0.5,1,5,50")
+_ARMS = _List(str, "names separated by commas")
+
+
+def _read_config(context: click.Context, _parameter: click.Parameter, value: Path | None) -> Path | None:
+    """Let the file's settings be the defaults of this call: options on the command line go before them."""
+    if value is not None:
+        from digitforge_evaluation.configuration import read_config
+
+        options = {option.name for option in context.command.params if isinstance(option, click.Option)}
+        known = {name for name in options if name and name not in _NOT_IN_A_FILE}
+        context.default_map = read_config(value, known=known)
+    return value
+
+
+#: What is said on the command line alone.
+_NOT_IN_A_FILE = ("as_json", "help")
+#: What does not change a result, and so is not kept with it.
+_NOT_KEPT = ("config", "out", "as_json", "jobs", "scheduler", "data_dir")
 
 
 @experiment.command()
+@click.argument(
+    "config", required=False, is_eager=True, callback=_read_config, type=click.Path(dir_okay=False, path_type=Path)
+)
 @click.option("--server", metavar="HOST:PORT", help="A running server whose generator makes the digits.")
-@click.option("--model", type=_FOLDER, help="Instead, an exported generator: its folder, or that of its versions.")
+@click.option(
+    "--model", type=_FOLDER, multiple=True,
+    help="Instead, an exported generator: its folder, or that of its versions. Several are compared.",
+)  # fmt: skip
 @click.option(
     "--strict",
     metavar="RECIPE",
@@ -74,16 +121,24 @@ def _names(_context: click.Context, _parameter: click.Parameter, value: str | No
     "--data-dir", type=_FOLDER, envvar="DIGITFORGE_DATA_DIR", show_envvar=True, help="Folder with MNIST's four files."
 )
 @click.option("--transpose", is_flag=True, help="Swap rows and columns of IDX images, as EMNIST needs it.")
-@click.option("--arms", callback=_names, metavar="ARM,ARM,…", help="Only these.  [default: all that can be had]")
+@click.option("--arms", type=_ARMS, metavar="ARM,ARM,…", help="Only these.  [default: all that can be had]")
 @click.option(
-    "--n-per-class", callback=_numbers, default="10", show_default=True, metavar="N,N,…", help="Real images per class."
+    "--n-per-class", type=_SIZES, default="10", show_default=True, metavar="N,N,…", help="Real images per class."
 )
+@click.option(
+    "--curve", type=_SIZES, default=(), metavar="N,N,…",
+    help="Further sizes for the baseline alone: from its learning curve follows what generated digits are worth in "
+    "real images.",
+)  # fmt: skip
 @click.option("--subsets", type=click.IntRange(min=1), default=10, show_default=True, help="Subsets per size.")
 @click.option(
     "--replicates", type=click.IntRange(min=1), default=1, show_default=True,
     help="Classifier seeds and generator draws inside each subset.",
 )  # fmt: skip
-@click.option("--classifier", default="cnn", show_default=True, help="cnn, logistic, svm or forest.")
+@click.option(
+    "--classifier", default="cnn", show_default=True,
+    help="cnn, logistic, svm, forest, or MODULE:NAME of something with fit and predict.",
+)  # fmt: skip
 @click.option("--steps", type=click.IntRange(min=1), default=500, show_default=True, help="Optimiser steps of the cnn.")
 @click.option(
     "--ratio", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True,
@@ -94,17 +149,43 @@ def _names(_context: click.Context, _parameter: click.Parameter, value: str | No
     help="Share of generated digits among training rows, in arms with both.",
 )  # fmt: skip
 @click.option(
+    "--sweep", type=_RATIOS, default=(), metavar="R,R,…",
+    help="Compare these ratios too, as arms of their own, like 0.5,1,2,5,20,50.",
+)  # fmt: skip
+@click.option("--fresh", is_flag=True, help="Compare with generated digits of which none is used twice. Slow.")
+@click.option(
+    "--filtered", is_flag=True,
+    help="Compare with generated digits whose label a classifier agrees with that saw the same real images.",
+)  # fmt: skip
+@click.option(
+    "--cut", type=_Shares(), default={}, metavar="CLASS=SHARE,…",
+    help="Unbalanced classes: keep this share of their images, as in 8=0.01.",
+)  # fmt: skip
+@click.option(
+    "--noisy-labels", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True,
+    help="Share of the real images whose label is wrong.",
+)  # fmt: skip
+@click.option(
+    "--elastic", type=click.FloatRange(min=0), default=0.7, show_default=True,
+    help="Elastic distortion in classical augmentation: pixels of displacement; 0 for none.",
+)  # fmt: skip
+@click.option(
     "--held-out", type=click.Choice(["test", "validation"]), default="test", show_default=True,
     help="validation sets a twelfth of the training set aside: use it to choose settings.",
 )  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all randomness.")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Cells side by side.")
+@click.option("--scheduler", metavar="tcp://HOST:PORT", help="Instead, on the workers of this Dask scheduler.")
 @click.option("--out", type=_FOLDER, required=True, help="Folder for results and report; may hold finished cells.")
 @click.option("--json", "as_json", is_flag=True, help="Print the analysis as JSON.")
+@click.pass_context
 def run(
+    context: click.Context,
+    /,
     *,
+    config: Path | None,  # noqa: ARG001 - its settings have arrived in the other arguments
     server: str | None,
-    model: Path | None,
+    model: tuple[Path, ...],
     strict: str | None,
     strict_steps: int | None,
     data: str,
@@ -113,11 +194,15 @@ def run(
     arms: tuple[str, ...] | None,
     classifier: str,
     jobs: int,
+    scheduler: str | None,
     out: Path,
     as_json: bool,
     **settings: Any,
 ) -> None:
     """Run an experiment and write its report.
+
+    CONFIG is a TOML file with these options by name, as `n-per-class = [10, 100]` or `cut = { "8" = 0.01 }`; options
+    given here go before it. The settings are kept as experiment.toml beside the results, which CONFIG may name.
 
     Every finished cell is stored at once. After Ctrl-C, a crash or a power cut, the same command goes on from there.
 
@@ -126,30 +211,32 @@ def run(
       digitforge experiment run --server localhost:8500 --n-per-class 10,100 --out runs/e
       digitforge experiment run --data digits --strict forge-small --out runs/strict
       digitforge experiment run --arms real,smote,classical --classifier forest --out runs/f
+      digitforge experiment run --server localhost:8500 --cut 8=0.01 --n-per-class 100 --out runs/rare
+      digitforge experiment run runs/rare/experiment.toml --out runs/again
     """
-    if server is not None and model is not None:
+    if server is not None and model:
         raise InvalidInputError("name one generator: --server or --model")
     if classifier == "cnn" or model or strict:
         import_quietly("tensorflow")
     from digitforge_evaluation import generators, runs, subsets
-    from digitforge_evaluation.arms import ARMS
+    from digitforge_evaluation.arms import ARMS, UNBALANCED_BASELINE
     from digitforge_evaluation.experiment import Plan
     from digitforge_training.data import load
 
     has_generator = bool(server or model or strict)
     if arms is None:
-        arms = tuple(name for name, arm in ARMS.items() if has_generator or not arm.generator)
+        arms = tuple(
+            name
+            for name, arm in ARMS.items()
+            if (has_generator or not arm.generator) and (settings["cut"] or name != UNBALANCED_BASELINE)
+        )
     plan = Plan(arms=arms, classifier=classifier, **settings)
     training, test = (load(data, split=split, data_dir=data_dir, transpose=transpose) for split in ("train", "test"))
     real = subsets.hold_out(training, test, which=plan.held_out)
-    sources: dict[generators.Budget, generators.GeneratorSource] = {}
-    cards: dict[str, Any] = {}
-    if server or model:
-        source = generators.Served(server) if server else generators.Exported(model or Path())
-        budget, card = runs.by_budget(source, real)
-        sources[budget], cards[str(budget)] = source, card
+    outside = [generators.Served(server)] if server else [generators.Exported(folder) for folder in model]
+    sources, cards = runs.by_name(outside, real)
     if strict:
-        sources[generators.Budget.STRICT] = generators.TrainedInside(
+        sources[str(generators.Budget.STRICT)] = generators.TrainedInside(
             recipe=strict,
             overrides={"steps": strict_steps} if strict_steps else {},
             cache=out / "generators",
@@ -157,7 +244,8 @@ def run(
     with cell_progress() as on_cell:
         runs.run(
             out, plan, real, sources, cards=cards, command=shlex.join(["digitforge", *sys.argv[1:]]), jobs=jobs,
-            on_cell=on_cell,
+            scheduler=scheduler, on_cell=on_cell,
+            config={name: value for name, value in context.params.items() if name not in _NOT_KEPT},
         )  # fmt: skip
     _show(*runs.report(out), as_json=as_json)
 
@@ -240,6 +328,8 @@ def print_analysis(console: Any, state: State) -> None:
     console.print("Accuracy: mean ± 95 % interval over subsets.", style="dim")
     for comparison in state.analysis.primary:
         console.print()
-        console.print(sentence(comparison, classes=len(state.facts.class_names)), markup=False)
+        console.print(
+            sentence(comparison, classes=len(state.facts.class_names), measure=state.analysis.measure), markup=False
+        )
     if len(state.finished) < len(state.planned):
         console.print(f"Unfinished: {len(state.finished)} of {len(state.planned)} cells.", markup=False)

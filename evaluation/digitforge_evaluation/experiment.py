@@ -7,24 +7,40 @@ Held-out images are looked at once per cell, when its classifier is finished; no
 
 from __future__ import annotations
 
+import math
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import numpy as np
 
 from digitforge_client.contract import SEEDS
 from digitforge_client.errors import InvalidInputError
-from digitforge_evaluation.arms import ARMS, Rows, check_arms, draw_for, split_name
-from digitforge_evaluation.classifiers import CLASSIFIERS, classifier
-from digitforge_evaluation.generators import Budget, GeneratorSource
+from digitforge_evaluation.arms import (
+    ARMS,
+    PRIMARY,
+    UNBALANCED_BASELINE,
+    ArmName,
+    Rows,
+    check_arms,
+    class_gaps,
+    draw_for,
+)
+from digitforge_evaluation.classifiers import BATCH_SIZE, Classifier, check_classifier, classifier
+from digitforge_evaluation.generators import GeneratorSource
+from digitforge_evaluation.parallel import side_by_side
 from digitforge_evaluation.sources import Drawn
 from digitforge_evaluation.store import CellKey, CellResult, Store
-from digitforge_evaluation.subsets import HeldOut, RealImages, subset_indices
+from digitforge_evaluation.subsets import HeldOut, RealImages, minority, subset_indices, subset_of
+from digitforge_evaluation.transformations import ELASTIC
 from digitforge_training.data import Dataset
+
+#: Fields of a plan that say how much of it is run; finished cells stay good when they change.
+_EXTENT: Final = ("arms", "n_per_class", "curve", "subsets", "sweep", "fresh", "filtered")
+FRESH, FILTERED = "fresh", "filtered"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +54,8 @@ class Plan:
     arms: tuple[str, ...] = tuple(ARMS)
     n_per_class: tuple[int, ...] = (10,)
     """Sizes: real images per class."""
+    curve: tuple[int, ...] = ()
+    """Further sizes, at which the baseline alone is run, so that its learning curve is known."""
     subsets: int = 10
     """Subsets of real images per size; ten are needed for a verdict."""
     replicates: int = 1
@@ -49,6 +67,18 @@ class Plan:
     """Generated digits per real image."""
     generated_share: float = 0.5
     """Share of generated digits among the rows an arm with both is trained on."""
+    sweep: tuple[float, ...] = ()
+    """Other ratios to compare with *ratio*."""
+    fresh: bool = False
+    """Compare with generated digits of which none is used twice."""
+    filtered: bool = False
+    """Compare with those generated digits whose label a classifier agrees with that saw the subset alone."""
+    cut: Mapping[str, float] = field(default_factory=dict)
+    """Names of classes, and the share of their images that a subset keeps."""
+    noisy_labels: float = 0.0
+    """Share of a subset's labels that are replaced by another one."""
+    elastic: float = ELASTIC
+    """Elastic distortion in classical augmentation: root mean square displacement in pixels of a 28-pixel image."""
     held_out: HeldOut = "test"
     """``validation`` sets a twelfth of the training set aside, for choosing settings without the test set."""
     seed: int = 0
@@ -56,17 +86,26 @@ class Plan:
     def __post_init__(self) -> None:
         object.__setattr__(self, "arms", check_arms(self.arms))
         object.__setattr__(self, "n_per_class", tuple(sorted(set(self.n_per_class))))
-        if not self.n_per_class or self.n_per_class[0] < 1:
-            raise InvalidInputError(f"n per class is {list(self.n_per_class)}; expected numbers of at least 1")
+        object.__setattr__(self, "curve", tuple(sorted(set(self.curve) - set(self.n_per_class))))
+        object.__setattr__(self, "sweep", tuple(sorted(set(self.sweep) - {self.ratio})))
+        if not self.n_per_class or min(*self.n_per_class, *self.curve, 1) < 1:
+            raise InvalidInputError(
+                f"n per class is {[*self.n_per_class, *self.curve]}; expected numbers of at least 1"
+            )
         for name in ("subsets", "replicates", "steps"):
             if getattr(self, name) < 1:
                 raise InvalidInputError(f"{name} is {getattr(self, name)}; expected at least 1")
-        if self.classifier not in CLASSIFIERS:
-            raise InvalidInputError(
-                f"there is no classifier {self.classifier!r}; expected one of {', '.join(CLASSIFIERS)}"
-            )
-        if not self.ratio > 0:
-            raise InvalidInputError(f"ratio is {self.ratio}; expected more than 0 generated digits per real image")
+        check_classifier(self.classifier)
+        for ratio in (self.ratio, *self.sweep):
+            if not 0 < ratio < math.inf:
+                raise InvalidInputError(f"ratio is {ratio}; expected more than 0 generated digits per real image")
+        for name, share in self.cut.items():
+            if not 0 < share < 1:
+                raise InvalidInputError(f"class {name} is cut to {share}; expected a share between 0 and 1, like 0.01")
+        if not 0 <= self.noisy_labels < 1:
+            raise InvalidInputError(f"the share of noisy labels is {self.noisy_labels}; expected 0 to below 1")
+        if not 0 <= self.elastic < math.inf:
+            raise InvalidInputError(f"elastic is {self.elastic}; expected a displacement of 0 or more pixels")
         if not 0 < self.generated_share < 1:
             raise InvalidInputError(f"the share of generated digits is {self.generated_share}; expected 0 to 1")
         if self.held_out not in ("test", "validation"):
@@ -74,38 +113,61 @@ class Plan:
         if self.seed < 0:
             raise InvalidInputError(f"seed is {self.seed}; expected 0 or more")
 
+    @property
+    def baseline(self) -> str:
+        """The arm that the verdict compares with."""
+        return UNBALANCED_BASELINE if self.cut else PRIMARY[1]
 
-def arm_names(plan: Plan, sources: Mapping[Budget, GeneratorSource]) -> tuple[str, ...]:
-    """The plan's arms with their generators' budgets: ``real``, ``gan (oracle)`` and so on.
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """How generated digits are used; the first, which has no name, is the one that verdicts are taken on."""
+        return (
+            "",
+            *(f"{ratio:g}×" for ratio in self.sweep),
+            *([FRESH] if self.fresh else []),
+            *([FILTERED] if self.filtered else []),
+        )
+
+
+def arm_names(plan: Plan, sources: Mapping[str, GeneratorSource]) -> tuple[str, ...]:
+    """The plan's arms in full: ``real``, ``gan (oracle)``, ``gan (oracle, 5×)`` and so on.
 
     Raises:
         InvalidInputError: an arm needs a generator and there is none.
     """
     names: list[str] = []
     for arm in plan.arms:
-        if ARMS[arm].generator and not sources:
+        if not ARMS[arm].generator:
+            names.append(arm)
+            continue
+        if not sources:
             raise InvalidInputError(f"the arm {arm!r} needs generated digits; name a server with --server")
-        names += [f"{arm} ({budget})" for budget in sources] if ARMS[arm].generator else [arm]
+        names += [
+            str(replace(ArmName.parse(f"{arm} ({source})"), variant=variant))
+            for source in sources
+            for variant in plan.variants
+        ]
     return tuple(names)
 
 
-def plan_cells(plan: Plan, sources: Mapping[Budget, GeneratorSource]) -> list[CellKey]:
+def plan_cells(plan: Plan, sources: Mapping[str, GeneratorSource]) -> list[CellKey]:
     """All cells, in the order in which they are run: every arm of a subset before the next subset."""
+    arms = dict.fromkeys(plan.curve, (plan.baseline,)) | {n: arm_names(plan, sources) for n in plan.n_per_class}
     return [
         CellKey(n_per_class=n, subset=subset, arm=arm)
-        for n in plan.n_per_class
+        for n in sorted(arms)
         for subset in range(plan.subsets)
-        for arm in arm_names(plan, sources)
+        for arm in arms[n]
     ]
 
 
-def identity(plan: Plan, real: RealImages, sources: Mapping[Budget, GeneratorSource]) -> dict[str, Any]:
+def identity(plan: Plan, real: RealImages, sources: Mapping[str, GeneratorSource]) -> dict[str, Any]:
     """Everything that a cell's result depends on besides its key; JSON values.
 
-    Arms, sizes and the number of subsets are not part of it: a plan may grow and keep its finished cells.
+    Arms, sizes, variants and the number of subsets are not part of it: a plan may grow and keep its finished cells.
     """
     settings = asdict(plan)
-    for extent in ("arms", "n_per_class", "subsets"):
+    for extent in _EXTENT:
         del settings[extent]
     return {
         **settings,
@@ -141,23 +203,23 @@ def _replicate_seed(plan: Plan, key: CellKey, replicate: int) -> int:
 
 def _run_cell(job: _Job) -> CellResult:
     started = time.monotonic()
-    arm, _ = split_name(job.key.arm)
-    model = classifier(
-        job.plan.classifier, image_shape=job.real.images.shape[1:], classes=job.classes, steps=job.plan.steps
-    )
+    name, plan = ArmName.parse(job.key.arm), job.plan
+    model = classifier(plan.classifier, image_shape=job.real.images.shape[1:], classes=job.classes, steps=plan.steps)
     confusion = np.zeros((job.classes, job.classes), np.int64)
     notes: list[dict[str, Any]] = []
     for seed in job.seeds:
         generated = None
         if job.source is not None:
-            generated, note = _generated(job, job.source, seed)
+            generated, note = _generated(job, job.source, model, name, seed)
             notes.append(note)
         draw = draw_for(
-            arm,
+            name.arm,
             images=job.real.images,
             labels=job.real.labels,
             generated=generated,
-            generated_share=job.plan.generated_share,
+            generated_share=plan.generated_share,
+            fresh=name.variant == FRESH,
+            elastic=plan.elastic,
         )
         model.fit(draw, seed=seed)
         np.add.at(confusion, (job.held_out.labels, model.predict(job.held_out.images)), 1)
@@ -170,28 +232,53 @@ def _run_cell(job: _Job) -> CellResult:
     )
 
 
-@lru_cache(maxsize=2)  # every arm of a subset asks for the same digits
-def _drawn(generator: Any, n: int, classes: int, seed: int) -> Drawn:
-    return generator.draw(n, proportions=(1,) * classes, seed=seed)
+@lru_cache(maxsize=2)  # several arms of a subset ask for the same digits
+def _drawn(generator: Any, n: int, proportions: tuple[int, ...], seed: int) -> Drawn:
+    return generator.draw(n, proportions=proportions, seed=seed)
 
 
-def _generated(job: _Job, source: GeneratorSource, seed: int) -> tuple[Rows, dict[str, Any]]:
-    """Digits for one replicate, as many of each class, and where they came from."""
-    generator = source.generator_for(job.real, seed=seed)
-    n = max(job.classes, round(job.plan.ratio * len(job.real)))
-    drawn = _drawn(cast(Any, generator), n, job.classes, seed)
-    assert drawn.labels is not None
-    assert generator.card is not None  # check_fits refused generators without classes or card
-    return (drawn.images, drawn.labels), {"generator_id": generator.card["generator_id"], "seed": seed, "n": n}
+def _generated(
+    job: _Job, source: GeneratorSource, model: Classifier, name: ArmName, seed: int
+) -> tuple[Rows, dict[str, Any]]:
+    """Digits for one replicate, with classes that fill up the real ones, and where they came from.
+
+    *model* is trained where digits must be labelled or filtered, on the subset alone; its next fit forgets that.
+    """
+    plan, generator = job.plan, source.generator_for(job.real, seed=seed)
+    share = plan.generated_share if ARMS[name.arm].real else 1.0
+    ratio = float(name.variant.removesuffix("×")) if name.variant.endswith("×") else plan.ratio
+    n = max(job.classes, round(ratio * len(job.real)))
+    if name.variant == FRESH:
+        n = max(n, math.ceil(share * plan.steps * BATCH_SIZE))  # as many as any classifier takes
+    proportions = class_gaps(job.real.labels, classes=job.classes, generated_share=share)
+    drawn = _drawn(cast(Any, generator), n, proportions, seed)
+    assert generator.card is not None  # check_fits refused generators without one
+    note = {"generator_id": generator.card["generator_id"], "seed": seed, "n": n}
+    images, labels = drawn.images, drawn.labels
+    if labels is not None and name.variant != FILTERED:
+        return (images, labels), note
+    model.fit(draw_for(plan.baseline, images=job.real.images, labels=job.real.labels, elastic=plan.elastic), seed=seed)
+    predicted = model.predict(images)
+    if labels is not None:
+        kept = predicted == labels
+        images, predicted, note = images[kept], predicted[kept], {**note, "kept": int(kept.sum())}
+    if len(np.unique(predicted)) < (1 if ARMS[name.arm].real else 2):  # alone, they must be of two classes
+        raise InvalidInputError(
+            f"{job.key}: by the classifier that was trained on {len(job.real)} real images, {n} generated digits leave "
+            f"{len(predicted)} of {len(np.unique(predicted))} classes, on which nothing can be trained; take larger "
+            "sizes, a better generator, or leave this arm or --filtered out"
+        )
+    return (images, predicted), note
 
 
 def run(
     plan: Plan,
     real: RealImages,
-    sources: Mapping[Budget, GeneratorSource],
+    sources: Mapping[str, GeneratorSource],
     store: Store,
     *,
     jobs: int = 1,
+    scheduler: str | None = None,
     on_cell: Callable[[CellResult], None] = lambda _: None,
 ) -> None:
     """Run the cells of *plan* that *store* lacks, and store each as soon as it is finished.
@@ -202,35 +289,37 @@ def run(
         sources: where generated digits come from, by budget.
         store: open for writing, with the `identity` of these three.
         jobs: processes that run cells side by side.
+        scheduler: address of a Dask scheduler, ``tcp://HOST:PORT``, whose workers run the cells instead.
         on_cell: called after each cell is stored.
 
     Raises:
         InvalidInputError: a class has fewer images than a size asks for.
-        ServerError: a generator's server went away; finished cells are kept.
+        ServerError: a generator's server went away, or the scheduler cannot be reached; finished cells are kept.
     """
-    from joblib import Parallel, delayed
-
     missing = [key for key in plan_cells(plan, sources) if key not in store.cells]
-    results = Parallel(n_jobs=jobs, return_as="generator_unordered")(
-        delayed(_run_cell)(job) for job in _jobs(plan, real, sources, missing)
-    )
-    for result in results:
+    for result in side_by_side(_run_cell, _jobs(plan, real, sources, missing), jobs=jobs, scheduler=scheduler):
         store.append(result)
         on_cell(result)
 
 
 def _jobs(
-    plan: Plan, real: RealImages, sources: Mapping[Budget, GeneratorSource], keys: Sequence[CellKey]
+    plan: Plan, real: RealImages, sources: Mapping[str, GeneratorSource], keys: Sequence[CellKey]
 ) -> Iterator[_Job]:
     for key in keys:
-        _, budget = split_name(key.arm)
-        indices = subset_indices(real.pool.labels, n_per_class=key.n_per_class, subset=key.subset, seed=plan.seed)
+        source = ArmName.parse(key.arm).source
         yield _Job(
             key=key,
             plan=plan,
-            real=real.pool.subset(indices),
+            real=subset_of(
+                real.pool,
+                n_per_class=key.n_per_class,
+                subset=key.subset,
+                seed=plan.seed,
+                cut=plan.cut,
+                noisy_labels=plan.noisy_labels,
+            ),
             held_out=real.held_out,
-            source=sources[Budget(budget)] if budget else None,
+            source=sources[source] if source else None,
             classes=len(real.pool.class_names),
             seeds=tuple(_replicate_seed(plan, key, replicate) for replicate in range(plan.replicates)),
         )
@@ -240,6 +329,8 @@ def check_sizes(plan: Plan, real: RealImages) -> None:
     """Fail before the first cell rather than at the largest size.
 
     Raises:
-        InvalidInputError: a class has fewer images than the largest size asks for.
+        InvalidInputError: a class has fewer images than the largest size asks for, or a class to be cut does not exist.
     """
-    subset_indices(real.pool.labels, n_per_class=max(plan.n_per_class), subset=0, seed=plan.seed)
+    minority(real.pool, plan.cut)
+    largest = max(*plan.n_per_class, *plan.curve, 1)
+    subset_indices(real.pool.labels, n_per_class=largest, subset=0, seed=plan.seed)

@@ -4,7 +4,9 @@ A generator's *budget* is named from the generator itself, never from what the u
 
 * ``strict``: trained inside the experiment on exactly the real images of a subset, and nothing else;
 * ``transfer``: has seen none of the real images that subsets are drawn from;
-* ``oracle``: has seen images of theirs that the classifier has not.
+* ``semi``: has seen images of theirs that the classifier has not, but no label: a generator without classes, whose
+  digits are labelled inside the experiment by a classifier that saw the subset alone;
+* ``oracle``: has seen images of theirs that the classifier has not, with their labels.
 
 A generator that has seen a held-out image is refused.
 """
@@ -37,6 +39,7 @@ class Budget(StrEnum):
 
     STRICT = "strict"
     TRANSFER = "transfer"
+    SEMI = "semi"
     ORACLE = "oracle"
 
 
@@ -157,20 +160,24 @@ def budget_of(generator: Source, real: RealImages) -> Budget:
             f"{generator.name} was trained on {np.count_nonzero(held_out)} of the {len(held_out)} held-out images, so "
             "accuracy on them would mean nothing; hold out others, or take another generator"
         )
-    return Budget.ORACLE if pool.any() else Budget.TRANSFER
+    if not pool.any():
+        return Budget.TRANSFER
+    assert generator.card is not None  # check_fits refused generators without one
+    return Budget.ORACLE if generator.card["class_names"] else Budget.SEMI
 
 
 def check_fits(generator: Source, real: Dataset) -> None:
     """Check that generated digits can be mixed with these real ones.
 
     Raises:
-        InvalidInputError: the generator has no card, or their shape or classes differ.
+        InvalidInputError: the generator has no card, or their shape or classes differ. No classes at all are fine: such
+            digits are labelled inside the experiment.
     """
     card = generator.card
     if card is None:
         raise InvalidInputError(f"{generator.name} has no card; an experiment needs an exported generator")
     shape, classes = tuple(card["image_shape"]), tuple(card["class_names"])
-    if shape != real.images.shape[1:] or classes != real.class_names:
+    if shape != real.images.shape[1:] or (classes and classes != real.class_names):
         raise InvalidInputError(
             f"{generator.name} makes images {shape} of {len(classes)} classes ({', '.join(classes[:12])}), but the "
             f"data set {real.name} has images {real.images.shape[1:]} of {len(real.class_names)} classes "

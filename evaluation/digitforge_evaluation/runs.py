@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -15,10 +15,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from digitforge_client.errors import DataError
+from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_client.files import replacing
 from digitforge_evaluation import experiment
 from digitforge_evaluation.analysis import Analysis, analyse
+from digitforge_evaluation.configuration import write_config
 from digitforge_evaluation.experiment import Plan
 from digitforge_evaluation.generators import Budget, Exported, GeneratorSource, Served, budget_of
 from digitforge_evaluation.report import Facts, SampleSheet, write_report
@@ -27,6 +28,7 @@ from digitforge_evaluation.store import RESULTS, CellKey, CellResult, open_store
 from digitforge_evaluation.subsets import RealImages, subset_indices
 
 EXPERIMENT: Final = "experiment.json"
+CONFIG: Final = "experiment.toml"
 SAMPLES: Final = "samples.npz"
 _LIBRARIES: Final = ("digitforge", "tensorflow", "keras", "scikit-learn", "numpy", "scipy")
 
@@ -37,7 +39,7 @@ class Outline:
 
     cells: tuple[CellKey, ...]
     class_names: tuple[str, ...]
-    cards: Mapping[str, Mapping[str, Any]]  # of the generators made outside, by budget
+    cards: Mapping[str, Mapping[str, Any]]  # of the generators made outside, by budget (and name)
 
 
 def by_budget(source: Served | Exported, real: RealImages) -> tuple[Budget, Mapping[str, Any]]:
@@ -50,6 +52,28 @@ def by_budget(source: Served | Exported, real: RealImages) -> tuple[Budget, Mapp
     budget = budget_of(generator, real)
     assert generator.card is not None  # budget_of refuses generators without one
     return budget, generator.card
+
+
+def by_name(
+    sources: Sequence[Served | Exported], real: RealImages
+) -> tuple[dict[str, GeneratorSource], dict[str, Mapping[str, Any]]]:
+    """Generators made outside the experiment, and their cards, by the names that arms give them.
+
+    One alone is named by its budget, ``oracle``; several by recipe and the beginning of their id too,
+    ``oracle forge-3fa1b2``.
+
+    Raises:
+        InvalidInputError: a generator has seen held-out images, does not fit the data, or is there twice.
+    """
+    named: dict[str, GeneratorSource] = {}
+    cards: dict[str, Mapping[str, Any]] = {}
+    for source in sources:
+        budget, card = by_budget(source, real)
+        name = str(budget) if len(sources) == 1 else f"{budget} {card['recipe']}-{card['generator_id'][:6]}"
+        if name in named:
+            raise InvalidInputError(f"the generator {card['generator_id']} was named twice; name each one once")
+        named[name], cards[name] = source, card
+    return named, cards
 
 
 def about(command: str) -> dict[str, Any]:
@@ -68,11 +92,13 @@ def run(
     folder: Path,
     plan: Plan,
     real: RealImages,
-    sources: Mapping[Budget, GeneratorSource],
+    sources: Mapping[str, GeneratorSource],
     *,
     cards: Mapping[str, Mapping[str, Any]],
     command: str,
     jobs: int = 1,
+    scheduler: str | None = None,
+    config: Mapping[str, Any] | None = None,
     on_cell: Callable[[CellResult | None, int, int], None] = lambda _result, _done, _planned: None,
 ) -> None:
     """Run what is missing of *plan* in *folder*.
@@ -85,12 +111,14 @@ def run(
         cards: of the generators made outside, by budget.
         command: for the report.
         jobs: processes that run cells side by side.
+        scheduler: address of a Dask scheduler whose workers run the cells instead.
+        config: settings of the command, kept beside the results as ``experiment.toml``.
         on_cell: called with the newest result (None at the start), and how many cells are finished and planned.
 
     Raises:
         InvalidInputError: a class has too few images, or *folder* holds another experiment.
         DataError: *folder* cannot be written, or its results are damaged.
-        ServerError: a generator's server went away.
+        ServerError: a generator's server went away, or the scheduler cannot be reached.
     """
     experiment.check_sizes(plan, real)
     cells = tuple(experiment.plan_cells(plan, sources))
@@ -103,6 +131,8 @@ def run(
         outline = Outline(cells=cells, class_names=real.pool.class_names, cards=cards)
         with replacing(folder / EXPERIMENT) as file:
             file.write(json.dumps(asdict(outline), indent=1).encode())
+        if config is not None:
+            write_config(folder / CONFIG, config)
         _save_samples(folder / SAMPLES, plan, real, sources)
         planned = set(cells)
 
@@ -111,23 +141,30 @@ def run(
 
         on_cell(None, finished(), len(cells))
         experiment.run(
-            plan, real, sources, store, jobs=jobs, on_cell=lambda result: on_cell(result, finished(), len(cells))
+            plan,
+            real,
+            sources,
+            store,
+            jobs=jobs,
+            scheduler=scheduler,
+            on_cell=lambda result: on_cell(result, finished(), len(cells)),
         )
 
 
-def _save_samples(path: Path, plan: Plan, real: RealImages, sources: Mapping[Budget, GeneratorSource]) -> None:
+def _save_samples(path: Path, plan: Plan, real: RealImages, sources: Mapping[str, GeneratorSource]) -> None:
     """Some real images, and digits of every generator made outside the experiment."""
     n = min(SHEET_ROWS, int(np.bincount(real.pool.labels).min()))
     indices = subset_indices(real.pool.labels, n_per_class=n, subset=0, seed=plan.seed)
     arrays = {"real_images": real.pool.images[indices], "real_labels": real.pool.labels[indices]}
     classes = len(real.pool.class_names)
-    for budget, source in sources.items():
-        if budget is not Budget.STRICT:
+    for name, source in sources.items():
+        if name != Budget.STRICT:
             drawn = source.generator_for(real.pool, seed=0).draw(
                 SHEET_ROWS * classes, proportions=(1,) * classes, seed=plan.seed
             )
-            assert drawn.labels is not None  # budget_of refuses generators without classes
-            arrays |= {f"{budget}_images": drawn.images, f"{budget}_labels": drawn.labels}
+            # Digits without classes only need places on the sheet.
+            labels = np.arange(len(drawn.images)) % classes if drawn.labels is None else drawn.labels
+            arrays |= {f"{name}_images": drawn.images, f"{name}_labels": labels}
     with replacing(path) as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the names for options
 
@@ -160,8 +197,7 @@ def read(folder: Path) -> State:
                     images=arrays[f"{kind}_images"],
                     labels=arrays[f"{kind}_labels"],
                 )
-                for kind in ("real", *Budget)
-                if f"{kind}_images" in arrays
+                for kind in (file.removesuffix("_images") for file in arrays.files if file.endswith("_images"))
             )
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise DataError(
@@ -169,12 +205,13 @@ def read(folder: Path) -> State:
             "`digitforge experiment run` again: finished cells are kept"
         ) from error
     finished = {key: stored.cells[key] for key in planned if key in stored.cells}
+    class_names = tuple(outline["class_names"])
     return State(
-        analysis=analyse(finished),
+        analysis=analyse(finished, minority=[class_names.index(name) for name in stored.identity.get("cut", {})]),
         facts=Facts(
             identity=stored.identity,
             about=stored.about,
-            class_names=tuple(outline["class_names"]),
+            class_names=class_names,
             cards=outline["cards"],
             planned_cells=len(planned),
         ),

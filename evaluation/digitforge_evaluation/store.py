@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from digitforge_client.errors import DataError, InvalidInputError
 
-STORE_VERSION: Final = 1
+STORE_VERSION: Final = 2
 RESULTS: Final = "results.jsonl"
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import numpy as np
@@ -67,3 +68,60 @@ def subset_indices(labels: npt.NDArray[np.int64], *, n_per_class: int, subset: i
             )
         chosen.append(rng.choice(members, n_per_class, replace=False))
     return np.concatenate(chosen)
+
+
+def subset_of(
+    pool: Dataset,
+    *,
+    n_per_class: int,
+    subset: int,
+    seed: int,
+    cut: Mapping[str, float] | None = None,
+    noisy_labels: float = 0.0,
+) -> Dataset:
+    """A subset of *pool*, unbalanced or with wrong labels if asked for.
+
+    The same subset without these loses no image but those of the classes that are cut, and has the same images under
+    their true labels: scenarios can be compared.
+
+    Args:
+        pool: the images to choose from.
+        n_per_class: images per class.
+        subset: number of the subset, from 0.
+        seed: the experiment's seed.
+        cut: names of classes and the share of their images that is kept, above 0 and at most 1; one at least is kept.
+        noisy_labels: share of images, 0 to 1, whose label becomes another one, each of the others equally likely.
+
+    Raises:
+        InvalidInputError: a class has too few images, or *cut* names one that does not exist.
+    """
+    chosen = pool.subset(subset_indices(pool.labels, n_per_class=n_per_class, subset=subset, seed=seed))
+    kept = np.ones(len(chosen), dtype=bool)
+    for label, share in zip(minority(pool, cut or {}), (cut or {}).values(), strict=True):
+        members = np.flatnonzero(chosen.labels == label)
+        kept[members[max(1, round(share * len(members))) :]] = False
+    if not kept.all():
+        chosen = chosen.subset(kept)
+    if not noisy_labels:
+        return chosen
+    rng = np.random.default_rng([seed, n_per_class, subset, 1])
+    wrong = rng.choice(len(chosen), round(noisy_labels * len(chosen)), replace=False)
+    labels = chosen.labels.copy()
+    classes = len(pool.class_names)
+    labels[wrong] = (labels[wrong] + rng.integers(1, classes, len(wrong))) % classes
+    return replace(chosen, labels=labels)
+
+
+def minority(pool: Dataset, cut: Mapping[str, float]) -> tuple[int, ...]:
+    """The indices of the classes that are *cut*, in its order.
+
+    Raises:
+        InvalidInputError: there is no such class.
+    """
+    unknown = [name for name in cut if name not in pool.class_names]
+    if unknown:
+        raise InvalidInputError(
+            f"there is no class {unknown[0]!r} to be cut in {pool.name}; expected some of "
+            f"{', '.join(pool.class_names[:60])}"
+        )
+    return tuple(pool.class_names.index(name) for name in cut)

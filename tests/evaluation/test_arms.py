@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from digitforge_client.errors import InvalidInputError
-from digitforge_evaluation.arms import ARMS, PRIMARY, check_arms, draw_for, split_name
+from digitforge_evaluation.arms import ARMS, PRIMARY, ArmName, check_arms, class_gaps, draw_for
 from digitforge_training.data import Dataset, load
 
 GENERATED_MARK = 77
@@ -108,5 +108,50 @@ def test_the_primary_comparison_is_of_arms_that_exist() -> None:
 
 
 def test_a_budget_is_split_from_an_arms_name() -> None:
-    assert split_name("classical+gan (strict)") == ("classical+gan", "strict")
-    assert split_name("real") == ("real", "")
+    assert ArmName.parse("classical+gan (strict)") == ArmName("classical+gan", "strict")
+    assert ArmName.parse("real") == ArmName("real")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "real", "gan (oracle)", "gan (oracle forge-3fa1b2)", "classical+gan (strict, 0.5×)", "gan (semi a-b, fresh)",
+    ],
+)  # fmt: skip
+def test_a_full_name_is_the_same_after_it_was_taken_apart(name: str) -> None:
+    assert str(ArmName.parse(name)) == name
+
+
+def test_generated_classes_fill_up_rare_ones() -> None:
+    labels = np.repeat(np.arange(4), [100, 100, 100, 1])
+    gaps = np.array(class_gaps(labels, classes=4, generated_share=0.5))
+    together = np.bincount(labels) / len(labels) + gaps / gaps.sum()
+    assert together == pytest.approx(np.full(4, 0.5), rel=1e-3)
+
+
+def test_generated_classes_are_equal_where_real_ones_are_or_where_they_are_alone() -> None:
+    assert class_gaps(np.arange(20) % 5, classes=5, generated_share=0.3) == (1,) * 5
+    assert class_gaps(np.zeros(9, np.int64), classes=3, generated_share=1.0) == (1,) * 3
+
+
+def test_a_class_that_is_too_frequent_gets_no_generated_digits() -> None:
+    assert class_gaps(np.array([0] * 90 + [1] * 10), classes=2, generated_share=0.1)[0] == 0
+
+
+def test_fresh_digits_are_handed_out_once_over_all_calls(digits: Dataset) -> None:
+    images = np.arange(100, dtype=np.uint8)[:, None, None, None] * np.ones((1, 16, 16, 1), np.uint8)
+    labels = np.zeros(100, np.int64)
+    draw = draw_for("synthetic", images=images, labels=labels, generated=(images, labels), fresh=True)
+    rng = np.random.default_rng(0)
+    handed = np.concatenate([draw(25, rng)[0][:, 0, 0, 0] for _ in range(4)])
+    assert sorted(handed) == list(range(100))
+    assert (np.diff(handed.astype(int)) != 1).any()
+
+
+def test_classical_and_oversampled_draws_rare_classes_as_often_as_others(digits: Dataset) -> None:
+    kept = np.concatenate([np.flatnonzero(digits.labels != 3), np.flatnonzero(digits.labels == 3)[:1]])
+    rare = digits.subset(kept)
+    draw = draw_for("classical+oversampled", images=rare.images, labels=rare.labels)
+    images, labels = draw(1000, np.random.default_rng(0))
+    assert (np.bincount(labels) == 100).all()
+    assert len(np.unique(images[labels == 3].reshape(100, -1), axis=0)) == 100

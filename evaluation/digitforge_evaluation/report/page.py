@@ -15,7 +15,7 @@ import numpy.typing as npt
 from digitforge_client.errors import DataError
 from digitforge_client.files import replacing
 from digitforge_evaluation.analysis import Analysis, points, sentence
-from digitforge_evaluation.arms import ARMS, split_name
+from digitforge_evaluation.arms import ARMS, ArmName
 from digitforge_evaluation.report import plots
 
 HTML: Final = "report.html"
@@ -63,7 +63,10 @@ def write_report(
         DataError: the folder cannot be made.
         InvalidInputError: it cannot be written to.
     """
-    verdicts = [sentence(comparison, classes=len(facts.class_names)) for comparison in analysis.primary]
+    verdicts = [
+        sentence(comparison, classes=len(facts.class_names), measure=analysis.measure)
+        for comparison in analysis.primary
+    ]
     content = {"verdicts": verdicts, **asdict(analysis), **asdict(facts)}
     page = _render(analysis, facts, samples, verdicts)
     try:
@@ -102,8 +105,8 @@ def _render(analysis: Analysis, facts: Facts, samples: tuple[SampleSheet, ...], 
         ],
         sizes=sorted({result.n_per_class for result in analysis.arms}),
         results={(result.arm, result.n_per_class): result for result in analysis.arms},
-        descriptions={result.arm: ARMS[split_name(result.arm)[0]].description for result in analysis.arms},
-        budgets=sorted({split_name(result.arm)[1] for result in analysis.arms} - {""}),
+        descriptions={result.arm: ARMS[ArmName.parse(result.arm).arm].description for result in analysis.arms},
+        budgets=sorted({ArmName.parse(result.arm).budget for result in analysis.arms} - {""}),
         settings=_flat(facts.identity),
     )
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from digitforge_evaluation.analysis import Analysis, ArmResult, Comparison
-from digitforge_evaluation.arms import split_name
+from digitforge_evaluation.arms import ArmName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +42,7 @@ _MARKS: Final = {
     "noise": ("#b5a642", "^"),
     "smote": ("#8f6bb3", "<"),
     "classical": ("#d9822b", "s"),
+    "classical+oversampled": ("#a3541f", ">"),
     "gan": ("#3c8dd9", "D"),
     "classical+gan": ("#2f9e6e", "P"),
     "synthetic": ("#d0506f", "X"),
@@ -85,7 +86,7 @@ def _curves(analysis: Analysis, arms: Sequence[str], style: Style) -> bytes:
     figure, axes = _axes(style, height=3.4 + 0.25 * legend_rows)
     for arm in arms:
         results = [result for result in analysis.arms if result.arm == arm]
-        colour, marker = _MARKS[split_name(arm)[0]]
+        colour, marker = _MARKS[ArmName.parse(arm).arm]
         x = [result.n_per_class for result in results]
         axes.plot(x, [100 * r.accuracy for r in results], color=colour, marker=marker, label=arm)
         banded = [r for r in results if r.interval is not None]
@@ -113,7 +114,7 @@ def _curves(analysis: Analysis, arms: Sequence[str], style: Style) -> bytes:
 def _dots(results: Sequence[ArmResult], style: Style) -> bytes:
     figure, axes = _axes(style, height=0.9 + 0.34 * len(results))
     for y, result in enumerate(reversed(results)):
-        colour, marker = _MARKS[split_name(result.arm)[0]]
+        colour, marker = _MARKS[ArmName.parse(result.arm).arm]
         if result.interval is not None:
             axes.plot([100 * result.interval.low, 100 * result.interval.high], [y, y], color=colour, linewidth=2)
         axes.plot([100 * result.accuracy], [y], color=colour, marker=marker, markersize=7)
