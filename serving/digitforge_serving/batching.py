@@ -52,6 +52,7 @@ class _Task:
 
     feeds: Feeds
     rows: int
+    entered: float = field(default_factory=time.monotonic)
     told: threading.Event = field(default_factory=threading.Event)
     to_lead: _Batch | None = None
     values: list[Array] | None = None
@@ -77,9 +78,13 @@ class _Queue:
 class Batcher:
     """Merges the requests for one version of a model."""
 
-    def __init__(self, run: Run, options: BatchingOptions) -> None:
+    def __init__(
+        self, run: Run, options: BatchingOptions, observe: Callable[[int, list[float]], None] | None = None
+    ) -> None:
+        """Merge calls of *run*; *observe* is told a batch's rows and how many microseconds its requests waited."""
         self._run = run
         self._options = options
+        self._observe = observe
         self._lock = threading.Lock()
         self._queues: dict[Any, _Queue] = {}
 
@@ -205,6 +210,9 @@ class Batcher:
             if padding:
                 parts.append(np.repeat(first[:1], padding, axis=0))
             feeds[name] = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        if self._observe is not None:
+            now = time.monotonic()
+            self._observe(rows + padding, [1e6 * (now - task.entered) for task in tasks])
         values = self._run(feeds, fetches)
         for value in values:
             _check_rows(value, rows + padding)

@@ -4,26 +4,43 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
+from collections.abc import Sequence
 from typing import Final
 
 #: Upper bounds of the latency histograms in microseconds: 10 · 1.8ⁿ, about 20 minutes at the end.
 _BOUNDS: Final = tuple(10 * 1.8**n for n in range(33))
+#: Of the histogram of batch sizes, in rows.
+_SIZES: Final = tuple(float(2**n) for n in range(14))
 _COUNT: Final = ":tensorflow:serving:request_count"
 _LATENCY: Final = ":tensorflow:serving:request_latency"
 _RUNTIME: Final = ":tensorflow:serving:runtime_latency"
+_WAIT: Final = ":tensorflow:serving:batching_session:queuing_latency"
+_BATCH: Final = ":tensorflow:serving:batching_session:processed_batch_size"
+_LOADS: Final = ":tensorflow:cc:saved_model:load_attempt_count"
 _HELP: Final = {
     _COUNT: "The total number of requests.",
     _LATENCY: "Distribution of wall time (in microseconds) for Tensorflow Serving request.",
     _RUNTIME: "Distribution of wall time (in microseconds) for Tensorflow runtime.",
+    _WAIT: "Distribution of wall time spent (in microseconds) in queuing",
+    _BATCH: "Distribution of the sizes of batches that were processed, padding included",
+    _LOADS: "The number of times a SavedModel was requested to be loaded.",
 }
+#: Names of models come from clients, who may invent them: beyond so many, new ones are not counted.
+_MOST_SERIES: Final = 1000
+_POOL: Final = (("thread_pool_name", "batch_threads"),)
 
 Labels = tuple[tuple[str, str], ...]
 
 
 class _Histogram:
-    def __init__(self) -> None:
-        self.counts = [0] * (len(_BOUNDS) + 1)
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
+
+    def add(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
 
 
 class Metrics:
@@ -31,34 +48,56 @@ class Metrics:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._requests: dict[Labels, int] = {}
-        self._histograms: dict[str, dict[Labels, _Histogram]] = {_LATENCY: {}, _RUNTIME: {}}
+        self._counters: dict[str, dict[Labels, int]] = {_COUNT: {}, _LOADS: {}}
+        self._histograms: dict[str, dict[Labels, _Histogram]] = {_LATENCY: {}, _RUNTIME: {}, _WAIT: {}, _BATCH: {}}
 
     def count(self, model: str, status: str) -> None:
         """A request for a model ended with that status, such as ``OK``."""
-        labels = (("model_name", model), ("status", status))
-        with self._lock:
-            self._requests[labels] = self._requests.get(labels, 0) + 1
+        self._increase(_COUNT, (("model_name", model), ("status", status)))
+
+    def loaded(self, path: str, status: str) -> None:
+        """A version's folder was loaded, with ``success``, or was not, ``fail``."""
+        self._increase(_LOADS, (("model_path", path), ("status", status)))
 
     def took(self, model: str, microseconds: float, *, entry: str) -> None:
         """A request was answered over ``GRPC`` or ``REST`` in that time."""
-        self._observe(_LATENCY, (("model_name", model), ("API", "Predict"), ("entrypoint", entry)), microseconds)
+        method = "predict" if entry == "REST" else "Predict"  # as TensorFlow Serving writes them
+        self._observe(_LATENCY, (("model_name", model), ("API", method), ("entrypoint", entry)), [microseconds])
 
     def ran(self, model: str, microseconds: float) -> None:
         """The graph of a model took that time."""
-        self._observe(_RUNTIME, (("model_name", model), ("API", "Predict"), ("runtime", "TF1")), microseconds)
+        self._observe(_RUNTIME, (("model_name", model), ("API", "Predict"), ("runtime", "TF1")), [microseconds])
 
-    def _observe(self, name: str, labels: Labels, value: float) -> None:
+    def batched(self, rows: int, waits: Sequence[float]) -> None:
+        """A batch of that many rows, padding included, was started; its requests waited so many microseconds."""
+        self._observe(_BATCH, _POOL, [rows], bounds=_SIZES)
+        self._observe(_WAIT, _POOL, waits)
+
+    def _increase(self, name: str, labels: Labels) -> None:
         with self._lock:
-            histogram = self._histograms[name].setdefault(labels, _Histogram())
-            histogram.counts[bisect_left(_BOUNDS, value)] += 1
-            histogram.sum += value
+            numbers = self._counters[name]
+            if labels not in numbers and len(numbers) >= _MOST_SERIES:
+                return
+            numbers[labels] = numbers.get(labels, 0) + 1
+
+    def _observe(
+        self, name: str, labels: Labels, values: Sequence[float], *, bounds: tuple[float, ...] = _BOUNDS
+    ) -> None:
+        with self._lock:
+            series = self._histograms[name]
+            histogram = series.get(labels)
+            if histogram is None:
+                histogram = series[labels] = _Histogram(bounds)
+            for value in values:
+                histogram.add(value)
 
     def text(self) -> str:
         """The page that Prometheus reads."""
         with self._lock:
-            lines = _head(_COUNT, "counter")
-            lines += [f"{_COUNT}{{{_shown(labels)}}} {number}" for labels, number in self._requests.items()]
+            lines: list[str] = []
+            for name, numbers in self._counters.items():
+                lines += _head(name, "counter")
+                lines += [f"{name}{{{_shown(labels)}}} {number}" for labels, number in numbers.items()]
             for name, series in self._histograms.items():
                 lines += _head(name, "histogram")
                 for labels, histogram in series.items():
@@ -72,7 +111,7 @@ def _head(name: str, kind: str) -> list[str]:
 
 def _series(name: str, labels: str, histogram: _Histogram) -> list[str]:
     lines, total = [], 0
-    for bound, count in zip((*(f"{bound:g}" for bound in _BOUNDS), "+Inf"), histogram.counts, strict=True):
+    for bound, count in zip((*(f"{bound:g}" for bound in histogram.bounds), "+Inf"), histogram.counts, strict=True):
         total += count
         lines.append(f'{name}_bucket{{{labels},le="{bound}"}} {total}')
     return [*lines, f"{name}_sum{{{labels}}} {histogram.sum:.0f}", f"{name}_count{{{labels}}} {total}"]

@@ -258,9 +258,11 @@ class Models:
         except Exception as error:  # noqa: BLE001 - a damaged folder raises anything, and must not end the server
             version.code, version.text = failure(error)
             version.stamp, version.state = stamp, END
+            self._metrics.loaded(str(path), "fail")
             log.error("version %d of model %s cannot be loaded: %s", number, model.source.name, version.text)
             return
         version.served, version.state = served, AVAILABLE
+        self._metrics.loaded(str(path), "success")
         self._publish(model)
         log.info("loaded version %d of model %s from %s", number, model.source.name, path)
 
@@ -280,7 +282,7 @@ class Models:
             return values
 
         if self._options.batching is not None:
-            return Batcher(run, self._options.batching)
+            return Batcher(run, self._options.batching, self._metrics.batched)
         return one_by_one(run, at_once=self._options.grpc_max_threads or 4 * cores())
 
     def _unload(self, model: _Model, number: int) -> None:

@@ -171,6 +171,19 @@ def test_a_batch_is_padded_to_an_allowed_size_and_nobody_sees_it() -> None:
     assert graph.batches == [8]
 
 
+def test_what_a_batch_held_and_how_long_its_requests_waited_is_told() -> None:
+    graph, told = Graph(), []
+    options = BatchingOptions(num_batch_threads=1, max_batch_size=8, allowed_batch_sizes=(1, 8))
+    crowd = Crowd(Batcher(graph, options, lambda rows, waits: told.append((rows, waits))))
+    answers = [crowd.send(x(n)) for n in range(3)]
+    time.sleep(0.05)
+    graph.gate.set()
+    for answer in answers:
+        answer.result(30)
+    assert [(rows, len(waits)) for rows, waits in told] == [(1, 1), (8, 2)]
+    assert min(told[1][1]) >= 50_000  # µs; the second batch waited for the first
+
+
 @pytest.mark.parametrize(
     ("feeds", "text"),
     [
@@ -225,7 +238,7 @@ def test_without_batching_only_so_many_are_computed_at_once() -> None:
 def test_the_shipped_batching_file_is_read() -> None:
     options = read_batching_options(shipped_config() / "batching.config")
     assert options.max_batch_size == MAX_ROWS
-    assert (options.padded(0), options.padded(1), options.padded(600)) == (0, 1, 768)
+    assert (options.padded(0), options.padded(1), options.padded(600)) == (0, 1, 640)
 
 
 @pytest.mark.parametrize(

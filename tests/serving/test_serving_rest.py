@@ -21,6 +21,7 @@ from serving_toys import connect, predict_request
 from digitforge_client.errors import DigitforgeError
 from digitforge_serving import ModelSource, Server, ServerOptions, shipped_config
 from digitforge_serving.configuration import PROMETHEUS_PATH, read_metrics_path
+from digitforge_serving.metrics import Metrics
 
 
 @pytest.fixture(scope="module")
@@ -326,13 +327,24 @@ def test_metrics_count_requests_under_tensorflow_servings_names(
     ask(connection, "POST", PREDICT, {"signature_name": "jpeg", "instances": [1]})
     assert value(':tensorflow:serving:request_count{model_name="toy",status="OK"}') == before + 2
     assert value(':tensorflow:serving:request_count{model_name="toy",status="INVALID_ARGUMENT"}') >= 1
-    for entry in ("GRPC", "REST"):
-        labels = f'model_name="toy",API="Predict",entrypoint="{entry}"'
+    for entry, method in (("GRPC", "Predict"), ("REST", "predict")):
+        labels = f'model_name="toy",API="{method}",entrypoint="{entry}"'
         count = value(f":tensorflow:serving:request_latency_count{{{labels}}}")
         assert count >= 1
         assert value(f':tensorflow:serving:request_latency_bucket{{{labels},le="+Inf"}}') == count
         assert value(f":tensorflow:serving:request_latency_sum{{{labels}}}") > 0
     assert value(':tensorflow:serving:runtime_latency_count{model_name="toy"') >= 2
+    assert value(":tensorflow:cc:saved_model:load_attempt_count{model_path=") >= 1
+
+
+def test_names_that_clients_invent_do_not_fill_the_memory() -> None:
+    metrics = Metrics()
+    metrics.count("toy", "OK")
+    for number in range(5000):
+        metrics.count(f"invented-{number}", "NOT_FOUND")
+    metrics.count("toy", "OK")
+    assert ':tensorflow:serving:request_count{model_name="toy",status="OK"} 2' in metrics.text()
+    assert metrics.text().count("invented") < 1001
 
 
 def test_the_shipped_monitoring_file_shows_metrics_at_that_path() -> None:
