@@ -31,6 +31,7 @@ from digitforge_serving.locations import shipped_models
 from digitforge_serving.server import Server
 
 _TERMINATED = 128 + signal.SIGTERM
+_LEGACY_KERAS = "TF_USE_LEGACY_KERAS"
 
 
 def flag(name: str, **attributes: Any) -> Any:
@@ -144,7 +145,7 @@ def serve(as_json: bool, **flags: Any) -> None:
     Without arguments it serves the shipped generator on 127.0.0.1:8500. The options are TensorFlow Serving's, under
     its names (--model_base_path) or with hyphens.
     """
-    import_quietly("tensorflow")
+    _import_tensorflow()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="digitforge serve: %(message)s")
     sources = _sources(flags.pop("model_name"), flags.pop("model_base_path"), flags["model_config_file"])
     batching = _batching(flags.pop("enable_batching"), flags.pop("batching_parameters_file"))
@@ -157,6 +158,20 @@ def serve(as_json: bool, **flags: Any) -> None:
     tags = tuple(flags.pop("saved_model_tags").split(","))
     server = Server(sources, ServerOptions(saved_model_tags=tags, batching=batching, **flags))
     _run_until_told(server, as_json=as_json)
+
+
+def _import_tensorflow() -> None:
+    """Import TensorFlow without Keras, which takes longer than TensorFlow itself and which no SavedModel needs."""
+    if "tensorflow" in sys.modules:
+        return
+    given = os.environ.get(_LEGACY_KERAS)
+    os.environ[_LEGACY_KERAS] = "1"  # it then looks for the package tf_keras instead, and does without
+    try:
+        import_quietly("tensorflow")
+    finally:
+        del os.environ[_LEGACY_KERAS]
+        if given is not None:
+            os.environ[_LEGACY_KERAS] = given
 
 
 def _sources(name: str, base_path: Path | None, config_file: Path | None) -> tuple[ModelSource, ...]:

@@ -212,3 +212,19 @@ def test_a_flag_of_truth_is_given_alone_or_with_a_value(base_path: Path) -> None
     result = run(*toy(base_path), "--enable_model_warmup=maybe")
     assert result.returncode == 2
     assert "maybe" in result.stderr
+
+
+def test_a_server_starts_without_the_seconds_that_keras_takes(tmp_path: Path) -> None:
+    script = """
+import os, sys
+from digitforge_serving.cli import _import_tensorflow
+_import_tensorflow()
+import digitforge_serving.models, digitforge_serving.grpc_api, digitforge_serving.rest_api
+assert "tensorflow" in sys.modules
+print(sorted({"keras", "sklearn", "matplotlib"} & set(sys.modules)), os.environ["TF_USE_LEGACY_KERAS"])
+"""
+    environment = {**os.environ, "TF_USE_LEGACY_KERAS": "0"}  # what the user set stays so
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment, timeout=120
+    )
+    assert result.stdout == "[] 0\n"
