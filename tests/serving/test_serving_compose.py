@@ -17,13 +17,19 @@ from digitforge_serving import shipped_config, shipped_models
 from digitforge_serving.cli import serve
 from digitforge_serving.config_messages import read
 from digitforge_serving.configuration import read_model_config
+from digitforge_training.cli import train as train_command
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def service() -> dict[str, Any]:
-    return yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["serving"]
+def services() -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+
+
+@pytest.fixture(scope="module")
+def service(services: dict[str, Any]) -> dict[str, Any]:
+    return services["serving"]
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +61,48 @@ def test_the_container_may_change_nothing(service: dict[str, Any]) -> None:
     assert all(volume.endswith(":ro") for volume in service["volumes"])
     assert default(service["mem_limit"]).endswith("g")
     assert service["restart"] == "unless-stopped"
+
+
+def test_only_the_server_starts_unless_a_profile_is_asked_for(services: dict[str, Any]) -> None:
+    profiles = {name: service.get("profiles", []) for name, service in services.items()}
+    assert profiles == {
+        "serving": [],
+        "serving-gpu": ["gpu"],
+        "prometheus": ["monitoring"],
+        "grafana": ["monitoring"],
+        "train": ["train"],
+    }
+
+
+def test_the_server_on_a_gpu_differs_in_what_a_gpu_needs(services: dict[str, Any]) -> None:
+    plain, gpu = services["serving"], services["serving-gpu"]
+    differing = {key for key in plain.keys() | gpu.keys() if plain.get(key) != gpu.get(key)}
+    assert differing == {"profiles", "image", "environment", "deploy", "networks", "mem_limit"}
+    assert default(gpu["image"]) == "tensorflow/serving:2.19.1-gpu"
+    assert gpu["environment"]["NVIDIA_TF32_OVERRIDE"] == "0"  # TF32 would break the contract's addresses
+
+
+@pytest.mark.parametrize("name", ["serving-gpu", "train"])
+def test_a_gpu_is_reserved(services: dict[str, Any], name: str) -> None:
+    (device,) = services[name]["deploy"]["resources"]["reservations"]["devices"]
+    assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
+
+
+def test_every_port_is_published_on_loopback_and_every_setting_is_listed(services: dict[str, Any]) -> None:
+    published = [default(port) for service in services.values() for port in service.get("ports", [])]
+    assert all(port.startswith("127.0.0.1:") for port in published)
+    text = (ROOT / "docker-compose.yml").read_text()
+    for variable, value in re.findall(r"\$\{(\w+):-([^}]*)\}", text):
+        assert re.search(rf"^# +{variable} .*{re.escape(value)}", text, re.MULTILINE), (variable, value)
+
+
+def test_training_runs_the_command_of_the_mounted_checkout(services: dict[str, Any]) -> None:
+    train = services["train"]
+    assert default(train["image"]) == "tensorflow/tensorflow:2.21.0-gpu"
+    assert train["volumes"] == [f".:{train['working_dir']}"]
+    assert train["entrypoint"][:2] == ["bash", "-c"]
+    assert train["entrypoint"][2].endswith('digitforge train "$$@"')
+    assert train_command.make_context("train", list(train["command"])).params["out"] == Path("runs/forge")
 
 
 def test_what_is_mounted_exists_and_every_file_named_by_a_flag_is_in_it(
