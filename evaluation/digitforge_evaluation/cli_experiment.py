@@ -170,6 +170,10 @@ _NOT_KEPT = ("config", "out", "as_json", "jobs", "scheduler", "data_dir")
     help="Elastic distortion in classical augmentation: pixels of displacement; 0 for none.",
 )  # fmt: skip
 @click.option(
+    "--distances", type=click.IntRange(min=0), default=0, metavar="N",
+    help="Measure each generator's feature distance on N digits, and set it against what they did.",
+)  # fmt: skip
+@click.option(
     "--held-out", type=click.Choice(["test", "validation"]), default="test", show_default=True,
     help="validation sets a twelfth of the training set aside: use it to choose settings.",
 )  # fmt: skip
@@ -195,6 +199,7 @@ def run(
     classifier: str,
     jobs: int,
     scheduler: str | None,
+    distances: int,
     out: Path,
     as_json: bool,
     **settings: Any,
@@ -216,9 +221,9 @@ def run(
     """
     if server is not None and model:
         raise InvalidInputError("name one generator: --server or --model")
-    if classifier == "cnn" or model or strict:
+    if classifier == "cnn" or model or strict or distances:
         import_quietly("tensorflow")
-    from digitforge_evaluation import generators, runs, subsets
+    from digitforge_evaluation import benefit, generators, runs, subsets
     from digitforge_evaluation.arms import ARMS, UNBALANCED_BASELINE
     from digitforge_evaluation.experiment import Plan
     from digitforge_training.data import load
@@ -233,6 +238,8 @@ def run(
     plan = Plan(arms=arms, classifier=classifier, **settings)
     training, test = (load(data, split=split, data_dir=data_dir, transpose=transpose) for split in ("train", "test"))
     real = subsets.hold_out(training, test, which=plan.held_out)
+    if distances:
+        benefit.check_distances(real.held_out, distances)
     outside = [generators.Served(server)] if server else [generators.Exported(folder) for folder in model]
     sources, cards = runs.by_name(outside, real)
     if strict:
@@ -247,6 +254,8 @@ def run(
             scheduler=scheduler, on_cell=on_cell,
             config={name: value for name, value in context.params.items() if name not in _NOT_KEPT},
         )  # fmt: skip
+    if distances and sources:
+        runs.measure_distances(out, plan, real, sources, n=distances)
     _show(*runs.report(out), as_json=as_json)
 
 

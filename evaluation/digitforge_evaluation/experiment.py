@@ -302,6 +302,26 @@ def run(
         on_cell(result)
 
 
+def subsets_and_seeds(plan: Plan, real: RealImages) -> Iterator[tuple[Dataset, int]]:
+    """Every subset with the seed of each replicate: what strict generators are trained on."""
+    for n in plan.n_per_class:
+        for subset in range(plan.subsets):
+            key = CellKey(n_per_class=n, subset=subset, arm="")
+            for replicate in range(plan.replicates):
+                yield _subset(plan, real, key), _replicate_seed(plan, key, replicate)
+
+
+def _subset(plan: Plan, real: RealImages, key: CellKey) -> Dataset:
+    return subset_of(
+        real.pool,
+        n_per_class=key.n_per_class,
+        subset=key.subset,
+        seed=plan.seed,
+        cut=plan.cut,
+        noisy_labels=plan.noisy_labels,
+    )
+
+
 def _jobs(
     plan: Plan, real: RealImages, sources: Mapping[str, GeneratorSource], keys: Sequence[CellKey]
 ) -> Iterator[_Job]:
@@ -310,14 +330,7 @@ def _jobs(
         yield _Job(
             key=key,
             plan=plan,
-            real=subset_of(
-                real.pool,
-                n_per_class=key.n_per_class,
-                subset=key.subset,
-                seed=plan.seed,
-                cut=plan.cut,
-                noisy_labels=plan.noisy_labels,
-            ),
+            real=_subset(plan, real, key),
             held_out=real.held_out,
             source=sources[source] if source else None,
             classes=len(real.pool.class_names),

@@ -17,10 +17,11 @@ import numpy as np
 
 from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_client.files import replacing
-from digitforge_evaluation import experiment
+from digitforge_evaluation import benefit, experiment
 from digitforge_evaluation.analysis import Analysis, analyse
 from digitforge_evaluation.configuration import write_config
 from digitforge_evaluation.experiment import Plan
+from digitforge_evaluation.features import digitnet
 from digitforge_evaluation.generators import Budget, Exported, GeneratorSource, Served, budget_of
 from digitforge_evaluation.report import Facts, SampleSheet, write_report
 from digitforge_evaluation.report.page import SHEET_ROWS
@@ -29,6 +30,7 @@ from digitforge_evaluation.subsets import RealImages, subset_indices
 
 EXPERIMENT: Final = "experiment.json"
 CONFIG: Final = "experiment.toml"
+DISTANCES: Final = "distances.json"
 SAMPLES: Final = "samples.npz"
 _LIBRARIES: Final = ("digitforge", "tensorflow", "keras", "scikit-learn", "numpy", "scipy")
 
@@ -151,6 +153,36 @@ def run(
         )
 
 
+def measure_distances(
+    folder: Path, plan: Plan, real: RealImages, sources: Mapping[str, GeneratorSource], *, n: int
+) -> None:
+    """Measure every generator's distance from the held-out images, and keep it beside the results.
+
+    A strict generator is one of many, one for each subset and replicate: each is measured.
+
+    Args:
+        folder: of an experiment that was run.
+        plan: what was done.
+        real: the images.
+        sources: the generators.
+        n: digits of each.
+
+    Raises:
+        InvalidInputError: these images have no distance; `check_distances` says so beforehand.
+        DataError: *folder* cannot be written.
+    """
+    generators = (
+        source.generator_for(subset, seed=seed)
+        for name, source in sources.items()
+        for subset, seed in (
+            experiment.subsets_and_seeds(plan, real) if name == Budget.STRICT else [(real.pool, plan.seed)]
+        )
+    )
+    name, values = benefit.distances(generators, held_out=real.held_out, network=digitnet(), n=n)
+    with replacing(folder / DISTANCES) as file:
+        file.write(json.dumps({"name": name, "values": values}, indent=1).encode())
+
+
 def _save_samples(path: Path, plan: Plan, real: RealImages, sources: Mapping[str, GeneratorSource]) -> None:
     """Some real images, and digits of every generator made outside the experiment."""
     n = min(SHEET_ROWS, int(np.bincount(real.pool.labels).min()))
@@ -190,6 +222,8 @@ def read(folder: Path) -> State:
     try:
         outline = json.loads((folder / EXPERIMENT).read_bytes())
         planned = tuple(CellKey(**key) for key in outline["cells"])
+        class_names = tuple(outline["class_names"])
+        measured = json.loads((folder / DISTANCES).read_bytes()) if (folder / DISTANCES).exists() else None
         with np.load(folder / SAMPLES) as arrays:
             samples = tuple(
                 SampleSheet(
@@ -205,15 +239,18 @@ def read(folder: Path) -> State:
             "`digitforge experiment run` again: finished cells are kept"
         ) from error
     finished = {key: stored.cells[key] for key in planned if key in stored.cells}
-    class_names = tuple(outline["class_names"])
+    analysis = analyse(finished, minority=[class_names.index(name) for name in stored.identity.get("cut", {})])
     return State(
-        analysis=analyse(finished, minority=[class_names.index(name) for name in stored.identity.get("cut", {})]),
+        analysis=analysis,
         facts=Facts(
             identity=stored.identity,
             about=stored.about,
             class_names=class_names,
             cards=outline["cards"],
             planned_cells=len(planned),
+            benefit=benefit.benefit(analysis, finished, distance_name=measured["name"], values=measured["values"])
+            if measured
+            else None,
         ),
         samples=samples,
         planned=planned,

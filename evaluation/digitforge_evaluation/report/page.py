@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,10 +15,12 @@ import numpy.typing as npt
 
 from digitforge_client.errors import DataError
 from digitforge_client.files import replacing
-from digitforge_evaluation.analysis import Analysis, points, sentence
+from digitforge_evaluation.analysis import Analysis, points, sentence, worth_sentence
 from digitforge_evaluation.arms import ARMS, ArmName
+from digitforge_evaluation.benefit import Benefit
 from digitforge_evaluation.report import plots
 
+MATRICES: Final = 2  # sizes whose confusion matrices are shown, the smallest ones
 HTML: Final = "report.html"
 JSON: Final = "report.json"
 SHEET_ROWS: Final = 8  # images of each class on a sheet of samples
@@ -41,6 +44,7 @@ class Facts:
     class_names: tuple[str, ...]
     cards: Mapping[str, Mapping[str, Any]]  # of the generators, by budget
     planned_cells: int  # to say how many are missing
+    benefit: Benefit | None = None  # the generators' distances beside what they did, where they were measured
     quality: tuple[Mapping[str, Any], ...] = ()  # figures of generated digits, as `quality.Figure` has them
     notes: tuple[str, ...] = ()  # what a reader must know besides
 
@@ -48,7 +52,7 @@ class Facts:
 def write_report(
     folder: Path, analysis: Analysis, facts: Facts, samples: tuple[SampleSheet, ...] = ()
 ) -> tuple[Path, Path]:
-    """Write the report into *folder*; each file appears whole or not at all.
+    """Write the report into *folder*, and its plots as PNG files; each file appears whole or not at all.
 
     Args:
         folder: made if need be.
@@ -68,19 +72,48 @@ def write_report(
         for comparison in analysis.primary
     ]
     content = {"verdicts": verdicts, **asdict(analysis), **asdict(facts)}
-    page = _render(analysis, facts, samples, verdicts)
+    drawn = _plots(analysis, facts)
+    page = _render(analysis, facts, samples, verdicts, drawn)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{folder}: cannot be made ({error.strerror}); choose another folder with --out") from error
     with replacing(folder / JSON) as file:
         file.write(json.dumps(content, indent=2, allow_nan=False).encode() + b"\n")
+    for name, kinds in drawn.items():
+        with replacing(folder / f"{name}.png") as file:
+            file.write(kinds["wide_light"])
     with replacing(folder / HTML) as file:
         file.write(page.encode())
     return folder / HTML, folder / JSON
 
 
-def _render(analysis: Analysis, facts: Facts, samples: tuple[SampleSheet, ...], verdicts: list[str]) -> str:
+def _plots(analysis: Analysis, facts: Facts) -> dict[str, dict[str, bytes]]:
+    """The report's plots as PNG, by name and then by style."""
+    draw: dict[str, Callable[[plots.Style], bytes]] = {}
+    if analysis.arms:
+        draw["accuracy"] = partial(plots.accuracies, analysis)
+    if any(comparison.interval for comparison in analysis.comparisons):
+        draw["differences"] = partial(plots.forest, analysis)
+    if facts.benefit and facts.benefit.points:
+        draw["distance"] = partial(plots.distance_against_benefit, facts.benefit, analysis.measure)
+    for n in sorted({result.n_per_class for result in analysis.arms})[:MATRICES]:
+        pair = plots.compared(analysis, n)
+        if len(pair) == 2:
+            draw[f"confusion-{n}"] = partial(plots.confusions, pair, facts.class_names)
+    return {
+        name: {kind.replace(" ", "_"): plot(style) for kind, style in plots.STYLES.items()}
+        for name, plot in draw.items()
+    }
+
+
+def _render(
+    analysis: Analysis,
+    facts: Facts,
+    samples: tuple[SampleSheet, ...],
+    verdicts: list[str],
+    drawn: Mapping[str, Mapping[str, bytes]],
+) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -93,13 +126,13 @@ def _render(analysis: Analysis, facts: Facts, samples: tuple[SampleSheet, ...], 
     environment.filters["points"] = points
     environment.filters["percent"] = lambda share: f"{100 * share:.2f}"
     environment.filters["number"] = lambda value: f"{value:.4g}".replace("-", "−")
+    environment.filters["worth"] = worth_sentence
     environment.filters["grouped"] = lambda count: f"{count:,}".replace(",", "\u202f")  # narrow no-break space
     return environment.get_template("template.html.j2").render(
         analysis=analysis,
         facts=facts,
         verdicts=verdicts,
-        forest=_pictures(plots.forest, analysis) if any(c.interval for c in analysis.comparisons) else None,
-        accuracies=_pictures(plots.accuracies, analysis) if analysis.arms else None,
+        pictures={name: {kind: _data_uri(png) for kind, png in kinds.items()} for name, kinds in drawn.items()},
         sheets=[
             (sample.title, _data_uri(_sheet(sample, len(facts.class_names))), len(sample.images)) for sample in samples
         ],
@@ -107,12 +140,11 @@ def _render(analysis: Analysis, facts: Facts, samples: tuple[SampleSheet, ...], 
         results={(result.arm, result.n_per_class): result for result in analysis.arms},
         descriptions={result.arm: ARMS[ArmName.parse(result.arm).arm].description for result in analysis.arms},
         budgets=sorted({ArmName.parse(result.arm).budget for result in analysis.arms} - {""}),
+        variants=" ".join(sorted({ArmName.parse(result.arm).variant for result in analysis.arms})).strip(),
+        matrices=[name.removeprefix("confusion-") for name in drawn if name.startswith("confusion-")],
+        curve=next((c.worth for c in analysis.comparisons if c.worth), None),
         settings=_flat(facts.identity),
     )
-
-
-def _pictures(plot: Callable[[Analysis, plots.Style], bytes], analysis: Analysis) -> dict[str, str]:
-    return {name.replace(" ", "_"): _data_uri(plot(analysis, style)) for name, style in plots.STYLES.items()}
 
 
 def _sheet(sample: SampleSheet, classes: int) -> bytes:

@@ -10,8 +10,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from digitforge_evaluation.analysis import Analysis, ArmResult, Comparison
+from digitforge_evaluation.analysis import Analysis, ArmResult, Comparison, Measure
 from digitforge_evaluation.arms import ArmName
+from digitforge_evaluation.benefit import Benefit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,7 @@ class Style:
 _LIGHT: Final = {"ink": "#1d2433", "faint": "#c9cfda", "accent": "#0b63b5", "paper": "#ffffff"}
 _DARK: Final = {"ink": "#e6e9ef", "faint": "#475063", "accent": "#74b3f5", "paper": "#171b23"}
 _WIDE, _NARROW = 7.6, 3.5
+_WRITTEN_CLASSES: Final = 12  # up to so many, numbers and names fit into a confusion matrix
 STYLES: Final = {
     "wide light": Style(width=_WIDE, **_LIGHT),
     "wide dark": Style(width=_WIDE, **_DARK),
@@ -64,7 +66,7 @@ def forest(analysis: Analysis, style: Style) -> bytes:
     for label, comparison in zip(axes.get_yticklabels(), reversed(rows), strict=True):
         label.set_color(style.accent if comparison.primary else style.ink)
     axes.set_ylim(-0.6, len(rows) - 0.4)
-    axes.set_xlabel("points of accuracy")
+    axes.set_xlabel(f"points of {analysis.measure}")
     axes.grid(axis="x", color=style.faint, linewidth=0.6)
     return _png(figure, style)
 
@@ -88,7 +90,8 @@ def _curves(analysis: Analysis, arms: Sequence[str], style: Style) -> bytes:
         results = [result for result in analysis.arms if result.arm == arm]
         colour, marker = _MARKS[ArmName.parse(arm).arm]
         x = [result.n_per_class for result in results]
-        axes.plot(x, [100 * r.accuracy for r in results], color=colour, marker=marker, label=arm)
+        line = (0, (4, 2)) if ArmName.parse(arm).variant else "solid"
+        axes.plot(x, [100 * r.accuracy for r in results], color=colour, marker=marker, linestyle=line, label=arm)
         banded = [r for r in results if r.interval is not None]
         axes.fill_between(
             [r.n_per_class for r in banded],
@@ -107,6 +110,106 @@ def _curves(analysis: Analysis, arms: Sequence[str], style: Style) -> bytes:
     axes.grid(color=style.faint, linewidth=0.6)
     figure.legend(
         loc="outside lower center", ncols=1 if style.width == _NARROW else 3, frameon=False, labelcolor=style.ink
+    )
+    return _png(figure, style)
+
+
+def compared(analysis: Analysis, n: int) -> tuple[ArmResult, ...]:
+    """The two arms at one size whose confusion is shown: the baseline and what is compared with it, if both ran."""
+    results = {result.arm: result for result in analysis.arms if result.n_per_class == n}
+    pairs = [(c.baseline, c.arm) for c in analysis.comparisons if c.n_per_class == n]  # the primary ones come first
+    return tuple(results[name] for name in pairs[0]) if pairs else ()
+
+
+def confusions(results: Sequence[ArmResult], class_names: Sequence[str], style: Style) -> bytes:
+    """One matrix for each arm: what share of each class's images is taken for each other class. PNG.
+
+    The diagonal, which would outshine everything, holds the recall as a number only.
+
+    Args:
+        results: the arms.
+        class_names: of the matrices' rows and columns.
+        style: how it looks; narrow matrices stand below each other.
+    """
+    from matplotlib.figure import Figure
+
+    stacked = style.width == _NARROW
+    side = style.width if stacked else style.width / len(results)
+    figure = Figure(
+        figsize=(style.width, side * (len(results) if stacked else 1) + 0.3),
+        layout="constrained",
+        facecolor=style.paper,
+    )
+    shares = [np.array(r.confusion) / np.maximum(np.sum(r.confusion, axis=1, keepdims=True), 1) for r in results]
+    wrong = [np.where(np.eye(len(share), dtype=bool), 0.0, share) for share in shares]
+    strongest = max(*(float(part.max()) for part in wrong), 0.01)
+    written = len(class_names) <= _WRITTEN_CLASSES
+    for axes, result, share, errors in zip(
+        np.ravel(figure.subplots(len(results) if stacked else 1, 1 if stacked else len(results))),
+        results, shares, wrong, strict=True,
+    ):  # fmt: skip
+        axes.set_facecolor(style.paper)
+        axes.imshow(_shades(errors / strongest, style))
+        for row, column in np.argwhere(share >= 0.005) if written else ():
+            loud = errors[row, column] > 0.65 * strongest
+            axes.text(
+                column, row, f"{100 * share[row, column]:.0f}", ha="center", va="center", fontsize=7,
+                color=style.paper if loud else style.ink, fontweight="bold" if row == column else "normal",
+            )  # fmt: skip
+        axes.set_title(result.arm, color=style.ink, fontsize=9)
+        if written:
+            axes.set_xticks(range(len(class_names)), class_names)
+            axes.set_yticks(range(len(class_names)), class_names)
+        axes.set_xlabel("taken for", color=style.ink)
+        axes.set_ylabel("is a", color=style.ink)
+        axes.tick_params(colors=style.ink, length=0, labelsize=8)
+        for spine in axes.spines.values():
+            spine.set_color(style.faint)
+    return _png(figure, style)
+
+
+def _shades(shares: npt.NDArray[np.float64], style: Style) -> npt.NDArray[np.float64]:
+    """From the paper's colour (0) to the accent (1): (h, w) => (h, w, 3)."""
+    from matplotlib.colors import to_rgb
+
+    paper, accent = np.array(to_rgb(style.paper)), np.array(to_rgb(style.accent))
+    return paper + shares[..., np.newaxis] * (accent - paper)
+
+
+def distance_against_benefit(benefit: Benefit, measure: Measure, style: Style) -> bytes:
+    """Each generator's difference against its distance, one marker per arm, one shade per size. PNG."""
+    figure, axes = _axes(style, height=4.2)
+    sizes = sorted({point.n_per_class for point in benefit.points})
+    for point in benefit.points:
+        colour, marker = _MARKS[point.arm]
+        alpha = 1 - 0.6 * sizes.index(point.n_per_class) / len(sizes)
+        if point.interval is not None:
+            axes.plot(
+                [point.distance] * 2, [100 * point.interval.low, 100 * point.interval.high],
+                color=colour, alpha=0.5 * alpha, linewidth=1.5,
+            )  # fmt: skip
+        label = f"{point.arm} − {point.baseline}, n = {point.n_per_class}"
+        known = label in axes.get_legend_handles_labels()[1]
+        axes.plot(
+            [point.distance], [100 * point.difference], color=colour, marker=marker, alpha=alpha, linestyle="none",
+            label=None if known else label,
+        )  # fmt: skip
+    names = {point.generator: point for point in sorted(benefit.points, key=lambda point: point.difference)}
+    for name, point in names.items():  # above its highest point
+        axes.annotate(
+            name, (point.distance, 100 * point.difference), xytext=(5, 5), textcoords="offset points", fontsize=7,
+            color=style.ink,
+        )  # fmt: skip
+    axes.axhline(0, color=style.ink, linewidth=1, linestyle=(0, (4, 3)))
+    distances = [point.distance for point in benefit.points]
+    if min(distances) > 0 and max(distances) > 10 * min(distances):
+        axes.set_xscale("log")
+    axes.margins(x=0.15)
+    axes.set_xlabel(benefit.distance_name)
+    axes.set_ylabel(f"points of {measure}")
+    axes.grid(color=style.faint, linewidth=0.6)
+    figure.legend(
+        loc="outside lower center", ncols=1 if style.width == _NARROW else 2, frameon=False, labelcolor=style.ink
     )
     return _png(figure, style)
 
