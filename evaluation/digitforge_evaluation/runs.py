@@ -223,7 +223,10 @@ def read(folder: Path) -> State:
         outline = json.loads((folder / EXPERIMENT).read_bytes())
         planned = tuple(CellKey(**key) for key in outline["cells"])
         class_names = tuple(outline["class_names"])
-        measured = json.loads((folder / DISTANCES).read_bytes()) if (folder / DISTANCES).exists() else None
+        measured: tuple[str, dict[str, float]] | None = None
+        if (folder / DISTANCES).exists():
+            found = json.loads((folder / DISTANCES).read_bytes())
+            measured = str(found["name"]), dict(found["values"])
         with np.load(folder / SAMPLES) as arrays:
             samples = tuple(
                 SampleSheet(
@@ -235,7 +238,7 @@ def read(folder: Path) -> State:
             )
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise DataError(
-            f"{folder}: {EXPERIMENT} or {SAMPLES} is missing or damaged ({error!r}); run the same "
+            f"{folder}: {EXPERIMENT}, {SAMPLES} or {DISTANCES} is missing or damaged ({error!r}); run the same "
             "`digitforge experiment run` again: finished cells are kept"
         ) from error
     finished = {key: stored.cells[key] for key in planned if key in stored.cells}
@@ -248,7 +251,7 @@ def read(folder: Path) -> State:
             class_names=class_names,
             cards=outline["cards"],
             planned_cells=len(planned),
-            benefit=benefit.benefit(analysis, finished, distance_name=measured["name"], values=measured["values"])
+            benefit=benefit.benefit(analysis, finished, distance_name=measured[0], values=measured[1])
             if measured
             else None,
         ),

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from digitforge_evaluation.cli_experiment import experiment
+from digitforge_evaluation.experiment import Plan
 
 SMALL = [
     "run", "--data", "digits", "--classifier", "svm", "--steps", "4", "--n-per-class", "1,2", "--subsets", "2",
@@ -92,3 +95,13 @@ def test_a_folder_without_an_experiment_is_named(tmp_path: Path) -> None:
         result = _command(command, str(tmp_path))
         assert result.returncode == 4
         assert "results.jsonl" in result.stderr
+
+
+def test_the_commands_defaults_are_the_plans() -> None:
+    (run,) = (command for name, command in experiment.commands.items() if name == "run")
+    options = {option.name: option for option in run.params}
+    for field in dataclasses.fields(Plan):
+        if field.name in options and field.name != "arms":
+            option, default = options[field.name], getattr(Plan(), field.name)
+            given = option.type_cast_value(click.Context(run), option.get_default(click.Context(run)))
+            assert given == default, field.name
