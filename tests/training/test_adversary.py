@@ -42,7 +42,7 @@ def test_the_penalty_estimates_the_squared_norm_of_the_gradient() -> None:
     images, classes = _batch()
     with tf.GradientTape() as tape:
         tape.watch(images)
-        score, _ = adversary.discriminator([images, classes])
+        score, _ = adversary.judge(images, classes)
     norms = tf.reduce_sum(tf.square(tape.gradient(score, images)), axis=(1, 2, 3))
     estimates = [adversary._penalty(images, classes, score, tf.constant([0, i], tf.int64)) for i in range(0, 6400, 16)]
     exact = 2.0 * float(tf.reduce_mean(norms))  # on real plus on generated images

@@ -1,4 +1,4 @@
-"""Augmentation: shifts and cutouts keep shape, range and gradients, and never mirror a digit."""
+"""Augmentation: shifts, turns and cutouts keep shape, range and gradients, and never mirror a digit."""
 
 from __future__ import annotations
 
@@ -36,3 +36,39 @@ def test_a_cutout_blanks_a_square_and_stops_its_gradient() -> None:
     assert 0 < blank.mean() < 0.1
     np.testing.assert_array_equal(gradient == 0, blank)
     assert (blank.sum(axis=(1, 2, 3)) <= 64).all()
+
+
+def test_a_turn_is_the_affine_map_that_scipy_computes() -> None:
+    from scipy import ndimage
+
+    from digitforge_training.augmentation import _bilinear
+
+    rng = np.random.default_rng(0)
+    image = ndimage.gaussian_filter(rng.normal(size=(28, 28)), 2).astype(np.float32)
+    angle, scale = 0.3, 1.1
+    matrix = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / scale
+    middle = np.array([13.5, 13.5])
+    expected = ndimage.affine_transform(image, matrix, middle - matrix @ middle, order=1, cval=-1.0)
+    places = np.einsum("ij,jhw->ihw", matrix, np.indices((28, 28)) - 13.5) + 13.5
+    turned = _bilinear(tf.constant(image)[None, :, :, None], *(tf.constant(p[None], tf.float32) for p in places))
+    inside = np.all((places > 0) & (places < 27), axis=0)  # beyond the edge the two fade in their own ways
+    np.testing.assert_allclose(turned.numpy()[0, :, :, 0][inside], expected[inside], atol=1e-4)
+    assert np.all(turned.numpy()[0, :, :, 0][np.any((places < -1) | (places > 28), axis=0)] == -1)
+
+
+def test_turns_keep_a_digit_in_place_and_let_gradients_through() -> None:
+    images = np.full((100, 28, 28, 1), -1, np.float32)
+    images[:, 6:22, 13:15] = 1  # a 1, upright
+    recipe = resolve("forge", {"augment_rotation": 15, "augment_scale": 0.1})
+    constant = tf.constant(images)
+    with tf.GradientTape() as tape:
+        tape.watch(constant)
+        turned = augment(constant, recipe, SEED)
+    assert np.abs(tape.gradient(turned, constant).numpy()).sum() > 0
+    ink = (turned.numpy() + 1)[..., 0] / 2
+    assert (np.abs(ink).max(axis=(1, 2)) <= 1).all()
+    rows = (ink * np.arange(28)[:, None]).sum(axis=(1, 2)) / ink.sum(axis=(1, 2))
+    np.testing.assert_allclose(rows, 13.5, atol=0.3)
+    upper = (ink[:, :10] * np.arange(28)).sum(axis=(1, 2)) / ink[:, :10].sum(axis=(1, 2))
+    assert np.ptp(upper) > 1  # both ways
+    assert np.abs(upper - 13.5).max() < 9 * np.tan(np.radians(16))

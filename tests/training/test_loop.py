@@ -170,3 +170,25 @@ def test_every_epoch_shows_every_image_once(digits: Dataset) -> None:
     expected = {image.tobytes() for image in few.images}
     assert {image.tobytes() for image in epochs[0]} == {image.tobytes() for image in epochs[1]} == expected
     assert not np.array_equal(epochs[0], epochs[1])
+
+
+def test_a_recipe_that_asks_for_equilibrium_stops_there_and_stays_stopped(digits: Dataset, tmp_path: Path) -> None:
+    # Almost any share of deceived images counts as equilibrium here, so that it comes within a few rounds.
+    recipe = resolve("bp-gan", {"equilibrium": 0.49, "batch_size": 32, "learning_rate": 1e-3, "steps": 200})
+    reports: list[Progress] = []
+    train(recipe, digits, run_dir=tmp_path, on_progress=reports.append)
+    *before, last = reports
+    assert last.at_equilibrium
+    assert 0.01 <= last.statistics["accuracy_generated"] <= 0.99
+    assert not any(report.at_equilibrium for report in before)
+    assert int(checkpoints.newest(tmp_path).stem) == last.images_seen < 200 * recipe.images_per_step  # type: ignore[union-attr]
+    assert json.loads((tmp_path / "stats.jsonl").read_text().splitlines()[-1])["ended"] == "equilibrium"
+    reports.clear()
+    train(recipe, digits, run_dir=tmp_path, on_progress=reports.append)
+    assert not reports
+
+
+def test_an_unconditional_recipe_needs_no_image_of_each_class(digits: Dataset, tmp_path: Path) -> None:
+    recipe = resolve("dense-bn", {"generator_widths": "8", "discriminator_widths": "8", "steps": 2})
+    run = train(recipe, digits.subset(np.flatnonzero(digits.labels != 3)), run_dir=tmp_path)
+    assert run.class_names == ()

@@ -47,10 +47,10 @@ def test_a_dry_run_prints_the_resolved_recipe_and_writes_nothing(tmp_path: Path)
         (["train", "--out", "x", "--set", "gama=1"], 2, "did you mean 'gamma'"),
         (["train", "--out", "x", "--steps", "0"], 2, "--steps"),
         (["train", "--out", "x", "--data", "no/such/folder"], 4, "no/such/folder"),
-        (["train", "--out", "x", "--set", "qqq=1"], 2, "`digitforge recipes forge` lists them"),
+        (["train", "--out", "x", "--set", "qqq=1"], 2, "`digitforge recipes show forge` lists them"),
         (["export", "no/such/run", "--to", "x", "--data", "digits"], 4, "digitforge train"),
         (["export", "no/such/run", "--to", "x", "--data", "no/such/data"], 4, "holds no run"),  # before any download
-        (["recipes", "forj"], 2, "did you mean 'forge'"),
+        (["recipes", "show", "forj"], 2, "did you mean 'forge'"),
     ],
 )
 def test_a_wrong_argument_gets_one_line_and_its_exit_status(
@@ -67,5 +67,8 @@ def test_recipes_lists_and_shows_every_recipe() -> None:
     listing = _digitforge("recipes")
     names = [line.split()[0] for line in listing.stdout.splitlines()]
     assert "forge" in names
-    shown = json.loads(_digitforge("recipes", "forge", "--json").stdout)
+    shown = json.loads(_digitforge("recipes", "show", "forge", "--json").stdout)
     assert shown["name"] == "forge"
+    described = _digitforge("recipes", "show", "mlp").stdout
+    assert "0.02" in described
+    assert "--set learning_rate=0.0002" in described  # the fault, and what mends it

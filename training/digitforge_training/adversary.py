@@ -1,20 +1,21 @@
 """The adversarial mathematics, in one object: what the two networks minimise.
 
-Relativistic pairing loss (Jolicoeur-Martineau 2018, arXiv:1807.00734) with zero-centred gradient penalties on real
-and on generated images, R1 and R2, as R3GAN has it (Huang et al. 2024, arXiv:2501.05441). Real and generated images
-are paired by class. An auxiliary classifier on the discriminator's features (Odena et al. 2017, arXiv:1610.09585)
-learns from real images only and adds a small term to the generator's loss; the term vanishes for digits that are
-already recognised, so it mends wrong labels and leaves the rest alone.
+The losses of scores are in losses.py. The relativistic one pairs real and generated images by class, with
+zero-centred gradient penalties on both, R1 and R2, as R3GAN has it (Huang et al. 2024, arXiv:2501.05441). An auxiliary
+classifier on the discriminator's features (Odena et al. 2017, arXiv:1610.09585) learns from real images only and adds
+a small term to the generator's loss; the term vanishes for digits that are already recognised, so it mends wrong
+labels and leaves the rest alone.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import tensorflow as tf
 
+from digitforge_training import losses
 from digitforge_training.augmentation import augment
 from digitforge_training.recipes import Recipe
 
@@ -35,6 +36,10 @@ def to_pixel_range(images: tf.Tensor) -> Any:
     return tf.clip_by_value(images, -1.0, 1.0), gradient
 
 
+def _mean(values: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_mean(tf.cast(values, tf.float32))
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Adversary:
     """Losses of a generator and a discriminator. Images are float32 (n, H, W, C) in [−1, 1]."""
@@ -43,18 +48,25 @@ class Adversary:
     discriminator: keras.Model
     recipe: Recipe
 
-    def generate(self, class_weights: tf.Tensor, latents: tf.Tensor) -> tf.Tensor:
-        """(n, K), (n, d) => images."""
-        return to_pixel_range(self.generator([class_weights, latents], training=True))
+    def generate(self, class_weights: tf.Tensor, latents: tf.Tensor, *, training: bool = True) -> tf.Tensor:
+        """(n, K), (n, d) => images; a generator without classes ignores the weights."""
+        inputs = [class_weights, latents] if self.recipe.conditional else [latents]
+        images = self.generator(inputs, training=training)
+        return to_pixel_range(images) if self.recipe.output == "linear" else images
+
+    def judge(self, images: tf.Tensor, class_weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """Score (n,) and class logits (n, K) or None of images as they are, without augmentation."""
+        outputs = self.discriminator([images, class_weights] if self.recipe.projection else [images], training=True)
+        return tuple(outputs) if self.recipe.auxiliary else (outputs, None)
 
     def discriminator_loss(
         self, *, real: tf.Tensor, generated: tf.Tensor, class_weights: tf.Tensor, gamma: tf.Tensor, seed: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, Statistics]:
-        """Loss of the discriminator on pairs of the same class.
+        """Loss of the discriminator on as many real as generated images, of the same classes in the same order.
 
         Args:
             gamma: scalar, weight γ of (γ/2)·‖∇D‖² at this step; 0 spares the work.
-            seed: int64 (2,), of the augmentation and the penalty.
+            seed: int64 (2,), of the augmentation and the penalties.
 
         Returns:
             The loss, scalar; the scores of the real images, (n,); and what to watch.
@@ -62,26 +74,50 @@ class Adversary:
         recipe = self.recipe
         images = augment(tf.concat([real, generated], 0), recipe, seed)
         both = tf.concat([class_weights, class_weights], 0)
-        score, logits = self.discriminator([images, both], training=True)
+        score, logits = self.judge(images, both)
         score_real, score_generated = tf.split(score, 2)
-        logits_real, _ = tf.split(logits, 2)
-        classify = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(class_weights, logits_real))
-        penalty = tf.cond(gamma > 0, lambda: self._penalty(images, both, score, seed), lambda: 0.0)
-        loss = (
-            tf.reduce_mean(tf.nn.softplus(score_generated - score_real))
-            + recipe.auxiliary_discriminator * classify
-            + 0.5 * gamma * penalty
-        )
-        return (
-            loss,
-            score_real,
-            {
-                "discriminator_loss": loss,
-                "score_gap": tf.reduce_mean(score_real - score_generated),
-                "pair_accuracy": tf.reduce_mean(tf.cast(score_real > score_generated, tf.float32)),
-                "class_loss_real": classify,
-            },
-        )
+        if recipe.loss == "relativistic":
+            loss = tf.reduce_mean(losses.relativistic(score_real, score_generated))
+        else:
+            loss = tf.reduce_mean(losses.on_real(recipe.loss, score_real, smoothing=recipe.label_smoothing))
+            loss += tf.reduce_mean(losses.on_generated(recipe.loss, score_generated))
+        statistics: Statistics = {}
+        if logits is not None:
+            statistics["class_loss_real"] = self._classify(tf.split(logits, 2)[0], class_weights)
+            loss += recipe.auxiliary_discriminator * statistics["class_loss_real"]
+        if recipe.gamma or recipe.gamma_end:
+            loss += tf.cond(gamma > 0, lambda: 0.5 * gamma * self._penalty(images, both, score, seed), lambda: 0.0)
+        if recipe.gradient_penalty:
+            loss += recipe.gradient_penalty * self._gradient_penalty(images, class_weights, seed)
+        statistics |= {"discriminator_loss": loss} | self.accuracies(score_real, score_generated)
+        return loss, score_real, statistics
+
+    def one_sided_loss(
+        self, side: Literal["real", "generated"], *, images: tf.Tensor, class_weights: tf.Tensor, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Loss of the discriminator on real or on generated images alone, scalar, and their scores, (n,)."""
+        recipe = self.recipe
+        score, logits = self.judge(augment(images, recipe, seed), class_weights)
+        if side == "generated":
+            return tf.reduce_mean(losses.on_generated(recipe.loss, score)), score
+        loss = tf.reduce_mean(losses.on_real(recipe.loss, score, smoothing=recipe.label_smoothing))
+        if logits is not None:
+            loss += recipe.auxiliary_discriminator * self._classify(logits, class_weights)
+        return loss, score
+
+    def accuracies(self, score_real: tf.Tensor, score_generated: tf.Tensor) -> Statistics:
+        """How well the discriminator tells the two apart: shares, and the distance of the mean scores."""
+        line = losses.boundary(self.recipe.loss, score_real, score_generated)
+        return {
+            "accuracy_real": _mean(score_real > line),
+            "accuracy_generated": _mean(score_generated <= line),
+            "pair_accuracy": _mean(score_real > score_generated),
+            "score_gap": tf.reduce_mean(score_real) - tf.reduce_mean(score_generated),
+        }
+
+    @staticmethod
+    def _classify(logits: tf.Tensor, class_weights: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(class_weights, logits))
 
     def _penalty(self, images: tf.Tensor, class_weights: tf.Tensor, score: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """‖∇D‖² on real plus on generated images, by finite difference: E[(D(x + σε) − D(x))²] / σ² for ε ~ N(0, I).
@@ -91,8 +127,19 @@ class Adversary:
         """
         sigma = self.recipe.penalty_noise
         noise = tf.random.stateless_normal(tf.shape(images), seed + [0, 1])
-        moved, _ = self.discriminator([images + sigma * noise, class_weights], training=True)
+        moved, _ = self.judge(images + sigma * noise, class_weights)
         return 2.0 * tf.reduce_mean(tf.square((moved - score) / sigma))  # 2: the mean is over real and generated
+
+    def _gradient_penalty(self, images: tf.Tensor, class_weights: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """E[(‖∇D(x)‖ − 1)²], x between a real and a generated image, of WGAN-GP (Gulrajani et al. 2017)."""
+        real, generated = tf.split(images, 2)
+        share = tf.random.stateless_uniform((tf.shape(real)[0], 1, 1, 1), seed + [0, 6])
+        between = share * real + (1.0 - share) * generated
+        with tf.GradientTape() as tape:
+            tape.watch(between)
+            score, _ = self.judge(between, class_weights)
+        squares = tf.reduce_sum(tf.square(tape.gradient(score, between)), axis=(1, 2, 3))
+        return tf.reduce_mean(tf.square(tf.sqrt(squares + 1e-12) - 1.0))  # the root has no derivative at 0
 
     def generator_loss(
         self, *, generated: tf.Tensor, score_real: tf.Tensor, class_weights: tf.Tensor, seed: tf.Tensor
@@ -104,8 +151,14 @@ class Adversary:
                 discriminator's own step, one update old, do as well as new ones.
             seed: int64 (2,), of the augmentation.
         """
-        score, logits = self.discriminator([augment(generated, self.recipe, seed), class_weights], training=True)
-        classify = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(class_weights, logits))
-        loss = tf.reduce_mean(tf.nn.softplus(tf.stop_gradient(score_real) - score))
-        loss += self.recipe.auxiliary_generator * classify
-        return loss, {"generator_loss": loss, "class_loss_generated": classify}
+        recipe = self.recipe
+        score, logits = self.judge(augment(generated, recipe, seed), class_weights)
+        if recipe.loss == "relativistic":
+            loss = tf.reduce_mean(losses.relativistic(score, tf.stop_gradient(score_real)))
+        else:
+            loss = tf.reduce_mean(losses.for_generator(recipe.loss, score))
+        statistics: Statistics = {}
+        if logits is not None:
+            statistics["class_loss_generated"] = self._classify(logits, class_weights)
+            loss += recipe.auxiliary_generator * statistics["class_loss_generated"]
+        return loss, {"generator_loss": loss} | statistics

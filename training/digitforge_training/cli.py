@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 
 from digitforge_client.command import import_quietly
-from digitforge_training.recipes import RECIPES, resolve
+from digitforge_training.recipes import FIXED, RECIPES, resolve
 
 if TYPE_CHECKING:
     from digitforge_training.loop import Progress
@@ -94,13 +94,23 @@ def train(  # noqa: PLR0917 – click passes by name
         f"({len(dataset)} images, {len(dataset.class_names)} classes), seed {seed}, into {out}",
         err=True,
     )
+    last: Progress | None = None
+
+    def remember(progress: Progress) -> None:
+        nonlocal last
+        last = progress
+        show_progress(progress)
+
     try:
-        with _live_line() as on_progress:
-            loop.train(recipe, dataset, run_dir=out, seed=seed, on_progress=on_progress, **choice)
+        with _live_line() as show_progress:
+            loop.train(recipe, dataset, run_dir=out, seed=seed, on_progress=remember, **choice)
     except KeyboardInterrupt:
         click.echo(f"\nstopped; a checkpoint is in {out}, and the same command goes on from it", err=True)
         raise
     click.echo(f"{out}")
+    if recipe.equilibrium and last is not None:
+        how = "at equilibrium" if last.at_equilibrium else "without an equilibrium"
+        click.echo(f"ended {how}, after {last.images_seen // recipe.images_per_step} rounds", err=True)
     click.echo(f"done; publish it with: digitforge export {out} --to models/digits", err=True)
 
 
@@ -139,7 +149,8 @@ def _describe(progress: Progress) -> str:
     values = progress.statistics
     return (
         f"{progress.images_seen / progress.images_total:4.0%}  D {values['discriminator_loss']:.2f}  "
-        f"G {values['generator_loss']:.2f}  pairs {values['pair_accuracy']:.0%}  "
+        f"G {values['generator_loss']:.2f}  real {values['accuracy_real']:.0%}  "
+        f"generated {values['accuracy_generated']:.0%}  "
         f"{progress.images_per_second:.0f} images/s  {left / 60:.0f} min left"
     )
 
@@ -188,22 +199,36 @@ def _read_metrics(path: Path) -> dict[str, dict[str, float]]:
         ) from error
 
 
-@click.command()
-@click.argument("name", required=False)
+@click.group(invoke_without_command=True)
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def recipes(name: str | None, as_json: bool) -> None:
-    """List the recipes, or show every field of the recipe NAME."""
-    if name is None:
-        if as_json:
-            click.echo(json.dumps({key: recipe.as_dict() for key, recipe in RECIPES.items()}, indent=2))
-        else:
-            width = max(map(len, RECIPES))
-            for recipe in RECIPES.values():
-                click.echo(f"{recipe.name:<{width}}  {recipe.summary}")
+@click.pass_context
+def recipes(context: click.Context, as_json: bool) -> None:
+    """List the recipes; `digitforge recipes show NAME` describes one."""
+    if context.invoked_subcommand is not None:
         return
-    fields = resolve(name).as_dict()
     if as_json:
-        click.echo(json.dumps(fields, indent=2))
-    else:
-        for field, value in fields.items():
-            click.echo(f"{field:<24}{value}")
+        click.echo(json.dumps({key: recipe.as_dict() for key, recipe in RECIPES.items()}, indent=2))
+        return
+    width = max(map(len, RECIPES))
+    for recipe in RECIPES.values():
+        click.echo(f"{recipe.name:<{width}}  {recipe.summary}")
+
+
+@recipes.command()
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def show(name: str, as_json: bool) -> None:
+    """Show what the recipe NAME reproduces, its faults and every field, which --set overrides."""
+    recipe = resolve(name)
+    fields = recipe.as_dict()
+    if as_json:
+        click.echo(json.dumps(fields, indent=2, ensure_ascii=False))
+        return
+    click.echo(f"{recipe.name}: {recipe.summary}")
+    for note in recipe.notes:
+        click.echo("\n" + click.wrap_text(note, initial_indent="  * ", subsequent_indent="    "))
+    click.echo()
+    for field, value in fields.items():
+        if field not in FIXED:
+            shown = ",".join(map(str, value)) if isinstance(value, list) else str(value).lower()
+            click.echo(f"{field:<28}{shown or '(none)'}")

@@ -6,6 +6,7 @@ exactly that. Plain graph operations only: no XLA, no Python, no custom operatio
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -167,7 +168,8 @@ def export(
             f"{dataset.sha256}); give the same --data"
         )
     state, images_seen, judged = _chosen(run, run_dir)
-    generator = build_generator(run.recipe, image_shape=run.image_shape, classes=len(run.class_names), seed=0)
+    recipe = dataclasses.replace(run.recipe, bfloat16=False)
+    generator = build_generator(recipe, image_shape=run.image_shape, classes=len(run.class_names), seed=0)
     try:
         for i, variable in enumerate(generator.variables):
             variable.assign(state[f"averaged/{i:03d}"])

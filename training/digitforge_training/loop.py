@@ -36,6 +36,7 @@ SHEETS: Final = "sheets"
 GIF_FILE: Final = "training.gif"
 
 _SHEET_ROWS = 8
+_SHEET_COLUMNS = 10  # where there are no classes
 _REPORT_IMAGES = 1_600  # images between two reports; also how long Ctrl-C may wait
 _CHECKPOINTS_KEPT = 2
 _JUDGED_SEED = 1  # the sheets show seed 0
@@ -49,6 +50,7 @@ class Progress:
     images_total: int
     images_per_second: float
     statistics: dict[str, float]  # means since the last report
+    at_equilibrium: bool = False  # the training ends here, because its recipe asks for no more
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,7 +80,7 @@ def describe(recipe: Recipe, dataset: Dataset, *, seed: int, held_out: int = 0, 
         },
         held_out=held_out,
         judge=judge,
-        class_names=dataset.class_names,
+        class_names=dataset.class_names if recipe.conditional else (),
         image_shape=dataset.images.shape[1:],
         seed=seed,
     )  # fmt: skip
@@ -132,7 +134,7 @@ def train(
         raise InvalidInputError("a judge needs held-out images; hold out some thousands, or do without a judge")
     make_judge = find_judge(judge) if judge else None
     training, held = hold_out(dataset, held_out, seed=seed)
-    _check(training)
+    _check(training, recipe)
     run = describe(recipe, dataset, seed=seed, held_out=held_out, judge=judge)
     _claim(run_dir, run)
     trainer = Trainer(recipe, training, seed=seed)
@@ -170,37 +172,52 @@ def _train_on(
 ) -> None:
     recipe = trainer.recipe
     total = recipe.steps
-    every_report = max(1, _REPORT_IMAGES // recipe.batch_size)
-    every_sheet = max(1, recipe.images_per_sheet // recipe.batch_size)
-    every_checkpoint = max(1, recipe.images_per_checkpoint // recipe.batch_size)
+    every_report = 1 if recipe.equilibrium else max(1, _REPORT_IMAGES // recipe.images_per_step)
+    every_sheet = max(1, recipe.images_per_sheet // recipe.images_per_step)
+    every_checkpoint = max(1, recipe.images_per_checkpoint // recipe.images_per_step)
     if trainer.steps_done == 0:
         _sheet(trainer, run_dir)
-    while (done := trainer.steps_done) < total:
+    ended = _reached_equilibrium(run_dir, trainer.images_seen)
+    while (done := trainer.steps_done) < total and not ended:
         stops = [total, *(every * (done // every + 1) for every in (every_report, every_sheet, every_checkpoint))]
         began = time.perf_counter()
         statistics = trainer.run(min(stops) - done)
         seconds = time.perf_counter() - began
         progress = Progress(
             images_seen=trainer.images_seen,
-            images_total=total * recipe.batch_size,
-            images_per_second=(trainer.steps_done - done) * recipe.batch_size / seconds,
+            images_total=total * recipe.images_per_step,
+            images_per_second=(trainer.steps_done - done) * recipe.images_per_step / seconds,
             statistics=statistics,
+            at_equilibrium=_is_equilibrium(recipe, statistics),
         )
+        ended = progress.at_equilibrium or trainer.steps_done == total
         _report(run_dir, progress)
         on_progress(progress)
-        if trainer.steps_done % every_sheet == 0 or trainer.steps_done == total:
+        if trainer.steps_done % every_sheet == 0 or ended:
             _sheet(trainer, run_dir)
-        if trainer.steps_done % every_checkpoint == 0 or trainer.steps_done == total:
+        if trainer.steps_done % every_checkpoint == 0 or ended:
             keep_best()  # before the checkpoint, so that a kill between the two judges again
             _checkpoint(trainer, run_dir)
 
 
-def _check(dataset: Dataset) -> None:
+def _is_equilibrium(recipe: Recipe, statistics: dict[str, float]) -> bool:
+    return abs(statistics["accuracy_generated"] - 0.5) <= recipe.equilibrium > 0
+
+
+def _reached_equilibrium(run_dir: Path, images_seen: int) -> bool:
+    """Whether the last report, which belongs to the newest checkpoint, ended the training."""
+    path = run_dir / STATS_FILE
+    lines = path.read_text("utf-8").splitlines() if path.exists() else []
+    last = json.loads(lines[-1]) if lines else {}
+    return "ended" in last and last["images"] == images_seen
+
+
+def _check(dataset: Dataset, recipe: Recipe) -> None:
     counts = np.bincount(dataset.labels, minlength=len(dataset.class_names))
     if len(dataset) < 2:
         raise InvalidInputError(f"data set {dataset.name} has {len(dataset)} images; training needs at least 2")
     empty = [dataset.class_names[k] for k in np.flatnonzero(counts == 0)]
-    if empty:
+    if empty and recipe.conditional:
         raise InvalidInputError(
             f"data set {dataset.name} has no image of class {', '.join(empty)}; add some or leave the class out"
         )
@@ -230,6 +247,7 @@ def _report(run_dir: Path, progress: Progress) -> None:
         "images": progress.images_seen,
         **{name: round(value, 5) for name, value in progress.statistics.items()},
         "images_per_second": round(progress.images_per_second, 1),
+        **({"ended": "equilibrium"} if progress.at_equilibrium else {}),
     }
     with (run_dir / STATS_FILE).open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
@@ -253,12 +271,12 @@ def _forget_reports_after(run_dir: Path, images: int) -> None:
 
 
 def _sheet(trainer: Trainer, run_dir: Path) -> None:
-    """Draw the averaged generator on fixed latents, a column per class."""
+    """Draw the averaged generator on fixed latents, a column per class, if there are classes."""
     run = read_run(run_dir)
-    classes = len(run.class_names)
+    classes = len(run.class_names) or _SHEET_COLUMNS
     n = _SHEET_ROWS * classes
     latents = latents_of(row_seeds(0, n), run.recipe.latent_size, run.recipe.latent_law).numpy()
-    images = trainer.sample(np.arange(n) % classes, latents)
+    images = trainer.sample(np.arange(n) % classes if run.class_names else np.zeros(n, np.int64), latents)
     path = run_dir / SHEETS / f"{trainer.images_seen:012d}.png"
     pictures.save_png(pictures.sheet(images, columns=classes), path)
 

@@ -11,10 +11,13 @@ import dataclasses
 import difflib
 import math
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from digitforge_client.errors import InvalidInputError
+
+LossName = Literal["relativistic", "minimax", "non-saturating", "least-squares", "wasserstein", "hinge"]
+Normalisation = Literal["none", "batch", "instance", "spectral"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,34 +26,78 @@ class Recipe:
 
     name: str
     summary: str  # one line for people
+    notes: tuple[str, ...] = ()  # what a published text leaves open or gets wrong, and how to mend it
 
-    # Networks: residual pairs without normalisation at half and quarter resolution (see networks/residual.py).
+    # Latents and classes.
     latent_size: int = 64
     latent_law: Literal["normal", "uniform"] = "normal"  # N(0, 1), or uniform on [−1, 1]
-    width: int = 48  # channels at half resolution; twice as many at quarter resolution
-    generator_blocks: int = 2  # residual pairs at half resolution
-    discriminator_blocks: int = 2
+    positive_latents: bool = False  # the generator first maps latents from [−1, 1] to [0, 1]
+    # Whether the networks know classes: not at all, or the discriminator by a projection of the class onto its
+    # features, by an auxiliary classifier, or by both. The generator then takes an embedding of the class.
+    conditioning: Literal["none", "projection", "auxiliary", "both"] = "both"
     embedding_size: int = 32  # of a class, in the generator's input
 
-    # Losses: relativistic pairing with zero-centred gradient penalties, plus an auxiliary classifier.
+    # Networks: residual pairs at half and quarter resolution, dense layers, or DCGAN's convolutions (see networks/).
+    network: Literal["residual", "dense", "convolutional"] = "residual"
+    width: int = 48  # residual: channels at half resolution; twice as many at quarter resolution
+    generator_blocks: int = 2  # residual: pairs at half resolution
+    discriminator_blocks: int = 2
+    generator_widths: tuple[int, ...] = ()  # dense: units of the hidden layers; convolutional: channels
+    discriminator_widths: tuple[int, ...] = ()
+    activation: Literal["leaky-relu", "sigmoid"] = "leaky-relu"  # dense: of the hidden layers
+    output: Literal["linear", "tanh", "sigmoid"] = "linear"  # sigmoid: both networks work with pixels in [0, 1]
+    generator_normalisation: Normalisation = "none"
+    discriminator_normalisation: Normalisation = "none"
+    normalisation_momentum: float = 0.9  # of batch normalisation's moving averages
+    generator_dropout: float = 0.0  # share of features that are dropped
+    discriminator_dropout: float = 0.0
+
+    # Losses (see losses.py) and penalties (see adversary.py).
+    loss: LossName = "relativistic"
+    label_smoothing: float = 0.0  # the discriminator's target for real images is 1 less this much
     gamma: float = 0.1  # weight γ of (γ/2)·‖∇D‖² on real and on generated images, at the start
     gamma_end: float = 0.01  # at the end; γ falls along a cosine, as R3GAN has it, so that detail can still be learnt
     penalty_every: int = 2  # steps; the penalty is weighted up by as much, so that γ keeps its meaning
     penalty_noise: float = 0.03  # σ of the finite difference that estimates ‖∇D‖², in units of [−1, 1] pixels
+    gradient_penalty: float = 0.0  # weight λ of WGAN-GP's λ·(‖∇D‖ − 1)² between real and generated images
     auxiliary_discriminator: float = 1.0  # weight of the class loss on real images
     auxiliary_generator: float = 0.1  # weight of the class loss on generated images; large values cost variety
 
+    # A step: updates of the discriminator, then updates of the generator.
+    discriminator_steps: int = 1
+    generator_steps: int = 1
+    separate_batches: bool = False  # one update on real images, then one on generated ones, instead of one on both
+    shared_latents: bool = True  # the generator's updates use the latents that the discriminator's have used
+    generator_predicts: bool = False  # generated images for the discriminator come in inference mode
+    # The discriminator's weights while the generator learns through them: frozen; trained along; or copies, which
+    # are trained along and then thrown away.
+    discriminator_in_chain: Literal["frozen", "trained", "copied"] = "frozen"
+    equilibrium: float = 0.0  # stop when 0.5 ± this much of the generated images pass for real; 0: never
+
     # Optimisation.
-    batch_size: int = 64  # images a step
+    batch_size: int = 64  # real images of an update
     steps: int = 15_000
-    learning_rate: float = 4e-4  # of both networks; falls along a cosine to zero
+    optimiser: Literal["adam", "rmsprop"] = "adam"
+    learning_rate: float = 4e-4
+    discriminator_learning_rate: float = 0.0  # 0: the same as the generator's
+    # Along a cosine to zero; constant; or divided by 1 + decay · updates.
+    schedule: Literal["cosine", "constant", "inverse-time"] = "cosine"
+    decay: float = 0.0
+    discriminator_decay: float = 0.0
+    clip_value: float = 0.0  # of each component of the gradient; 0: not clipped
     beta_1: float = 0.0
     beta_2: float = 0.99
-    ema_images: int = 40_000  # half-life of the generator's averaged weights, in images
+    ema_images: int = 40_000  # half-life of the generator's averaged weights, in images; 0: not averaged
 
     # Augmentation of what the discriminator sees, real and generated alike (see augmentation.py). Never flips.
     augment_shift: int = 0  # pixels at most, in each direction
+    augment_rotation: float = 0.0  # degrees at most, either way
+    augment_scale: float = 0.0  # at most this much larger or smaller, as a share
     augment_cutout: int = 0  # side of the square that is blanked, in pixels; 0: none
+
+    # How the step is computed. The weights stay float32, and so does what is exported.
+    jit: bool = False  # by XLA; measured on a CPU: pays for dense networks, costs for convolutions
+    bfloat16: bool = False  # layers compute in bfloat16, where the processor or GPU has it
 
     # Progress, counted in images.
     images_per_checkpoint: int = 64_000
@@ -58,29 +105,94 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuse values that no training could use."""
-        positive = (
-            "latent_size", "width", "generator_blocks", "discriminator_blocks", "embedding_size", "penalty_every",
-            "penalty_noise", "batch_size", "steps", "learning_rate", "ema_images", "images_per_checkpoint",
-            "images_per_sheet",
-        )  # fmt: skip
-        for field in positive:
-            if not 0 < getattr(self, field) < math.inf:
-                raise InvalidInputError(f"{field} is {getattr(self, field)}; expected a finite number above 0")
-        for field in (
-            "gamma", "gamma_end", "auxiliary_discriminator", "auxiliary_generator", "augment_shift", "augment_cutout",
-        ):  # fmt: skip
-            if not 0 <= getattr(self, field) < math.inf:
-                raise InvalidInputError(f"{field} is {getattr(self, field)}; expected 0 or a finite number above")
-        for field in ("beta_1", "beta_2"):
-            if not 0 <= getattr(self, field) < 1:
-                raise InvalidInputError(f"{field} is {getattr(self, field)}; expected 0 ≤ {field} < 1")
-        if self.latent_law not in ("normal", "uniform"):
-            raise InvalidInputError(f"latent_law is {self.latent_law!r}; expected 'normal' or 'uniform'")
+        kinds = typing.get_type_hints(Recipe)
+        for field, value in dataclasses.asdict(self).items():
+            kind = kinds[field]
+            if typing.get_origin(kind) is Literal:
+                if value not in typing.get_args(kind):
+                    raise InvalidInputError(f"{field} is {value!r}; expected {_any_of(typing.get_args(kind))}")
+            elif kind in (int, float):
+                _check_number(field, value)
+        for field in ("generator_widths", "discriminator_widths"):
+            if any(width < 1 for width in getattr(self, field)):
+                raise InvalidInputError(f"{field} is {getattr(self, field)}; expected numbers above 0, as 256,512,1024")
+        self._check_combinations()
+
+    def _check_combinations(self) -> None:
+        if self.network == "convolutional" and not (len(self.generator_widths) > 2 and self.discriminator_widths):
+            raise InvalidInputError(
+                "a convolutional network needs generator_widths, at least three, and discriminator_widths"
+            )
+        if self.network == "dense" and "instance" in {self.generator_normalisation, self.discriminator_normalisation}:
+            raise InvalidInputError("instance normalisation needs images inside the network; dense layers have none")
+        if self.loss == "relativistic" and self.separate_batches:
+            raise InvalidInputError("the relativistic loss compares pairs; it needs separate_batches=false")
+        if self.label_smoothing and self.loss not in {"minimax", "non-saturating", "least-squares"}:
+            raise InvalidInputError(f"label_smoothing has no meaning with the {self.loss} loss; set it to 0")
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the generator takes classes."""
+        return self.conditioning != "none"
+
+    @property
+    def projection(self) -> bool:
+        """Whether the discriminator's score depends on the class."""
+        return self.conditioning in {"projection", "both"}
+
+    @property
+    def auxiliary(self) -> bool:
+        """Whether the discriminator also classifies."""
+        return self.conditioning in {"auxiliary", "both"}
+
+    @property
+    def images_per_step(self) -> int:
+        """Real images shown to the discriminator in a step."""
+        return self.batch_size * self.discriminator_steps
 
     def as_dict(self) -> dict[str, Any]:
         """The recipe as JSON-ready data."""
-        return dataclasses.asdict(self)
+        values = dataclasses.asdict(self)
+        return {field: list(value) if isinstance(value, tuple) else value for field, value in values.items()}
 
+
+FIXED = {"name", "summary", "notes"}  # what no option overrides
+
+_MAY_BE_ZERO = {
+    "gamma", "gamma_end", "gradient_penalty", "auxiliary_discriminator", "auxiliary_generator", "augment_shift",
+    "augment_rotation", "augment_cutout", "discriminator_learning_rate", "decay",
+    "discriminator_decay", "clip_value", "ema_images",
+}  # fmt: skip
+_SHARES = {
+    "beta_1", "beta_2", "normalisation_momentum", "generator_dropout", "discriminator_dropout", "label_smoothing",
+    "augment_scale",
+}  # fmt: skip
+
+
+def _check_number(field: str, value: float) -> None:
+    if field in _SHARES:
+        if not 0 <= value < 1:
+            raise InvalidInputError(f"{field} is {value}; expected 0 ≤ {field} < 1")
+    elif field == "equilibrium":
+        if not 0 <= value < 0.5:
+            raise InvalidInputError(f"{field} is {value}; expected 0 ≤ {field} < 0.5")
+    elif field in _MAY_BE_ZERO:
+        if not 0 <= value < math.inf:
+            raise InvalidInputError(f"{field} is {value}; expected 0 or a finite number above")
+    elif not 0 < value < math.inf:
+        raise InvalidInputError(f"{field} is {value}; expected a finite number above 0")
+
+
+def _any_of(words: Iterable[object]) -> str:
+    *first, last = map(repr, words)
+    return f"{', '.join(first)} or {last}"
+
+
+# What the published recipes have in common: no penalties, new latents for the generator, no averaged weights.
+_PUBLISHED: dict[str, Any] = {
+    "conditioning": "none", "latent_size": 100, "gamma": 0.0, "gamma_end": 0.0, "shared_latents": False,
+    "ema_images": 0, "schedule": "constant", "beta_2": 0.999,
+}  # fmt: skip
 
 _PRESETS = (
     Recipe(name="forge", summary="The default: class-conditional, our best."),
@@ -89,18 +201,96 @@ _PRESETS = (
         width=32, generator_blocks=1, discriminator_blocks=1, gamma=0.5, gamma_end=0.1, steps=4_000, learning_rate=3e-4,
         augment_shift=3, augment_cutout=8, images_per_checkpoint=32_000,
     ),
+    Recipe(
+        name="mlp", summary="Published: fully connected, Adam at 0.02, frozen updates in turn.",
+        notes=(
+            "Fault kept: a learning rate of 0.02, a hundred times the customary one. Mend it: "
+            "--set learning_rate=0.0002 --set beta_1=0.5",
+            "Left open by the text: the widths of the hidden layers, the slope of LeakyReLU and the dropout; the "
+            "customary ones are used.",
+            "500 epochs are 234375 steps of 128 images.",
+        ),
+        network="dense", generator_widths=(256, 512, 1024), discriminator_widths=(1024, 512, 256), output="tanh",
+        discriminator_dropout=0.3, loss="non-saturating", learning_rate=0.02, beta_1=0.9, batch_size=128,
+        steps=234_375, generator_predicts=True, jit=True, images_per_checkpoint=600_000, images_per_sheet=600_000,
+        **_PUBLISHED,
+    ),
+    Recipe(
+        name="dense-bn", summary="Published: fully connected with batch normalisation, Adam, 30 000 iterations.",
+        notes=(
+            "Quality falls again when trained too long, the text says; the number of iterations needs tuning: "
+            "--steps, or --keep best.",
+            "It suggests unequal updates of the two networks: --set generator_steps=5",
+        ),
+        network="dense", generator_widths=(256, 512, 1024), discriminator_widths=(512, 256), output="tanh",
+        generator_normalisation="batch", normalisation_momentum=0.8, loss="non-saturating", separate_batches=True,
+        generator_predicts=True, learning_rate=2e-4, beta_1=0.5, batch_size=32, steps=30_000, jit=True,
+        images_per_sheet=48_000, **_PUBLISHED,
+    ),
+    Recipe(
+        name="dcgan-rmsprop", summary="Published: DCGAN with dropout and RMSprop, pixels in [0, 1].",
+        notes=(
+            "Fault kept: the discriminator is not frozen while the generator learns through it, so that it is also "
+            "pushed to call generated images real. Mend it: --set discriminator_in_chain=frozen",
+            "Left open by the text: the batch size and the number of steps; 256 and 10000 fit its pictures.",
+            "It asks to look at 500 and 1000 steps before training past 2000: --steps 500",
+        ),
+        network="convolutional", latent_law="uniform", generator_widths=(256, 128, 64, 32),
+        discriminator_widths=(64, 128, 256, 512), output="sigmoid", generator_normalisation="batch",
+        normalisation_momentum=0.9, generator_dropout=0.4, discriminator_dropout=0.4, loss="non-saturating",
+        generator_predicts=True, discriminator_in_chain="trained", optimiser="rmsprop", learning_rate=4e-4,
+        discriminator_learning_rate=8e-4, decay=3e-8, discriminator_decay=6e-8, clip_value=1.0, batch_size=256,
+        steps=10_000, bfloat16=True, images_per_checkpoint=12_800, images_per_sheet=25_600,
+        **_PUBLISHED | {"schedule": "inverse-time"},
+    ),
+    Recipe(
+        name="minimax", summary="Published: the original algorithm with its minimax loss and an MLP.",
+        notes=(
+            "The generator descends log(1 − D(G(z))), whose gradient vanishes while the discriminator is sure. Its "
+            "non-saturating twin: --set loss=non-saturating",
+            "The original algorithm allows k updates of the discriminator: --set discriminator_steps=K",
+            "Left open by the text: network, optimiser and lengths. LeakyReLU in both networks is its own remedy.",
+        ),
+        network="dense", generator_widths=(128, 256, 512), discriminator_widths=(512, 256), output="tanh",
+        discriminator_dropout=0.3, loss="minimax", learning_rate=2e-4, beta_1=0.5, batch_size=128, steps=30_000,
+        jit=True, images_per_checkpoint=256_000, images_per_sheet=256_000, **_PUBLISHED,
+    ),
+    Recipe(
+        name="bp-gan", summary="Published: a 100-784-100-1 chain of sigmoid units that stops at equilibrium.",
+        notes=(
+            "Fault kept: the discriminator's layers that are copied into the generator's chain are trained there too, "
+            "until the next copy. Mend it: --set discriminator_in_chain=frozen",
+            "It stops when the mean of the discriminator's rounded outputs is 0.5 ± 0.05, or after 1500 rounds. The "
+            "text does not say for which images; over real and generated ones together a perfect discriminator has "
+            "that mean too, so it is taken over the generated ones. All rounds: --set equilibrium=0",
+            "Left open by the text: units, optimiser and passes of a round. Here both networks are trained for one "
+            "pass over the round's rows, 1000 real and 1000 generated, in ten parts.",
+        ),
+        network="dense", latent_law="uniform", positive_latents=True, discriminator_widths=(100,),
+        activation="sigmoid", output="sigmoid", loss="non-saturating", discriminator_in_chain="copied",
+        discriminator_steps=10, generator_steps=10, equilibrium=0.05, learning_rate=2e-4, beta_1=0.9, batch_size=100,
+        steps=1_500, images_per_checkpoint=100_000, images_per_sheet=50_000,
+        **_PUBLISHED | {"shared_latents": True},
+    ),
 )  # fmt: skip
 
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _PRESETS}
 
 
-def _nearest(word: str, known: typing.Iterable[str]) -> str:
+def _nearest(word: str, known: Iterable[str]) -> str:
     matches = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean {matches[0]!r}?" if matches else ""
 
 
 def _parse(field: str, kind: Any, value: str | float) -> Any:
     """Convert an override, which comes from the command line as text, to the type of its field."""
+    if kind is bool:
+        words = {"true": True, "false": False, "1": True, "0": False}
+        if str(value).lower() not in words:
+            raise InvalidInputError(f"{field} is {value!r}; expected true or false")
+        return words[str(value).lower()]
+    if kind == tuple[int, ...]:
+        return tuple(_parse(field, int, part) for part in str(value).split(",") if part.strip())
     if kind not in (int, float):
         return value
     try:
@@ -121,13 +311,12 @@ def resolve(name: str, overrides: Mapping[str, str | float] | None = None) -> Re
     if name not in RECIPES:
         raise InvalidInputError(f"there is no recipe {name!r}; recipes: {', '.join(RECIPES)}{_nearest(name, RECIPES)}")
     kinds = typing.get_type_hints(Recipe)
-    fixed = {"name", "summary"}
     changes: dict[str, Any] = {}
     for field, value in (overrides or {}).items():
-        if field not in kinds or field in fixed:
+        if field not in kinds or field in FIXED:
             raise InvalidInputError(
-                f"a recipe has no field {field!r}{_nearest(field, set(kinds) - fixed)}; "
-                f"`digitforge recipes {name}` lists them"
+                f"a recipe has no field {field!r}{_nearest(field, set(kinds) - FIXED)}; "
+                f"`digitforge recipes show {name}` lists them"
             )
         changes[field] = _parse(field, kinds[field], value)
     return dataclasses.replace(RECIPES[name], **changes)
@@ -140,6 +329,7 @@ def from_dict(values: Mapping[str, Any]) -> Recipe:
         InvalidInputError: a field is missing or unknown.
     """
     try:
-        return Recipe(**values)
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return Recipe(**fields)
     except TypeError as error:
         raise InvalidInputError(f"this recipe was written by another version of digitforge: {error}") from error

@@ -21,10 +21,16 @@ from digitforge_training.networks import build_discriminator, build_generator
 from digitforge_training.pixels import from_pixels, to_pixels
 from digitforge_training.recipes import Recipe
 
-_STATISTICS = (
-    "discriminator_loss", "generator_loss", "score_gap", "pair_accuracy", "class_loss_real", "class_loss_generated",
-)  # fmt: skip
-_STREAMS = 16  # independent random streams of a step; see `_step`
+_STREAMS = 16  # independent random streams of an update; see `_seed_of`
+
+
+def _means(statistics: list[Statistics]) -> Statistics:
+    """The mean of each statistic over the updates that have it."""
+    values: dict[str, list[tf.Tensor]] = {}
+    for one in statistics:
+        for name, value in one.items():
+            values.setdefault(name, []).append(value)
+    return {name: tf.add_n(several) / len(several) for name, several in values.items()}
 
 
 class Trainer:
@@ -37,31 +43,57 @@ class Trainer:
         # On the device once, as uint8: no copy from the host inside the loop.
         self._images = tf.constant(dataset.images)
         self._labels = tf.constant(dataset.labels)
-        shape = dataset.images.shape[1:]
-        build: dict[str, Any] = {"image_shape": shape, "classes": self._classes}
-        generator = build_generator(recipe, **build, seed=1000 * seed)
-        discriminator = build_discriminator(recipe, **build, seed=1000 * seed + 500)
-        self.averaged = build_generator(recipe, **build, seed=1000 * seed)
+        self._shape = dataset.images.shape[1:]
+        generator = self._build_generator()
+        discriminator = build_discriminator(
+            recipe, image_shape=self._shape, classes=self._classes, seed=1000 * seed + 500
+        )
+        self.averaged = self._build_generator() if recipe.ema_images else generator
         self._adversary = Adversary(generator=generator, discriminator=discriminator, recipe=recipe)
-        self._generator_optimiser = self._optimiser(generator)
-        self._discriminator_optimiser = self._optimiser(discriminator)
+        learnt = generator.trainable_variables
+        if recipe.discriminator_in_chain != "frozen":
+            learnt = learnt + discriminator.trainable_variables
+        self._generator_learns = learnt
+        self._generator_optimiser = self._optimiser(
+            learnt, recipe.learning_rate, recipe.decay, updates=recipe.generator_steps
+        )
+        self._discriminator_optimiser = self._optimiser(
+            discriminator.trainable_variables, recipe.discriminator_learning_rate or recipe.learning_rate,
+            recipe.discriminator_decay, updates=recipe.discriminator_steps * (1 + recipe.separate_batches),
+        )  # fmt: skip
+        self._update = tf.function(self._update_both, jit_compile=True) if recipe.jit else self._update_both
 
-    def _optimiser(self, network: keras.Model) -> keras.optimizers.Optimizer:
+    def _build_generator(self) -> keras.Model:
+        classes = self._classes if self.recipe.conditional else 0
+        return build_generator(self.recipe, image_shape=self._shape, classes=classes, seed=1000 * self._seed)
+
+    def _optimiser(self, variables: Any, rate: float, decay: float, *, updates: int) -> keras.optimizers.Optimizer:
+        """Build an optimiser that takes so many *updates* in a step."""
         recipe = self.recipe
-        schedule = keras.optimizers.schedules.CosineDecay(recipe.learning_rate, recipe.steps)
-        optimiser = keras.optimizers.Adam(schedule, beta_1=recipe.beta_1, beta_2=recipe.beta_2)
-        optimiser.build(network.trainable_variables)
+        schedules = keras.optimizers.schedules
+        schedule: Any = rate
+        if recipe.schedule == "cosine":
+            schedule = schedules.CosineDecay(rate, recipe.steps * updates)
+        elif recipe.schedule == "inverse-time":
+            schedule = schedules.InverseTimeDecay(rate, decay_steps=1, decay_rate=decay)
+        common: dict[str, Any] = {"learning_rate": schedule, "clipvalue": recipe.clip_value or None}
+        optimiser = (
+            keras.optimizers.Adam(beta_1=recipe.beta_1, beta_2=recipe.beta_2, **common)
+            if recipe.optimiser == "adam"
+            else keras.optimizers.RMSprop(**common)
+        )
+        optimiser.build(variables)
         return optimiser
 
     @property
     def steps_done(self) -> int:
         """Steps taken so far, over all resumptions."""
-        return int(self._generator_optimiser.iterations.numpy())
+        return int(self._generator_optimiser.iterations.numpy()) // self.recipe.generator_steps
 
     @property
     def images_seen(self) -> int:
         """Real images shown to the discriminator so far."""
-        return self.steps_done * self.recipe.batch_size
+        return self.steps_done * self.recipe.images_per_step
 
     def run(self, steps: int) -> dict[str, float]:
         """Take *steps* steps in one compiled call and return the means of the statistics over them."""
@@ -70,33 +102,90 @@ class Trainer:
 
     @tf.function(reduce_retracing=True)
     def _run(self, first: tf.Tensor, steps: tf.Tensor) -> Statistics:
-        totals = dict.fromkeys(_STATISTICS, 0.0)
-        for step in tf.range(first, first + steps):
+        totals = self._step(first)
+        for step in tf.range(first + 1, first + steps):
             statistics = self._step(step)
-            totals = {name: totals[name] + statistics[name] for name in _STATISTICS}
+            totals = {name: totals[name] + statistics[name] for name in totals}
         return {name: total / tf.cast(steps, tf.float32) for name, total in totals.items()}
 
     def _step(self, step: tf.Tensor) -> Statistics:
-        adversary = self._adversary
-        seed = tf.stack([tf.constant(self._seed, tf.int64), step * _STREAMS])
-        real, class_weights = self._batch(step)
-        latents = self._latents(seed)
-        with tf.GradientTape() as generator_tape:
-            # Both networks learn from the same generated batch: one forward pass of the generator less.
-            generated = adversary.generate(class_weights, latents)
-        with tf.GradientTape() as tape:
-            loss, score_real, statistics = adversary.discriminator_loss(
-                real=real, generated=tf.stop_gradient(generated), class_weights=class_weights,
-                gamma=self._gamma(step), seed=seed,
-            )  # fmt: skip
-        self._apply(self._discriminator_optimiser, tape, loss, adversary.discriminator.trainable_variables)
-        with generator_tape:
-            loss, more = adversary.generator_loss(
-                generated=generated, score_real=score_real, class_weights=class_weights, seed=seed + [0, 8]
+        recipe, turns = self.recipe, self.recipe.discriminator_steps
+        # Drawn outside of what XLA may compile: it knows no shuffling, and has other normal numbers.
+        batches = [self._batch(step * turns + turn) for turn in range(turns)]
+        draws = max(turns, recipe.generator_steps) if recipe.shared_latents else turns + recipe.generator_steps
+        latents = [self._latents(self._seed_of(step, turn)) for turn in range(draws)]
+        statistics: Statistics = self._update(step, batches, latents)
+        return statistics
+
+    @tf.autograph.experimental.do_not_convert
+    def _update_both(
+        self, step: tf.Tensor, batches: list[tuple[tf.Tensor, tf.Tensor]], latents: list[tf.Tensor]
+    ) -> Statistics:
+        """The discriminator's updates, one for each batch, then the generator's."""
+        recipe, adversary = self.recipe, self._adversary
+        scores, watched = [], []
+        for turn, (real, class_weights) in enumerate(batches):
+            seed = self._seed_of(step, turn)
+            with tf.GradientTape() as tape:
+                generated = adversary.generate(class_weights, latents[turn], training=not recipe.generator_predicts)
+            score_real, statistics = self._update_discriminator(
+                real, tf.stop_gradient(generated), class_weights, self._gamma(step), seed
             )
-        self._apply(self._generator_optimiser, generator_tape, loss, adversary.generator.trainable_variables)
+            scores.append(score_real)
+            watched.append(statistics)
+        # Where nothing has changed in between, both networks learn from the same forward pass of the generator.
+        once = recipe.shared_latents and not recipe.generator_predicts and len(batches) == recipe.generator_steps == 1
+        discriminator = adversary.discriminator.trainable_variables
+        copied = recipe.discriminator_in_chain == "copied"
+        before = [tf.identity(variable.value) for variable in discriminator] if copied else []
+        for turn in range(recipe.generator_steps):
+            _, class_weights = batches[turn % len(batches)]
+            draw = turn if recipe.shared_latents else len(batches) + turn
+            seed = self._seed_of(step, draw)
+            if not once:
+                with tf.GradientTape() as tape:
+                    generated = adversary.generate(class_weights, latents[draw])
+            with tape:
+                loss, more = adversary.generator_loss(
+                    generated=generated, score_real=scores[turn % len(batches)], class_weights=class_weights,
+                    seed=seed + [0, 8],
+                )  # fmt: skip
+            self._apply(self._generator_optimiser, tape, loss, self._generator_learns)
+            watched.append(more)
+        if copied:
+            for variable, value in zip(discriminator, before, strict=True):
+                variable.assign(value)
         self._average(step)
-        return statistics | more
+        return _means(watched)
+
+    def _update_discriminator(
+        self, real: tf.Tensor, generated: tf.Tensor, class_weights: tf.Tensor, gamma: tf.Tensor, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, Statistics]:
+        """One update on both kinds of images, or one on each; the scores of the real ones, and what to watch."""
+        adversary, variables = self._adversary, self._adversary.discriminator.trainable_variables
+        if not self.recipe.separate_batches:
+            with tf.GradientTape() as tape:
+                loss, score_real, statistics = adversary.discriminator_loss(
+                    real=real, generated=generated, class_weights=class_weights, gamma=gamma, seed=seed
+                )
+            self._apply(self._discriminator_optimiser, tape, loss, variables)
+            return score_real, statistics
+        with tf.GradientTape() as tape:
+            loss_real, score_real = adversary.one_sided_loss(
+                "real", images=real, class_weights=class_weights, seed=seed
+            )
+        self._apply(self._discriminator_optimiser, tape, loss_real, variables)
+        with tf.GradientTape() as tape:
+            loss_generated, score_generated = adversary.one_sided_loss(
+                "generated", images=generated, class_weights=class_weights, seed=seed + [0, 5]
+            )
+        self._apply(self._discriminator_optimiser, tape, loss_generated, variables)
+        statistics = adversary.accuracies(score_real, score_generated)
+        return score_real, {"discriminator_loss": loss_real + loss_generated} | statistics
+
+    def _seed_of(self, step: tf.Tensor, turn: int) -> tf.Tensor:
+        """int64 (2,), of one update; its streams differ in the second number."""
+        return tf.stack([tf.constant(self._seed + (turn << 32), tf.int64), step * _STREAMS])
 
     def _gamma(self, step: tf.Tensor) -> tf.Tensor:
         """Weight of the penalty: every so many steps as many times γ, which falls along a cosine; else 0."""
@@ -131,9 +220,11 @@ class Trainer:
 
     def _average(self, step: tf.Tensor) -> None:
         """Exponential moving average of the generator; its half-life grows with the training at first."""
-        images = tf.cast((step + 1) * self.recipe.batch_size, tf.float32)
+        if not self.recipe.ema_images:
+            return
+        images = tf.cast((step + 1) * self.recipe.images_per_step, tf.float32)
         half_life = tf.minimum(float(self.recipe.ema_images), 0.1 * images)
-        keep = tf.pow(0.5, self.recipe.batch_size / half_life)
+        keep = tf.pow(0.5, self.recipe.images_per_step / half_life)
         for average, weight in zip(self.averaged.weights, self._adversary.generator.weights, strict=True):
             average.assign(keep * average + (1.0 - keep) * weight)
 
@@ -150,8 +241,9 @@ class Trainer:
             (n, H, W, C) uint8.
         """
         weights = np.eye(self._classes, dtype=np.float32)[labels]
+        inputs = [weights, latents] if self.recipe.conditional else [latents]
         parts = [
-            to_pixels(self.averaged([weights[i : i + batch], latents[i : i + batch]], training=False)).numpy()
+            to_pixels(self.averaged([rows[i : i + batch] for rows in inputs], training=False)).numpy()
             for i in range(0, len(labels), batch)
         ]
         return np.concatenate(parts)

@@ -23,7 +23,7 @@ from digitforge_client.errors import DataError
 TIMEOUT_S: Final = 8.0  # without a sign of life from a mirror: short, because a demonstration waits for it
 LOCK_TIMEOUT_S: Final = 900.0  # for another process to finish the same download
 CHUNK: Final = 1 << 18  # bytes
-LARGEST_DOWNLOAD: Final = 1 << 26  # bytes: the largest file has under 10 MB, whatever a mirror sends
+LARGEST_DOWNLOAD: Final = 1 << 27  # bytes: the largest file, a network, has under 90 MB, whatever a mirror sends
 
 log = logging.getLogger(__name__)
 

@@ -2,43 +2,71 @@
 
 from __future__ import annotations
 
-import keras
+import contextlib
+from collections.abc import Iterator
 
-from digitforge_client.errors import InvalidInputError
+import keras
+from keras import layers
+
+from digitforge_training.networks.convolutional import convolutional_discriminator, convolutional_generator
+from digitforge_training.networks.dense import dense_discriminator, dense_generator
+from digitforge_training.networks.parts import Parts
 from digitforge_training.networks.residual import residual_discriminator, residual_generator
 from digitforge_training.recipes import Recipe
 
 __all__ = ["build_discriminator", "build_generator"]
 
-
-def _check(image_shape: tuple[int, int, int]) -> None:
-    height, breadth, _ = image_shape
-    if height % 4 or breadth % 4:
-        raise InvalidInputError(
-            f"images are {height}×{breadth}; this recipe needs sides divisible by 4: pad or resize them"
-        )
+_BUILDERS = {
+    "residual": (residual_generator, residual_discriminator),
+    "dense": (dense_generator, dense_discriminator),
+    "convolutional": (convolutional_generator, convolutional_discriminator),
+}
 
 
 def build_generator(recipe: Recipe, *, image_shape: tuple[int, int, int], classes: int, seed: int) -> keras.Model:
-    """Build the recipe's generator: class weights (n, K), latents (n, d) => images (n, H, W, C).
+    """Build the recipe's generator: class weights (n, K), if there are classes, and latents (n, d) => images.
 
-    Raises:
-        InvalidInputError: the recipe cannot make images of this shape.
+    Args:
+        image_shape: (H, W, C); where a network needs sides divisible by 4, it makes larger images and crops them.
+        classes: 0 for a generator that knows none.
+        seed: of its weights.
     """
-    _check(image_shape)
-    return residual_generator(
-        image_shape=image_shape, classes=classes, latent_size=recipe.latent_size, width=recipe.width,
-        blocks=recipe.generator_blocks, embedding_size=recipe.embedding_size, seed=seed,
+    height, breadth, channels = image_shape
+    extra = (0, 0) if recipe.network == "dense" else (-height % 4, -breadth % 4)
+    parts = Parts(
+        seed=seed, normalisation=recipe.generator_normalisation, momentum=recipe.normalisation_momentum,
+        dropout=recipe.generator_dropout,
     )  # fmt: skip
+    build, _ = _BUILDERS[recipe.network]
+    whole = (height + extra[0], breadth + extra[1], channels)
+    with _precision(recipe):
+        generator = build(recipe, parts, image_shape=whole, classes=classes)
+    if not any(extra):
+        return generator
+    cropping = tuple((more // 2, more - more // 2) for more in extra)
+    return keras.Model(generator.inputs, layers.Cropping2D(cropping)(generator.output), name="generator")
 
 
 def build_discriminator(recipe: Recipe, *, image_shape: tuple[int, int, int], classes: int, seed: int) -> keras.Model:
-    """Build the recipe's discriminator: images, class weights (n, K) => score (n,), class logits (n, K).
+    """Build the recipe's discriminator: images and, with a projection, class weights (n, K) => score (n,).
 
-    Raises:
-        InvalidInputError: the recipe cannot judge images of this shape.
+    With an auxiliary classifier it gives a list, the score and class logits (n, K).
     """
-    _check(image_shape)
-    return residual_discriminator(
-        image_shape=image_shape, classes=classes, width=recipe.width, blocks=recipe.discriminator_blocks, seed=seed
-    )
+    parts = Parts(
+        seed=seed, normalisation=recipe.discriminator_normalisation, momentum=recipe.normalisation_momentum,
+        dropout=recipe.discriminator_dropout,
+    )  # fmt: skip
+    _, build = _BUILDERS[recipe.network]
+    with _precision(recipe):
+        return build(recipe, parts, image_shape=image_shape, classes=classes)
+
+
+@contextlib.contextmanager
+def _precision(recipe: Recipe) -> Iterator[None]:
+    """Layers compute in bfloat16 if the recipe says so; weights, and what goes in and comes out, are float32."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16" if recipe.bfloat16 else "float32")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

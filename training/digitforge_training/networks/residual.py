@@ -1,11 +1,11 @@
-"""Residual networks without normalisation layers, for the relativistic loss with gradient penalties.
+"""Residual networks, by default without normalisation layers, for the relativistic loss with gradient penalties.
 
 After the design of R3GAN (Huang et al. 2024, arXiv:2501.05441): no normalisation, leaky ReLU, residual branches that
 start at zero. Work is done at half and quarter resolution, where a small image has nearly all its structure; full
 resolution costs one thin convolution.
 
-    generator      class weights (n, K), latents (n, d)      => images (n, H, W, C) in about [−1, 1], linear
-    discriminator  images (n, H, W, C), class weights (n, K) => score (n,), class logits (n, K)
+    generator      [class weights (n, K),] latents (n, d)       => images (n, H, W, C) in about [−1, 1]
+    discriminator  images (n, H, W, C) [, class weights (n, K)] => score (n,) [, class logits (n, K)]
 """
 
 from __future__ import annotations
@@ -15,35 +15,32 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-SLOPE = 0.2  # of the leaky ReLU, as in DCGAN and StyleGAN
+from digitforge_training.networks.parts import Parts, from_output, leaky, to_output
+from digitforge_training.recipes import Recipe
+
 _STEM = 8  # channels of the generator at full resolution
-
-# Each layer gets its own seed, so that a run's seed decides all its weights and no two layers start alike.
-_he = keras.initializers.HeNormal
-_glorot = keras.initializers.GlorotUniform
+_FEATURES = 128  # of the discriminator
 
 
-def _activate(x: Any) -> Any:
-    return layers.LeakyReLU(negative_slope=SLOPE)(x)
+def _convolve(parts: Parts, x: Any, width: int, *, zero: bool = False, size: int = 3, strides: int = 1) -> Any:
+    # A kernel of zeros has no spectral norm to divide by.
+    start = keras.initializers.Zeros() if zero and not parts.spectral else parts.he()
+    layer = layers.Conv2D(width, size, strides=strides, padding="same", kernel_initializer=start)
+    return parts.weighted(layer)(x)
 
 
-def _convolve(x: Any, width: int, *, zero: bool = False, size: int = 3, strides: int = 1, seed: int) -> Any:
-    start = keras.initializers.Zeros() if zero else _he(seed=seed)
-    return layers.Conv2D(width, size, strides=strides, padding="same", kernel_initializer=start)(x)
-
-
-def _pair(x: Any, seed: int, style: Any = None) -> Any:
+def _pair(parts: Parts, x: Any, style: Any = None) -> Any:
     """Residual pair of 3×3 convolutions: x + f(x), with f zero at the start.
 
     Between the two, a *style* scales and shifts each channel (feature-wise modulation, Perez et al. 2017), from zero.
     """
     width = x.shape[-1]
-    h = _convolve(_activate(x), width, seed=seed)
+    h = parts.normalise(_convolve(parts, leaky(x), width))
     if style is not None:
         modulation = layers.Dense(2 * width, kernel_initializer="zeros")(style)
         scale, shift = ops.split(layers.Reshape((1, 1, 2 * width))(modulation), 2, axis=-1)
         h = h * (1 + scale) + shift
-    return x + _convolve(_activate(h), width, zero=True, seed=seed + 1)
+    return x + _convolve(parts, parts.drop(leaky(h)), width, zero=True)
 
 
 def _pixel_shuffle(x: Any) -> Any:
@@ -53,47 +50,40 @@ def _pixel_shuffle(x: Any) -> Any:
     return ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, 2 * height, 2 * width, channels // 4))
 
 
-def residual_generator(
-    *, image_shape: tuple[int, int, int], classes: int, latent_size: int, width: int, blocks: int, embedding_size: int,
-    seed: int,
-) -> keras.Model:  # fmt: skip
+def residual_generator(recipe: Recipe, parts: Parts, *, image_shape: tuple[int, int, int], classes: int) -> keras.Model:
     """Build the generator; the sides of *image_shape* must be divisible by 4."""
     height, breadth, channels = image_shape
-    class_weights = keras.Input((classes,), name="class_weights")
-    latents = keras.Input((latent_size,), name="latents")
-    # A class is a row of a matrix, so a blend of classes is a blend of rows.
-    embedded = layers.Dense(embedding_size, use_bias=False, kernel_initializer=_he(seed=seed))(class_weights)
-    start = layers.Concatenate()([latents, embedded])
-    style = _activate(layers.Dense(2 * width, kernel_initializer=_he(seed=seed + 1))(start))
+    width = recipe.width
+    inputs, start = parts.start(
+        latent_size=recipe.latent_size, positive=recipe.positive_latents, classes=classes,
+        embedding_size=recipe.embedding_size,
+    )  # fmt: skip
+    style = leaky(layers.Dense(2 * width, kernel_initializer=parts.he())(start))
 
-    x = layers.Dense(height // 4 * (breadth // 4) * 2 * width, kernel_initializer=_he(seed=seed + 2))(start)
+    x = layers.Dense(height // 4 * (breadth // 4) * 2 * width, kernel_initializer=parts.he())(start)
     x = layers.Reshape((height // 4, breadth // 4, 2 * width))(x)  # quarter resolution
-    x = _pair(x, seed + 10, style)
-    x = layers.UpSampling2D(2, interpolation="bilinear")(_convolve(x, width, size=1, seed=seed + 3))
-    for block in range(blocks):  # half resolution
-        x = _pair(x, seed + 20 + 2 * block, style)
-    x = _pixel_shuffle(_convolve(_activate(x), 4 * _STEM, seed=seed + 4))
-    images = _convolve(_activate(x), channels, seed=seed + 5)  # full resolution
-    return keras.Model([class_weights, latents], images, name="generator")
+    x = _pair(parts, x, style)
+    x = layers.UpSampling2D(2, interpolation="bilinear")(_convolve(parts, x, width, size=1))
+    for _ in range(recipe.generator_blocks):  # half resolution
+        x = _pair(parts, x, style)
+    x = _pixel_shuffle(_convolve(parts, leaky(x), 4 * _STEM))
+    images = _convolve(parts, leaky(x), channels)  # full resolution
+    return keras.Model(inputs, to_output(images, recipe.output), name="generator")
 
 
 def residual_discriminator(
-    *, image_shape: tuple[int, int, int], classes: int, width: int, blocks: int, seed: int
+    recipe: Recipe, parts: Parts, *, image_shape: tuple[int, int, int], classes: int
 ) -> keras.Model:
-    """Build the discriminator: a projection score (Miyato and Koyama 2018) and an auxiliary class head."""
+    """Build the discriminator."""
+    width = recipe.width
     images = keras.Input(image_shape, name="images")
-    class_weights = keras.Input((classes,), name="class_weights")
-    x = _convolve(images, width, size=5, strides=2, seed=seed)  # half resolution
-    for block in range(blocks):
-        x = _pair(x, seed + 10 + 2 * block)
-    x = layers.AveragePooling2D(2)(_convolve(x, 2 * width, size=1, seed=seed + 1))  # quarter resolution
-    x = _pair(x, seed + 30)
-    x = _activate(_convolve(_activate(x), 2 * width, strides=2, seed=seed + 2))
-    features = layers.Dense(128, kernel_initializer=_he(seed=seed + 3))(layers.Flatten()(x))
-    features = _activate(features)
-    projected = layers.Dense(128, use_bias=False, kernel_initializer=_glorot(seed=seed + 4))(class_weights)
-    # Divided by √128, so that both terms of the score start at the same size.
-    plain = layers.Dense(1, kernel_initializer=_glorot(seed=seed + 5))(features)[:, 0]
-    score = plain + ops.sum(features * projected, axis=1) / 128**0.5
-    logits = layers.Dense(classes, kernel_initializer=_glorot(seed=seed + 6))(features)
-    return keras.Model([images, class_weights], [score, logits], name="discriminator")
+    x = _convolve(parts, from_output(images, recipe.output), width, size=5, strides=2)  # half resolution
+    for _ in range(recipe.discriminator_blocks):
+        x = _pair(parts, x)
+    x = layers.AveragePooling2D(2)(_convolve(parts, x, 2 * width, size=1))  # quarter resolution
+    x = _pair(parts, x)
+    x = leaky(_convolve(parts, leaky(x), 2 * width, strides=2))
+    features = parts.weighted(layers.Dense(_FEATURES, kernel_initializer=parts.he()))(layers.Flatten()(x))
+    return parts.head(
+        images, leaky(features), classes=classes, projection=recipe.projection, auxiliary=recipe.auxiliary
+    )

@@ -1,0 +1,106 @@
+"""The step: every preset and every loss learns, and what a step updates is what its recipe says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from digitforge_client.errors import InvalidInputError
+from digitforge_training.data import Dataset, load
+from digitforge_training.recipes import RECIPES, Recipe, resolve
+from digitforge_training.trainer import Trainer
+
+SMALL = {
+    "residual": {"width": 8, "generator_blocks": 1, "discriminator_blocks": 1},
+    "dense": {"generator_widths": "16", "discriminator_widths": "16"},
+    "convolutional": {"generator_widths": "8,6,4", "discriminator_widths": "4,6"},
+}
+
+
+def _small(name: str, **overrides: str | float) -> Recipe:
+    return resolve(name, {**SMALL[RECIPES[name].network], "batch_size": 16, **overrides})
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return load("digits").subset(np.arange(200))
+
+
+@pytest.fixture(autouse=True)
+def _forget_graphs() -> Iterator[None]:
+    yield
+    tf.keras.backend.clear_session()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_trains_and_resumes_to_the_same_weights(name: str, digits: Dataset) -> None:
+    recipe = _small(name)
+    whole, parts = Trainer(recipe, digits, seed=1), Trainer(recipe, digits, seed=1)
+    first = whole.state()
+    statistics = whole.run(4)
+    assert all(np.isfinite(value) for value in statistics.values())
+    assert whole.images_seen == 4 * recipe.images_per_step
+    parts.run(2)
+    resumed = Trainer(recipe, digits, seed=1)
+    resumed.restore(parts.state())
+    resumed.run(2)
+    for key, value in whole.state().items():
+        np.testing.assert_array_equal(value, resumed.state()[key], err_msg=key)
+    moved = {key.split("/")[0] for key, value in whole.state().items() if not np.array_equal(value, first[key])}
+    assert {"generator", "discriminator", "averaged"} <= moved
+    images = whole.sample(np.arange(10), np.zeros((10, recipe.latent_size), np.float32))
+    assert (images.shape, images.dtype) == ((10, 28, 28, 1), np.uint8)
+
+
+@pytest.mark.parametrize("loss", ["minimax", "non-saturating", "least-squares", "wasserstein", "hinge"])
+def test_every_loss_works_with_classes_penalties_and_unequal_steps(loss: str, digits: Dataset) -> None:
+    recipe = _small(
+        "dense-bn", loss=loss, separate_batches="false", conditioning="both", gamma=0.1, gradient_penalty=1,
+        discriminator_steps=2, generator_steps=3, jit="false", augment_shift=2, augment_rotation=10, augment_scale=0.1,
+    )  # fmt: skip
+    trainer = Trainer(recipe, digits, seed=0)
+    statistics = trainer.run(3)
+    assert all(np.isfinite(value) for value in statistics.values())
+    assert (trainer.steps_done, trainer.images_seen) == (3, 3 * 2 * 16)
+
+
+@pytest.mark.parametrize("how", ["frozen", "trained", "copied"])
+def test_what_the_generators_update_does_to_the_discriminator(how: str, digits: Dataset) -> None:
+    # Without a learning rate of its own the discriminator moves only where the generator's update moves it.
+    recipe = _small("dense-bn", discriminator_in_chain=how, discriminator_learning_rate=1e-12, jit="false")
+    trainer = Trainer(recipe, digits, seed=0)
+    before = trainer.state()
+    trainer.run(1)
+    moved = max(
+        float(np.abs(value - before[key]).max())
+        for key, value in trainer.state().items()
+        if key.startswith("discriminator/")
+    )
+    assert (moved > 1e-5) == (how == "trained")
+
+
+def test_xla_and_plain_steps_agree(digits: Dataset) -> None:
+    weights = {}
+    for jit in ("true", "false"):
+        trainer = Trainer(_small("minimax", jit=jit, discriminator_dropout=0), digits, seed=0)
+        trainer.run(3)
+        weights[jit] = trainer.state()
+    for key, value in weights["true"].items():
+        np.testing.assert_allclose(value, weights["false"][key], atol=1e-3, err_msg=key)
+
+
+def test_combinations_without_meaning_are_refused() -> None:
+    for name, override in (
+        ("forge", {"separate_batches": "true"}),
+        ("forge", {"label_smoothing": "0.1"}),
+        ("dense-bn", {"generator_normalisation": "instance"}),
+        ("dcgan-rmsprop", {"generator_widths": "8,4"}),
+        ("forge", {"loss": "maximin"}),
+        ("forge", {"generator_widths": "-1"}),
+        ("forge", {"jit": "perhaps"}),
+    ):
+        with pytest.raises(InvalidInputError, match=next(iter(override)).split("_")[0]):
+            resolve(name, override)

@@ -1,0 +1,105 @@
+"""DCGAN's networks (Radford et al. 2015, arXiv:1511.06434), with 5×5 convolutions as the published recipe has them.
+
+    generator      [class weights (n, K),] latents (n, d)       => images (n, H, W, C)
+    discriminator  images (n, H, W, C) [, class weights (n, K)] => score (n,) [, class logits (n, K)]
+
+The generator starts at quarter resolution and doubles it twice, before its second and third layer; the discriminator
+halves it in every layer but the last.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from digitforge_training.networks.parts import Parts, from_output, leaky, to_output
+from digitforge_training.recipes import Recipe
+
+_KERNEL = 5
+_DOUBLINGS = 2
+
+# Which of three neighbouring pixels each of five taps meets on the doubled image, at even and at odd places.
+_TAPS = np.zeros((2, 3, _KERNEL), np.float32)
+for _phase in range(2):
+    for _tap in range(_KERNEL):
+        _TAPS[_phase, (_tap + _phase) // 2, _tap] = 1.0
+
+
+class DoubledConvolution(layers.Layer):
+    """`UpSampling2D(2)` and a 5×5 "same" convolution after it, (n, H, W, C) => (n, 2H, 2W, filters), for less work.
+
+    On a doubled image the five taps of a row or column meet only three different pixels. Taps that meet the same one
+    are summed, once for each of the four places in a 2×2 square, and the original image is convolved with the four
+    3×3 kernels: 36 products instead of 100, and the same result but for rounding.
+    """
+
+    def __init__(self, filters: int, *, kernel_initializer: Any, **options: Any) -> None:
+        super().__init__(**options)
+        self._filters = filters
+        self._kernel_initializer = kernel_initializer
+
+    def build(self, input_shape: Any) -> None:
+        """Make the weights: those of the plain 5×5 convolution."""
+        shape = (_KERNEL, _KERNEL, input_shape[-1], self._filters)
+        self.kernel = self.add_weight(shape=shape, initializer=self._kernel_initializer, name="kernel")
+        self.bias = self.add_weight(shape=(self._filters,), initializer="zeros", name="bias")
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[Any, ...]:
+        """(n, 2H, 2W, filters)."""
+        n, height, breadth, _ = input_shape
+        return (n, 2 * height, 2 * breadth, self._filters)
+
+    def call(self, x: Any) -> Any:
+        """Convolve, and put the four places of each square beside each other."""
+        _, height, breadth, channels = x.shape
+        taps = ops.cast(_TAPS, self.compute_dtype)
+        kernels = ops.einsum("pai,qbj,ijcf->abcpqf", taps, taps, ops.cast(self.kernel, self.compute_dtype))
+        y = ops.conv(x, ops.reshape(kernels, (3, 3, channels, 4 * self._filters)), padding="same")
+        y = ops.reshape(y, (-1, height, breadth, 2, 2, self._filters))
+        y = ops.reshape(ops.transpose(y, (0, 1, 3, 2, 4, 5)), (-1, 2 * height, 2 * breadth, self._filters))
+        return y + ops.cast(self.bias, self.compute_dtype)
+
+
+def convolutional_generator(
+    recipe: Recipe, parts: Parts, *, image_shape: tuple[int, int, int], classes: int
+) -> keras.Model:
+    """Build the generator; the sides of *image_shape* must be divisible by 4."""
+    height, breadth, channels = image_shape
+    first, *widths = recipe.generator_widths
+    inputs, x = parts.start(
+        latent_size=recipe.latent_size, positive=recipe.positive_latents, classes=classes,
+        embedding_size=recipe.embedding_size,
+    )  # fmt: skip
+    x = parts.dense(x, height // 4 * (breadth // 4) * first)
+    x = layers.ReLU()(parts.normalise(layers.Reshape((height // 4, breadth // 4, first))(x)))
+    x = parts.drop(x)
+    for place, width in enumerate(widths):
+        x = layers.ReLU()(parts.normalise(parts.weighted(_layer(parts, width, doubles=place < _DOUBLINGS))(x)))
+    last = _layer(parts, channels, doubles=False)
+    return keras.Model(inputs, to_output(parts.weighted(last)(x), recipe.output), name="generator")
+
+
+def _layer(parts: Parts, width: int, *, doubles: bool) -> Any:
+    # Without strides a transposed convolution is a convolution, its kernel turned round.
+    if doubles:
+        return DoubledConvolution(width, kernel_initializer=parts.glorot())
+    return layers.Conv2DTranspose(width, _KERNEL, padding="same", kernel_initializer=parts.glorot())
+
+
+def convolutional_discriminator(
+    recipe: Recipe, parts: Parts, *, image_shape: tuple[int, int, int], classes: int
+) -> keras.Model:
+    """Build the discriminator."""
+    images = keras.Input(image_shape, name="images")
+    x = from_output(images, recipe.output)
+    for place, width in enumerate(recipe.discriminator_widths, start=1):
+        strides = 1 if place == len(recipe.discriminator_widths) else 2
+        layer = layers.Conv2D(width, _KERNEL, strides=strides, padding="same", kernel_initializer=parts.glorot())
+        x = parts.weighted(layer)(x)
+        # The first layer stays as it is: DCGAN found normalisation next to the pixels unstable.
+        x = parts.drop(leaky(x if place == 1 else parts.normalise(x)))
+    features = layers.Flatten()(x)
+    return parts.head(images, features, classes=classes, projection=recipe.projection, auxiliary=recipe.auxiliary)

@@ -1,0 +1,101 @@
+"""What all networks share: normalisation, where classes enter, and the discriminator's head.
+
+Networks are built by `Parts`, which gives each layer its own seed, so that a run's seed decides all weights and no
+two layers start alike.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import keras
+from keras import layers, ops
+
+from digitforge_training.recipes import Normalisation
+
+SLOPE = 0.2  # of the leaky ReLU, as in DCGAN and StyleGAN
+
+
+class Parts:
+    """Layers of one network, each with the next seed."""
+
+    def __init__(self, *, seed: int, normalisation: Normalisation, momentum: float, dropout: float) -> None:
+        self._seeds = itertools.count(seed)
+        self.spectral = normalisation == "spectral"
+        self._normalisation = normalisation
+        self._momentum = momentum
+        self._dropout = dropout
+
+    def he(self) -> keras.initializers.Initializer:
+        """Weights for layers that leaky units follow or precede."""
+        return keras.initializers.HeNormal(seed=next(self._seeds))
+
+    def glorot(self) -> keras.initializers.Initializer:
+        """Weights for the last layers, and Keras's default, which the published networks use."""
+        return keras.initializers.GlorotUniform(seed=next(self._seeds))
+
+    def weighted(self, layer: Any) -> Any:
+        """A layer with a kernel, under spectral normalisation if the network has it (Miyato et al. 2018)."""
+        return layers.SpectralNormalization(layer, dtype=layer.dtype_policy) if self.spectral else layer
+
+    def dense(self, x: Any, units: int, **options: Any) -> Any:
+        """(n, i) => (n, units)."""
+        return self.weighted(layers.Dense(units, kernel_initializer=self.glorot(), **options))(x)
+
+    def normalise(self, x: Any) -> Any:
+        """Batch or instance normalisation, if the network has it."""
+        if self._normalisation == "batch":
+            return layers.BatchNormalization(momentum=self._momentum)(x)
+        if self._normalisation == "instance":
+            return layers.GroupNormalization(groups=-1)(x)  # −1: each channel by itself
+        return x
+
+    def drop(self, x: Any) -> Any:
+        """Dropout, if the network has it."""
+        return layers.Dropout(self._dropout, seed=next(self._seeds))(x) if self._dropout else x
+
+    def start(self, *, latent_size: int, positive: bool, classes: int, embedding_size: int) -> tuple[list[Any], Any]:
+        """The generator's inputs, and the vector that it starts from: the latent, and a class's embedding behind it."""
+        latents = keras.Input((latent_size,), name="latents")
+        x = layers.Rescaling(0.5, offset=0.5)(latents) if positive else latents
+        if not classes:
+            return [latents], x
+        class_weights = keras.Input((classes,), name="class_weights")
+        # A class is a row of a matrix, so a blend of classes is a blend of rows.
+        embedded = layers.Dense(embedding_size, use_bias=False, kernel_initializer=self.he())(class_weights)
+        return [class_weights, latents], layers.Concatenate()([x, embedded])
+
+    def head(self, images: Any, features: Any, *, classes: int, projection: bool, auxiliary: bool) -> keras.Model:
+        """The discriminator: a score, with a projection of the class (Miyato and Koyama 2018), a classifier, or both.
+
+        Args:
+            images: its input.
+            features: (n, f).
+        """
+        size = features.shape[-1]
+        inputs, score = [images], self.dense(features, 1, dtype="float32")[:, 0]
+        if projection:
+            class_weights = keras.Input((classes,), name="class_weights")
+            projected = self.dense(class_weights, size, use_bias=False, dtype="float32")
+            # Divided by √f, so that both terms of the score start at the same size.
+            score += ops.sum(ops.cast(features, "float32") * projected, axis=1) / size**0.5
+            inputs.append(class_weights)
+        outputs = [score, self.dense(features, classes, dtype="float32")] if auxiliary else score
+        return keras.Model(inputs, outputs, name="discriminator")
+
+
+def leaky(x: Any) -> Any:
+    """Leaky ReLU."""
+    return layers.LeakyReLU(negative_slope=SLOPE)(x)
+
+
+def to_output(x: Any, output: str) -> Any:
+    """The generator's last activation; images lie in [−1, 1] outside the networks, whatever range they work in."""
+    x = layers.Activation(output, dtype="float32")(x)
+    return layers.Rescaling(2.0, offset=-1.0, dtype="float32")(x) if output == "sigmoid" else x
+
+
+def from_output(images: Any, output: str) -> Any:
+    """Images as a discriminator sees them: in [0, 1] where the generator ends in a sigmoid."""
+    return layers.Rescaling(0.5, offset=0.5)(images) if output == "sigmoid" else images
