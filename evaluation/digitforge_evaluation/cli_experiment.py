@@ -17,6 +17,7 @@ from digitforge_client.command import import_quietly
 from digitforge_client.errors import InvalidInputError
 
 if TYPE_CHECKING:
+    from digitforge_evaluation.analysis import Estimate
     from digitforge_evaluation.runs import State
     from digitforge_evaluation.store import CellResult
 
@@ -315,26 +316,37 @@ def _show(state: State, html: Path, *, as_json: bool) -> None:
     console.print(f"Report: {html}", markup=False, soft_wrap=True)
 
 
+def _percent(value: Estimate | None) -> str:
+    if value is None:
+        return "–"
+    half = f" ± {50 * (value.interval.high - value.interval.low):.2f}" if value.interval else ""
+    return f"{100 * value.mean:.2f} %{half}"
+
+
 def print_analysis(console: Any, state: State) -> None:
     """Print accuracies and verdicts, at the console's width."""
     from rich.table import Table
 
-    from digitforge_evaluation.analysis import sentence
+    from digitforge_evaluation.analysis import Estimate, sentence
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    sizes = sorted({result.n_per_class for result in state.analysis.arms})
-    table.add_column("trained on")
-    for n in sizes:
-        table.add_column(f"{n} real per class", justify="right")
-    cells = {
-        (result.arm, result.n_per_class): f"{100 * result.accuracy:.2f} %"
-        + (f" ± {50 * (result.interval.high - result.interval.low):.2f}" if result.interval else "")
-        for result in state.analysis.arms
-    }
-    for arm in dict.fromkeys(result.arm for result in state.analysis.arms):
-        table.add_row(arm, *(cells.get((arm, n), "–") for n in sizes))
-    console.print(table)
-    console.print("Accuracy: mean ± 95 % interval over subsets.", style="dim")
+    arms = state.analysis.arms
+    sizes = sorted({result.n_per_class for result in arms})
+
+    def show(values: dict[tuple[str, int], Estimate], legend: str) -> None:
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        table.add_column("trained on")
+        for n in sizes:
+            table.add_column(f"{n} real per class", justify="right")
+        for arm in dict.fromkeys(result.arm for result in arms):
+            table.add_row(arm, *(_percent(values.get((arm, n))) for n in sizes))
+        console.print(table)
+        console.print(f"{legend}: mean ± 95 % interval over subsets.", style="dim")
+
+    show({(r.arm, r.n_per_class): Estimate(mean=r.accuracy, interval=r.interval) for r in arms}, "Accuracy")
+    rare = {(r.arm, r.n_per_class): r.minority for r in arms if r.minority}
+    if rare:
+        console.print()
+        show(rare, "Recall of the classes that are cut")
     for comparison in state.analysis.primary:
         console.print()
         console.print(
