@@ -80,7 +80,7 @@ def switch(name: str, default: bool, **attributes: Any) -> Any:
 @flag("grpc_socket_path", type=click.Path(path_type=Path), help="A unix socket to listen on as well.")
 @flag(
     "ssl_config_file",
-    type=click.Path(path_type=Path),
+    type=click.Path(),
     help="TLS for gRPC, as SSLConfig in protobuf text with the PEMs.",
 )
 @flag("grpc_channel_arguments", default="", help="Arguments of gRPC itself: key=value,key=value.", show_default=False)
@@ -153,7 +153,7 @@ def serve(as_json: bool, **flags: Any) -> None:
     monitoring = flags.pop("monitoring_config_file")
     flags["metrics_path"] = read_metrics_path(monitoring) if monitoring is not None else None
     certificates = flags.pop("ssl_config_file")
-    flags["tls"] = read_tls(certificates) if certificates is not None else None
+    flags["tls"] = read_tls(Path(certificates)) if certificates else None  # an empty one is none
     flags["grpc_channel_arguments"] = parse_channel_arguments(flags["grpc_channel_arguments"])
     tags = tuple(flags.pop("saved_model_tags").split(","))
     server = Server(sources, ServerOptions(saved_model_tags=tags, batching=batching, **flags))

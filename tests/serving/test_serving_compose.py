@@ -109,6 +109,8 @@ def test_what_is_mounted_exists_and_every_file_named_by_a_flag_is_in_it(
     service: dict[str, Any], flags: dict[str, str]
 ) -> None:
     mounts = {inside: ROOT / outside for outside, inside, _ in (default(v).split(":") for v in service["volumes"])}
+    assert mounts.pop("/tls") == ROOT / "serving/config"  # a folder without certificates, unless one is named
+    assert flags["ssl_config_file"] == "${DIGITFORGE_SSL_CONFIG_FILE:-}"
     assert mounts == {"/models": ROOT / "serving/models", "/config": ROOT / "serving/config"}
     assert mounts["/config"].samefile(shipped_config())
     for name in ("model_config_file", "batching_parameters_file", "monitoring_config_file"):
@@ -189,7 +191,8 @@ def test_the_shipped_models_lie_where_compose_mounts_them() -> None:
 
 
 def test_the_embedded_server_takes_the_very_flags_of_the_compose_file(service: dict[str, Any]) -> None:
-    given = serve.make_context("serve", list(service["command"])).params
+    given = serve.make_context("serve", [default(argument) for argument in service["command"]]).params
+    assert given["ssl_config_file"] == ""  # which is none
     assert (given["port"], given["rest_api_port"]) == (contract.GRPC_PORT, contract.REST_PORT)
     assert given["model_config_file"] == Path("/config/models.config")
     assert given["enable_batching"] is True

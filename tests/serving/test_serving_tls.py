@@ -10,11 +10,14 @@ from pathlib import Path
 import grpc
 import pytest
 import tensorflow as tf
+from click.testing import CliRunner
 from serving_toys import connect, predict_request
 from tensorflow_serving.apis import predict_pb2
 
-from digitforge_client.errors import DigitforgeError, InvalidInputError
+from digitforge_client.errors import DataError, DigitforgeError, InvalidInputError
 from digitforge_serving import EmbeddedServer
+from digitforge_serving.certificates import make
+from digitforge_serving.cli_certificates import certificates as make_certificates
 from digitforge_serving.configuration import Tls, parse_channel_arguments, read_tls
 
 needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificates")
@@ -22,36 +25,19 @@ needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="open
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An authority, and a server and a client that it vouches for, as the README makes them."""
-    folder = tmp_path_factory.mktemp("certificates")
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-    new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    openssl("req", "-x509", *new, "-keyout", "ca.key", "-out", "ca.crt", "-days", "2", "-subj", "/CN=digitforge")
-    for name in ("server", "client"):
-        openssl("req", *new, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
-        (folder / "san").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1")
-        openssl(
-            *("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial"),
-            *("-out", f"{name}.crt", "-days", "2", "-extfile", "san"),
-        )
+    """An authority, and a server and a client that it vouches for, by the command that the README names."""
+    folder = tmp_path_factory.mktemp("certificates") / "tls"
+    result = CliRunner().invoke(make_certificates, ["--out", str(folder)], catch_exceptions=False)
+    assert f"--ssl_config_file={folder}/ssl.config" in result.output
     return folder
-
-
-def config(folder: Path, *, client_verify: bool) -> str:
-    def quoted(name: str) -> str:
-        return '"' + (folder / name).read_text().replace("\n", "\\n") + '"'
-
-    text = f"server_key: {quoted('server.key')}\nserver_cert: {quoted('server.crt')}\ncustom_ca: {quoted('ca.crt')}\n"
-    return text + ("client_verify: true\n" if client_verify else "")
 
 
 @pytest.fixture
 def tls(certificates: Path, tmp_path: Path) -> Callable[[bool], Tls]:
     def read(client_verify: bool) -> Tls:
-        (tmp_path / "ssl.config").write_text(config(certificates, client_verify=client_verify))
+        text = (certificates / "ssl.config").read_text()
+        assert "client_verify: false" in text
+        (tmp_path / "ssl.config").write_text(text.replace("false", str(client_verify).lower()))
         return read_tls(tmp_path / "ssl.config")
 
     return read
@@ -94,6 +80,36 @@ def test_with_mutual_tls_a_client_must_show_its_certificate(
         with stranger as channel, pytest.raises(grpc.RpcError) as caught:
             sums(channel)
     assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+
+
+@needs_openssl
+def test_mutual_certificates_are_asked_for_and_keys_are_not_for_everybody(tmp_path: Path) -> None:
+    make(tmp_path / "tls", ["digits.example", "10.0.0.1"], days=1, mutual=True)
+    assert read_tls(tmp_path / "tls" / "ssl.config").client_verify
+    for name in ("ca", "server", "client"):
+        assert (tmp_path / "tls" / f"{name}.key").stat().st_mode & 0o077 == 0
+    command = ["openssl", "x509", "-in", "server.crt", "-noout", "-ext", "subjectAltName"]
+    shown = subprocess.run(command, cwd=tmp_path / "tls", capture_output=True, text=True, check=True).stdout
+    assert "DNS:digits.example, IP Address:10.0.0.1" in shown
+
+
+@needs_openssl
+def test_certificates_are_never_overwritten_and_a_failure_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "tls").mkdir()
+    with pytest.raises(DataError, match="it exists"):
+        make(tmp_path / "tls", ["localhost"], days=1, mutual=False)
+    with pytest.raises(InvalidInputError, match="expected a name"):
+        make(tmp_path / "other", ["local host"], days=1, mutual=False)
+    with pytest.raises(DigitforgeError, match="openssl"):
+        make(tmp_path / "other", ["localhost"], days=-(10**9), mutual=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["tls"]
+
+
+def test_without_openssl_one_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(DigitforgeError, match="no openssl on PATH"):
+        make(tmp_path / "tls", ["localhost"], days=1, mutual=False)
+    assert list(tmp_path.iterdir()) == []
 
 
 @needs_openssl
