@@ -42,16 +42,17 @@ class Classifier(Protocol):
 
 
 class Cnn:
-    """A small convolutional network: two convolutions, two dense layers, dropout; trained with AdamW.
+    """A convolutional network, small or large (see `_small_cnn` and `_large_cnn`), trained with AdamW.
 
     The graph is traced once per object and re-initialised by every `fit`, because tracing takes longer than
     training on a hundred images does.
     """
 
-    def __init__(self, *, image_shape: tuple[int, int, int], classes: int, steps: int) -> None:
+    def __init__(self, *, image_shape: tuple[int, int, int], classes: int, steps: int, large: bool = False) -> None:
         """Build the network.
 
         Args:
+            large: whether to take the one with 459 thousand weights for 28×28 images instead of 114 thousand.
             image_shape: height, width, channels.
             classes: number of classes.
             steps: optimiser steps of every fit, each on ``BATCH_SIZE`` images.
@@ -60,7 +61,7 @@ class Cnn:
         import tensorflow as tf
 
         self._steps = steps
-        self._network = _small_cnn(image_shape, classes)
+        self._network = (_large_cnn if large else _small_cnn)(image_shape, classes)
         schedule = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, decay_steps=steps)
         self._optimizer = keras.optimizers.AdamW(schedule, weight_decay=WEIGHT_DECAY)
         self._optimizer.build(self._network.trainable_variables)
@@ -146,6 +147,28 @@ def _small_cnn(image_shape: tuple[int, int, int], classes: int) -> Any:
     )
 
 
+def _large_cnn(image_shape: tuple[int, int, int], classes: int) -> Any:
+    """Made to come near the best that small networks reach on MNIST, for questions of tenths of a point."""
+    import keras
+    from keras import layers
+
+    return keras.Sequential(
+        [
+            keras.Input(image_shape),
+            layers.Conv2D(32, 5, padding="same", activation="relu"),
+            layers.MaxPooling2D(2),
+            layers.Conv2D(64, 3, padding="same", activation="relu"),
+            layers.MaxPooling2D(2),
+            layers.Conv2D(64, 3, padding="same", activation="relu"),
+            layers.Flatten(),
+            layers.Dropout(0.5),
+            layers.Dense(128, activation="relu"),
+            layers.Dropout(0.5),
+            layers.Dense(classes),
+        ]
+    )
+
+
 class Scikit:
     """A scikit-learn classifier on pixels, fitted on rows drawn like the CNN's batches, all at once."""
 
@@ -192,7 +215,8 @@ def _random_forest(seed: int) -> Any:
 
 
 _SCIKIT: Final = {"logistic": _logistic_regression, "svm": _rbf_svm, "forest": _random_forest}
-CLASSIFIERS: Final = ("cnn", *_SCIKIT)
+_CNNS: Final = ("cnn", "cnn-large")
+CLASSIFIERS: Final = (*_CNNS, *_SCIKIT)
 
 
 def check_classifier(name: str) -> None:
@@ -225,8 +249,8 @@ def classifier(name: str, *, image_shape: tuple[int, int, int], classes: int, st
     """
     if steps < 1:
         raise InvalidInputError(f"steps is {steps}; expected at least 1")
-    if name == "cnn":
-        return Cnn(image_shape=image_shape, classes=classes, steps=steps)
+    if name in _CNNS:
+        return Cnn(image_shape=image_shape, classes=classes, steps=steps, large=name == "cnn-large")
     check_classifier(name)
     make = _SCIKIT[name] if name in _SCIKIT else estimator_by_path(name)
     return Scikit(make, rows=min(steps * BATCH_SIZE, SCIKIT_ROWS))

@@ -138,9 +138,9 @@ _NOT_KEPT = ("config", "out", "as_json", "jobs", "scheduler", "data_dir")
 )  # fmt: skip
 @click.option(
     "--classifier", default="cnn", show_default=True,
-    help="cnn, logistic, svm, forest, or MODULE:NAME of something with fit and predict.",
+    help="cnn, cnn-large, logistic, svm, forest, or MODULE:NAME of something with fit and predict.",
 )  # fmt: skip
-@click.option("--steps", type=click.IntRange(min=1), default=500, show_default=True, help="Optimiser steps of the cnn.")
+@click.option("--steps", type=click.IntRange(min=1), default=500, show_default=True, help="Optimiser steps of a cnn.")
 @click.option(
     "--ratio", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True,
     help="Generated digits per real image.",
@@ -222,7 +222,7 @@ def run(
     """
     if server is not None and model:
         raise InvalidInputError("name one generator: --server or --model")
-    if classifier == "cnn" or model or strict or distances:
+    if classifier.startswith("cnn") or model or strict or distances:
         import_quietly("tensorflow")
     from digitforge_evaluation import benefit, generators, runs, subsets
     from digitforge_evaluation.arms import ARMS, UNBALANCED_BASELINE
