@@ -86,7 +86,7 @@ def test_images_of_another_size_and_other_classes_fit() -> None:
 
 
 def test_an_unknown_classifier_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(InvalidInputError, match=r"resnet.*expected one of cnn, logistic"):
+    with pytest.raises(InvalidInputError, match=r"resnet.*expected one of cnn, cnn-large, logistic"):
         classifier("resnet", image_shape=(28, 28, 1), classes=10, steps=1)
     with pytest.raises(InvalidInputError, match="at least 1"):
         classifier("cnn", image_shape=(28, 28, 1), classes=10, steps=0)
