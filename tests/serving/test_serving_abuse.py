@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
+import resource
 import socket
 import threading
 from collections.abc import Iterator
@@ -23,7 +23,9 @@ from tensorflow_serving.apis import predict_pb2
 from digitforge_serving import EmbeddedServer, tensors
 from digitforge_serving.configuration import BatchingOptions
 
-REQUESTS = int(os.environ.get("DIGITFORGE_FUZZ_REQUESTS", "500"))  # 10 000 and more in a nightly run
+#: Generated requests, half of them to a server that batches. Every night the larger number, by `make test-slow`.
+REQUESTS = [500, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
+CONNECTIONS = 1000
 REFUSALS = {
     grpc.StatusCode.INVALID_ARGUMENT,
     grpc.StatusCode.NOT_FOUND,
@@ -95,8 +97,9 @@ def works(stubs: Stubs) -> bool:
     return tf.make_ndarray(stubs.predict(predict_request()).outputs["sum"]).tolist() == [4.0, 6.0]
 
 
-def test_any_request_gets_an_answer_or_a_refusal(abused: Stubs, caplog: pytest.LogCaptureFixture) -> None:
-    @settings(max_examples=REQUESTS // 2, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.parametrize("number", REQUESTS)
+def test_any_request_gets_an_answer_or_a_refusal(abused: Stubs, number: int, caplog: pytest.LogCaptureFixture) -> None:
+    @settings(max_examples=number // 2, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(requests())
     def send(request: predict_pb2.PredictRequest) -> None:
         try:
@@ -160,12 +163,28 @@ def test_noise_on_the_port_disturbs_nobody(toy_target: str, stubs: Stubs) -> Non
     assert works(stubs)
 
 
-def test_connections_that_are_opened_and_left_disturb_nobody(toy_target: str, stubs: Stubs) -> None:
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """Room for both ends of all connections, which are in this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = 2 * CONNECTIONS + 500
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        pytest.skip(f"a process may have {hard} files open here; {needed} are needed")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, needed), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_connections_that_are_opened_and_left_disturb_nobody(many_files: None, toy_target: str, stubs: Stubs) -> None:
     host, _, port = toy_target.rpartition(":")
     with ExitStack() as stack:
-        for _ in range(400):
+        for _ in range(CONNECTIONS):
             stack.enter_context(socket.create_connection((host, int(port))))
         assert works(stubs)
+        fresh = connect(toy_target)
+        stack.callback(fresh.channel.close)
+        assert works(fresh)  # one more is taken, too
+    assert works(stubs)
 
 
 def test_requests_that_never_send_their_message_leave_room_for_others(toy_target: str, stubs: Stubs) -> None:
