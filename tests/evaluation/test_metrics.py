@@ -12,6 +12,8 @@ from hypothesis.extra.numpy import arrays as array_strategy
 
 from digitforge_client.errors import InvalidInputError
 from digitforge_evaluation.metrics.agreement import agreeing, classifier_score
+from digitforge_evaluation.metrics.copying import copying_score, divide, nearness
+from digitforge_evaluation.metrics.extrapolation import extrapolated_distance
 from digitforge_evaluation.metrics.frechet import Gaussian, frechet_distance, gaussian
 from digitforge_evaluation.metrics.kernel import kernel_distance
 from digitforge_evaluation.metrics.manifold import manifold
@@ -148,6 +150,45 @@ def test_a_copy_of_a_training_image_that_occurs_twice_is_still_found():
     assert too_near(training=training, samples=training[:10]).all()
 
 
+def copying(training: np.ndarray, held_out: np.ndarray, generated: np.ndarray) -> float:
+    cells = divide(training=training, held_out=len(held_out))
+    return copying_score(held_out=nearness(cells, held_out), generated=nearness(cells, generated))
+
+
+def test_the_score_for_copying_tells_copies_from_new_samples_and_from_wrong_ones():
+    training, held_out = normal(3000, seed=1), normal(1000, seed=2)
+
+    assert copying(training, held_out, training[:1000] + 0.01 * normal(1000, seed=3)) < -10
+    assert abs(copying(training, held_out, normal(1000, seed=4))) < 1.5
+    assert copying(training, held_out, normal(1000, seed=4, scale=1.5)) > 3
+
+
+def test_copies_in_one_part_of_the_space_are_not_hidden_by_errors_in_another():
+    """That is what the cells are for: one test over all would see neither."""
+    training, held_out = normal(4000, seed=1), normal(2000, seed=2)
+    left = training[training[:, 0] < 0]
+    generated = np.concatenate([left[:1000], normal(1000, seed=3, scale=1.3) + [3, 0, 0, 0, 0]])
+
+    assert copying(training, held_out, generated) < -3
+
+
+def test_the_extrapolated_distance_of_a_perfect_generator_is_about_zero_where_the_plain_one_is_not():
+    real = Gaussian(mean=np.zeros(20), covariance=np.eye(20), n=10**9)
+    samples = normal(1000, seed=1, d=20)
+
+    plain = frechet_distance(real=real, generated=gaussian(samples))
+
+    assert plain > 0.1
+    assert abs(extrapolated_distance(real=real, generated=samples)) < plain / 5
+
+
+def test_the_extrapolated_distance_needs_images_enough_for_a_line():
+    with pytest.raises(InvalidInputError, match="needs more than 19"):
+        extrapolated_distance(real=gaussian(normal(30)), generated=normal(19))
+    with pytest.raises(InvalidInputError, match="at least 2"):
+        extrapolated_distance(real=gaussian(normal(30)), generated=normal(50), points=1)
+
+
 def with_nan(array: np.ndarray) -> np.ndarray:
     array = array.copy()
     array[3, 1] = np.nan
@@ -175,6 +216,9 @@ def test_no_metric_of_features_accepts_what_it_cannot_measure(bad, message):
         lambda: kernel_distance(real=good, generated=bad, subset_size=10),
         lambda: too_near(training=bad, samples=good),
         lambda: too_near(training=good, samples=bad),
+        lambda: divide(training=bad, held_out=30),
+        lambda: nearness(divide(training=good, held_out=30), bad),
+        lambda: extrapolated_distance(real=gaussian(good), generated=bad),
     ]
     for call in calls:
         with pytest.raises(InvalidInputError, match=message):

@@ -1,8 +1,12 @@
-"""What every metric demands of its input, and distances in blocks of bounded memory."""
+"""What every metric demands of its input, and distances in blocks of bounded memory, on all cores."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -10,13 +14,19 @@ import numpy.typing as npt
 from digitforge_client.errors import InvalidInputError
 
 Floats = npt.NDArray[np.float64]
+#: Real numbers, (n, d), as they came from a network: cast to float64 block by block, so that no copy of all is held.
+Points = npt.NDArray[Any]
+T = TypeVar("T")
 
-#: Distances held at one time: 2²² float64 values are 32 MiB.
-BLOCK_ELEMENTS = 2**22
+#: Distances held by one thread at one time: 2¹⁹ float64 values are 4 MiB.
+BLOCK_ELEMENTS = 2**19
+_MOST_THREADS: Final = 8
+#: Columns of which only the least is looked at first, where a row's few smallest values are wanted.
+_FOLD: Final = 16
 
 
-def checked_features(name: str, features: npt.ArrayLike, *, more_than: int = 1) -> Floats:
-    """*features* as (n, d) float64, if they can be measured.
+def checked_points(name: str, features: npt.ArrayLike, *, more_than: int = 1) -> Points:
+    """*features* as they are, if they can be measured.
 
     Args:
         name: what the array is called in an error message.
@@ -31,7 +41,6 @@ def checked_features(name: str, features: npt.ArrayLike, *, more_than: int = 1) 
         raise InvalidInputError(f"{name} features are {array.dtype} {array.shape}; expected real numbers (n, d)")
     if len(array) <= more_than:
         raise InvalidInputError(f"{name} features have {len(array)} rows; this metric needs more than {more_than}")
-    array = array.astype(np.float64)
     if not np.isfinite(array).all():
         rows = np.flatnonzero(~np.isfinite(array).all(axis=1))
         raise InvalidInputError(
@@ -48,14 +57,14 @@ def checked_features(name: str, features: npt.ArrayLike, *, more_than: int = 1) 
 
 def checked_pair(
     real: npt.ArrayLike, generated: npt.ArrayLike, *, more_than: int = 1, names: tuple[str, str] = ("real", "generated")
-) -> tuple[Floats, Floats]:
-    """Two feature arrays of the same width, checked as :func:`checked_features` does.
+) -> tuple[Points, Points]:
+    """Two feature arrays of the same width, checked as :func:`checked_points` does.
 
     Raises:
         InvalidInputError: as there, or the widths differ.
     """
-    first = checked_features(names[0], real, more_than=more_than)
-    second = checked_features(names[1], generated, more_than=more_than)
+    first = checked_points(names[0], real, more_than=more_than)
+    second = checked_points(names[1], generated, more_than=more_than)
     if first.shape[1] != second.shape[1]:
         raise InvalidInputError(
             f"{names[0]} features are {first.shape} and {names[1]} features {second.shape}; both must come from "
@@ -64,32 +73,100 @@ def checked_pair(
     return first, second
 
 
-def squared_distances(rows: Floats, columns: Floats) -> Iterator[tuple[slice, Floats]]:
-    """Squared Euclidean distances, a block of rows at a time.
+def checked_groups(groups: npt.ArrayLike, n: int) -> npt.NDArray[np.int64]:
+    """Groups of rows to be left out in turn: (n,) int64, 0 … G − 1, none empty, G ≥ 2.
+
+    Raises:
+        InvalidInputError: they are something else.
+    """
+    array = np.asarray(groups)
+    if array.shape != (n,) or array.dtype.kind not in "iu":
+        raise InvalidInputError(f"groups are {array.dtype} {array.shape}; expected an integer for each of {n} rows")
+    counts = np.bincount(array) if array.min(initial=0) >= 0 else np.zeros(1, np.int64)
+    if len(counts) < 2 or not counts.all():
+        raise InvalidInputError("groups must be numbered from 0 without a gap, at least two of them")
+    return array.astype(np.int64)
+
+
+def over_blocks(length: int, width: int, measure: Callable[[slice], T]) -> Iterator[T]:
+    """``measure(rows)`` for all rows, a block at a time, on all cores; in order.
+
+    Args:
+        length: number of rows.
+        width: values that *measure* holds for each row.
+        measure: called in several threads.
+    """
+    size = max(1, BLOCK_ELEMENTS // max(1, width))
+    threads = min(_MOST_THREADS, os.cpu_count() or 1)
+    # Products of small matrices: one thread for each block is faster than all threads for one block after the other.
+    with _thread_pools().limit(limits=1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
+        yield from pool.map(measure, [slice(at, min(at + size, length)) for at in range(0, length, size)])
+
+
+@functools.cache
+def _thread_pools() -> Any:
+    """NumPy's own threads; looking for them takes longer than many a product."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
+def over_distances(rows: Points, columns: Points, measure: Callable[[slice, Floats], T]) -> Iterator[tuple[slice, T]]:
+    """``measure(place, squares)`` for all squared Euclidean distances, a block of rows at a time, on all cores.
 
     Args:
         rows: (n, d).
         columns: (m, d). Pass the same object as *rows* and a point's distance to itself is exactly zero.
+        measure: is given the block's place in *rows* and its (block, m) squared distances, right to within `rounding`
+            and so perhaps a little below zero; it may overwrite them. Called in several threads.
 
     Yields:
-        The block's place in *rows* and its (block, m) squared distances, ≥ 0. The block is overwritten by nobody;
-        it may be changed in place.
+        Each block's place and what *measure* made of it, in order.
     """
-    column_squares = np.einsum("ij,ij->i", columns, columns)
-    size = max(1, BLOCK_ELEMENTS // max(1, len(columns)))
-    for at in range(0, len(rows), size):
-        block = rows[at : at + size]
-        squares = block @ columns.T
-        squares *= -2
-        squares += np.einsum("ij,ij->i", block, block)[:, None]
-        squares += column_squares
-        np.maximum(squares, 0, out=squares)
+    centre = columns.mean(axis=0, dtype=np.float64)  # near the origin, squared distances lose fewer digits
+    # |x|² − 2 x·y + |y|² as one product of matrices: of (−2x, 1, |x|²) and (y, |y|², 1)
+    wide = np.empty((len(columns), columns.shape[1] + 2))
+    np.subtract(columns, centre, out=wide[:, :-2])
+    wide[:, -2] = np.einsum("ij,ij->i", wide[:, :-2], wide[:, :-2])
+    wide[:, -1] = 1
+
+    def block(at: slice) -> tuple[slice, T]:
+        points = rows[at] - centre
+        squares = np.einsum("ij,ij->i", points, points)
+        distances = np.concatenate([-2 * points, np.ones((len(points), 1)), squares[:, None]], axis=1) @ wide.T
         if rows is columns:
-            own = np.arange(len(block))
-            squares[own, at + own] = 0
-        yield slice(at, at + len(block)), squares
+            own = np.arange(len(points))
+            distances[own, at.start + own] = 0
+        return at, measure(at, distances)
+
+    yield from over_blocks(len(rows), len(columns), block)
 
 
-def rounding(*arrays: Floats) -> float:
+def smallest(values: Floats, count: int) -> Floats:
+    """The *count* smallest of each row, in no order: (n, m) => (n, count), m ≥ count ≥ 1.
+
+    Of each of m / 16 sets of columns the least is taken first; the smallest *count* of all lie in the *count* sets
+    whose least are smallest.
+    """
+    width = values.shape[1] // _FOLD
+    if width < 4 * count:
+        return np.partition(values, count - 1, axis=1)[:, :count]
+    folded = values[:, : _FOLD * width].reshape(len(values), _FOLD, width)
+    sets = np.argpartition(folded.min(axis=1), count - 1, axis=1)[:, :count]
+    among = np.take_along_axis(folded, sets[:, None, :], axis=2).reshape(len(values), -1)
+    among = np.concatenate([among, values[:, _FOLD * width :]], axis=1)
+    return np.partition(among, count - 1, axis=1)[:, :count]
+
+
+def rounding(*arrays: Points) -> float:
     """How far rounding may move a squared distance between these points: ties are decided within it."""
-    return 1e-12 * max(float(np.einsum("ij,ij->i", array, array).max()) for array in arrays)
+    centre = arrays[0].mean(axis=0, dtype=np.float64)
+
+    def farthest(array: Points) -> float:
+        def block(at: slice) -> float:
+            points = array[at] - centre
+            return float(np.einsum("ij,ij->i", points, points).max())
+
+        return max(over_blocks(len(array), array.shape[1], block))
+
+    return 1e-12 * max(farthest(array) for array in arrays)

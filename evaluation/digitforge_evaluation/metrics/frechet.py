@@ -11,12 +11,16 @@ same n, and read them beside the real-against-real floor.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from digitforge_client.errors import InvalidInputError
-from digitforge_evaluation.metrics.arrays import Floats, checked_features
+from digitforge_evaluation.metrics.arrays import Floats, checked_points
+
+#: Rows that are cast to float64 at one time.
+_ROWS: Final = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,17 +43,21 @@ def gaussian(features: npt.ArrayLike, *, name: str = "these") -> Gaussian:
         InvalidInputError: too few rows, not finite, or every row the same.
     """
     array = np.asarray(features)
-    array = checked_features(name, array, more_than=max(1, array.shape[1] if array.ndim == 2 else 1))
-    mean = array.mean(axis=0)
-    centred = array - mean
-    return Gaussian(mean=mean, covariance=centred.T @ centred / (len(array) - 1), n=len(array))
+    array = checked_points(name, array, more_than=max(1, array.shape[1] if array.ndim == 2 else 1))
+    mean = array.mean(axis=0, dtype=np.float64)
+    products = np.zeros((len(mean), len(mean)))
+    for at in range(0, len(array), _ROWS):  # so that no copy of all rows is held in float64
+        centred = array[at : at + _ROWS] - mean
+        products += centred.T @ centred
+    return Gaussian(mean=mean, covariance=products / (len(array) - 1), n=len(array))
 
 
 def frechet_distance(*, real: Gaussian, generated: Gaussian) -> float:
     """The (squared) Fréchet distance, as every published FID has it. Symmetric in its arguments.
 
-    The square root's trace is taken from the eigenvalues of the symmetric Σ₁^½ Σ₂ Σ₁^½ in float64: real by
-    construction, where the square root of the product Σ₁Σ₂ has to be told to forget an imaginary part.
+    The square root's trace is taken from the eigenvalues of the symmetric Lᵀ Σ₂ L, where L Lᵀ = Σ₁, in float64: real by
+    construction, where the square root of the product Σ₁ Σ₂ has to be told to forget an imaginary part, and many times
+    faster than that root, which is not needed itself.
 
     Raises:
         InvalidInputError: the two have different numbers of features or are not finite.
@@ -61,9 +69,12 @@ def frechet_distance(*, real: Gaussian, generated: Gaussian) -> float:
         )
     if not all(np.isfinite(part).all() for g in (real, generated) for part in (g.mean, g.covariance)):
         raise InvalidInputError("a mean or covariance is not finite; compute both from finite features")
-    values, vectors = np.linalg.eigh(real.covariance)
-    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
-    inner = np.linalg.eigvalsh(root @ generated.covariance @ root)
+    try:  # any L with L Lᵀ = Σ₁ will do: Lᵀ Σ₂ L has the eigenvalues of Σ₁ Σ₂
+        root = np.linalg.cholesky(real.covariance)
+    except np.linalg.LinAlgError:  # singular, as with features that are always zero
+        values, vectors = np.linalg.eigh(real.covariance)
+        root = vectors * np.sqrt(np.maximum(values, 0))
+    inner = np.linalg.eigvalsh(root.T @ generated.covariance @ root)
     trace = np.trace(real.covariance) + np.trace(generated.covariance) - 2 * np.sqrt(np.maximum(inner, 0)).sum()
     difference = real.mean - generated.mean
     return max(0.0, float(difference @ difference + trace))  # rounding may leave −1e-12 between equals

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from digitforge_client.errors import InvalidInputError
-from digitforge_evaluation.metrics.arrays import Floats, checked_pair
+from digitforge_evaluation.metrics.arrays import Floats, checked_groups, checked_pair, over_blocks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +50,8 @@ def kernel_distance(
     rng = np.random.default_rng(seed)
     estimates = [
         squared_discrepancy(
-            real_points[rng.choice(len(real_points), subset_size, replace=False)],
-            generated_points[rng.choice(len(generated_points), subset_size, replace=False)],
+            real_points[rng.choice(len(real_points), subset_size, replace=False)].astype(np.float64),
+            generated_points[rng.choice(len(generated_points), subset_size, replace=False)].astype(np.float64),
         )
         for _ in range(subsets)
     ]
@@ -75,6 +75,48 @@ def squared_discrepancy(first: Floats, second: Floats) -> float:
     # A point is not compared with itself; that is what makes the estimate unbiased.
     within = within_first.sum() - np.trace(within_first) + within_second.sum() - np.trace(within_second)
     return float(within / (m * (m - 1)) - 2 * between.mean())
+
+
+def left_out_discrepancies(*, real: npt.ArrayLike, generated: npt.ArrayLike, groups: npt.ArrayLike) -> Floats:
+    """The unbiased squared MMD of all points, but for a constant, without each group of generated points in turn.
+
+    What a jackknife needs: its interval is that of all points, which the mean over many subsets comes near to. The
+    constant is what the real points are among themselves.
+
+    Args:
+        real: (n, d) features.
+        generated: (m, d) features.
+        groups: (m,) integers, 0 … G − 1, at least two.
+
+    Returns:
+        (G,).
+
+    Raises:
+        InvalidInputError: as in `kernel_distance`, wrong groups, or a group without which one point or none is left.
+    """
+    real_points, points = checked_pair(real, generated)
+    which = checked_groups(groups, len(points))
+    counts = np.bincount(which)
+    if len(points) - counts.max() < 2:
+        raise InvalidInputError("without its largest group, fewer than two generated points are left")
+
+    points = points[np.argsort(which, kind="stable")].astype(np.float64)  # so that a group is a slice
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+
+    def within_block(at: slice) -> Floats:
+        within = _kernel(points[at], points)
+        own = np.arange(len(within))
+        within[own, at.start + own] = 0  # a point is not compared with itself
+        return np.add.reduceat(within, starts, axis=1)
+
+    among = np.add.reduceat(np.concatenate(list(over_blocks(len(points), len(points), within_block))), starts)  # (G, G)
+    real_points = real_points.astype(np.float64)
+    sums = over_blocks(len(points), len(real_points), lambda at: _kernel(points[at], real_points).sum(axis=1))
+    with_real = np.add.reduceat(np.concatenate(list(sums)), starts)  # (G,)
+    left = len(points) - counts
+    within = among.sum() - among.sum(axis=0) - among.sum(axis=1) + np.diag(among)
+    between = with_real.sum() - with_real
+    return within / (left * (left - 1)) - 2 * between / (left * len(real_points))
 
 
 def _kernel(first: Floats, second: Floats) -> Floats:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from digitforge_evaluation.metrics.arrays import checked_pair, rounding, squared_distances
+from digitforge_evaluation.metrics.arrays import Floats, Points, checked_pair, over_distances, rounding
 
 
 def too_near(*, training: npt.ArrayLike, samples: npt.ArrayLike) -> npt.NDArray[np.bool_]:
@@ -27,17 +27,38 @@ def too_near(*, training: npt.ArrayLike, samples: npt.ArrayLike) -> npt.NDArray[
         InvalidInputError: fewer than two rows, not finite, every row the same, or widths that differ.
     """
     known, points = checked_pair(training, samples, names=("training", "sample"))
-    centre = known.mean(axis=0)
-    known, points = known - centre, points - centre
-    nearest, distance = np.empty(len(points), np.int64), np.empty(len(points))
-    for at, squares in squared_distances(points, known):
-        nearest[at] = squares.argmin(axis=1)
-        distance[at] = squares[np.arange(len(squares)), nearest[at]]
-
+    distance, nearest = nearest_neighbours(known, points)
     # Only the training images that are nearest to some sample are asked for their own neighbour.
-    asked, place = np.unique(nearest, return_inverse=True)
-    own = np.empty(len(asked))
-    for at, squares in squared_distances(known[asked], known):
-        squares[np.arange(len(squares)), asked[at]] = np.inf
-        own[at] = squares.min(axis=1)
-    return distance <= own[place] + rounding(known, points)
+    asked, place = np.unique(nearest[:, 0], return_inverse=True)
+    own, _ = nearest_neighbours(known, known[asked], but=asked)
+    return distance[:, 0] <= own[place, 0] + rounding(known, points)
+
+
+def nearest_neighbours(
+    known: Points, points: Points, *, count: int = 1, but: npt.NDArray[np.int64] | None = None
+) -> tuple[Floats, npt.NDArray[np.int64]]:
+    """The nearest of *known* to each point, nearest first.
+
+    Args:
+        known: (n, d), n ≥ count, or n > count with *but*.
+        points: (m, d).
+        count: how many.
+        but: (m,) for each point a place in *known* that is left out.
+
+    Returns:
+        Squared distances (m, count), ≥ 0, and places in *known* (m, count) int64.
+    """
+
+    def block(at: slice, squares: Floats) -> tuple[Floats, npt.NDArray[np.int64]]:
+        rows = np.arange(len(squares))[:, None]
+        if but is not None:
+            squares[rows, but[at, None]] = np.inf
+        if count == 1:
+            places = squares.argmin(axis=1)[:, None]
+        else:
+            places = np.argpartition(squares, count - 1, axis=1)[:, :count]
+            places = places[rows, np.argsort(squares[rows, places], axis=1, kind="stable")]
+        return np.maximum(squares[rows, places], 0), places
+
+    parts = [part for _, part in over_distances(points, known, block)]
+    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
