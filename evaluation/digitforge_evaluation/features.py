@@ -39,6 +39,10 @@ class FeatureNetwork(Protocol):
     def name(self) -> str:
         """What stands in brackets behind a distance: ``fd[name]@10k``."""
 
+    @property
+    def caution(self) -> str | None:
+        """What a reader must know of figures in these features; None for nothing."""
+
     def measure(self, images: npt.NDArray[np.uint8]) -> Measured:
         """One pass over (n, H, W, C) uint8 images."""
 
@@ -50,6 +54,7 @@ class Digitnet:
     """
 
     name = network.NAME
+    caution = None
 
     def __init__(self, weights: Path = WEIGHTS) -> None:
         """Load the network.
@@ -115,6 +120,7 @@ class CallableFeatures:
 
     name: str  # stands in brackets behind a distance
     function: Callable[[npt.NDArray[np.uint8]], npt.ArrayLike]  # (n, H, W, C) uint8 => (n, d) real numbers
+    caution: str | None = None
 
     def measure(self, images: npt.NDArray[np.uint8]) -> Measured:
         """Features of (n, H, W, C) uint8 images; no probabilities.

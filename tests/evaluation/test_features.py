@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_evaluation import digitnet as network
 from digitforge_evaluation import features
+from digitforge_evaluation.feature_choice import features_called
 from digitforge_evaluation.features import CallableFeatures, Digitnet, digitnet
 from digitforge_training.data import load
 
@@ -138,3 +140,26 @@ def test_a_function_that_gives_no_row_per_image_is_refused(digits):
     mine = CallableFeatures(name="mine", function=lambda images: images.mean())
     with pytest.raises(InvalidInputError, match="the features mine of"):
         mine.measure(digits.images)
+
+
+def test_a_function_of_the_users_own_is_found_by_its_import_path_in_this_folder(tmp_path, monkeypatch):
+    (tmp_path / "my_features.py").write_text(
+        "def corners(images):\n    return images[:, ::27, ::27, 0].reshape(len(images), 4)\n\nseven = 7\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    network = features_called("my_features:corners")
+
+    assert network.name == "my_features:corners"
+    images = np.arange(2 * 28 * 28, dtype=np.uint8).reshape(2, 28, 28, 1)
+    assert network.measure(images).features.tolist() == images[:, ::27, ::27, 0].reshape(2, 4).tolist()
+    assert features_called("digitnet-64") is digitnet()
+    for name, message in (
+        ("my_features:none", "cannot be imported"),
+        ("no_such_module:f", "cannot be imported"),
+        ("my_features:seven", "are no function but a int"),
+        ("beauty", "there are no features 'beauty'; expected digitnet-64, inception"),
+    ):
+        with pytest.raises(InvalidInputError, match=message):
+            features_called(name)
