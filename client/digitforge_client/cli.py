@@ -22,6 +22,25 @@ from digitforge_client.writers import STANDARD_OUTPUT, WRITERS, writer_for
 
 BATCH_ROWS = 1024
 
+# Of all commands that ask a server.
+server_option = click.option(
+    "--server",
+    default=DEFAULT_TARGET,
+    show_default=True,
+    envvar="DIGITFORGE_SERVER",
+    show_envvar=True,
+    help="Where the server listens for gRPC.",
+)
+model_option = click.option("--model", default=MODEL_NAME, show_default=True, help="The model's name on the server.")
+timeout_option = click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0, min_open=True),
+    default=30.0,
+    show_default=True,
+    help="Seconds to wait for the answer to one request.",
+)
+
 
 @click.command(short_help="Ask a server for labelled digits and write them to files.")
 @click.option("--n", "-n", type=int, help="How many digits.")
@@ -49,23 +68,9 @@ BATCH_ROWS = 1024
 @click.option(
     "--truncation", type=float, help="Fewer unusual digits and less variety: try 1.0, or 0.5.  [default: none]"
 )
-@click.option(
-    "--server",
-    default=DEFAULT_TARGET,
-    show_default=True,
-    envvar="DIGITFORGE_SERVER",
-    show_envvar=True,
-    help="Where the server listens for gRPC.",
-)
-@click.option("--model", default=MODEL_NAME, show_default=True, help="The model's name on the server.")
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=click.FloatRange(min=0, min_open=True),
-    default=30.0,
-    show_default=True,
-    help="Seconds to wait for the answer to one request.",
-)
+@server_option
+@model_option
+@timeout_option
 @click.option("--json", "as_json", is_flag=True, help="Report as JSON.")
 def sample(
     *,
@@ -111,13 +116,13 @@ def sample(
         class_names = client.card().get("class_names", [])
         stream = client.stream(
             ask.n,
-            labels=_classes(wanted, class_names),
+            labels=classes_of(wanted, class_names),
             batch_size=BATCH_ROWS,
             seed=ask.seed,
             start=ask.start,
             truncation=truncation,
         )
-        with _progress(ask.n) as advance:
+        with progress(ask.n) as advance:
             for batch in stream:
                 for add in adds:
                     add(batch)
@@ -140,7 +145,7 @@ def sample(
     )
 
 
-def _classes(wanted: list[str] | str | None, class_names: list[str]) -> Any:
+def classes_of(wanted: list[str] | str | None, class_names: list[str]) -> Any:
     """Classes as the client takes them: names, or numbers if the generator has no class of such a name."""
     given = [wanted] if isinstance(wanted, str) else wanted or []
     if not given or set(given) & set(class_names) or not all(one.isdecimal() for one in given):
@@ -158,7 +163,7 @@ def _sentence(summary: dict[str, Any]) -> str:
 
 
 @contextmanager
-def _progress(n: int) -> Iterator[Any]:
+def progress(n: int) -> Iterator[Any]:
     """A bar on standard error if that is a terminal; gives the function that moves it."""
     if not sys.stderr.isatty():
         yield lambda _: None
@@ -167,6 +172,6 @@ def _progress(n: int) -> Iterator[Any]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("digits"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("digits", total=n)
-        yield lambda done: progress.update(task, advance=done)
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("digits", total=n)
+        yield lambda done: bar.update(task, advance=done)

@@ -23,6 +23,11 @@ MODEL_NAME: Final = "digits"
 GRPC_PORT: Final = 8500
 REST_PORT: Final = 8501
 
+#: What one address gives twice differs by no more grey levels than this on any pixel …
+SAME_WITHIN: Final = 1
+#: … and not at all on at least this share of the pixels: float rounding differs with batch size and device.
+SAME_SHARE: Final = 0.999
+
 #: Rows of the largest request, and ``max_batch_size`` of the server's batching file.
 MAX_ROWS: Final = 1024
 
