@@ -96,7 +96,7 @@ class Recipe:
     augment_cutout: int = 0  # side of the square that is blanked, in pixels; 0: none
 
     # How the step is computed. The weights stay float32, and so does what is exported.
-    jit: bool = False  # by XLA; measured on a CPU: pays for dense networks, costs for convolutions
+    jit: bool = False  # by XLA; measured on a CPU: pays for dense networks, costs for convolutions and dropout
     bfloat16: bool = False  # layers compute in bfloat16, where the processor or GPU has it
 
     # Progress, counted in images.
@@ -212,7 +212,7 @@ _PRESETS = (
         ),
         network="dense", generator_widths=(256, 512, 1024), discriminator_widths=(1024, 512, 256), output="tanh",
         discriminator_dropout=0.3, loss="non-saturating", learning_rate=0.02, beta_1=0.9, batch_size=128,
-        steps=234_375, generator_predicts=True, jit=True, images_per_checkpoint=600_000, images_per_sheet=600_000,
+        steps=234_375, generator_predicts=True, images_per_checkpoint=600_000, images_per_sheet=600_000,
         **_PUBLISHED,
     ),
     Recipe(
@@ -253,7 +253,7 @@ _PRESETS = (
         ),
         network="dense", generator_widths=(128, 256, 512), discriminator_widths=(512, 256), output="tanh",
         discriminator_dropout=0.3, loss="minimax", learning_rate=2e-4, beta_1=0.5, batch_size=128, steps=30_000,
-        jit=True, images_per_checkpoint=256_000, images_per_sheet=256_000, **_PUBLISHED,
+        images_per_checkpoint=256_000, images_per_sheet=256_000, **_PUBLISHED,
     ),
     Recipe(
         name="bp-gan", summary="Published: a 100-784-100-1 chain of sigmoid units that stops at equilibrium.",
