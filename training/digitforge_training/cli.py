@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 
 from digitforge_client.command import import_quietly
-from digitforge_training.recipes import FIXED, RECIPES, resolve
+from digitforge_training.recipes import FIXED, RECIPES, resolve, written
 
 if TYPE_CHECKING:
     from digitforge_training.loop import Progress
@@ -62,10 +62,11 @@ def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
     show_default=True,
     help="Training images kept for the judge, with --keep best.",
 )
+@click.option("--jit/--no-jit", default=None, help="Compile the step by XLA; without it as the recipe says.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved recipe and the data, and train nothing.")
 def train(  # noqa: PLR0917 – click passes by name
     recipe_name: str, data: str, data_dir: Path | None, transpose: bool, out: Path, steps: int | None, seed: int,
-    overrides: tuple[str, ...], keep: str, judge: str, held_out: int, dry_run: bool,
+    overrides: tuple[str, ...], keep: str, judge: str, held_out: int, jit: bool | None, dry_run: bool,
 ) -> None:  # fmt: skip
     """Train a generator on labelled images.
 
@@ -79,7 +80,7 @@ def train(  # noqa: PLR0917 – click passes by name
     """
     from digitforge_training import data as data_module
 
-    recipe = resolve(recipe_name, _parse_overrides(overrides, steps))
+    recipe = resolve(recipe_name, _parse_overrides(overrides, steps=steps, jit=jit))
     dataset = data_module.load(data, split="train", data_dir=data_dir, transpose=transpose)
     import_quietly("tensorflow")
     from digitforge_training import loop
@@ -114,8 +115,8 @@ def train(  # noqa: PLR0917 – click passes by name
     click.echo(f"done; publish it with: digitforge export {out} --to models/digits", err=True)
 
 
-def _parse_overrides(overrides: tuple[str, ...], steps: int | None) -> dict[str, str | float]:
-    changes: dict[str, str | float] = {} if steps is None else {"steps": steps}
+def _parse_overrides(overrides: tuple[str, ...], **options: float | None) -> dict[str, str | float]:
+    changes: dict[str, str | float] = {field: value for field, value in options.items() if value is not None}
     for override in overrides:
         field, equals, value = override.partition("=")
         if not equals:
@@ -130,7 +131,13 @@ def _live_line() -> Iterator[Callable[[Progress], None]]:
     console = Console(stderr=True)
     if console.is_terminal:
         with console.status("compiling the training step") as status:
-            yield lambda progress: status.update(_describe(progress))
+
+            def live(progress: Progress) -> None:
+                status.update(_describe(progress))
+                for line in _warnings(progress):
+                    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+            yield live
         return
     printed = -1
 
@@ -140,8 +147,15 @@ def _live_line() -> Iterator[Callable[[Progress], None]]:
         if twentieth > printed:
             printed = twentieth
             click.echo(_describe(progress), err=True)
+        for line in _warnings(progress):
+            click.echo(line, err=True)
 
     yield plain
+
+
+def _warnings(progress: Progress) -> Iterator[str]:
+    for trouble in progress.troubles:
+        yield f"after {progress.images_seen} images: {trouble.seen}. What helps: {trouble.remedy}"
 
 
 def _describe(progress: Progress) -> str:
@@ -230,5 +244,4 @@ def show(name: str, as_json: bool) -> None:
     click.echo()
     for field, value in fields.items():
         if field not in FIXED:
-            shown = ",".join(map(str, value)) if isinstance(value, list) else str(value).lower()
-            click.echo(f"{field:<28}{shown or '(none)'}")
+            click.echo(f"{field:<28}{written(value) or '(none)'}")

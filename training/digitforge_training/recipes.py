@@ -302,6 +302,11 @@ def _parse(field: str, kind: Any, value: str | float) -> Any:
     return kind(number)
 
 
+def written(value: Any) -> str:
+    """The value of a field as an override takes it."""
+    return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value).lower()
+
+
 def resolve(name: str, overrides: Mapping[str, str | float] | None = None) -> Recipe:
     """Return the preset *name* with *overrides* of its fields.
 
