@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
@@ -27,18 +29,22 @@ def side_by_side(
             job names.
 
     Raises:
-        ServerUnavailableError: there is no scheduler at that address.
+        ServerUnavailableError: there is no scheduler at that address, or it or its workers went away.
     """
     from joblib import Parallel, delayed
 
-    with _on_cluster(scheduler) if scheduler else nullcontext():
-        workers = -1 if scheduler else jobs  # -1: as many as the cluster has
+    with _on_cluster(scheduler) if scheduler else nullcontext() as client:
+        if client is not None and sum(client.ncores().values()) == 1:
+            # Where only one can work, joblib would work here instead.
+            yield from (client.submit(work, job, pure=False).result() for job in jobs_to_do)
+            return
+        workers = -1 if client is not None else jobs  # -1: as many as the cluster has
         yield from Parallel(n_jobs=workers, return_as="generator_unordered")(delayed(work)(job) for job in jobs_to_do)
 
 
 @contextmanager
 def _on_cluster(address: str) -> Iterator[Any]:
-    from distributed import Client
+    from distributed import Client, KilledWorker
     from joblib import parallel_config
 
     try:
@@ -48,5 +54,14 @@ def _on_cluster(address: str) -> Iterator[Any]:
             f"no Dask scheduler answers at {address} ({error}); start one with `dask scheduler`, workers with "
             "`dask worker`, and give its address as tcp://HOST:PORT"
         ) from error
+    # What it has to say of lost connections is said below, in one line.
+    for logger in ("distributed", "distributed.client"):
+        logging.getLogger(logger).setLevel(logging.CRITICAL)
     with client, parallel_config(backend="dask", client=client):
-        yield client
+        try:
+            yield client
+        except (CancelledError, KilledWorker) as error:
+            raise ServerUnavailableError(
+                f"the Dask scheduler at {address} or its workers went away; what was finished is kept: start them "
+                "again, or go on without --scheduler"
+            ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import distributed
 import pytest
 from click.testing import CliRunner
 
@@ -29,8 +31,6 @@ def _process(_: int) -> int:
 @pytest.fixture(scope="module")
 def scheduler() -> Iterator[str]:
     """A scheduler and two worker processes."""
-    import distributed
-
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
     ) as cluster:
@@ -57,6 +57,16 @@ def test_an_experiment_on_a_cluster_gives_the_same_numbers_and_can_be_continued_
     stored = (tmp_path / "a" / "results.jsonl").read_text()
     assert run("--out", str(tmp_path / "a")) == here
     assert (tmp_path / "a" / "results.jsonl").read_text() == stored
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_scheduler_that_goes_away_is_told_after_the_results_so_far(workers: int) -> None:
+    cluster = distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=50)
+    results = side_by_side(_process, itertools.count(), scheduler=cluster.scheduler_address)
+    assert next(results) != os.getpid()
+    cluster.close()
+    with pytest.raises(ServerUnavailableError, match="went away; what was finished is kept"):
+        list(results)
 
 
 def test_no_scheduler_is_one_line_that_says_how_to_start_one(tmp_path: Path) -> None:
