@@ -59,6 +59,7 @@ def test_an_experiment_on_a_cluster_gives_the_same_numbers_and_can_be_continued_
     assert (tmp_path / "a" / "results.jsonl").read_text() == stored
 
 
+@pytest.mark.slow  # the connection is tried again for ten seconds
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_scheduler_that_goes_away_is_told_after_the_results_so_far(workers: int) -> None:
     cluster = distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=50)
