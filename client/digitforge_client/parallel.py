@@ -5,10 +5,11 @@ from __future__ import annotations
 import signal
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
-from digitforge_client.errors import MissingExtraError, ServerUnavailableError
+from digitforge_client.errors import DigitforgeError, MissingExtraError, ServerUnavailableError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -32,6 +33,7 @@ def side_by_side(
     Raises:
         MissingExtraError: joblib is not installed, or Dask, where it is needed.
         ServerUnavailableError: there is no scheduler at that address, or it has no workers.
+        DigitforgeError: a process here was killed.
     """
     try:
         from joblib import Parallel, delayed, parallel_config
@@ -45,6 +47,10 @@ def side_by_side(
         try:
             for result in results:  # noqa: UP028 - `yield from` would hand on our closing at once
                 yield result
+        except BrokenExecutor as error:
+            raise DigitforgeError(
+                "a process at work was killed, perhaps for lack of memory; use fewer at once (--jobs)"
+            ) from error
         finally:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that results were not used, where that is meant

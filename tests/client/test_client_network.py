@@ -143,6 +143,20 @@ def test_a_black_hole_meets_the_deadline_and_is_not_asked_again(proxy: Proxy) ->
         assert proxy.connections == 2
 
 
+@pytest.mark.slow  # it looks at the clock, so it needs a machine with a core to spare
+@pytest.mark.parametrize("request_s", [0.5, 1.0, 3.0])
+def test_deadlines_hold_to_a_fifth_under_a_black_hole(proxy: Proxy, request_s: float) -> None:
+    with DigitClient(proxy.target, timeout=Timeout(request_s=request_s)) as client:
+        client.generator()
+        for rows in (3, 5000):  # in one request, and in many
+            proxy.inject("black hole")
+            began = time.monotonic()
+            with pytest.raises(ServerTimeoutError):
+                client.sample(rows)
+            assert 0.8 * request_s <= time.monotonic() - began <= 1.2 * request_s
+            client.card()  # through another connection, for the next round
+
+
 def test_a_network_that_swallows_everything_is_an_error_and_not_a_hang(proxy: Proxy) -> None:
     proxy.swallowing = True
     with DigitClient(proxy.target, timeout=Timeout(request_s=0.5)) as client, pytest.raises(ServerTimeoutError):

@@ -332,6 +332,21 @@ def test_ctrl_c_ends_with_130_and_keeps_what_is_finished(
     assert "3 of 8 shards are finished" in one_line(checked)
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="processes are found in /proc")
+def test_a_worker_that_is_killed_is_told_of_and_costs_only_its_shard(
+    server: Any, gate: threading.Event, tmp_path: Path
+) -> None:
+    with begin(server, tmp_path / "set", "--jobs", 2) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        for child in children:
+            if b"LokyProcess" in Path(f"/proc/{child}/cmdline").read_bytes():
+                os.kill(int(child), signal.SIGKILL)
+        stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stdout) == (1, "")
+    assert "was killed" in stderr.strip().splitlines()[-1]
+    assert len(finished(tmp_path / "set")) == 3
+
+
 def test_a_server_that_fails_costs_only_what_was_not_finished(server: Any, tmp_path: Path, formula: Any) -> None:
     def fail_at_the_fifth_shard(request: Any) -> None:
         if len(server.requests) == 9:
