@@ -149,7 +149,7 @@ def test_the_pod_may_do_as_little_as_the_namespace_demands(pod: dict[str, Any], 
 
 def test_a_pod_has_the_time_that_requests_in_flight_may_take(pod: dict[str, Any], container: dict[str, Any]) -> None:
     waits = int(container["lifecycle"]["preStop"]["exec"]["command"][-1])
-    assert pod["terminationGracePeriodSeconds"] >= waits + 30  # the compose file's stop_grace_period
+    assert pod["terminationGracePeriodSeconds"] >= waits + 30  # the server's --grace_seconds
 
 
 @needs_kubectl
