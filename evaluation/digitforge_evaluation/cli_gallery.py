@@ -124,11 +124,13 @@ def _print(exhibits: list[Exhibit]) -> None:
 
     from digitforge_evaluation.gallery import TITLES, cells
 
-    console = Console(stderr=True)
+    # The page has all columns; a terminal has room for those that tell most.
+    shown = [TITLES.index(title) for title in ("steps", "feature distance", "÷ floor", "precision", "recall")]
     table = Table(box=box.SIMPLE)
-    table.add_column("recipe")
-    for title in TITLES:
-        table.add_column(title, justify="right")
+    table.add_column("recipe", no_wrap=True)
+    for place in shown:
+        table.add_column(TITLES[place], justify="right")
     for exhibit in exhibits:
-        table.add_row(exhibit.title, *cells(exhibit))
-    console.print(table)
+        row = cells(exhibit)
+        table.add_row(exhibit.name, *(row[place] for place in shown))
+    Console(stderr=True).print(table)

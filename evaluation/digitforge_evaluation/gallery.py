@@ -48,6 +48,7 @@ class Exhibit:
     parameters: int  # trained ones of the generator
     figures: Mapping[str, Mapping[str, Any]]  # by key of `figures.KINDS`, as `quality.Figure` has them
     seed: int  # of the images measured
+    ended: str = ""  # "equilibrium" where the training ended there, before its last step
 
     @property
     def title(self) -> str:
@@ -103,14 +104,14 @@ def train_and_measure(
         train(recipe, real.train, run_dir=run_dir, seed=seed, on_progress=show)
     recipe = read_run(run_dir).recipe
     models = run_dir / "models"
-    images_seen, minutes = _training_time(run_dir)
+    images_seen, minutes, ended = _training(run_dir)
     newest = max(models.glob("[0-9]*"), key=lambda path: int(path.name), default=None)
     if newest is None or SavedGenerator(newest).card["images_seen"] != images_seen:
         on_progress(f"{recipe.name}: exporting")
         newest = export(run_dir, real.train, to=models)
     return _measured(
-        SavedGenerator(newest), recipe, record=run_dir / _RECORD, minutes=minutes, real=real, network=network, n=n,
-        seed=seed, on_progress=on_progress,
+        SavedGenerator(newest), recipe, record=run_dir / _RECORD, minutes=minutes, ended=ended, real=real,
+        network=network, n=n, seed=seed, on_progress=on_progress,
     )  # fmt: skip
 
 
@@ -132,29 +133,29 @@ def measure_export(
     source = SavedGenerator(folder)
     config = source.card["recipe_config"]
     return _measured(
-        source, from_dict(config), record=record, minutes=None, real=real, network=network, n=n, seed=seed,
+        source, from_dict(config), record=record, minutes=None, ended="", real=real, network=network, n=n, seed=seed,
         on_progress=on_progress,
     )  # fmt: skip
 
 
-def _training_time(run_dir: Path) -> tuple[int, float]:
-    """Images seen at the newest checkpoint, and minutes spent in the steps until then, as the reports give them."""
+def _training(run_dir: Path) -> tuple[int, float, str]:
+    """Images seen at the newest checkpoint, minutes spent in steps until then, and what ended the training early."""
     from digitforge_training import checkpoints
 
     newest = checkpoints.newest(run_dir)
     if newest is None:
         raise DataError(f"{run_dir} has no checkpoint to measure; train first")
-    seen, last, seconds = int(newest.stem), 0, 0.0
+    seen, last, seconds, ended = int(newest.stem), 0, 0.0, ""
     for line in (run_dir / "stats.jsonl").read_text("utf-8").splitlines():
         report = json.loads(line)
         if "images_per_second" in report and last < report["images"] <= seen:
             seconds += (report["images"] - last) / report["images_per_second"]
-            last = report["images"]
-    return seen, seconds / 60
+            last, ended = report["images"], report.get("ended", "")
+    return seen, seconds / 60, ended
 
 
 def _measured(
-    source: SavedGenerator, recipe: Recipe, *, record: Path, minutes: float | None, real: RealData,
+    source: SavedGenerator, recipe: Recipe, *, record: Path, minutes: float | None, ended: str, real: RealData,
     network: FeatureNetwork, n: int, seed: int, on_progress: Callable[[str], None],
 ) -> Exhibit:  # fmt: skip
     card = source.card
@@ -172,6 +173,7 @@ def _measured(
         parameters=_parameters(recipe, card),
         figures={figure.key: _as_dict(figure) for figure in report.figures},
         seed=seed,
+        ended=ended,
     )
     record.parent.mkdir(parents=True, exist_ok=True)
     with replacing(record) as file:
@@ -213,7 +215,7 @@ def cells(exhibit: Exhibit) -> tuple[str, ...]:
     floor = distance["real"]
     full = RECIPES[exhibit.name].steps
     return (
-        f"{exhibit.steps:,}" + (f" of {full:,}" if exhibit.steps < full else ""),
+        f"{exhibit.steps:,}" + (f" of {full:,}" if exhibit.steps < full else "") + f" {exhibit.ended}".rstrip(),
         f"{exhibit.images_seen:,}",
         "–" if exhibit.minutes is None else f"{exhibit.minutes:.0f}",
         f"{exhibit.parameters:,}",
