@@ -313,7 +313,8 @@ class _AsyncCall:
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 self._on_timeout()
-            raise translate(error, target=self._target, model=self._model, timeout_s=self._timeout_s) from error
+            failure = translate(error, target=self._target, model=self._model, timeout_s=self._timeout_s)
+        raise failure
 
     def cancel(self) -> None:
         """Give up waiting."""

@@ -157,9 +157,10 @@ class _Call:
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 self._on_timeout()
-            raise translate(error, target=self._target, model=self._model, timeout_s=self._timeout_s) from error
+            failure = translate(error, target=self._target, model=self._model, timeout_s=self._timeout_s)
         except grpc.FutureCancelledError as error:
             raise ServerError("the request was cancelled", code="CANCELLED") from error
+        raise failure
 
     def cancel(self) -> None:
         self._future.cancel()

@@ -99,8 +99,26 @@ _ANY_OTHER: Final = _Rule(
 )
 
 
+class FailedCall(grpc.RpcError):
+    """gRPC's account of a failed call without the call and its locks, so that errors can be pickled with their cause.
+
+    Some libraries (tblib, which TensorFlow and Dask switch on) pickle causes too.
+    """
+
+    def __init__(self, code: grpc.StatusCode, details: str) -> None:
+        super().__init__(code, details)
+
+    def code(self) -> grpc.StatusCode:
+        """gRPC's status code."""
+        return self.args[0]
+
+    def details(self) -> str:
+        """The server's words, or gRPC's."""
+        return self.args[1]
+
+
 def translate(error: grpc.RpcError, *, target: str, model: str, timeout_s: float | None) -> ServerError:
-    """Say in the user's words what went wrong; raise the result `from` *error*.
+    """Say in the user's words what went wrong. The result has a cause, and is to be raised outside any `except`.
 
     Args:
         error: what gRPC raised.
@@ -118,4 +136,6 @@ def translate(error: grpc.RpcError, *, target: str, model: str, timeout_s: float
         details=details or "no reason given",
         reason=details.rpartition("last error: ")[2] or "no reason given",  # the end of gRPC's chain tells most
     )
-    return rule.error(message, code=code, details=details)
+    translated = rule.error(message, code=code, details=details)
+    translated.__cause__ = FailedCall(error.code(), details)
+    return translated
