@@ -19,12 +19,13 @@ from digitforge_client.contract import SEEDS, Field, Signature, balanced_labels,
 from digitforge_client.description import Generator
 from digitforge_client.errors import GeneratorChangedError, InvalidInputError, UnexpectedReplyError
 from digitforge_client.truncation import check_truncation
-from digitforge_client.wire import messages
+from digitforge_client.wire import Reply, messages
 from digitforge_client.wire.tensors import decode, encode
 
 Labels = npt.NDArray[np.int64]
 RowSeeds = npt.NDArray[np.int64]
 Weights = npt.NDArray[np.float32]
+Answer = Reply | messages.PredictResponse
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -332,7 +333,7 @@ def sample_request(spec: messages.ModelSpec, piece: Piece) -> messages.PredictRe
     return predict_request(spec, Signature.SAMPLE, inputs)
 
 
-def output(reply: messages.PredictResponse, name: str, *, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+def output(reply: Answer, name: str, *, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
     """One output of a reply.
 
     Raises:
@@ -361,7 +362,7 @@ class Joiner:
         self._labels = np.full(rows, -1, dtype=np.int64)
         self._seeds = np.empty(rows, dtype=np.int64)
 
-    def add(self, piece: Piece, reply: messages.PredictResponse) -> None:
+    def add(self, piece: Piece, reply: Answer) -> None:
         """Take in one answer.
 
         Raises:

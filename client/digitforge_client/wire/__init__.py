@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from digitforge_client.wire import messages_pb2 as messages
+from digitforge_client.wire.replies import Reply
 
-__all__ = ["GET_METADATA", "GET_STATUS", "PREDICT", "Method", "messages"]
+__all__ = ["GET_METADATA", "GET_STATUS", "PREDICT", "Method", "Reply", "messages"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,10 +16,10 @@ class Method:
     """One remote method: its path, and the type of its answer."""
 
     path: str
-    reply: Any  # a message class
+    reply: Any  # a message class, or `Reply`
 
 
-PREDICT: Final = Method(path="/tensorflow.serving.PredictionService/Predict", reply=messages.PredictResponse)
+PREDICT: Final = Method(path="/tensorflow.serving.PredictionService/Predict", reply=Reply)
 GET_METADATA: Final = Method(
     path="/tensorflow.serving.PredictionService/GetModelMetadata", reply=messages.GetModelMetadataResponse
 )

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from digitforge_client.errors import InvalidInputError, UnexpectedReplyError
 from digitforge_client.wire import messages_pb2 as messages
+from digitforge_client.wire.replies import Held
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +67,7 @@ def encode(array: npt.NDArray[Any]) -> messages.Tensor:
     )
 
 
-def decode(tensor: messages.Tensor) -> npt.NDArray[Any]:
+def decode(given: messages.Tensor | Held) -> npt.NDArray[Any]:
     """Make the array of a message.
 
     Returns:
@@ -76,10 +77,11 @@ def decode(tensor: messages.Tensor) -> npt.NDArray[Any]:
     Raises:
         UnexpectedReplyError: the dtype is another one, or the number of elements contradicts the shape.
     """
+    tensor, content = given if isinstance(given, Held) else (given, given.tensor_content)
     shape = _shape(tensor)
     count = math.prod(shape)
     if tensor.dtype == messages.DT_STRING:
-        held = _split_strings(tensor.tensor_content, count) if tensor.tensor_content else list(tensor.string_val)
+        held = _split_strings(bytes(content), count) if content else list(tensor.string_val)
         strings = np.empty(len(held), dtype=object)
         strings[:] = held
         return _fill(strings, count, shape)
@@ -88,8 +90,7 @@ def decode(tensor: messages.Tensor) -> npt.NDArray[Any]:
             f"the server sent a tensor of {dtype_name(tensor.dtype)}, which the contract has not"
         )
     kind = _KINDS[tensor.dtype]
-    if tensor.tensor_content:
-        content = tensor.tensor_content
+    if content:
         if len(content) != count * kind.dtype.itemsize:
             raise UnexpectedReplyError(
                 f"the server sent a {kind.name} tensor of shape {shape} with {len(content)} bytes of content; "
