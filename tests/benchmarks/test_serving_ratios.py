@@ -201,7 +201,7 @@ def test_images_through_grpc_beside_the_same_model_in_process(base_path: Path) -
         stubs = connect(server.target)
 
         def through_grpc() -> Any:
-            return stubs.predict(message)
+            return stubs.prediction.Predict(message, timeout=300)
 
         rate(through_grpc), rate(in_process)
         pairs = [(rate(through_grpc), rate(in_process)) for _ in range(REPEATS)]
