@@ -89,11 +89,14 @@ def test_colour_is_kept(tmp_path: Path) -> None:
 
 
 BROKEN: dict[str, tuple[dict[str, npt.ArrayLike], str]] = {
-    "floats": ({"x": X / 255, "y": Y}, r"float64; expected uint8.*\(x \* 255\)\.round\(\)"),
-    "nan images": ({"x": np.full((30, 16, 16), np.nan), "y": Y}, "expected uint8"),
+    "floats": ({"x": X / 255, "y": Y}, r"float64 from 0 to 1; expected uint8.*\(x \* 255\)\.round\(\)"),
+    "floats from -1 to 1": ({"x": X / 127.5 - 1, "y": Y}, r"from -1 to 1; expected uint8.*\(\(x \+ 1\) \* 127\.5\)"),
+    "floats out of range": ({"x": X * 3.0, "y": Y}, "from 0 to 765; expected uint8.*scale them"),
+    "int64": ({"x": X.astype(np.int64), "y": Y}, r"int64 from 0 to 255; expected uint8.* with x\.round\(\)"),
+    "nan images": ({"x": np.full((30, 16, 16), np.nan), "y": Y}, "some pixels are NaN.*expected uint8.*drop"),
     "float labels": ({"x": X, "y": Y / 2}, "one integer per image"),
     "nan labels": ({"x": X, "y": np.where(Y == 0, np.nan, Y)}, "some are NaN"),
-    "one-hot labels": ({"x": X, "y": np.eye(3, dtype=int)[Y]}, r"shape \(30, 3\); expected \(n,\)"),
+    "one-hot labels": ({"x": X, "y": np.eye(3)[Y]}, r"shape \(30, 3\); expected \(n,\).*argmax"),
     "names as labels": ({"x": X, "y": Y.astype(str)}, "one integer per image"),
     "lengths": ({"x": X, "y": Y[:-1]}, "30 images but 29 labels"),
     "flat": ({"x": X.reshape(30, -1), "y": Y}, r"shape \(30, 256\)"),

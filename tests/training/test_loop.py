@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,13 @@ from digitforge_training.loop import Progress, read_run, train
 from digitforge_training.recipes import Recipe, resolve
 
 TINY = {"width": 8, "generator_blocks": 1, "discriminator_blocks": 1, "batch_size": 32}
+
+
+#: With classes, and compiled in no time.
+DENSE = {
+    "network": "dense", "generator_widths": "8", "discriminator_widths": "8", "batch_size": 32, "width": 8,
+    "images_per_checkpoint": 64, "images_per_sheet": 64,
+}  # fmt: skip
 
 
 def _tiny(**overrides: str | float) -> Recipe:
@@ -42,6 +51,10 @@ def test_a_run_folder_holds_recipe_checkpoints_statistics_sheets_and_the_gif(dig
     lines = [json.loads(line) for line in (tmp_path / "stats.jsonl").read_text().splitlines()]
     assert [line["images"] for line in lines] == [64, 128, 160] == [report.images_seen for report in reports]
     assert all(np.isfinite(value) for line in lines for value in line.values())
+    assert [report.statistics["roughness"] > 0 for report in reports] == [True] * 3  # each had a sheet
+    assert lines[0]["coverage"] == pytest.approx(reports[0].statistics["coverage"], abs=1e-5)
+    assert Image.open(tmp_path / "walks.png").size == (12 * 30 + 2, 10 * 30 + 2)
+    assert len(list((tmp_path / "tensorboard").glob("*.tfevents.*"))) == 1
     gif = Image.open(tmp_path / "training.gif")
     assert gif.n_frames == len(list((tmp_path / "sheets").glob("*.png"))) == 4  # 0, 64, 128 and 160 images
 
@@ -143,7 +156,7 @@ def test_one_image_is_too_few(digits: Dataset, tmp_path: Path) -> None:
 
 def test_a_folder_that_is_a_file_is_one_clear_error(digits: Dataset, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="choose another folder with --out"):
+    with pytest.raises(DataError, match="choose another place"):
         train(_tiny(), digits, run_dir=tmp_path / "file")
 
 
@@ -192,3 +205,69 @@ def test_an_unconditional_recipe_needs_no_image_of_each_class(digits: Dataset, t
     recipe = resolve("dense-bn", {"generator_widths": "8", "discriminator_widths": "8", "steps": 2})
     run = train(recipe, digits.subset(np.flatnonzero(digits.labels != 3)), run_dir=tmp_path)
     assert run.class_names == ()
+
+
+def test_colour_images_of_an_odd_size_and_labels_with_gaps_simply_work(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (40, 17, 17, 3)).astype(np.uint8)
+    np.savez(tmp_path / "mine.npz", x=images, y=np.arange(40) % 2 * 4 + 3)
+    run = train(resolve("forge", {**DENSE, "steps": 2}), load(str(tmp_path / "mine.npz")), run_dir=tmp_path / "run")
+    assert (run.class_names, run.image_shape) == (("3", "7"), (17, 17, 3))
+    assert Image.open(tmp_path / "run" / "walks.png").size == (12 * 19 + 2, 2 * 19 + 2)
+    assert Image.open(tmp_path / "run" / "training.gif").n_frames == 2
+
+
+@pytest.mark.parametrize("conditioning", ["both", "none"])
+def test_a_walk_leads_from_one_generated_digit_to_another(conditioning: str, digits: Dataset, tmp_path: Path) -> None:
+    from digitforge_training import views
+    from digitforge_training.trainer import Trainer
+
+    few = digits.subset(np.flatnonzero(digits.labels < 3))
+    trainer = Trainer(resolve("forge", {**DENSE, "conditioning": conditioning, "latent_law": "uniform"}), few, seed=0)
+    classes, rows = (10, 10) if conditioning == "both" else (0, 10)
+    views.draw_walks(trainer, classes, tmp_path / "walks.png")
+    picture = np.asarray(Image.open(tmp_path / "walks.png")).astype(int)
+    cells = picture[:-2, :-2].reshape(rows, 30, 12, 30)[:, 2:, :, 2:].transpose(0, 2, 1, 3)
+    ends = views.draw_latents(trainer, views._WALKS_SEED, 2 * rows)
+    labels = np.arange(rows)
+    for step, latents, of in ((0, ends[::2], labels), (11, ends[1::2], (labels + 1) % 10)):
+        there = trainer.sample(of, latents)[..., 0].astype(int)
+        assert np.abs(cells[:, step] - there).max() <= 1
+    assert np.abs(np.diff(cells, axis=1)).max(axis=(2, 3)).min() > 0  # no step stands still
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 12 MiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", place], capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip("this user may not mount a small disk")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+def test_a_disk_without_room_for_the_checkpoints_is_one_error_before_training(
+    digits: Dataset, small_disk: Path
+) -> None:
+    reports: list[Progress] = []
+    wide = resolve("forge", {**DENSE, "generator_widths": "256", "discriminator_widths": "256", "steps": 2})
+    with pytest.raises(DataError, match=r"MiB free, and the run needs \d+ MiB; make room, or choose another folder"):
+        train(wide, digits, run_dir=small_disk / "run", on_progress=reports.append)
+    assert not reports
+
+
+def test_a_disk_that_fills_up_is_one_error_and_what_was_kept_stays(digits: Dataset, small_disk: Path) -> None:
+    def fill(progress: Progress) -> None:
+        if progress.images_seen == 128:
+            with (small_disk / "filler").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+                while file.write(bytes(4096)):
+                    pass
+
+    recipe = resolve("forge", {**DENSE, "steps": 5})
+    with pytest.raises(DataError, match=r"writing .* failed: No space left on device"):
+        train(recipe, digits, run_dir=small_disk / "run", on_progress=fill)
+    (small_disk / "filler").unlink()
+    train(recipe, digits, run_dir=small_disk / "run")  # goes on
+    lines = [json.loads(line) for line in (small_disk / "run" / "stats.jsonl").read_text().splitlines()]
+    assert [line["images"] for line in lines] == [64, 128, 160]

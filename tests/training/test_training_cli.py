@@ -30,10 +30,13 @@ def test_train_then_export_prints_the_folders_on_standard_output(tmp_path: Path)
 
 
 def test_a_dry_run_prints_the_resolved_recipe_and_writes_nothing(tmp_path: Path) -> None:
-    done = _digitforge("train", "--data", "digits", "--out", tmp_path / "run", "--set", "gamma=0.25", "--dry-run")
+    done = _digitforge(
+        "train", "--data", "digits", "--out", tmp_path / "run", "--set", "gamma=0.25", "--jit", "--dry-run"
+    )
     assert done.returncode == 0, done.stderr
     described = json.loads(done.stdout)
     assert described["recipe"]["gamma"] == 0.25
+    assert described["recipe"]["jit"] is True
     assert described["training_data"]["name"] == "digits"
     assert not (tmp_path / "run").exists()
 

@@ -46,7 +46,7 @@ def hold_out(dataset: Dataset, images: int, *, seed: int) -> tuple[Dataset, Data
         return dataset, dataset.subset([])
     if not 0 < images <= len(dataset) - 2:
         raise InvalidInputError(
-            f"{images} of {len(dataset)} images are to be held out; expected 0 to {len(dataset) - 2}"
+            f"{images} of {len(dataset)} images are to be held out; expected 0 to {len(dataset) - 2}: set --held-out"
         )
     order = np.random.default_rng(seed).permutation(len(dataset))
     return dataset.subset(np.sort(order[images:])), dataset.subset(np.sort(order[:images]))

@@ -4,15 +4,18 @@ A run folder holds
 
     recipe.json     the resolved recipe, the data's identity and the seed
     checkpoints/    <images seen>.npz, the newest few; best.npz, if a judge was given
-    stats.jsonl     one line per report: images, losses, images per second
+    stats.jsonl     one line per report: images, losses, images per second; at sheets what diagnosis.py sees
+    tensorboard/    the same and the sheets, for TensorBoard
     sheets/         <images seen>.png, the averaged generator on fixed latents
     training.gif    the sheets in order
+    walks.png       at the end: each row a walk between two generated digits
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,25 +24,27 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from digitforge_client.contract import row_seeds
 from digitforge_client.errors import DataError, InvalidInputError
+from digitforge_client.files import replacing
 from digitforge_training import checkpoints, pictures
+from digitforge_training.checkpoints import make_folder
 from digitforge_training.data import Dataset
+from digitforge_training.diagnosis import Trouble, diagnose
+from digitforge_training.journal import Journal
 from digitforge_training.judging import Judge, find_judge, hold_out
-from digitforge_training.latents import latents_of
 from digitforge_training.recipes import Recipe, from_dict
+from digitforge_training.replicas import only_chief_writes
 from digitforge_training.trainer import Trainer
+from digitforge_training.views import JUDGED_SEED, Watch, draw_latents, draw_sheet, draw_walks
 
 RUN_FILE: Final = "recipe.json"
-STATS_FILE: Final = "stats.jsonl"
 SHEETS: Final = "sheets"
 GIF_FILE: Final = "training.gif"
+WALKS_FILE: Final = "walks.png"
 
-_SHEET_ROWS = 8
-_SHEET_COLUMNS = 10  # where there are no classes
 _REPORT_IMAGES = 1_600  # images between two reports; also how long Ctrl-C may wait
 _CHECKPOINTS_KEPT = 2
-_JUDGED_SEED = 1  # the sheets show seed 0
+_ROOM = 8 << 20  # bytes for sheets, statistics and events; rarely half of it is used
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,8 +54,9 @@ class Progress:
     images_seen: int
     images_total: int
     images_per_second: float
-    statistics: dict[str, float]  # means since the last report
+    statistics: dict[str, float]  # means since the last report; see also diagnosis.py
     at_equilibrium: bool = False  # the training ends here, because its recipe asks for no more
+    troubles: tuple[Trouble, ...] = ()  # that were not reported before, in this or an earlier call
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -110,6 +116,7 @@ def read_run(run_dir: Path) -> Run:
         raise DataError(f"{path} cannot be read: {error}; train again into another folder") from error
 
 
+@only_chief_writes
 def train(
     recipe: Recipe,
     dataset: Dataset,
@@ -128,7 +135,7 @@ def train(
     Raises:
         InvalidInputError: too few images, a class without an image, sizes that the recipe cannot make, or an unknown
             judge.
-        DataError: the folder cannot be written, or holds a different run.
+        DataError: the folder cannot be written, has no room for the checkpoints, or holds a different run.
     """
     if judge is not None and held_out == 0:
         raise InvalidInputError("a judge needs held-out images; hold out some thousands, or do without a judge")
@@ -136,80 +143,118 @@ def train(
     training, held = hold_out(dataset, held_out, seed=seed)
     _check(training, recipe)
     run = describe(recipe, dataset, seed=seed, held_out=held_out, judge=judge)
+    trainer = Trainer(recipe, training, seed=seed)  # first, because it may refuse the recipe
     _claim(run_dir, run)
-    trainer = Trainer(recipe, training, seed=seed)
     newest = checkpoints.newest(run_dir)
     if newest is not None:
         trainer.restore(checkpoints.load(newest))
-    _forget_reports_after(run_dir, trainer.images_seen)
+    if trainer.steps_done < recipe.steps:
+        _check_room(run_dir, trainer, judged=judge is not None)
     score = make_judge(held.images, held.labels) if make_judge else None
+    journal = Journal(run_dir, images_seen=trainer.images_seen)
+    watch = Watch.of(training, conditional=recipe.conditional, seed=seed)
+    keep_best = _best_keeper(trainer, run_dir, score, held.labels) if score else None
     try:
-        _train_on(trainer, run_dir, on_progress, lambda: _keep_best(trainer, run_dir, score, held.labels))
+        _train_on(trainer, run, run_dir, journal, watch=watch, keep_best=keep_best, on_progress=on_progress)
     except KeyboardInterrupt:
         _checkpoint(trainer, run_dir)
         raise
-    frames = sorted((run_dir / SHEETS).glob("*.png"))
-    pictures.save_gif(frames, run_dir / GIF_FILE)
+    finally:
+        journal.close()
+    pictures.save_gif(sorted((run_dir / SHEETS).glob("*.png")), run_dir / GIF_FILE)
+    draw_walks(trainer, len(run.class_names), run_dir / WALKS_FILE)
     return run
 
 
-def _keep_best(trainer: Trainer, run_dir: Path, judge: Judge | None, labels: npt.NDArray[np.int64]) -> None:
-    """Judge as many generated images as were held out, of the same classes; keep the generator if it is the best."""
-    if judge is None:
-        return
-    recipe = trainer.recipe
-    latents = latents_of(row_seeds(_JUDGED_SEED, len(labels)), recipe.latent_size, recipe.latent_law).numpy()
-    value = judge(trainer.sample(labels, latents), labels)
-    best = checkpoints.best(run_dir)
-    if best is None or value < best.value:
-        checkpoints.save_best(
-            run_dir, trainer.averaged_state(), images_seen=trainer.images_seen, value=value, n=len(labels)
-        )
+def _best_keeper(
+    trainer: Trainer, run_dir: Path, judge: Judge, labels: npt.NDArray[np.int64]
+) -> Callable[[], dict[str, float]]:
+    """What judges as many generated images as were held out, of the same classes, and keeps the best generator."""
+
+    def keep_best() -> dict[str, float]:
+        value = judge(trainer.sample(labels, draw_latents(trainer, JUDGED_SEED, len(labels))), labels)
+        best = checkpoints.best(run_dir)
+        if best is None or value < best.value:
+            checkpoints.save_best(
+                run_dir, trainer.averaged_state(), images_seen=trainer.images_seen, value=value, n=len(labels)
+            )
+        return {"judge": value}
+
+    return keep_best
 
 
 def _train_on(
-    trainer: Trainer, run_dir: Path, on_progress: Callable[[Progress], None], keep_best: Callable[[], None]
+    trainer: Trainer,
+    run: Run,
+    run_dir: Path,
+    journal: Journal,
+    *,
+    watch: Watch,
+    keep_best: Callable[[], dict[str, float]] | None,
+    on_progress: Callable[[Progress], None],
 ) -> None:
     recipe = trainer.recipe
     total = recipe.steps
     every_report = 1 if recipe.equilibrium else max(1, _REPORT_IMAGES // recipe.images_per_step)
     every_sheet = max(1, recipe.images_per_sheet // recipe.images_per_step)
     every_checkpoint = max(1, recipe.images_per_checkpoint // recipe.images_per_step)
-    if trainer.steps_done == 0:
-        _sheet(trainer, run_dir)
-    ended = _reached_equilibrium(run_dir, trainer.images_seen)
+    reported = {name for line in journal.lines for name in line.get("troubles", ())}
+
+    def look(*, ended: bool) -> dict[str, float]:
+        """Draw, compare and judge what is due at this step."""
+        seen: dict[str, float] = {}
+        if trainer.steps_done % every_sheet == 0 or ended:
+            path = run_dir / SHEETS / f"{trainer.images_seen:012d}.png"
+            draw_sheet(trainer, len(run.class_names), path)
+            journal.show(path, images_seen=trainer.images_seen)
+            seen |= watch.statistics(trainer)
+        if keep_best and trainer.steps_done and (trainer.steps_done % every_checkpoint == 0 or ended):
+            seen |= keep_best()  # before the checkpoint, so that a kill between the two judges again
+        return seen
+
+    if trainer.steps_done == 0 or journal.images_seen < trainer.images_seen:
+        look(ended=trainer.steps_done == total)  # the beginning; or an interrupt came before this was done
+    # The last report belongs to the newest checkpoint.
+    ended = any("ended" in line for line in journal.lines[-1:])
     while (done := trainer.steps_done) < total and not ended:
         stops = [total, *(every * (done // every + 1) for every in (every_report, every_sheet, every_checkpoint))]
         began = time.perf_counter()
         statistics = trainer.run(min(stops) - done)
         seconds = time.perf_counter() - began
-        progress = Progress(
-            images_seen=trainer.images_seen,
-            images_total=total * recipe.images_per_step,
-            images_per_second=(trainer.steps_done - done) * recipe.images_per_step / seconds,
-            statistics=statistics,
-            at_equilibrium=_is_equilibrium(recipe, statistics),
+        at_equilibrium = _is_equilibrium(recipe, statistics)
+        ended = at_equilibrium or trainer.steps_done == total
+        statistics |= look(ended=ended)
+        line: dict[str, Any] = {
+            "images": trainer.images_seen,
+            **{name: round(value, 5) for name, value in statistics.items()},
+            "images_per_second": round((trainer.steps_done - done) * recipe.images_per_step / seconds, 1),
+            **({"ended": "equilibrium"} if at_equilibrium else {}),
+        }
+        troubles = [
+            trouble
+            for trouble in diagnose([*journal.lines, line], recipe=recipe, judged=keep_best is not None)
+            if trouble.name not in reported
+        ]
+        if troubles:
+            line["troubles"] = [trouble.name for trouble in troubles]
+            reported.update(line["troubles"])
+        journal.report(line)
+        on_progress(
+            Progress(
+                images_seen=trainer.images_seen,
+                images_total=total * recipe.images_per_step,
+                images_per_second=line["images_per_second"],
+                statistics=statistics,
+                at_equilibrium=at_equilibrium,
+                troubles=tuple(troubles),
+            )
         )
-        ended = progress.at_equilibrium or trainer.steps_done == total
-        _report(run_dir, progress)
-        on_progress(progress)
-        if trainer.steps_done % every_sheet == 0 or ended:
-            _sheet(trainer, run_dir)
         if trainer.steps_done % every_checkpoint == 0 or ended:
-            keep_best()  # before the checkpoint, so that a kill between the two judges again
             _checkpoint(trainer, run_dir)
 
 
 def _is_equilibrium(recipe: Recipe, statistics: dict[str, float]) -> bool:
     return abs(statistics["accuracy_generated"] - 0.5) <= recipe.equilibrium > 0
-
-
-def _reached_equilibrium(run_dir: Path, images_seen: int) -> bool:
-    """Whether the last report, which belongs to the newest checkpoint, ended the training."""
-    path = run_dir / STATS_FILE
-    lines = path.read_text("utf-8").splitlines() if path.exists() else []
-    last = json.loads(lines[-1]) if lines else {}
-    return "ended" in last and last["images"] == images_seen
 
 
 def _check(dataset: Dataset, recipe: Recipe) -> None:
@@ -233,52 +278,23 @@ def _claim(run_dir: Path, run: Run) -> None:
                 "choose another folder with --out, or remove this one"
             )
         return
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(run.as_dict(), indent=2) + "\n", "utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise DataError(f"cannot write into {run_dir}: {error.strerror}; choose another folder with --out") from error
+    make_folder(run_dir)
+    with replacing(path) as file:
+        file.write(json.dumps(run.as_dict(), indent=2).encode() + b"\n")
 
 
-def _report(run_dir: Path, progress: Progress) -> None:
-    line = {
-        "images": progress.images_seen,
-        **{name: round(value, 5) for name, value in progress.statistics.items()},
-        "images_per_second": round(progress.images_per_second, 1),
-        **({"ended": "equilibrium"} if progress.at_equilibrium else {}),
-    }
-    with (run_dir / STATS_FILE).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
-
-
-def _forget_reports_after(run_dir: Path, images: int) -> None:
-    """Drop reports of steps that will be taken again, and a line that a kill cut short."""
-    path = run_dir / STATS_FILE
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text("utf-8").splitlines():
-        try:
-            if json.loads(line)["images"] <= images:
-                kept.append(line + "\n")
-        except ValueError:
-            break
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text("".join(kept), "utf-8")
-    temporary.replace(path)
-
-
-def _sheet(trainer: Trainer, run_dir: Path) -> None:
-    """Draw the averaged generator on fixed latents, a column per class, if there are classes."""
-    run = read_run(run_dir)
-    classes = len(run.class_names) or _SHEET_COLUMNS
-    n = _SHEET_ROWS * classes
-    latents = latents_of(row_seeds(0, n), run.recipe.latent_size, run.recipe.latent_law).numpy()
-    images = trainer.sample(np.arange(n) % classes if run.class_names else np.zeros(n, np.int64), latents)
-    path = run_dir / SHEETS / f"{trainer.images_seen:012d}.png"
-    pictures.save_png(pictures.sheet(images, columns=classes), path)
+def _check_room(run_dir: Path, trainer: Trainer, *, judged: bool) -> None:
+    """Refuse to begin where the disk has no room for what is to come."""
+    state = sum(array.nbytes for array in trainer.state().values())
+    there = sum(path.stat().st_size for path in (run_dir / checkpoints.FOLDER).glob("*.npz"))
+    # A new checkpoint is whole before the oldest is removed; the best is about a third of one, and so is its successor.
+    needed = (_CHECKPOINTS_KEPT + 1 + judged) * state + _ROOM - there
+    free = shutil.disk_usage(run_dir).free
+    if free < needed:
+        raise DataError(
+            f"{run_dir} is on a disk with {free >> 20} MiB free, and the run needs {-(-needed >> 20)} MiB; "
+            "make room, or choose another folder with --out"
+        )
 
 
 def _checkpoint(trainer: Trainer, run_dir: Path) -> None:

@@ -102,10 +102,7 @@ def fault_of_images(images: npt.NDArray[np.generic]) -> str:
     The range of pixels is never guessed: only uint8, 0 … 255, is taken.
     """
     if images.dtype != np.uint8:
-        return (
-            f"images are {images.dtype}; expected uint8, 0 to 255: convert them first, "
-            "for instance pixels between 0 and 1 with (x * 255).round().astype('uint8')"
-        )
+        return f"images are {images.dtype}{_range(images)}; expected uint8, 0 to 255: {_conversion(images)}"
     if images.ndim != 4 or images.shape[3] not in CHANNELS:
         return f"images have the shape {images.shape}; expected (n, height, width, channels) with 1 or 3 channels"
     height, width = images.shape[1:3]
@@ -115,6 +112,28 @@ def fault_of_images(images: npt.NDArray[np.generic]) -> str:
             "crop or resize them first"
         )
     return ""
+
+
+def _range(images: npt.NDArray[np.generic]) -> str:
+    if images.dtype.kind not in "biuf" or not images.size:
+        return ""
+    if not np.isfinite(images).all():
+        return ", and some pixels are NaN or infinite"
+    return f" from {images.min():g} to {images.max():g}"
+
+
+def _conversion(images: npt.NDArray[np.generic]) -> str:
+    """How to make them uint8. The choice stays with the user: an image may well be all black."""
+    if images.dtype.kind not in "biuf" or not images.size or not np.isfinite(images).all():
+        return "mend or drop those images, then convert the rest" if images.dtype.kind == "f" else "convert them first"
+    low, high = float(images.min()), float(images.max())
+    if low < 0 and -1 <= low <= high <= 1:
+        return "if they run from -1 to 1, convert them with ((x + 1) * 127.5).round().astype('uint8')"
+    if 0 <= low <= high <= 1:
+        return "if they run from 0 to 1, convert them with (x * 255).round().astype('uint8')"
+    if 0 <= low <= high <= 255:
+        return "convert them with x.round().astype('uint8')"
+    return "scale them to this range, then convert them with x.round().astype('uint8')"
 
 
 def dataset_from_raw(
@@ -193,14 +212,17 @@ def check_raw_labels(raw_labels: npt.NDArray[np.generic], where: str) -> None:
     Raises:
         DataError: they are not; the message names *where*.
     """
+    if raw_labels.ndim != 1:
+        hint = "; one-hot labels become numbers by y.argmax(axis=1)" if raw_labels.ndim == 2 else ""
+        raise DataError(
+            f"{where}: labels have the shape {raw_labels.shape}; expected (n,), one integer per image{hint}"
+        )
     if raw_labels.dtype.kind not in "iu":
         hint = "; some are NaN" if raw_labels.dtype.kind == "f" and np.isnan(raw_labels).any() else ""
         raise DataError(
             f"{where}: labels are {raw_labels.dtype}{hint}; expected one integer per image: "
             "number the classes and convert with y.astype('int64')"
         )
-    if raw_labels.ndim != 1:
-        raise DataError(f"{where}: labels have the shape {raw_labels.shape}; expected (n,), one integer per image")
 
 
 def split_indices(
