@@ -18,6 +18,7 @@ import tensorflow as tf
 from digitforge_training import losses
 from digitforge_training.augmentation import augment
 from digitforge_training.recipes import Recipe
+from digitforge_training.replicas import count, draw
 
 Statistics = dict[str, tf.Tensor]
 
@@ -86,7 +87,13 @@ class Adversary:
             statistics["class_loss_real"] = self._classify(tf.split(logits, 2)[0], class_weights)
             loss += recipe.auxiliary_discriminator * statistics["class_loss_real"]
         if recipe.gamma or recipe.gamma_end:
-            loss += tf.cond(gamma > 0, lambda: 0.5 * gamma * self._penalty(images, both, score, seed), lambda: 0.0)
+
+            def penalty() -> tf.Tensor:
+                return 0.5 * gamma * self._penalty(images, both, score, seed)
+
+            # Replicas cannot meet inside of a branch, as batch normalisation lets them.
+            meets = count() > 1 and recipe.discriminator_normalisation == "batch"
+            loss += penalty() if meets else tf.cond(gamma > 0, penalty, lambda: 0.0)
         if recipe.gradient_penalty:
             loss += recipe.gradient_penalty * self._gradient_penalty(images, class_weights, seed)
         statistics |= {"discriminator_loss": loss} | self.accuracies(score_real, score_generated)
@@ -126,14 +133,16 @@ class Adversary:
         forward pass instead of a second derivative (measured on a CPU: 0.63 times the time of a step).
         """
         sigma = self.recipe.penalty_noise
-        noise = tf.random.stateless_normal(tf.shape(images), seed + [0, 1])
+        shape = (tf.shape(images)[0], *images.shape[1:])
+        noise = draw(tf.random.stateless_normal, shape, seed + [0, 1], batch=self.recipe.batch_size)
         moved, _ = self.judge(images + sigma * noise, class_weights)
         return 2.0 * tf.reduce_mean(tf.square((moved - score) / sigma))  # 2: the mean is over real and generated
 
     def _gradient_penalty(self, images: tf.Tensor, class_weights: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """E[(‖∇D(x)‖ − 1)²], x between a real and a generated image, of WGAN-GP (Gulrajani et al. 2017)."""
         real, generated = tf.split(images, 2)
-        share = tf.random.stateless_uniform((tf.shape(real)[0], 1, 1, 1), seed + [0, 6])
+        shape = (tf.shape(real)[0], 1, 1, 1)
+        share = draw(tf.random.stateless_uniform, shape, seed + [0, 6], batch=self.recipe.batch_size)
         between = share * real + (1.0 - share) * generated
         with tf.GradientTape() as tape:
             tape.watch(between)

@@ -10,6 +10,7 @@ import math
 import tensorflow as tf
 
 from digitforge_training.recipes import Recipe
+from digitforge_training.replicas import draw
 
 _BACKGROUND = -1.0
 
@@ -25,19 +26,19 @@ def augment(images: tf.Tensor, recipe: Recipe, seed: tf.Tensor) -> tf.Tensor:
         The same shape and range.
     """
     if recipe.augment_rotation or recipe.augment_scale:
-        images = _turn(images, recipe.augment_rotation, recipe.augment_scale, seed + [0, 7])
+        images = _turn(images, recipe, seed + [0, 7])
     if recipe.augment_shift:
-        images = _shift(images, recipe.augment_shift, seed + [0, 2])
+        images = _shift(images, recipe, seed + [0, 2])
     if recipe.augment_cutout:
-        images = _cutout(images, recipe.augment_cutout, seed + [0, 3])
+        images = _cutout(images, recipe, seed + [0, 3])
     return images
 
 
-def _turn(images: tf.Tensor, most_degrees: float, most_scale: float, seed: tf.Tensor) -> tf.Tensor:
+def _turn(images: tf.Tensor, recipe: Recipe, seed: tf.Tensor) -> tf.Tensor:
     """Turn each image about its middle by up to so many degrees and enlarge it by up to such a share, either way."""
     n, height, width = tf.shape(images)[0], images.shape[1], images.shape[2]
-    draws = tf.random.stateless_uniform((n, 2), seed, -1.0, 1.0)
-    angle, scale = draws[:, 0] * (most_degrees * math.pi / 180), 1.0 + draws[:, 1] * most_scale
+    draws = draw(tf.random.stateless_uniform, (n, 2), seed, -1.0, 1.0, batch=recipe.batch_size)
+    angle, scale = draws[:, 0] * (recipe.augment_rotation * math.pi / 180), 1.0 + draws[:, 1] * recipe.augment_scale
     # Where each pixel of the result comes from: the inverse map, about the middle of the image.
     down, right = (height - 1) / 2, (width - 1) / 2
     y = tf.range(height, dtype=tf.float32)[None, :, None] - down
@@ -63,20 +64,22 @@ def _bilinear(images: tf.Tensor, y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
     return (1.0 - below) * upper + below * lower
 
 
-def _shift(images: tf.Tensor, most: int, seed: tf.Tensor) -> tf.Tensor:
+def _shift(images: tf.Tensor, recipe: Recipe, seed: tf.Tensor) -> tf.Tensor:
+    most = recipe.augment_shift
     n, height, width = tf.shape(images)[0], images.shape[1], images.shape[2]
-    offsets = tf.random.stateless_uniform((n, 2), seed, -most, most + 1, tf.int32)
+    offsets = draw(tf.random.stateless_uniform, (n, 2), seed, -most, most + 1, tf.int32, batch=recipe.batch_size)
     padded = tf.pad(images, [[0, 0], [most, most], [most, most], [0, 0]], constant_values=_BACKGROUND)
     rows = tf.range(height)[None, :] + most + offsets[:, :1]
     columns = tf.range(width)[None, :] + most + offsets[:, 1:]
     return tf.gather(tf.gather(padded, rows, axis=1, batch_dims=1), columns, axis=2, batch_dims=1)
 
 
-def _cutout(images: tf.Tensor, side: int, seed: tf.Tensor) -> tf.Tensor:
+def _cutout(images: tf.Tensor, recipe: Recipe, seed: tf.Tensor) -> tf.Tensor:
+    side, batch = recipe.augment_cutout, recipe.batch_size
     n, height, width = tf.shape(images)[0], images.shape[1], images.shape[2]
     # Corners lie so that each pixel is blanked equally often.
-    tops = tf.random.stateless_uniform((n, 1), seed, 1 - side, height, tf.int32)
-    lefts = tf.random.stateless_uniform((n, 1), seed + [1, 0], 1 - side, width, tf.int32)
+    tops = draw(tf.random.stateless_uniform, (n, 1), seed, 1 - side, height, tf.int32, batch=batch)
+    lefts = draw(tf.random.stateless_uniform, (n, 1), seed + [1, 0], 1 - side, width, tf.int32, batch=batch)
     rows, columns = tf.range(height)[None, :] - tops, tf.range(width)[None, :] - lefts
     blank_rows = (rows >= 0) & (rows < side)
     blank_columns = (columns >= 0) & (columns < side)

@@ -5,6 +5,7 @@ All randomness is derived from (seed, step), so a resumed training is the same t
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -13,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from digitforge_client.errors import DataError
+from digitforge_client.errors import DataError, InvalidInputError
+from digitforge_training import replicas
 from digitforge_training.adversary import Adversary, Statistics
 from digitforge_training.checkpoints import State
 from digitforge_training.data import Dataset
@@ -21,6 +23,7 @@ from digitforge_training.networks import build_discriminator, build_generator
 from digitforge_training.pixels import from_pixels, to_pixels
 from digitforge_training.recipes import Recipe
 
+_GONE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
 _STREAMS = 16  # independent random streams of an update; see `_seed_of`
 
 
@@ -33,20 +36,48 @@ def _means(statistics: list[Statistics]) -> Statistics:
     return {name: tf.add_n(several) / len(several) for name, several in values.items()}
 
 
+@tf.function
+def _mean_of(value: tf.Tensor) -> tf.Tensor:
+    return replicas.mean([value])[0]
+
+
 class Trainer:
-    """Trains a recipe's generator on a data set, a number of steps at a time."""
+    """Trains a recipe's generator on a data set, a number of steps at a time.
+
+    On several devices (see replicas.py) each takes its share of every batch; the recipe keeps its meaning.
+
+    Raises:
+        InvalidInputError: the devices cannot share a batch equally.
+    """
 
     def __init__(self, recipe: Recipe, dataset: Dataset, *, seed: int) -> None:
         self.recipe = recipe
         self._seed = seed
         self._classes = len(dataset.class_names)
+        self._strategy = replicas.strategy()
+        self._together = False
+        self._replicas = self._strategy.num_replicas_in_sync
+        if recipe.batch_size % self._replicas:
+            raise InvalidInputError(
+                f"batch_size is {recipe.batch_size}, which {self._replicas} devices cannot share equally; "
+                f"use --set batch_size=N with a multiple of {self._replicas}, or another number of devices"
+            )
+        self._draw = functools.partial(replicas.draw, batch=recipe.batch_size) if self._replicas > 1 else None
         # On the device once, as uint8: no copy from the host inside the loop.
         self._images = tf.constant(dataset.images)
         self._labels = tf.constant(dataset.labels)
         self._shape = dataset.images.shape[1:]
+        with self._strategy.scope():
+            self._build()
+        # XLA compiles what one device does alone; several meet within an update.
+        alone = self._replicas == 1
+        self._update = tf.function(self._update_both, jit_compile=True) if recipe.jit and alone else self._update_both
+
+    def _build(self) -> None:
+        recipe, seed = self.recipe, self._seed
         generator = self._build_generator()
         discriminator = build_discriminator(
-            recipe, image_shape=self._shape, classes=self._classes, seed=1000 * seed + 500
+            recipe, image_shape=self._shape, classes=self._classes, seed=1000 * seed + 500, draw=self._draw
         )
         self.averaged = self._build_generator() if recipe.ema_images else generator
         self._adversary = Adversary(generator=generator, discriminator=discriminator, recipe=recipe)
@@ -61,11 +92,12 @@ class Trainer:
             discriminator.trainable_variables, recipe.discriminator_learning_rate or recipe.learning_rate,
             recipe.discriminator_decay, updates=recipe.discriminator_steps * (1 + recipe.separate_batches),
         )  # fmt: skip
-        self._update = tf.function(self._update_both, jit_compile=True) if recipe.jit else self._update_both
 
     def _build_generator(self) -> keras.Model:
         classes = self._classes if self.recipe.conditional else 0
-        return build_generator(self.recipe, image_shape=self._shape, classes=classes, seed=1000 * self._seed)
+        return build_generator(
+            self.recipe, image_shape=self._shape, classes=classes, seed=1000 * self._seed, draw=self._draw
+        )
 
     def _optimiser(self, variables: Any, rate: float, decay: float, *, updates: int) -> keras.optimizers.Optimizer:
         """Build an optimiser that takes so many *updates* in a step."""
@@ -96,9 +128,33 @@ class Trainer:
         return self.steps_done * self.recipe.images_per_step
 
     def run(self, steps: int) -> dict[str, float]:
-        """Take *steps* steps in one compiled call and return the means of the statistics over them."""
-        means = self._run(tf.constant(self.steps_done, tf.int64), tf.constant(steps, tf.int64))
-        return {name: float(value) for name, value in means.items()}
+        """Take *steps* steps in one compiled call and return the means of the statistics over them.
+
+        Raises:
+            DataError: the machines of a training have not begun with the same state, or one of them has gone.
+        """
+        first = self.steps_done
+        try:
+            if self._replicas > 1 and not self._together:
+                self._meet()
+            means = self._run(tf.constant(first, tf.int64), tf.constant(steps, tf.int64))
+            return {name: float(value) for name, value in means.items()}
+        except _GONE as error:
+            raise DataError(
+                f"another machine of this training does not answer after step {first}: {error.message}; "
+                "start the same command on all of them again, and it goes on from the newest checkpoint"
+            ) from error
+
+    def _meet(self) -> None:
+        """Be sure, before the first step, that all machines go on from the same one."""
+        here = float(self.steps_done)
+        (mean,) = self._strategy.experimental_local_results(self._strategy.run(_mean_of, args=(tf.constant(here),)))[:1]
+        if float(mean) != here:
+            raise DataError(
+                f"this machine would go on after step {here:.0f}, and others elsewhere; "
+                "give all of them the same --out, on a disk that they share"
+            )
+        self._together = True
 
     @tf.function(reduce_retracing=True)
     def _run(self, first: tf.Tensor, steps: tf.Tensor) -> Statistics:
@@ -114,8 +170,22 @@ class Trainer:
         batches = [self._batch(step * turns + turn) for turn in range(turns)]
         draws = max(turns, recipe.generator_steps) if recipe.shared_latents else turns + recipe.generator_steps
         latents = [self._latents(self._seed_of(step, turn)) for turn in range(draws)]
-        statistics: Statistics = self._update(step, batches, latents)
-        return statistics
+        if self._replicas == 1:
+            statistics: Statistics = self._update(step, batches, latents)
+            return statistics
+        shares = self._strategy.run(self._update_share, args=(step, batches, latents))
+        # All replicas have the same means.
+        return {name: self._strategy.experimental_local_results(share)[0] for name, share in shares.items()}
+
+    @tf.autograph.experimental.do_not_convert
+    def _update_share(
+        self, step: tf.Tensor, batches: list[tuple[tf.Tensor, tf.Tensor]], latents: list[tf.Tensor]
+    ) -> Statistics:
+        """The update on this replica's rows; the statistics of all."""
+        own = functools.partial(replicas.own_rows, batch=self.recipe.batch_size)
+        shares = [(own(real), own(class_weights)) for real, class_weights in batches]
+        statistics = self._update(step, shares, [own(drawn) for drawn in latents])
+        return dict(zip(statistics, replicas.mean(list(statistics.values())), strict=True))
 
     @tf.autograph.experimental.do_not_convert
     def _update_both(
@@ -194,9 +264,16 @@ class Trainer:
         gamma = recipe.gamma_end + (recipe.gamma - recipe.gamma_end) * 0.5 * (1.0 + tf.cos(math.pi * done))
         return tf.where(step % recipe.penalty_every == 0, gamma * recipe.penalty_every, 0.0)
 
-    @staticmethod
-    def _apply(optimiser: Any, tape: tf.GradientTape, loss: tf.Tensor, variables: Any) -> None:
-        optimiser.apply(tape.gradient(loss, variables), variables)
+    def _apply(self, optimiser: Any, tape: tf.GradientTape, loss: tf.Tensor, variables: Any) -> None:
+        gradients = tape.gradient(loss, variables)
+        if self._replicas > 1:
+            # Keras clips the gradients of a replica and then sums those of all; here the loss is the mean over the
+            # whole batch, and it is its gradient that the recipe clips.
+            limit = self.recipe.clip_value
+            if limit:
+                gradients = [g if g is None else tf.clip_by_value(g, -limit, limit) for g in replicas.mean(gradients)]
+            gradients = [g if g is None else g / self._replicas for g in gradients]
+        optimiser.apply(gradients, variables)
 
     def _batch(self, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Real images in [−1, 1] and their classes, one-hot: every epoch is another permutation of all images."""

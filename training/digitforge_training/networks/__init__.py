@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 from keras import layers
@@ -23,19 +24,23 @@ _BUILDERS = {
 }
 
 
-def build_generator(recipe: Recipe, *, image_shape: tuple[int, int, int], classes: int, seed: int) -> keras.Model:
+def build_generator(
+    recipe: Recipe, *, image_shape: tuple[int, int, int], classes: int, seed: int,
+    draw: Callable[..., Any] | None = None,
+) -> keras.Model:  # fmt: skip
     """Build the recipe's generator: class weights (n, K), if there are classes, and latents (n, d) => images.
 
     Args:
         image_shape: (H, W, C); where a network needs sides divisible by 4, it makes larger images and crops them.
         classes: 0 for a generator that knows none.
         seed: of its weights.
+        draw: of one replica of several, see `Parts`.
     """
     height, breadth, channels = image_shape
     extra = (0, 0) if recipe.network == "dense" else (-height % 4, -breadth % 4)
     parts = Parts(
         seed=seed, normalisation=recipe.generator_normalisation, momentum=recipe.normalisation_momentum,
-        dropout=recipe.generator_dropout,
+        dropout=recipe.generator_dropout, draw=draw,
     )  # fmt: skip
     build, _ = _BUILDERS[recipe.network]
     whole = (height + extra[0], breadth + extra[1], channels)
@@ -47,14 +52,17 @@ def build_generator(recipe: Recipe, *, image_shape: tuple[int, int, int], classe
     return keras.Model(generator.inputs, layers.Cropping2D(cropping)(generator.output), name="generator")
 
 
-def build_discriminator(recipe: Recipe, *, image_shape: tuple[int, int, int], classes: int, seed: int) -> keras.Model:
+def build_discriminator(
+    recipe: Recipe, *, image_shape: tuple[int, int, int], classes: int, seed: int,
+    draw: Callable[..., Any] | None = None,
+) -> keras.Model:  # fmt: skip
     """Build the recipe's discriminator: images and, with a projection, class weights (n, K) => score (n,).
 
     With an auxiliary classifier it gives a list, the score and class logits (n, K).
     """
     parts = Parts(
         seed=seed, normalisation=recipe.discriminator_normalisation, momentum=recipe.normalisation_momentum,
-        dropout=recipe.discriminator_dropout,
+        dropout=recipe.discriminator_dropout, draw=draw,
     )  # fmt: skip
     _, build = _BUILDERS[recipe.network]
     with _precision(recipe):

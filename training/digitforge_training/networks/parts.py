@@ -7,6 +7,7 @@ two layers start alike.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -17,15 +18,41 @@ from digitforge_training.recipes import Normalisation
 SLOPE = 0.2  # of the leaky ReLU, as in DCGAN and StyleGAN
 
 
-class Parts:
-    """Layers of one network, each with the next seed."""
+class SharedDropout(layers.Dropout):
+    """Dropout of one replica of several: its rows of the mask that one device would draw for all of them."""
 
-    def __init__(self, *, seed: int, normalisation: Normalisation, momentum: float, dropout: float) -> None:
+    def __init__(self, rate: float, *, seed: int, draw: Callable[..., Any]) -> None:
+        super().__init__(rate, seed=seed)
+        self._draw = draw
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        """Drop, while training; *inputs* (rows, …) keep their shape."""
+        if not training:
+            return inputs
+
+        def sample(shape: Any) -> Any:
+            return keras.random.dropout(ops.ones(shape, inputs.dtype), self.rate, seed=self.seed_generator)
+
+        return inputs * self._draw(sample, (ops.shape(inputs)[0], *inputs.shape[1:]))
+
+
+class Parts:
+    """Layers of one network, each with the next seed.
+
+    Args:
+        draw: where several replicas share a batch, what draws the random numbers of one (see replicas.py).
+    """
+
+    def __init__(
+        self, *, seed: int, normalisation: Normalisation, momentum: float, dropout: float,
+        draw: Callable[..., Any] | None = None,
+    ) -> None:  # fmt: skip
         self._seeds = itertools.count(seed)
         self.spectral = normalisation == "spectral"
         self._normalisation = normalisation
         self._momentum = momentum
         self._dropout = dropout
+        self._draw = draw
 
     def he(self) -> keras.initializers.Initializer:
         """Weights for layers that leaky units follow or precede."""
@@ -46,14 +73,18 @@ class Parts:
     def normalise(self, x: Any) -> Any:
         """Batch or instance normalisation, if the network has it."""
         if self._normalisation == "batch":
-            return layers.BatchNormalization(momentum=self._momentum)(x)
+            return layers.BatchNormalization(momentum=self._momentum, synchronized=self._draw is not None)(x)
         if self._normalisation == "instance":
             return layers.GroupNormalization(groups=-1)(x)  # −1: each channel by itself
         return x
 
     def drop(self, x: Any) -> Any:
         """Dropout, if the network has it."""
-        return layers.Dropout(self._dropout, seed=next(self._seeds))(x) if self._dropout else x
+        if not self._dropout:
+            return x
+        if self._draw is not None:
+            return SharedDropout(self._dropout, seed=next(self._seeds), draw=self._draw)(x)
+        return layers.Dropout(self._dropout, seed=next(self._seeds))(x)
 
     def start(self, *, latent_size: int, positive: bool, classes: int, embedding_size: int) -> tuple[list[Any], Any]:
         """The generator's inputs, and the vector that it starts from: the latent, and a class's embedding behind it."""
