@@ -14,7 +14,8 @@ from digitforge_client.command import import_quietly
 from digitforge_client.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from digitforge_evaluation.quality import RealData, Report
+    from digitforge_evaluation.neighbours import Neighbourhood
+    from digitforge_evaluation.quality import Figure, RealData, Report
     from digitforge_evaluation.sources import Source
 
 #: Columns of the table where standard output is no terminal and has no width of its own.
@@ -45,7 +46,26 @@ PIPED_WIDTH = 110
 @click.option(
     "--k", type=click.IntRange(min=1), default=5, show_default=True, help="Neighbours, for precision to coverage."
 )
+@click.option(
+    "--features",
+    metavar="NAME",
+    default="digitnet-64",
+    show_default=True,
+    help="What distances are measured in: digitnet-64; inception, the network of the FID paper, from the cache, a "
+    "download or inception:FILE; or MODULE:NAME, a function of your own from images to rows of numbers. All but the "
+    "first need --data.",
+)
 @click.option("--seed", type=click.IntRange(0, 2**21 - 1), default=0, show_default=True, help="Of the images drawn.")
+@click.option(
+    "--accuracy",
+    is_flag=True,
+    help="Train classifiers as well: on generated digits, tested on real ones, and the reverse; needs --data.",
+)
+@click.option(
+    "--neighbours",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for a page with generated digits and the training images nearest to them; needs --data.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def evaluate(
     *,
@@ -56,7 +76,10 @@ def evaluate(
     data: str | None,
     data_dir: Path | None,
     k: int,
+    features: str,
     seed: int,
+    accuracy: bool,
+    neighbours: Path | None,
     as_json: bool,
 ) -> None:
     """Measure generated digits: how near to real ones, how varied, how well labelled, and whether they are copies.
@@ -79,19 +102,57 @@ def evaluate(
         raise InvalidInputError("name one source of images: --server, --model or --images")
     if data_dir is not None and data is None:
         data = "mnist"
+    for option, given in (("--neighbours", neighbours is not None), ("--accuracy", accuracy)):
+        if given and data is None:
+            raise InvalidInputError(f"{option} needs real images: give --data as well")
     import_quietly("tensorflow")
     from digitforge_evaluation import quality
-    from digitforge_evaluation.features import digitnet
+    from digitforge_evaluation.feature_choice import features_called
 
     with ExitStack() as stack:
         progress = stack.enter_context(_stages())
         source = _open(server, model, images, stack)
         real = _real(data, data_dir) if data else None
-        report = quality.assess(source, network=digitnet(), n=n, seed=seed, k=k, real=real, progress=progress)
+        network = features_called(features)
+        pages: list[Path] = []
+
+        def show(found: Neighbourhood) -> None:
+            assert neighbours is not None
+            assert real is not None
+            pages.append(_write_page(neighbours, found, source, real, features=network.name, seed=seed))
+
+        report = quality.assess(
+            source, network=network, n=n, seed=seed, k=k, real=real, progress=progress,
+            show=None if neighbours is None else show, train_classifiers=accuracy,
+        )  # fmt: skip
     if as_json:
         click.echo(json.dumps(report.as_dict(), indent=2))
     else:
         _print(report)
+    for page in pages:
+        click.echo(f"Nearest training images: {page}", err=as_json)
+    if neighbours is not None and not pages:
+        click.echo(f"no page of neighbours: {report.left_out['authenticity']}", err=True)
+
+
+def _write_page(
+    folder: Path, found: Neighbourhood, source: Source, real: RealData, *, features: str, seed: int
+) -> Path:
+    from digitforge_evaluation.neighbours import Origin, write_neighbours
+
+    notes = () if source.card else (f"{source.name} does not say what its generator was trained on.",)
+    return write_neighbours(
+        folder,
+        found,
+        Origin(
+            source=source.name,
+            training=f"{real.train.name} {real.train.split}",
+            held_out=f"{real.test.name} {real.test.split}",
+            features=features,
+            seed=seed,
+            notes=notes,
+        ),
+    )
 
 
 def _open(server: str | None, model: Path | None, images: Path | None, stack: ExitStack) -> Source:
@@ -126,6 +187,17 @@ def _stages() -> Iterator[Any]:
         yield status.update
 
 
+def _cells(figure: Figure) -> tuple[str, str, str, str]:
+    """Value, interval, n, and real digits' own."""
+    interval, real = "", ""
+    if figure.interval:
+        interval = f"{figure.interval[0]:.4g} … {figure.interval[1]:.4g}"
+    if figure.real:
+        spread = figure.real.standard_deviation
+        real = f"{figure.real.mean:.4g}" + ("" if spread is None else f" ± {spread:.2g}")
+    return f"{figure.value:.4g}", interval, str(figure.n), real
+
+
 def _print(report: Report) -> None:
     from rich import box
     from rich.console import Console
@@ -149,15 +221,11 @@ def _print(report: Report) -> None:
     for column in ("value", "95 % interval", "n", "real digits", "better"):
         table.add_column(column, justify="right")
     for figure in report.figures:
-        interval, real = "", ""
-        if figure.interval:
-            interval = f"{figure.interval[0]:.4g} … {figure.interval[1]:.4g}"
-        if figure.real:
-            spread = figure.real.standard_deviation
-            real = f"{figure.real.mean:.4g}" + ("" if spread is None else f" ± {spread:.2g}")
         kind = KINDS[figure.key]
-        title = figure.name if figure.key in {"distance", "kernel"} else kind.title
-        table.add_row(title.replace("[", r"\["), f"{figure.value:.4g}", interval, str(figure.n), real, kind.better)
+        title = figure.name if figure.key in {"distance", "extrapolated", "kernel"} else kind.title
+        table.add_row(title.replace("[", r"\["), *_cells(figure), kind.better)
+    for of_class in report.classes:
+        table.add_row(f"  fd of class {of_class.title}".replace("[", r"\["), *_cells(of_class.figure), "lower")
     console.print(table)
     console.print(
         "real digits: random real images in place of the generated ones, mean ± standard deviation; for a distance, "

@@ -80,18 +80,21 @@ def reference(out: Path | None, data_dir: Path | None) -> None:
     """Measure MNIST's test images with digitnet-64, and what random training images score against them."""
     from digitforge_evaluation import features
     from digitforge_evaluation import reference as statistics
-    from digitforge_evaluation.figures import NEIGHBOURS, figure_name
+    from digitforge_evaluation.figures import CLASS_DISTANCE, NEIGHBOURS, figure_name
     from digitforge_training.data import load
 
     net = features.digitnet()
     train, test = (load("mnist", split=split, data_dir=data_dir) for split in ("train", "test"))
     measured, of_training = net.measure(test.images), net.measure(train.images)
     made = statistics.make_reference(test=test, measured=measured, features=net.name)
+    known = statistics.known_images(training=of_training.features, test=measured)
+    of_copying = statistics.copying_floors(test=measured, known=known)
     for n in statistics.FLOOR_SIZES:
         made.floors[n] = statistics.real_floors(made, test=measured, train=of_training, train_labels=train.labels, n=n)
-        made.floors[n]["memorised"] = statistics.memorised_floor(test=measured, training=of_training.features)
+        made.floors[n] |= of_copying
         for key, floor in made.floors[n].items():
-            name = figure_name(key, features=net.name, n=n, k=NEIGHBOURS)
+            name = figure_name(key, features=net.name, n=floor.n, k=NEIGHBOURS)
+            name += f" of class {key.removeprefix(CLASS_DISTANCE)}" if key.startswith(CLASS_DISTANCE) else ""
             spread = "" if floor.standard_deviation is None else f" ± {floor.standard_deviation:.4f}"
             click.echo(f"{name}: {floor.mean:.4f}{spread}, n = {floor.n}, repeats = {floor.repeats}")
     statistics.save_reference(made, out or statistics.SHIPPED, provenance("reference"))

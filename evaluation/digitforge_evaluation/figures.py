@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from digitforge_client.errors import InvalidInputError
 from digitforge_evaluation.features import Measured
+from digitforge_evaluation.intervals import Groups, Interval, jackknife_interval, share_interval
 from digitforge_evaluation.metrics.agreement import agreeing, classifier_score
+from digitforge_evaluation.metrics.copying import Nearness, copying_score, copying_scores_left_out
+from digitforge_evaluation.metrics.extrapolation import extrapolated_distance, fewest_images
 from digitforge_evaluation.metrics.frechet import Gaussian, frechet_distance, gaussian
-from digitforge_evaluation.metrics.kernel import kernel_distance
-from digitforge_evaluation.metrics.manifold import manifold
+from digitforge_evaluation.metrics.kernel import kernel_distance, left_out_discrepancies
+from digitforge_evaluation.metrics.manifold import manifold, manifold_and_left_out
+from digitforge_evaluation.metrics.memorisation import too_near
 
 #: Nearest neighbours that the manifold's balls reach to.
 NEIGHBOURS = 5
@@ -30,6 +36,7 @@ class Kind:
 
 KINDS = {
     "distance": Kind(title="Fréchet distance", better="lower"),
+    "extrapolated": Kind(title="Fréchet distance of infinitely many", better="lower"),
     "kernel": Kind(title="kernel distance", better="lower"),
     "precision": Kind(title="precision", better="higher"),
     "recall": Kind(title="recall", better="higher"),
@@ -37,43 +44,109 @@ KINDS = {
     "coverage": Kind(title="coverage", better="higher"),
     "agreement": Kind(title="label agreement", better="higher"),
     "score": Kind(title="classifier score", better="higher"),
-    "memorised": Kind(title="too near to training", better="as real"),
+    "train_on_generated": Kind(title="accuracy: trained on generated, tested on real", better="higher"),
+    "train_on_real": Kind(title="accuracy: trained on real, tested on generated", better="higher"),
+    "authenticity": Kind(title="authenticity", better="as real"),
+    "copying": Kind(title="copying, C_T", better="as real"),
 }
+#: Keys of the distances of single classes begin so; the class's number follows.
+CLASS_DISTANCE: Final = "distance of class "
+_MANIFOLD: Final = ("precision", "recall", "density", "coverage")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A figure of some generated images."""
+
+    value: float
+    interval: Interval | None = None  # 95 %, over the generated images alone; None where none was asked for
+
+
+Estimates = dict[str, Estimate]
 
 
 def figures_without_real_images(
-    generated: Measured, labels: npt.NDArray[np.int64] | None, moments: Gaussian
-) -> dict[str, float]:
-    """The figures for which a mean and covariance of the real features are enough.
+    generated: Measured,
+    labels: npt.NDArray[np.int64] | None,
+    moments: Gaussian,
+    *,
+    of_classes: Mapping[int, Gaussian] | None = None,
+    groups: Groups | None = None,
+) -> Estimates:
+    """The figures for which means and covariances of the real features are enough.
 
     Args:
         generated: of n images, n > d.
         labels: (n,) the classes asked for; None if there were none, and then there is no agreement.
         moments: of the real features.
+        of_classes: of the real features of single classes; a class with too few generated images is left out.
+        groups: (n,) groups of images for a jackknife; None for no intervals.
 
     Returns:
-        ``distance``, and ``score`` and ``agreement`` if the network gives probabilities.
+        ``distance``, ``extrapolated`` if there are images enough, ``score`` and ``agreement`` if the network gives
+        probabilities, and the distances of classes.
 
     Raises:
         InvalidInputError: too few images, or features that cannot be measured.
     """
-    found = {
-        "distance": frechet_distance(real=moments, generated=gaussian(generated.features, name="generated")),
-    }
+    features, n = generated.features, len(generated.features)
+
+    def distance(rows: npt.NDArray[np.intp], real: Gaussian = moments) -> float:
+        return frechet_distance(real=real, generated=gaussian(features[rows], name="generated"))
+
+    every = np.arange(n)
+    left = n if groups is None else n - int(np.bincount(groups).max())
+    if groups is not None and left <= features.shape[1]:
+        distance(every)  # says so itself if there are too few images without leaving out any
+        groups = None
+    found = {"distance": _jackknifed(distance, every, groups)}
+    if left >= fewest_images(features.shape[1]):
+        found["extrapolated"] = _jackknifed(
+            lambda rows: extrapolated_distance(
+                real=moments, generated=features[rows], labels=None if labels is None else labels[rows]
+            ),
+            every,
+            groups,
+        )
     if generated.probabilities is not None:
+        probabilities = generated.probabilities
         if labels is not None:
-            found["agreement"] = float(agreeing(generated.probabilities, labels).mean())
-        found["score"] = classifier_score(generated.probabilities)
+            share = float(agreeing(probabilities, labels).mean())
+            found["agreement"] = Estimate(value=share, interval=None if groups is None else share_interval(share, n))
+        found["score"] = _jackknifed(lambda rows: classifier_score(probabilities[rows]), every, groups)
+    for label, real in (of_classes or {}).items() if labels is not None else ():
+        rows = np.flatnonzero(labels == label)
+        left = len(rows) - (0 if groups is None else int(np.bincount(groups[rows]).max(initial=0)))
+        if left > features.shape[1]:
+            found[f"{CLASS_DISTANCE}{label}"] = _jackknifed(
+                lambda rows, real=real: distance(rows, real),  # type: ignore[misc]
+                rows,
+                groups,
+            )
     return found
 
 
-def figures_against_real_images(*, real: Measured, generated: Measured, k: int = NEIGHBOURS) -> dict[str, float]:
+def _jackknifed(
+    figure: Callable[[npt.NDArray[np.intp]], float], rows: npt.NDArray[np.intp], groups: Groups | None
+) -> Estimate:
+    """A figure of some rows, with its interval if there are groups."""
+    value = figure(rows)
+    if groups is None:
+        return Estimate(value=value)
+    left_out = [figure(rows[groups[rows] != group]) for group in np.unique(groups[rows])]
+    return Estimate(value=value, interval=jackknife_interval(value, left_out))
+
+
+def figures_against_real_images(
+    *, real: Measured, generated: Measured, k: int = NEIGHBOURS, groups: Groups | None = None
+) -> Estimates:
     """The figures that need the real features themselves.
 
     Args:
         real: of m held-out images, m > k.
         generated: of n images, n > k.
         k: nearest neighbours that the manifold's balls reach to.
+        groups: (n,) groups of images for a jackknife; None for no intervals.
 
     Returns:
         ``precision``, ``recall``, ``density``, ``coverage``, and ``kernel`` if n and m reach `KERNEL_SUBSET_SIZE`.
@@ -81,27 +154,76 @@ def figures_against_real_images(*, real: Measured, generated: Measured, k: int =
     Raises:
         InvalidInputError: too few images, or features that cannot be measured.
     """
-    shape = manifold(real=real.features, generated=generated.features, k=k)
-    found = {
-        "precision": shape.precision,
-        "recall": shape.recall,
-        "density": shape.density,
-        "coverage": shape.coverage,
-    }
+    if groups is None:
+        shape = manifold(real=real.features, generated=generated.features, k=k)
+        found = {key: Estimate(value=getattr(shape, key)) for key in _MANIFOLD}
+    else:
+        shape, without = manifold_and_left_out(real=real.features, generated=generated.features, groups=groups, k=k)
+        found = {
+            key: Estimate(
+                value=getattr(shape, key),
+                interval=_share(getattr(shape, key), [getattr(each, key) for each in without], key),
+            )
+            for key in _MANIFOLD
+        }
     if min(len(real.features), len(generated.features)) >= KERNEL_SUBSET_SIZE:
-        found["kernel"] = kernel_distance(
+        value = kernel_distance(
             real=real.features, generated=generated.features, subsets=KERNEL_SUBSETS, subset_size=KERNEL_SUBSET_SIZE
         ).mean
+        interval = None
+        if groups is not None:
+            interval = jackknife_interval(
+                value, left_out_discrepancies(real=real.features, generated=generated.features, groups=groups)
+            )
+        found["kernel"] = Estimate(value=value, interval=interval)
     return found
+
+
+def _share(value: float, left_out: list[float], key: str) -> Interval:
+    low, high = jackknife_interval(value, left_out)
+    return max(0.0, low), high if key == "density" else min(1.0, high)
+
+
+def figures_against_training_images(
+    *,
+    training: npt.NDArray[np.float32],
+    generated: Measured,
+    held_out: Nearness,
+    nearness: Nearness,
+    groups: Groups,
+) -> Estimates:
+    """The figures that tell copies of training images.
+
+    Args:
+        training: (m, d) features of the images that the generator has seen.
+        generated: of n images.
+        held_out: how near the held-out images are to the training images.
+        nearness: how near the generated ones are.
+        groups: (n,) groups of images for a jackknife.
+
+    Returns:
+        ``authenticity``, and ``copying`` if there are images enough.
+
+    Raises:
+        InvalidInputError: too few images, or features that cannot be measured.
+    """
+    share = 1 - float(too_near(training=training, samples=generated.features).mean())
+    found = {"authenticity": Estimate(value=share, interval=share_interval(share, len(generated.features)))}
+    try:
+        value = copying_score(held_out=held_out, generated=nearness)
+        left_out = copying_scores_left_out(held_out=held_out, generated=nearness, groups=groups)
+    except InvalidInputError:  # too few images in every cell; the report says so
+        return found
+    return found | {"copying": Estimate(value=value, interval=jackknife_interval(value, left_out))}
 
 
 def figure_name(key: str, *, features: str, n: int, k: int) -> str:
     """A figure's full name: with its features, and with what its value depends on.
 
     Args:
-        key: one of `KINDS`.
+        key: one of `KINDS`, or a class's distance.
         features: name of the feature network.
-        n: images in the generated set.
+        n: images in the generated set, or of the class.
         k: nearest neighbours.
 
     Raises:
@@ -109,12 +231,18 @@ def figure_name(key: str, *, features: str, n: int, k: int) -> str:
     """
     names = {
         "distance": distance_name(features, n),
+        "extrapolated": f"fd_infinity[{features}]@{size_name(n)}",
         "kernel": f"kd[{features}]@{KERNEL_SUBSETS}x{KERNEL_SUBSET_SIZE}",
         "agreement": "label_agreement",
         "score": f"classifier_score[{features}]",
-        "memorised": f"too_near_to_training[{features}]",
-        **{key: f"{key}[{features},k={k}]" for key in ("precision", "recall", "density", "coverage")},
+        "train_on_generated": f"train_on_generated[cnn]@{size_name(n)}",
+        "train_on_real": f"train_on_real[cnn]@{size_name(n)}",
+        "authenticity": f"authenticity[{features}]",
+        "copying": f"c_t[{features}]@{size_name(n)}",
+        **{key: f"{key}[{features},k={k}]" for key in _MANIFOLD},
     }
+    if key.startswith(CLASS_DISTANCE):
+        return distance_name(features, n)
     if key not in names:
         raise InvalidInputError(f"there is no figure {key!r}; expected one of {', '.join(names)}")
     return names[key]
@@ -126,6 +254,15 @@ def distance_name(features: str, n: int) -> str:
     Raises:
         InvalidInputError: n < 1.
     """
+    return f"fd[{features}]@{size_name(n)}"
+
+
+def size_name(n: int) -> str:
+    """A sample size as names have it: 10k, 1234.
+
+    Raises:
+        InvalidInputError: n < 1.
+    """
     if n < 1:
         raise InvalidInputError(f"n is {n}; expected at least 1")
-    return f"fd[{features}]@{f'{n // 1000}k' if n % 1000 == 0 else n}"
+    return f"{n // 1000}k" if n % 1000 == 0 else str(n)

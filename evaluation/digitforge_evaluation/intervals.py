@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -12,39 +12,57 @@ from digitforge_client.errors import InvalidInputError
 
 Interval = tuple[float, float]
 
+Groups = npt.NDArray[np.int64]
+
+#: Groups of a jackknife, left out in turn.
+GROUPS: Final = 10
 #: The normal distribution's 97.5 % point.
 Z = 1.959964
 
 
-def bootstrap_interval(
-    value: float,
-    statistic: Callable[[npt.NDArray[np.int64]], float],
-    strata: npt.NDArray[np.int64],
-    *,
-    resamples: int = 100,
-    seed: int = 0,
-) -> Interval:
-    """*value* ± 1.96 bootstrap standard errors.
-
-    The percentiles themselves are not used: a resample holds duplicates, which shift a Fréchet distance upwards,
-    while its spread stays right.
+def groups_of(labels: npt.NDArray[np.int64] | None, n: int, *, groups: int = GROUPS, seed: int = 0) -> Groups:
+    """Random groups of rows for a jackknife, with equal shares of every class, as a sample with fixed class counts has.
 
     Args:
-        value: the statistic of the sample itself.
-        statistic: of the sample's rows at (n,) int64 indices.
-        strata: (n,) int64; rows are exchanged within a stratum only, as a sample with fixed class counts is drawn.
-        resamples: how many, at least 2.
-        seed: of the resampling.
+        labels: (n,) int64 classes; None if there are none.
+        n: rows.
+        groups: how many; fewer if there are fewer rows.
+        seed: of the choice.
+
+    Returns:
+        (n,) int64, 0 … groups − 1, none empty.
+    """
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(n)
+    if labels is not None:
+        order = order[np.argsort(labels[order], kind="stable")]
+    which = np.empty(n, np.int64)
+    which[order] = np.arange(n) % min(groups, n)
+    return which
+
+
+def jackknife_interval(value: float, left_out: npt.ArrayLike) -> Interval:
+    """*value* ± Student's t times the standard error that leaving out a group at a time gives.
+
+    The delete-a-group jackknife: with G groups, SE² = (G − 1) / G · Σ (θ_g − mean θ)². It takes any figure that
+    depends smoothly on its sample, and none is computed of a sample with duplicates, as the bootstrap has them: those
+    shift a Fréchet distance and fill the neighbourhoods that precision to coverage look at. Where a figure is not
+    smooth, it errs on the wide side (Efron and Stein, *The jackknife estimate of variance*, 1981).
+
+    Args:
+        value: of the whole sample.
+        left_out: (G,) the same figure without each group, G ≥ 2.
 
     Raises:
-        InvalidInputError: no rows or fewer than two resamples.
+        InvalidInputError: fewer than two groups.
     """
-    if resamples < 2 or not len(strata):
-        raise InvalidInputError(f"{resamples} resamples of {len(strata)} rows; expected at least 2 of 1")
-    rng = np.random.default_rng(seed)
-    groups = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
-    values = [statistic(np.concatenate([rng.choice(rows, len(rows)) for rows in groups])) for _ in range(resamples)]
-    margin = Z * float(np.std(values, ddof=1))
+    from scipy.stats import t
+
+    values = np.asarray(left_out, np.float64)
+    if values.ndim != 1 or len(values) < 2:
+        raise InvalidInputError(f"{values.shape} values without a group; expected at least 2")
+    error = np.sqrt((len(values) - 1) * np.mean((values - values.mean()) ** 2))
+    margin = float(t.ppf(0.975, len(values) - 1) * error)
     return value - margin, value + margin
 
 

@@ -7,30 +7,36 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from math import ceil
+from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from digitforge_client.contract import image_hashes
 from digitforge_client.errors import InvalidInputError
+from digitforge_evaluation.both_ways import both_ways
 from digitforge_evaluation.features import FeatureNetwork, Measured
 from digitforge_evaluation.figures import (
+    CLASS_DISTANCE,
     KERNEL_SUBSET_SIZE,
     KINDS,
     NEIGHBOURS,
+    Estimates,
     figure_name,
     figures_against_real_images,
+    figures_against_training_images,
     figures_without_real_images,
 )
-from digitforge_evaluation.intervals import Interval, bootstrap_interval, share_interval
-from digitforge_evaluation.metrics.frechet import Gaussian, frechet_distance, gaussian
-from digitforge_evaluation.metrics.memorisation import too_near
+from digitforge_evaluation.intervals import GROUPS, Groups, Interval, groups_of
+from digitforge_evaluation.metrics.copying import nearness
+from digitforge_evaluation.metrics.extrapolation import fewest_images
+from digitforge_evaluation.neighbours import Neighbourhood, find_neighbours
 from digitforge_evaluation.reference import (
     Floor,
     Reference,
+    copying_floors,
+    known_images,
     make_reference,
-    memorised_floor,
     real_floors,
     shipped_reference,
 )
@@ -39,6 +45,7 @@ from digitforge_training.data import Dataset
 
 #: The classes that a network of digits can judge.
 DIGITS = tuple(str(digit) for digit in range(10))
+_ACCURACIES: Final = ("train_on_generated", "train_on_real")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +64,17 @@ class Figure:
     name: str  # in full, with features and sample size
     value: float
     n: int  # generated images
-    interval: Interval | None  # 95 %, over the generated images alone; None where there is none yet
+    interval: Interval | None  # 95 %, over the generated images alone; None where there are too few for one
     real: Floor | None  # what real digits score in their place; None where that is not known
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassFigure:
+    """The Fréchet distance of the generated images of one class from the real ones of that class."""
+
+    label: int
+    title: str  # the class's name
+    figure: Figure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +90,7 @@ class Report:
     seed: int
     k: int
     figures: tuple[Figure, ...]
+    classes: tuple[ClassFigure, ...]  # those of which there are images enough
     left_out: dict[str, str]  # key of `figures.KINDS` => why
     notes: tuple[str, ...]
 
@@ -91,6 +108,8 @@ def assess(
     k: int = NEIGHBOURS,
     real: RealData | None = None,
     progress: Callable[[str], None] = lambda stage: None,  # noqa: ARG005
+    show: Callable[[Neighbourhood], None] | None = None,
+    train_classifiers: bool = False,
 ) -> Report:
     """Draw images and measure them.
 
@@ -103,6 +122,8 @@ def assess(
         real: real images; without them the shipped statistics of MNIST's test images serve, and the figures that need
             the images themselves are left out.
         progress: called with the name of each stage as it begins.
+        show: is given the generated images and the training images nearest to each; needs *real*.
+        train_classifiers: whether to measure accuracy both ways as well, which takes ten classifiers; needs *real*.
 
     Raises:
         InvalidInputError: the generator has seen a held-out image, makes other things than the real images show, or
@@ -125,15 +146,29 @@ def assess(
         generated = Measured(features=generated.features, probabilities=None)
     progress("comparing")
     notes = [] if source.card else [f"{source.name} does not say what its generator was trained on"]
+    if network.caution:
+        notes.append(f"features {network.name}: {network.caution}")
     if len(drawn.images) < n:
         notes.append(f"{len(drawn.images)} of {n} images were to be had in the class proportions of {reference.name}")
     if drawn.labels is None:
         notes.append("the images have no labels, so their class proportions are their own")
 
-    values = figures_without_real_images(generated, drawn.labels, reference.moments)
+    groups = groups_of(drawn.labels, len(drawn.images), seed=seed)
+    found = figures_without_real_images(
+        generated, drawn.labels, reference.moments, of_classes=reference.of_classes, groups=groups
+    )
     if real and test:
-        more, floors = _against_real(source, network, reference, real, test=test, generated=generated, k=k)
-        values |= more
+        more, floors = _against_real(
+            source, network, reference, real, test=test, generated=generated, k=k, groups=groups, drawn=drawn, show=show
+        )
+        found |= more
+        if train_classifiers and drawn.labels is not None:
+            progress("training classifiers")
+            both, of_real = both_ways(
+                train=real.train, test=real.test, generated=drawn, proportions=reference.class_counts, seed=seed
+            )
+            found |= both
+            floors |= of_real
         if source.card is None:
             notes.append(f"all {len(real.train)} images of {real.train.name} train were taken for training images")
     else:
@@ -142,6 +177,17 @@ def assess(
         sizes = ", ".join(map(str, reference.floors)) or "none: too few training images"
         notes.append(f"no floor is known for n = {len(drawn.images)}; known: {sizes}")
 
+    def figure(key: str, n: int) -> Figure:
+        return Figure(
+            key=key,
+            name=figure_name(key, features=network.name, n=n, k=k),
+            value=found[key].value,
+            n=n,
+            interval=found[key].interval,
+            real=floors.get(key),
+        )
+
+    names = real.test.class_names if real else DIGITS
     return Report(
         source=source.name,
         generator_id=source.card["generator_id"] if source.card else None,
@@ -151,19 +197,13 @@ def assess(
         n=len(drawn.images),
         seed=seed,
         k=k,
-        figures=tuple(
-            Figure(
-                key=key,
-                name=figure_name(key, features=network.name, n=len(drawn.images), k=k),
-                value=values[key],
-                n=len(drawn.images),
-                interval=_interval(key, values[key], generated, drawn, reference.moments),
-                real=floors.get(key),
-            )
-            for key in KINDS
-            if key in values
+        figures=tuple(figure(key, len(drawn.images)) for key in KINDS if key in found),
+        classes=tuple(
+            ClassFigure(label=label, title=name, figure=figure(key, int((drawn.labels == label).sum())))
+            for label, name in enumerate(names)
+            if drawn.labels is not None and (key := f"{CLASS_DISTANCE}{label}") in found
         ),
-        left_out={key: _why_left_out(key, generated, drawn, real) for key in KINDS if key not in values},
+        left_out={key: _why_left_out(key, generated, drawn, real, found) for key in KINDS if key not in found},
         notes=tuple(notes),
     )
 
@@ -216,23 +256,41 @@ def _against_real(
     test: Measured,
     generated: Measured,
     k: int,
-) -> tuple[dict[str, float], dict[str, Floor]]:
+    groups: Groups,
+    drawn: Drawn,
+    show: Callable[[Neighbourhood], None] | None,
+) -> tuple[Estimates, dict[str, Floor]]:
     """The figures that need real images, and the floors of all."""
-    values = figures_against_real_images(real=test, generated=generated, k=k)
+    found = figures_against_real_images(real=test, generated=generated, k=k, groups=groups)
     of_training = network.measure(real.train.images)
     floors = _floors(reference, real, test, of_training, n=len(generated.features), k=k, network=network)
-    shipped = floors.pop("memorised", None)
-    known = source.seen(image_hashes(real.train.images))
-    if known is None:
-        known = np.ones(len(real.train), bool)
-    if known.sum() > 1:
-        training = of_training.features[known]
-        values["memorised"] = float(too_near(training=training, samples=generated.features).mean())
-        if shipped and known.all():
-            floors["memorised"] = shipped
-        else:
-            floors["memorised"] = memorised_floor(test=test, training=training)
-    return values, floors
+    of_copying: dict[str, Floor] = {key: floors.pop(key) for key in ("authenticity", "copying") if key in floors}
+    seen = source.seen(image_hashes(real.train.images))
+    if seen is None:
+        seen = np.ones(len(real.train), bool)
+    if seen.sum() > 1:
+        known = known_images(training=of_training.features[seen], test=test)
+        found |= figures_against_training_images(
+            training=known.training,
+            generated=generated,
+            held_out=known.held_out,
+            nearness=nearness(known.cells, generated.features),
+            groups=groups,
+        )
+        if not of_copying or not seen.all():
+            of_copying = copying_floors(test=test, known=known)
+        floors |= of_copying
+        if show:
+            show(
+                find_neighbours(
+                    generated=drawn.images,
+                    labels=drawn.labels,
+                    training=real.train.images[seen],
+                    training_labels=real.train.labels[seen],
+                    features=(generated.features, known.training, test.features),
+                )
+            )
+    return found, floors
 
 
 def _floors(
@@ -253,27 +311,21 @@ def _floors(
     return real_floors(reference, test=test, train=train, train_labels=real.train.labels, n=n, k=k)
 
 
-def _interval(key: str, value: float, generated: Measured, drawn: Drawn, moments: Gaussian) -> Interval | None:
-    n = len(drawn.images)
-    if key in {"agreement", "memorised"}:
-        return share_interval(value, n)
-    if key != "distance":
-        return None
-    strata = np.zeros(n, np.int64) if drawn.labels is None else drawn.labels
-
-    def distance(rows: npt.NDArray[np.int64]) -> float:
-        return frechet_distance(real=moments, generated=gaussian(generated.features[rows], name="generated"))
-
-    return bootstrap_interval(value, distance, strata)
-
-
-def _why_left_out(key: str, generated: Measured, drawn: Drawn, real: RealData | None) -> str:
-    if key in {"agreement", "score"} and generated.probabilities is None:
-        return "the feature network cannot tell these classes"
-    if key == "agreement" and drawn.labels is None:
-        return "the images have no labels"
-    if real is None:
-        return "needs real images: give --data"
-    if key == "kernel":
-        return f"needs {KERNEL_SUBSET_SIZE} generated and {KERNEL_SUBSET_SIZE} held-out images"
-    return f"the generator saw none of the training images of {real.train.name}"
+def _why_left_out(key: str, generated: Measured, drawn: Drawn, real: RealData | None, found: Estimates) -> str:
+    reasons = (
+        (
+            key in {"agreement", "score"} and generated.probabilities is None,
+            "the feature network cannot tell these classes",
+        ),
+        (key in {"agreement", *_ACCURACIES} and drawn.labels is None, "the images have no labels"),
+        (
+            key == "extrapolated",  # one group of a jackknife is left out at a time
+            f"needs {ceil(fewest_images(generated.features.shape[1]) / (1 - 1 / GROUPS))} generated images",
+        ),
+        (key in _ACCURACIES, "takes ten classifiers: give --accuracy and --data"),
+        (real is None, "needs real images: give --data"),
+        (key == "kernel", f"needs {KERNEL_SUBSET_SIZE} generated and {KERNEL_SUBSET_SIZE} held-out images"),
+        ("authenticity" in found, "too few generated or held-out images"),
+    )
+    seen_none = f"the generator saw none of the training images of {real.train.name}" if real else ""
+    return next((reason for holds, reason in reasons if holds), seen_none)

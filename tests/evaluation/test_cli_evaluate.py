@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -51,14 +52,18 @@ def test_json_on_standard_output_is_json_alone_and_names_everything(exported_mod
 
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    distance, agreement, score = report["figures"]
+    distance, extrapolated, agreement, score = report["figures"]
+    assert extrapolated["name"] == "fd_infinity[digitnet-64]@1k"
     assert distance["name"] == "fd[digitnet-64]@1k"
     assert distance["n"] == 1000
     assert distance["real"]["repeats"] == 10
     assert 0 <= agreement["value"] <= 1
     assert 1 <= score["value"] <= 10
     assert len(report["generator_id"]) == 16
-    assert set(report["left_out"]) == {"kernel", "precision", "recall", "density", "coverage", "memorised"}
+    assert set(report["left_out"]) == {
+        "kernel", "precision", "recall", "density", "coverage", "authenticity", "copying",
+        "train_on_generated", "train_on_real",
+    }  # fmt: skip
 
 
 def test_a_table_says_what_was_left_out_and_why(real_npz, run):
@@ -66,7 +71,7 @@ def test_a_table_says_what_was_left_out_and_why(real_npz, run):
 
     assert status == 0, err
     assert "fd[digitnet-64]@500" in out
-    assert "recall, density, coverage, too near to training: needs real images: give --data" in out
+    assert "recall, density, coverage, authenticity, copying, C_T: needs real images: give --data" in out
     assert "digits.npz does not say what its generator was trained on" in out
 
 
@@ -74,9 +79,47 @@ def test_with_real_images_the_table_holds_all_that_so_few_images_allow(real_npz,
     status, out, err = run("--images", real_npz, "--n", 300, "--data", "digits", "--k", 3)
 
     assert status == 0, err
-    for title in ("precision", "recall", "density", "coverage", "label agreement", "too near to training", "k = 3"):
+    for title in ("precision", "recall", "density", "coverage", "label agreement", "authenticity", "k = 3"):
         assert title in out
     assert "\x1b" not in out + err  # no colours where nobody sees them
+
+
+def test_a_page_shows_the_nearest_training_images_and_finds_a_copy(real_npz, run, tmp_path):
+    status, out, err = run("--images", real_npz, "--n", 200, "--data", "digits", "--neighbours", tmp_path / "near")
+
+    assert status == 0, err
+    assert f"Nearest training images: {tmp_path / 'near' / 'neighbours.html'}" in out
+    assert sorted(path.name for path in (tmp_path / "near").iterdir()) == [
+        "distances.png", "neighbours.html", "neighbours.png"
+    ]  # fmt: skip
+    page = (tmp_path / "near" / "neighbours.html").read_text("utf-8")
+    assert not re.search(r"https?://|<script|<link", page)
+    # these "generated" digits are training images: the nearest neighbour is the very picture, no held-out one is nearer
+    first = re.search(r'class="near">.*?</div>', page, re.DOTALL)[0]
+    generated, nearest = re.findall(r'src="([^"]+)"', first)[:2]
+    assert generated == nearest
+    assert "nearer: 0.0 % of held-out" in first
+    assert "does not say what its generator was trained on" in page
+
+
+@pytest.mark.slow  # ten classifiers
+def test_accuracy_both_ways_stands_beside_real_digits_own(real_npz, run):
+    status, out, err = run("--images", real_npz, "--n", 500, "--data", "digits", "--accuracy", "--json")
+
+    assert status == 0, err
+    figures = {figure["key"]: figure for figure in json.loads(out)["figures"]}
+    for key in ("train_on_generated", "train_on_real"):
+        low, high = figures[key]["interval"]
+        assert low <= figures[key]["value"] <= high
+        assert figures[key]["real"]["repeats"] == 5
+        assert figures[key]["value"] == pytest.approx(figures[key]["real"]["mean"], abs=0.1)  # these are real digits
+
+
+def test_a_page_needs_real_images(real_npz, run, tmp_path):
+    status, out, err = run("--images", real_npz, "--n", 200, "--neighbours", tmp_path / "near")
+
+    assert (status, out) == (2, "")
+    assert "--neighbours needs real images: give --data as well" in err
 
 
 def test_a_served_generator_and_the_same_one_in_a_folder_are_measured_alike(served, exported_model, run):

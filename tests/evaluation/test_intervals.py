@@ -6,29 +6,40 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from digitforge_client.errors import InvalidInputError
-from digitforge_evaluation.intervals import bootstrap_interval, share_interval
+from digitforge_evaluation.intervals import groups_of, jackknife_interval, share_interval
 
 
-def test_the_bootstrap_interval_of_a_mean_is_the_normal_one():
-    sample = np.random.default_rng(0).normal(3, 2, 4000)
+def test_the_jackknife_interval_of_a_mean_is_students():
+    sample = np.random.default_rng(0).normal(3, 2, 400)
+    groups = groups_of(None, 400, groups=400)  # each row a group of its own: the classical jackknife
 
-    low, high = bootstrap_interval(
-        sample.mean(), lambda rows: sample[rows].mean(), np.zeros(4000, np.int64), resamples=400
-    )
+    low, high = jackknife_interval(sample.mean(), [sample[groups != group].mean() for group in range(400)])
 
-    assert low + high == pytest.approx(2 * sample.mean())
-    assert (high - low) / 2 == pytest.approx(1.96 * 2 / np.sqrt(4000), rel=0.15)
+    margin = stats.t.ppf(0.975, 399) * sample.std(ddof=1) / 20
+    assert (low, high) == pytest.approx((sample.mean() - margin, sample.mean() + margin))
 
 
-def test_rows_are_exchanged_within_their_stratum_only():
-    strata = np.repeat([0, 1], 50)
-    seen = []
+def test_the_jackknife_covers_a_curved_statistic_about_as_often_as_it_says():
+    rng, held = np.random.default_rng(1), 0
+    for _ in range(400):
+        sample = rng.normal(1, 1, 200)
+        groups = groups_of(None, 200, seed=int(rng.integers(1000)))
+        low, high = jackknife_interval(sample.var(), [sample[groups != group].var() for group in range(10)])
+        held += low <= 1 <= high
+    assert 0.90 < held / 400 < 0.99
 
-    bootstrap_interval(0.0, lambda rows: float(seen.append(strata[rows].sum()) or 0.0), strata, resamples=20)
 
-    assert seen == [50] * 20
+@given(st.integers(2, 300), st.integers(0, 99))
+def test_groups_are_of_one_size_and_share_every_class(n, seed):
+    labels = np.random.default_rng(seed).integers(0, 3, n)
+    groups = groups_of(labels, n, seed=seed)
+
+    for rows in (np.arange(n), *(np.flatnonzero(labels == label) for label in np.unique(labels))):
+        counts = np.bincount(groups[rows], minlength=min(10, n))
+        assert counts.max() - counts.min() <= 1
 
 
 @given(st.integers(1, 10_000), st.floats(0, 1))
@@ -50,4 +61,4 @@ def test_nothing_has_no_interval():
     with pytest.raises(InvalidInputError):
         share_interval(0.5, 0)
     with pytest.raises(InvalidInputError):
-        bootstrap_interval(0.0, lambda rows: 0.0, np.empty(0, np.int64))
+        jackknife_interval(0.0, [0.0])

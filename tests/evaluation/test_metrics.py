@@ -182,6 +182,19 @@ def test_the_extrapolated_distance_of_a_perfect_generator_is_about_zero_where_th
     assert abs(extrapolated_distance(real=real, generated=samples)) < plain / 5
 
 
+def test_subsets_with_the_class_counts_of_all_make_the_extrapolation_surer():
+    """Two classes far apart: by chance, a small subset has more of one, and seems far from the real images."""
+    labels = np.repeat([0, 1], 500)
+    real = gaussian(normal(100_000, seed=9) + 20 * np.repeat([0, 1], 50_000)[:, None])
+    samples = [normal(1000, seed=seed) + 20 * labels[:, None] for seed in range(8)]
+
+    with_counts = [extrapolated_distance(real=real, generated=each, labels=labels) for each in samples]
+    without = [extrapolated_distance(real=real, generated=each) for each in samples]
+
+    assert np.std(with_counts) < np.std(without) / 3
+    assert abs(np.mean(with_counts)) < 0.05
+
+
 def test_the_extrapolated_distance_needs_images_enough_for_a_line():
     with pytest.raises(InvalidInputError, match="needs more than 19"):
         extrapolated_distance(real=gaussian(normal(30)), generated=normal(19))

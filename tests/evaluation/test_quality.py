@@ -48,8 +48,12 @@ def test_a_real_generator_gets_every_figure_that_so_few_images_allow(exported_mo
     report = assess(SavedGenerator(exported_model), network=digitnet(), n=300, real=real)
 
     figures = figures_of(report)
-    assert set(figures) == set(KINDS) - {"kernel"}
-    assert report.left_out == {"kernel": "needs 1000 generated and 1000 held-out images"}
+    assert set(figures) == set(KINDS) - {"kernel", "train_on_generated", "train_on_real"}
+    assert report.left_out == {
+        "kernel": "needs 1000 generated and 1000 held-out images",
+        "train_on_generated": "takes ten classifiers: give --accuracy and --data",
+        "train_on_real": "takes ten classifiers: give --accuracy and --data",
+    }
     assert all(figure.n == 300 and np.isfinite(figure.value) for figure in report.figures)
     assert figures["distance"].name == "fd[digitnet-64]@300"
     assert figures["distance"].value > 10 * figures["distance"].real.mean  # six training steps are not enough
@@ -63,7 +67,12 @@ def test_without_real_images_the_distance_uses_the_shipped_statistics_and_the_re
     report = assess(SavedGenerator(exported_model), network=digitnet(), n=1000)
 
     figures = figures_of(report)
-    assert set(figures) == {"distance", "agreement", "score"}
+    assert set(figures) == {"distance", "extrapolated", "agreement", "score"}
+    assert [each.label for each in report.classes] == list(range(10))
+    for figure in (*report.figures, *(each.figure for each in report.classes)):
+        assert figure.real is not None
+        low, high = figure.interval
+        assert low <= figure.value <= high
     assert report.reference == "mnist test"
     assert report.reference_n == 10_000
     assert figures["distance"].real.n == 1000
@@ -80,9 +89,10 @@ def test_a_size_without_a_floor_says_so(exported_model):
 def test_a_generator_that_copies_is_found_out(real):
     report = assess(Copier(real.train), network=digitnet(), n=300, real=real)
 
-    memorised = figures_of(report)["memorised"]
-    assert memorised.value == 1
-    assert memorised.real.mean < 0.7
+    authenticity, copying = figures_of(report)["authenticity"], figures_of(report)["copying"]
+    assert authenticity.value == 0
+    assert authenticity.real.mean > 0.3
+    assert copying.interval[1] < -3 < copying.real.mean
     assert figures_of(report)["precision"].value > 0.9  # which alone would look splendid
 
 
@@ -92,7 +102,7 @@ def test_copies_are_sought_among_the_images_that_the_generator_has_seen(real):
 
     report = assess(Copier(half), network=digitnet(), n=200, real=real)
 
-    assert figures_of(report)["memorised"].value == 1
+    assert figures_of(report)["authenticity"].value == 0
 
 
 def test_a_generator_that_saw_none_of_the_training_images_cannot_have_copied_them(real):
@@ -102,7 +112,7 @@ def test_a_generator_that_saw_none_of_the_training_images_cannot_have_copied_the
 
     report = assess(Innocent(real.train), network=digitnet(), n=200, real=real)
 
-    assert "saw none of the training images" in report.left_out["memorised"]
+    assert "saw none of the training images" in report.left_out["authenticity"]
 
 
 def test_a_generator_that_has_seen_a_held_out_image_is_refused(real):

@@ -12,15 +12,16 @@ from hypothesis import strategies as st
 from digitforge_client.contract import image_hashes
 from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_evaluation.features import digitnet
-from digitforge_evaluation.figures import KINDS, distance_name, figure_name
+from digitforge_evaluation.figures import CLASS_DISTANCE, KINDS, distance_name, figure_name
 from digitforge_evaluation.metrics.frechet import frechet_distance, gaussian
 from digitforge_evaluation.reference import (
     FLOOR_SIZES,
     SHIPPED,
     class_counts,
+    copying_floors,
+    known_images,
     load_reference,
     make_reference,
-    memorised_floor,
     random_subsets,
     real_floors,
     save_reference,
@@ -84,6 +85,10 @@ def test_a_reference_survives_writing_and_reading(halves, tmp_path):
     assert again.floors == made.floors
     assert (again.name, again.class_counts, again.sha256) == (made.name, made.class_counts, test.sha256)
     np.testing.assert_array_equal(again.moments.covariance, made.moments.covariance)
+    assert set(again.of_classes) == set(made.of_classes)
+    for label, moments in made.of_classes.items():
+        assert again.of_classes[label].n == moments.n
+        np.testing.assert_allclose(again.of_classes[label].covariance, moments.covariance, rtol=1e-12)
     np.testing.assert_array_equal(again.hashes, np.sort(image_hashes(test.images)))
 
 
@@ -93,11 +98,16 @@ def test_floors_hold_every_figure_with_its_repeats(halves):
 
     floors = real_floors(made, test=of_test, train=of_train, train_labels=train.labels, n=200, repeats=3)
 
-    assert set(floors) == set(KINDS) - {"kernel", "memorised"}  # too few images for the kernel distance
+    # too few images for the kernel distance, for an extrapolation, and for the distances of classes
+    assert set(floors) == set(KINDS) - {
+        "kernel", "extrapolated", "authenticity", "copying", "train_on_generated", "train_on_real"
+    }  # fmt: skip
     assert all((floor.n, floor.repeats) == (200, 3) for floor in floors.values())
     assert floors["distance"].mean > 0
     assert floors["agreement"].mean > 0.9
-    assert memorised_floor(test=of_test, training=of_train.features).n == len(test)
+    copying = copying_floors(test=of_test, known=known_images(training=of_train.features, test=of_test))
+    assert copying["authenticity"].n == len(test)
+    assert abs(copying["copying"].mean) < 1  # real digits are no copies of real digits
 
 
 def test_a_file_that_is_something_else_is_an_error_that_names_it(tmp_path):
@@ -113,11 +123,13 @@ def test_the_shipped_reference_is_of_ten_thousand_images_with_floors():
     assert shipped.features == "digitnet-64"
     assert shipped.moments.n == len(shipped.hashes) == sum(shipped.class_counts) == 10_000
     assert set(shipped.floors) == set(FLOOR_SIZES)
-    assert all(set(floors) == set(KINDS) for floors in shipped.floors.values())
+    every = set(KINDS) - {"train_on_generated", "train_on_real"} | {f"{CLASS_DISTANCE}{label}" for label in range(10)}
+    assert all(set(floors) == every for floors in shipped.floors.values())
+    assert shipped.floors[10_000][f"{CLASS_DISTANCE}1"].n == shipped.class_counts[1] == 1135
     assert shipped.floors[10_000]["distance"].repeats == 10
     distances = [shipped.floors[n]["distance"].mean for n in sorted(shipped.floors)]
     assert distances == sorted(distances, reverse=True)  # fewer images, larger distance
-    assert SHIPPED.stat().st_size + SHIPPED.with_suffix(".json").stat().st_size < 300_000
+    assert SHIPPED.stat().st_size + SHIPPED.with_suffix(".json").stat().st_size < 500_000
 
 
 @pytest.mark.skipif("DIGITFORGE_DATA_DIR" not in os.environ, reason="needs MNIST: set DIGITFORGE_DATA_DIR")

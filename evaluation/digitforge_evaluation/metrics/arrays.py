@@ -97,10 +97,14 @@ def over_blocks(length: int, width: int, measure: Callable[[slice], T]) -> Itera
         measure: called in several threads.
     """
     size = max(1, BLOCK_ELEMENTS // max(1, width))
-    threads = min(_MOST_THREADS, os.cpu_count() or 1)
+    blocks = [slice(at, min(at + size, length)) for at in range(0, length, size)]
+    threads = min(_MOST_THREADS, os.cpu_count() or 1, len(blocks))
+    if threads < 2:
+        yield from map(measure, blocks)
+        return
     # Products of small matrices: one thread for each block is faster than all threads for one block after the other.
     with _thread_pools().limit(limits=1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
-        yield from pool.map(measure, [slice(at, min(at + size, length)) for at in range(0, length, size)])
+        yield from pool.map(measure, blocks)
 
 
 @functools.cache
