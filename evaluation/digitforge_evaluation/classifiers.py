@@ -40,6 +40,9 @@ class Classifier(Protocol):
     def predict(self, images: Images) -> Labels:
         """Classes, (n,) int64, of (n, H, W, C) uint8 images."""
 
+    def predict_surely(self, images: Images) -> tuple[Labels, npt.NDArray[np.float64]]:
+        """The same, and the probability, (n,), that it gives to each; 1 where it knows no probabilities."""
+
 
 class Cnn:
     """A convolutional network, small or large (see `_small_cnn` and `_large_cnn`), trained with AdamW.
@@ -78,8 +81,8 @@ class Cnn:
                 variables = self._network.trainable_variables
                 self._optimizer.apply(tape.gradient(loss, variables), variables)
 
-        def classes_of(images: Any) -> Any:
-            return tf.argmax(self._network(scaled(images), training=False), axis=-1)
+        def probabilities_of(images: Any) -> Any:
+            return tf.nn.softmax(self._network(scaled(images), training=False))
 
         some_images = tf.TensorSpec((None, *image_shape), tf.uint8)
         self._train = tf.function(
@@ -89,7 +92,7 @@ class Cnn:
                 tf.TensorSpec((None, BATCH_SIZE), tf.int64),
             ),
         )
-        self._classes_of = tf.function(classes_of, input_signature=(some_images,))
+        self._probabilities_of = tf.function(probabilities_of, input_signature=(some_images,))
 
     def fit(self, draw: Draw, *, seed: int) -> None:
         """Train from new weights; see `Classifier`."""
@@ -120,11 +123,19 @@ class Cnn:
 
     def predict(self, images: Images) -> Labels:
         """Classes of the images; see `Classifier`."""
-        parts = [
-            self._classes_of(images[start : start + PREDICTION_BATCH]).numpy()
-            for start in range(0, len(images), PREDICTION_BATCH)
-        ]
-        return np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, np.int64)
+        return self.predict_surely(images)[0]
+
+    def predict_surely(self, images: Images) -> tuple[Labels, npt.NDArray[np.float64]]:
+        """Classes and their probabilities; see `Classifier`."""
+        if not len(images):
+            return np.zeros(0, np.int64), np.zeros(0)
+        probabilities = np.concatenate(
+            [
+                self._probabilities_of(images[start : start + PREDICTION_BATCH]).numpy()
+                for start in range(0, len(images), PREDICTION_BATCH)
+            ]
+        )
+        return probabilities.argmax(axis=1).astype(np.int64), probabilities.max(axis=1).astype(np.float64)
 
 
 def _small_cnn(image_shape: tuple[int, int, int], classes: int) -> Any:
@@ -190,6 +201,13 @@ class Scikit:
     def predict(self, images: Images) -> Labels:
         """Classes of the images; see `Classifier`."""
         return np.asarray(self._estimator.predict(_flat(images)), dtype=np.int64)
+
+    def predict_surely(self, images: Images) -> tuple[Labels, npt.NDArray[np.float64]]:
+        """Classes and their probabilities; see `Classifier`."""
+        classes = self.predict(images)
+        if not hasattr(self._estimator, "predict_proba"):
+            return classes, np.ones(len(classes))
+        return classes, np.asarray(self._estimator.predict_proba(_flat(images))).max(axis=1)
 
 
 def _flat(images: Images) -> npt.NDArray[np.float32]:

@@ -159,6 +159,11 @@ _NOT_KEPT = ("config", "out", "as_json", "jobs", "scheduler", "data_dir")
     help="Compare with generated digits whose label a classifier agrees with that saw the same real images.",
 )  # fmt: skip
 @click.option(
+    "--confidence", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True,
+    help="Use digits of a generator without classes if the classifier that labels them, having seen the same real "
+    "images, is at least so sure. An svm always is.",
+)  # fmt: skip
+@click.option(
     "--cut", type=_Shares(), default={}, metavar="CLASS=SHARE,…",
     help="Unbalanced classes: keep this share of their images, as in 8=0.01.",
 )  # fmt: skip

@@ -73,6 +73,8 @@ class Plan:
     """Compare with generated digits of which none is used twice."""
     filtered: bool = False
     """Compare with those generated digits whose label a classifier agrees with that saw the subset alone."""
+    confidence: float = 0.0
+    """Digits of a generator without classes are used if the classifier that labels them is at least so sure."""
     cut: Mapping[str, float] = field(default_factory=dict)
     """Names of classes, and the share of their images that a subset keeps."""
     noisy_labels: float = 0.0
@@ -92,9 +94,9 @@ class Plan:
             raise InvalidInputError(
                 f"n per class is {[*self.n_per_class, *self.curve]}; expected numbers of at least 1"
             )
-        for name in ("subsets", "replicates", "steps"):
-            if getattr(self, name) < 1:
-                raise InvalidInputError(f"{name} is {getattr(self, name)}; expected at least 1")
+        for name, least in (("subsets", 1), ("replicates", 1), ("steps", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise InvalidInputError(f"{name} is {getattr(self, name)}; expected at least {least}")
         check_classifier(self.classifier)
         for ratio in (self.ratio, *self.sweep):
             if not 0 < ratio < math.inf:
@@ -102,16 +104,17 @@ class Plan:
         for name, share in self.cut.items():
             if not 0 < share < 1:
                 raise InvalidInputError(f"class {name} is cut to {share}; expected a share between 0 and 1, like 0.01")
-        if not 0 <= self.noisy_labels < 1:
-            raise InvalidInputError(f"the share of noisy labels is {self.noisy_labels}; expected 0 to below 1")
+        for name in ("noisy_labels", "confidence"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InvalidInputError(
+                    f"{name.replace('_', ' ')} is {getattr(self, name)}; expected a share from 0 to below 1"
+                )
         if not 0 <= self.elastic < math.inf:
             raise InvalidInputError(f"elastic is {self.elastic}; expected a displacement of 0 or more pixels")
         if not 0 < self.generated_share < 1:
             raise InvalidInputError(f"the share of generated digits is {self.generated_share}; expected 0 to 1")
         if self.held_out not in ("test", "validation"):
             raise InvalidInputError(f"held out is {self.held_out!r}; expected 'test' or 'validation'")
-        if self.seed < 0:
-            raise InvalidInputError(f"seed is {self.seed}; expected 0 or more")
 
     @property
     def baseline(self) -> str:
@@ -258,15 +261,18 @@ def _generated(
     if labels is not None and name.variant != FILTERED:
         return (images, labels), note
     model.fit(draw_for(plan.baseline, images=job.real.images, labels=job.real.labels, elastic=plan.elastic), seed=seed)
-    predicted = model.predict(images)
-    if labels is not None:
+    if labels is None:
+        predicted, confidence = model.predict_surely(images)
+        kept = confidence >= plan.confidence
+    else:
+        predicted = model.predict(images)
         kept = predicted == labels
-        images, predicted, note = images[kept], predicted[kept], {**note, "kept": int(kept.sum())}
+    images, predicted, note = images[kept], predicted[kept], {**note, "kept": int(kept.sum())}
     if len(np.unique(predicted)) < (1 if ARMS[name.arm].real else 2):  # alone, they must be of two classes
         raise InvalidInputError(
             f"{job.key}: by the classifier that was trained on {len(job.real)} real images, {n} generated digits leave "
             f"{len(predicted)} of {len(np.unique(predicted))} classes, on which nothing can be trained; take larger "
-            "sizes, a better generator, or leave this arm or --filtered out"
+            "sizes, a better generator, a lower --confidence, or leave this arm or --filtered out"
         )
     return (images, predicted), note
 

@@ -90,3 +90,22 @@ def test_an_unknown_classifier_is_refused_with_the_known_ones() -> None:
         classifier("resnet", image_shape=(28, 28, 1), classes=10, steps=1)
     with pytest.raises(InvalidInputError, match="at least 1"):
         classifier("cnn", image_shape=(28, 28, 1), classes=10, steps=0)
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_a_classifier_says_how_sure_it_is(name: str) -> None:
+    digits = load("digits").subset(np.arange(300))
+    model = classifier(name, image_shape=(28, 28, 1), classes=10, steps=20)
+    model.fit(lambda rows, rng: digits_of(digits, rng.integers(0, 300, rows)), seed=0)
+    classes, confidence = model.predict_surely(digits.images)
+    np.testing.assert_array_equal(classes, model.predict(digits.images))
+    assert ((confidence > 0.1 - 1e-6) & (confidence <= 1)).all()
+    if name == "svm":
+        assert (confidence == 1).all()  # it knows no probabilities
+    else:
+        right = classes == digits.labels
+        assert confidence[right].mean() > confidence[~right].mean() if not right.all() else confidence.mean() > 0.5
+
+
+def digits_of(digits: Dataset, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return digits.images[rows], digits.labels[rows]

@@ -226,6 +226,20 @@ def test_its_digits_are_labelled_by_what_the_subset_teaches(
     assert [sheet.title for sheet in state.samples] == ["Real", "Generated (semi)"]
 
 
+def test_of_its_digits_those_are_used_that_the_classifier_is_sure_of(
+    without_classes: Path, real: RealImages, tmp_path: Path
+) -> None:
+    def kept(confidence: float) -> int:
+        plan = Plan(arms=("gan",), confidence=confidence, **{**SMALL, "subsets": 1, "classifier": "logistic"})
+        cells = _run(tmp_path / str(confidence), plan, real, {"semi": Exported(without_classes)})
+        ((note,),) = (cell.generated for cell in cells.values())
+        return int(note["kept"])
+
+    assert kept(0.0) == 400
+    with pytest.raises(InvalidInputError, match=r"400 generated digits leave 0 .*a lower --confidence"):
+        kept(0.999)  # after four images of each class it is never so sure
+
+
 # --- a classifier of one's own
 
 
