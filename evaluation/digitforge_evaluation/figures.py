@@ -36,7 +36,7 @@ class Kind:
 
 KINDS = {
     "distance": Kind(title="Fréchet distance", better="lower"),
-    "extrapolated": Kind(title="Fréchet distance of infinitely many", better="lower"),
+    "extrapolated": Kind(title="Fréchet distance, extrapolated", better="lower"),
     "kernel": Kind(title="kernel distance", better="lower"),
     "precision": Kind(title="precision", better="higher"),
     "recall": Kind(title="recall", better="higher"),
@@ -44,8 +44,8 @@ KINDS = {
     "coverage": Kind(title="coverage", better="higher"),
     "agreement": Kind(title="label agreement", better="higher"),
     "score": Kind(title="classifier score", better="higher"),
-    "train_on_generated": Kind(title="accuracy: trained on generated, tested on real", better="higher"),
-    "train_on_real": Kind(title="accuracy: trained on real, tested on generated", better="higher"),
+    "train_on_generated": Kind(title="trained on generated: accuracy", better="higher"),
+    "train_on_real": Kind(title="trained on real: accuracy on it", better="higher"),
     "authenticity": Kind(title="authenticity", better="as real"),
     "copying": Kind(title="copying, C_T", better="as real"),
 }
