@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -174,3 +175,18 @@ def test_machines_that_would_mix_different_trainings_say_so(tmp_path: Path) -> N
     for machine in machines:
         assert "give all of them the same --out" in machine.communicate()[1]
         assert machine.returncode == 4
+
+
+@pytest.mark.slow
+def test_a_machine_that_goes_ends_the_training_of_the_others_with_an_error(tmp_path: Path) -> None:
+    chief, other = _machines([tmp_path] * 2, 1_000_000)
+    while checkpoints.newest(tmp_path) is None:
+        assert chief.poll() is None
+        time.sleep(0.1)
+    other.kill()
+    other.communicate()
+    assert "another machine of this training does not answer" in chief.communicate()[1]
+    assert chief.returncode == 4
+    newest = checkpoints.newest(tmp_path)
+    assert newest is not None
+    assert checkpoints.load(newest)

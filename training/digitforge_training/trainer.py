@@ -141,7 +141,8 @@ class Trainer:
             return {name: float(value) for name, value in means.items()}
         except _GONE as error:
             raise DataError(
-                f"another machine of this training does not answer after step {first}: {error.message}; "
+                f"another machine of this training does not answer after step {first}: "
+                f"{error.message.splitlines()[0]}; "
                 "start the same command on all of them again, and it goes on from the newest checkpoint"
             ) from error
 
