@@ -44,8 +44,8 @@ KINDS = {
     "coverage": Kind(title="coverage", better="higher"),
     "agreement": Kind(title="label agreement", better="higher"),
     "score": Kind(title="classifier score", better="higher"),
-    "train_on_generated": Kind(title="trained on generated: accuracy", better="higher"),
-    "train_on_real": Kind(title="trained on real: accuracy on it", better="higher"),
+    "train_on_generated": Kind(title="accuracy, generated to real", better="higher"),
+    "train_on_real": Kind(title="accuracy, real to generated", better="higher"),
     "authenticity": Kind(title="authenticity", better="as real"),
     "copying": Kind(title="copying, C_T", better="as real"),
 }
