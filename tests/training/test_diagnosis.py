@@ -1,15 +1,22 @@
-"""Diagnosis: what image statistics say of sound and sick images, and what is made of them."""
+"""Diagnosis: real trainings provoke each of the classic troubles, which is said once; a sound one has none."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
+from PIL import Image
 
+from digitforge_training import cli
 from digitforge_training.data import Dataset, load
 from digitforge_training.diagnosis import FEWEST_IMAGES, diagnose, image_statistics
+from digitforge_training.loop import Progress, train
 from digitforge_training.recipes import RECIPES, Recipe, resolve
 
 FORGE = resolve("forge", {"steps": 1_000, "batch_size": 100})  # 100 000 images
@@ -119,12 +126,16 @@ def test_a_sound_training_has_no_trouble_at_any_time() -> None:
         ({"roughness": 3.0}, "noise"),
         ({"pixel_distance": 6.0, "variety": 0.02, "coverage": 0.0}, "noise"),  # and not collapse: these are no digits
         ({"variety": 0.2}, "collapse"),
-        ({"coverage": 0.1}, "collapse"),
+        ({"coverage": 0.1, "variety": 0.8}, "collapse"),
     ],
 )
 def test_noise_and_collapse_are_seen_once_they_should_have_passed(sick: dict[str, float], name: str) -> None:
     history = _history(*[sick] * 5)
     assert [_names(history[: i + 1]) for i in range(5)] == [[], [], [name], [name], [name]]
+
+
+def test_images_that_miss_the_real_ones_but_vary_as_much_have_not_collapsed() -> None:
+    assert not _names(_history(*[{"coverage": 0.1, "variety": 1.1}] * 5))
 
 
 def test_a_training_that_still_gets_better_is_left_alone_until_its_end() -> None:
@@ -194,3 +205,109 @@ def test_every_remedy_is_one_that_the_recipe_takes(recipe: str, name: str) -> No
         steps = {"steps": words[words.index("--steps") + 1]} if "--steps" in words else {}
         assert changes or steps or "--keep best" in advice, advice
         resolve(recipe, {"batch_size": 100, **changes, **steps})  # raises, if it is refused
+
+
+# --- what real trainings provoke
+
+
+@pytest.fixture(scope="module")
+def small_digits(digits: Dataset) -> Dataset:
+    """The same digits at 16 × 16 pixels, which small networks learn in seconds."""
+    pictures = [Image.fromarray(image[:, :, 0]).resize((16, 16), Image.Resampling.BOX) for image in digits.images]
+    return dataclasses.replace(digits, images=np.stack([np.asarray(picture) for picture in pictures])[..., None])
+
+
+#: A small dense pair, without anything that would keep the two in balance.
+FRAIL = {
+    "generator_widths": "32,64", "discriminator_widths": "64,32", "latent_size": 16, "batch_size": 50, "steps": 400,
+    "discriminator_dropout": 0, "jit": "false", "images_per_sheet": 4_000, "images_per_checkpoint": 4_000,
+}  # fmt: skip
+
+
+#: Dense networks with forge's losses and classes, which learn these digits in some hundred steps.
+QUICK = {
+    "network": "dense", "generator_widths": "64,128", "discriminator_widths": "128,64", "latent_size": 32,
+    "conditioning": "projection", "images_per_sheet": 4_000, "images_per_checkpoint": 1e9,
+}  # fmt: skip
+
+
+def _troubles(run_dir: Path) -> list[str]:
+    lines = map(json.loads, (run_dir / "stats.jsonl").read_text().splitlines())
+    return [name for line in lines for name in line.get("troubles", ())]
+
+
+def _train(recipe: Recipe, dataset: Dataset, run_dir: Path) -> list[str]:
+    """The troubles that were reported, which are those that were written down."""
+    reported: list[str] = []
+
+    def note(progress: Progress) -> None:
+        reported.extend(trouble.name for trouble in progress.troubles)
+
+    train(recipe, dataset, run_dir=run_dir, on_progress=note)
+    assert reported == _troubles(run_dir)
+    return reported
+
+
+def test_a_learning_rate_that_is_far_too_small_leaves_noise_and_the_command_says_so_once(
+    small_digits: Dataset, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "mine.npz", x=small_digits.images, y=small_digits.labels * 10)  # no labels 0 … 9
+    fields = {**FRAIL, "learning_rate": 1e-9, "discriminator_learning_rate": 1e-3}
+    command = [
+        "--data", str(tmp_path / "mine.npz"), "--recipe", "mlp", "--out", str(tmp_path / "run"),
+        *(f"--set={field}={value}" for field, value in fields.items()),
+    ]  # fmt: skip
+    said = CliRunner().invoke(cli.train, command)
+    assert said.exit_code == 0, said.output
+    assert said.output.count("still noise") == 1
+    assert "What helps: change one thing at a time: --set learning_rate=0.0002" in said.output
+    assert "noise" in _troubles(tmp_path / "run")
+    assert "collapse" not in _troubles(tmp_path / "run")
+    assert "still noise" not in CliRunner().invoke(cli.train, command).output
+
+
+def test_a_discriminator_that_learns_a_hundred_times_faster_wins_and_a_resumed_run_does_not_repeat_it(
+    small_digits: Dataset, tmp_path: Path
+) -> None:
+    class KilledError(Exception):
+        pass
+
+    def kill(progress: Progress) -> None:
+        if progress.images_seen == 22_400:  # the newest checkpoint is that of image 20 000
+            raise KilledError
+
+    unequal = {"loss": "minimax", "learning_rate": 1e-4, "discriminator_learning_rate": 1e-2, "steps": 460}
+    recipe = resolve("mlp", {**FRAIL, **unequal})
+    with pytest.raises(KilledError):
+        train(recipe, small_digits, run_dir=tmp_path, on_progress=kill)
+    assert _troubles(tmp_path).count("discriminator") == 1
+    seen: list[Progress] = []
+    train(recipe, small_digits, run_dir=tmp_path, on_progress=seen.append)
+    assert seen[0].images_seen < 22_400
+    assert not any(progress.troubles for progress in seen)
+    assert _troubles(tmp_path).count("discriminator") == 1
+
+
+def test_the_published_chain_collapses_to_few_modes(small_digits: Dataset, tmp_path: Path) -> None:
+    changes = {"discriminator_steps": 1, "generator_steps": 1, "learning_rate": 3e-4, "steps": 400}
+    recipe = resolve("bp-gan", {**changes, "images_per_sheet": 10_000, "images_per_checkpoint": 1e9})
+    assert _train(recipe, small_digits, tmp_path) == ["collapse"]
+
+
+def test_rates_far_too_large_are_good_for_a_while_and_then_quality_falls_again(
+    small_digits: Dataset, tmp_path: Path
+) -> None:
+    rates = {"learning_rate": 1e-2, "discriminator_learning_rate": 3e-2, "gamma": 0, "gamma_end": 0}
+    sheets = {"images_per_sheet": 2_500, "ema_images": 200, "schedule": "constant"}
+    recipe = resolve(
+        "forge", {**QUICK, **rates, **sheets, "batch_size": 100, "steps": 220, "conditioning": "auxiliary"}
+    )
+    assert "decline" in _train(recipe, small_digits, tmp_path)
+
+
+def test_a_sound_training_has_no_trouble(small_digits: Dataset, tmp_path: Path) -> None:
+    recipe = resolve("forge", {**QUICK, "learning_rate": 2e-3, "ema_images": 2_000, "steps": 350, "batch_size": 50})
+    assert not _train(recipe, small_digits, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "stats.jsonl").read_text().splitlines()]
+    assert lines[-1]["images"] == 17_500  # late enough for any trouble to be reported
+    assert lines[-1]["coverage"] > 0.3

@@ -43,8 +43,9 @@ _PATIENCE = 2  # sheets within which …
 _BETTER = 0.9  # … the pixel distance falls to this share, while a training still gets better by itself
 _ROUGH = 1.75  # times as rough as real images; untrained networks: 2.9 to 5.2
 _FAR = 2.0  # pixel distance; 1 is the mean image over and over, untrained networks: 4 and more
-_UNIFORM = 0.5  # of the real images' variety
-_UNCOVERED = 0.25  # share of real images that have a generated one close by
+_UNIFORM = 0.4  # of the real images' variety
+_UNVARIED = 0.9  # the same, where besides …
+_UNCOVERED = 0.25  # … no more of the real images have a generated one close by
 _WON = 0.05  # of an undecided discriminator's loss
 _WON_SHARE = 0.01  # of the training that a loss is averaged over
 _WORSE = 1.5  # times the best; medians of three values
@@ -213,7 +214,7 @@ def _faults_of_images(history: Sequence[Report], recipe: Recipe) -> list[Trouble
                 remedy=_against_noise(recipe),
             )
         )
-    if distance <= _FAR and (variety < _UNIFORM or coverage < _UNCOVERED):
+    if distance <= _FAR and (variety < _UNIFORM or (variety < _UNVARIED and coverage < _UNCOVERED)):
         found.append(
             Trouble(
                 name="collapse",
@@ -241,7 +242,8 @@ def _decline(history: Sequence[Report], recipe: Recipe, judged: bool) -> Trouble
             f"is {smooth[-1]:.3g} now",
             remedy="the best checkpoint is kept and will be exported; this training may be stopped"
             if judged
-            else f"train into a new folder with --keep best, or with --steps {images // recipe.images_per_step}",
+            else f"train into a new folder with --keep best; or with --steps {images // recipe.images_per_step}; or "
+            f"with --set learning_rate={recipe.learning_rate / 4:g}",
         )
     return None
 
