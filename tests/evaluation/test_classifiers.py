@@ -73,7 +73,7 @@ def test_the_graph_is_traced_once_for_many_fits(cnn: Cnn, training: Dataset) -> 
         cnn.fit(_real(training), seed=seed)
         cnn.predict(training.images)
     assert cnn._train.experimental_get_tracing_count() == 1
-    assert cnn._classes_of.experimental_get_tracing_count() == 1
+    assert cnn._probabilities_of.experimental_get_tracing_count() == 1
 
 
 def test_images_of_another_size_and_other_classes_fit() -> None:

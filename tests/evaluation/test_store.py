@@ -133,8 +133,8 @@ def test_an_experiment_of_another_identity_is_refused_and_the_difference_named(t
         (b'{"kind":"store","version":99,"identity":{},"about":{}}\n', "version 99"),
         (b'{"images":3}\n', "not a results file"),
         (b"not json\n", "line 1 is damaged"),
-        (b'{"kind":"store","version":1,"identity":{},"about":{}}\n{"kind":"cell"}\n', "line 2 is not a finished cell"),
-        (b'{"kind":"store","version":1,"identity":{},"about":{}}\n[1]\n', "line 2 is not an object"),
+        (b'{"kind":"store","version":2,"identity":{},"about":{}}\n{"kind":"cell"}\n', "line 2 is not a finished cell"),
+        (b'{"kind":"store","version":2,"identity":{},"about":{}}\n[1]\n', "line 2 is not an object"),
         (b"", "empty"),
     ],
 )

@@ -124,7 +124,10 @@ class Recipe:
                 "a convolutional network needs generator_widths, at least three, and discriminator_widths"
             )
         if self.network == "dense" and "instance" in {self.generator_normalisation, self.discriminator_normalisation}:
-            raise InvalidInputError("instance normalisation needs images inside the network; dense layers have none")
+            raise InvalidInputError(
+                "dense layers have no images to normalise one by one: set generator_normalisation and "
+                "discriminator_normalisation to none, batch or spectral"
+            )
         if self.loss == "relativistic" and self.separate_batches:
             raise InvalidInputError("the relativistic loss compares pairs; it needs separate_batches=false")
         if self.label_smoothing and self.loss not in {"minimax", "non-saturating", "least-squares"}:
