@@ -64,7 +64,15 @@ def test_every_loss_works_with_classes_penalties_and_unequal_steps(loss: str, di
     trainer = Trainer(recipe, digits, seed=0)
     statistics = trainer.run(3)
     assert all(np.isfinite(value) for value in statistics.values())
+    assert "class_loss_real" in statistics
     assert (trainer.steps_done, trainer.images_seen) == (3, 3 * 2 * 16)
+
+
+def test_separate_batches_report_the_loss_of_the_classes_too(digits: Dataset) -> None:
+    trainer = Trainer(_small("dense-bn", conditioning="auxiliary", jit="false"), digits, seed=0)
+    statistics = trainer.run(2)
+    assert {"class_loss_real", "class_loss_generated"} <= statistics.keys()
+    assert all(np.isfinite(value) for value in statistics.values())
 
 
 @pytest.mark.parametrize("how", ["frozen", "trained", "copied"])

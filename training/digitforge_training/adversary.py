@@ -49,6 +49,14 @@ class Adversary:
     discriminator: keras.Model
     recipe: Recipe
 
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        """Names of what there is to watch in every step."""
+        names = (
+            "discriminator_loss", "generator_loss", "accuracy_real", "accuracy_generated", "pair_accuracy", "score_gap",
+        )  # fmt: skip
+        return (*names, "class_loss_real", "class_loss_generated") if self.recipe.auxiliary else names
+
     def generate(self, class_weights: tf.Tensor, latents: tf.Tensor, *, training: bool = True) -> tf.Tensor:
         """(n, K), (n, d) => images; a generator without classes ignores the weights."""
         inputs = [class_weights, latents] if self.recipe.conditional else [latents]
@@ -101,16 +109,18 @@ class Adversary:
 
     def one_sided_loss(
         self, side: Literal["real", "generated"], *, images: tf.Tensor, class_weights: tf.Tensor, seed: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Loss of the discriminator on real or on generated images alone, scalar, and their scores, (n,)."""
+    ) -> tuple[tf.Tensor, tf.Tensor, Statistics]:
+        """Loss of the discriminator on real or on generated images alone, scalar; their scores, (n,); what to watch."""
         recipe = self.recipe
         score, logits = self.judge(augment(images, recipe, seed), class_weights)
         if side == "generated":
-            return tf.reduce_mean(losses.on_generated(recipe.loss, score)), score
+            return tf.reduce_mean(losses.on_generated(recipe.loss, score)), score, {}
         loss = tf.reduce_mean(losses.on_real(recipe.loss, score, smoothing=recipe.label_smoothing))
+        statistics: Statistics = {}
         if logits is not None:
-            loss += recipe.auxiliary_discriminator * self._classify(logits, class_weights)
-        return loss, score
+            statistics["class_loss_real"] = self._classify(logits, class_weights)
+            loss += recipe.auxiliary_discriminator * statistics["class_loss_real"]
+        return loss, score, statistics
 
     def accuracies(self, score_real: tf.Tensor, score_generated: tf.Tensor) -> Statistics:
         """How well the discriminator tells the two apart: shares, and the distance of the mean scores."""

@@ -159,8 +159,8 @@ class Trainer:
 
     @tf.function(reduce_retracing=True)
     def _run(self, first: tf.Tensor, steps: tf.Tensor) -> Statistics:
-        totals = self._step(first)
-        for step in tf.range(first + 1, first + steps):
+        totals = dict.fromkeys(self._adversary.statistics, 0.0)
+        for step in tf.range(first, first + steps):
             statistics = self._step(step)
             totals = {name: totals[name] + statistics[name] for name in totals}
         return {name: total / tf.cast(steps, tf.float32) for name, total in totals.items()}
@@ -242,17 +242,17 @@ class Trainer:
             self._apply(self._discriminator_optimiser, tape, loss, variables)
             return score_real, statistics
         with tf.GradientTape() as tape:
-            loss_real, score_real = adversary.one_sided_loss(
+            loss_real, score_real, of_classes = adversary.one_sided_loss(
                 "real", images=real, class_weights=class_weights, seed=seed
             )
         self._apply(self._discriminator_optimiser, tape, loss_real, variables)
         with tf.GradientTape() as tape:
-            loss_generated, score_generated = adversary.one_sided_loss(
+            loss_generated, score_generated, _ = adversary.one_sided_loss(
                 "generated", images=generated, class_weights=class_weights, seed=seed + [0, 5]
             )
         self._apply(self._discriminator_optimiser, tape, loss_generated, variables)
         statistics = adversary.accuracies(score_real, score_generated)
-        return score_real, {"discriminator_loss": loss_real + loss_generated} | statistics
+        return score_real, {"discriminator_loss": loss_real + loss_generated} | statistics | of_classes
 
     def _seed_of(self, step: tf.Tensor, turn: int) -> tf.Tensor:
         """int64 (2,), of one update; its streams differ in the second number."""
