@@ -26,7 +26,7 @@ from digitforge_client.errors import (
     ServerUnavailableError,
     UnexpectedReplyError,
 )
-from digitforge_client.options import TLS, Limits, Retry, Timeout
+from digitforge_client.options import TLS, Compression, Keepalive, Limits, Retry, Timeout
 
 if TYPE_CHECKING:
     from digitforge_client.sampler import GeneratedDigitsSampler
@@ -36,6 +36,7 @@ __all__ = [
     "Addresses",
     "AsyncDigitClient",
     "Batch",
+    "Compression",
     "DataError",
     "DigitClient",
     "DigitforgeError",
@@ -43,6 +44,7 @@ __all__ = [
     "Generator",
     "GeneratorChangedError",
     "InvalidInputError",
+    "Keepalive",
     "Limits",
     "Metadata",
     "MissingExtraError",

@@ -24,7 +24,7 @@ from digitforge_client.conversation import Conversation
 from digitforge_client.description import Generator, Metadata
 from digitforge_client.errors import ServerError
 from digitforge_client.faults import translate
-from digitforge_client.options import TLS, Limits, Retry, Timeout
+from digitforge_client.options import TLS, Compression, Keepalive, Limits, Retry, Timeout
 from digitforge_client.resampling import PixelRange, Strategy
 from digitforge_client.steps import Emit, Pause, Receive, Send, Talk
 from digitforge_client.wire import Method
@@ -46,6 +46,8 @@ class AsyncDigitClient:
         retry: as for `DigitClient`.
         limits: as for `DigitClient`.
         tls: as for `DigitClient`.
+        keepalive: as for `DigitClient`.
+        compression: as for `DigitClient`.
         headers: as for `DigitClient`.
         transports: as for `DigitClient`.
     """
@@ -60,11 +62,16 @@ class AsyncDigitClient:
         retry: Retry = Retry(),  # noqa: B008
         limits: Limits = Limits(),  # noqa: B008
         tls: TLS | None = None,
+        keepalive: Keepalive | None = Keepalive(),  # noqa: B008
+        compression: Compression = Compression.NONE,
         headers: Headers = (),
         transports: Sequence[Transport] | None = None,
     ) -> None:
         self._transports: Sequence[Any] = transports or [
-            _AsyncChannel(one, retry=retry, limits=limits, tls=tls, headers=headers) for one in check_targets(target)
+            _AsyncChannel(
+                one, retry=retry, limits=limits, tls=tls, keepalive=keepalive, compression=compression, headers=headers
+            )
+            for one in check_targets(target)
         ]
         self._timeout = timeout
         self._talk = Conversation(
@@ -249,9 +256,21 @@ class AsyncDigitClient:
 class _AsyncChannel:
     """A gRPC connection to one target, opened on first use in each event loop."""
 
-    def __init__(self, target: str, *, retry: Retry, limits: Limits, tls: TLS | None, headers: Headers) -> None:
+    def __init__(
+        self,
+        target: str,
+        *,
+        retry: Retry,
+        limits: Limits,
+        tls: TLS | None,
+        keepalive: Keepalive | None,
+        compression: Compression,
+        headers: Headers,
+    ) -> None:
         self.target = target
-        self._options = channel_options(target, retry=retry, limits=limits, tls=tls)
+        self._options = channel_options(
+            target, retry=retry, limits=limits, tls=tls, keepalive=keepalive, compression=compression
+        )
         self._credentials = None if tls is None else channel_credentials(tls)
         self._headers = tuple(headers)
         self._loop: asyncio.AbstractEventLoop | None = None

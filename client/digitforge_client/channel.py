@@ -18,12 +18,9 @@ import grpc
 
 from digitforge_client.errors import InvalidInputError, ServerError
 from digitforge_client.faults import translate
-from digitforge_client.options import TLS, Limits, Retry
+from digitforge_client.options import TLS, Compression, Keepalive, Limits, Retry
 from digitforge_client.wire import Method
 
-#: Servers answer pings more frequent than one in 300 s without data by closing the connection.
-_KEEPALIVE_MS: Final = 310_000
-_KEEPALIVE_ANSWER_MS: Final = 20_000
 #: gRPC's own waits between attempts to reconnect grow to two minutes, far longer than a server needs to restart.
 _FIRST_RECONNECT_MS: Final = 100
 _LONGEST_RECONNECT_MS: Final = 2_000
@@ -64,12 +61,26 @@ class Channel:
         retry: gRPC's own retries.
         limits: only `message_mib` is used here.
         tls: None for an unencrypted connection.
+        keepalive: None for no pings.
+        compression: of requests.
         headers: gRPC metadata sent with every request, such as ``[("authorization", "Bearer …")]``.
     """
 
-    def __init__(self, target: str, *, retry: Retry, limits: Limits, tls: TLS | None, headers: Headers) -> None:
+    def __init__(
+        self,
+        target: str,
+        *,
+        retry: Retry,
+        limits: Limits,
+        tls: TLS | None,
+        keepalive: Keepalive | None,
+        compression: Compression,
+        headers: Headers,
+    ) -> None:
         self.target = target
-        self._options = channel_options(target, retry=retry, limits=limits, tls=tls)
+        self._options = channel_options(
+            target, retry=retry, limits=limits, tls=tls, keepalive=keepalive, compression=compression
+        )
         self._credentials = None if tls is None else channel_credentials(tls)
         self._headers = tuple(headers)
         self._forget()
@@ -178,7 +189,9 @@ if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
     os.register_at_fork(after_in_child=_forget_all)
 
 
-def channel_options(target: str, *, retry: Retry, limits: Limits, tls: TLS | None) -> list[tuple[str, Any]]:
+def channel_options(
+    target: str, *, retry: Retry, limits: Limits, tls: TLS | None, keepalive: Keepalive | None, compression: Compression
+) -> list[tuple[str, Any]]:
     """gRPC's options for a channel, the same for both clients."""
     service: dict[str, Any] = {}
     if retry.attempts > 1:
@@ -200,13 +213,21 @@ def channel_options(target: str, *, retry: Retry, limits: Limits, tls: TLS | Non
         ("grpc.service_config", json.dumps(service)),
         ("grpc.max_receive_message_length", limits.message_mib * 2**20),
         ("grpc.max_send_message_length", limits.message_mib * 2**20),
-        ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
-        ("grpc.keepalive_timeout_ms", _KEEPALIVE_ANSWER_MS),
+        ("grpc.default_compression_algorithm", int(compression)),
         ("grpc.initial_reconnect_backoff_ms", _FIRST_RECONNECT_MS),
         ("grpc.max_reconnect_backoff_ms", _LONGEST_RECONNECT_MS),
         # connections are shared between channels otherwise, and a forked child would write into its parent's
         ("grpc.use_local_subchannel_pool", 1),
     ]
+    if keepalive is not None:
+        answer_ms = round(keepalive.answer_s * 1000)
+        options += [
+            ("grpc.keepalive_time_ms", round(keepalive.every_s * 1000)),
+            ("grpc.keepalive_timeout_ms", answer_ms),
+            # gRPC pings for reasons of its own too, and does not ping again before such a one is answered
+            ("grpc.http2.ping_timeout_ms", answer_ms),
+            ("grpc.http2.max_pings_without_data", 0),  # 0: no limit, or the pings would end after two
+        ]
     if tls is not None and tls.server_name is not None:
         options.append(("grpc.ssl_target_name_override", tls.server_name))
     return options

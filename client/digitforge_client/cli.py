@@ -17,7 +17,7 @@ from digitforge_client.client import DEFAULT_TARGET, DigitClient
 from digitforge_client.contract import MODEL_NAME
 from digitforge_client.errors import InvalidInputError
 from digitforge_client.options import Timeout
-from digitforge_client.plan import Ask
+from digitforge_client.rows import Ask
 from digitforge_client.writers import STANDARD_OUTPUT, WRITERS, writer_for
 
 BATCH_ROWS = 1024

@@ -19,7 +19,7 @@ from digitforge_client.contract import GRPC_PORT, MAX_ROWS, MODEL_NAME
 from digitforge_client.conversation import Conversation
 from digitforge_client.description import Generator, Metadata
 from digitforge_client.errors import InvalidInputError, ServerError
-from digitforge_client.options import TLS, Limits, Retry, Timeout
+from digitforge_client.options import TLS, Compression, Keepalive, Limits, Retry, Timeout
 from digitforge_client.resampling import PixelRange, Strategy
 from digitforge_client.steps import Emit, Pause, Receive, Send, Talk
 
@@ -41,6 +41,8 @@ class DigitClient:
         retry: gRPC's retries.
         limits: how much at once.
         tls: encryption; None for a plain connection.
+        keepalive: pings on a quiet connection; None for none.
+        compression: of requests; answers are compressed if the server does that.
         headers: gRPC metadata sent with every request, such as ``[("authorization", "Bearer …")]``.
         transports: what to send with instead of gRPC, for tests; *target* and a connection's options are unused then.
 
@@ -61,11 +63,16 @@ class DigitClient:
         retry: Retry = Retry(),  # noqa: B008
         limits: Limits = Limits(),  # noqa: B008
         tls: TLS | None = None,
+        keepalive: Keepalive | None = Keepalive(),  # noqa: B008
+        compression: Compression = Compression.NONE,
         headers: Headers = (),
         transports: Sequence[Transport] | None = None,
     ) -> None:
         self._transports = transports or [
-            Channel(one, retry=retry, limits=limits, tls=tls, headers=headers) for one in check_targets(target)
+            Channel(
+                one, retry=retry, limits=limits, tls=tls, keepalive=keepalive, compression=compression, headers=headers
+            )
+            for one in check_targets(target)
         ]
         self._configuration = {
             "target": target,
@@ -75,6 +82,8 @@ class DigitClient:
             "retry": retry,
             "limits": limits,
             "tls": tls,
+            "keepalive": keepalive,
+            "compression": compression,
             "headers": headers,
             "transports": transports,
         }

@@ -14,7 +14,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import numpy as np
 
-from digitforge_client import description, plan
+from digitforge_client import description, pieces
 from digitforge_client.contract import Field, Signature
 from digitforge_client.errors import ModelNotFoundError, ServerTimeoutError, ServerUnavailableError
 from digitforge_client.options import Limits, Timeout
@@ -67,7 +67,7 @@ class Conversation:
     def card(self, *, at: int | None = None, outage_s: float | None = 0.0) -> Talk[dict[str, Any]]:
         """Ask for the generator's card, at one target or any."""
         rows = {Field.ROWS: np.zeros(1, dtype=np.int64)}
-        request = plan.predict_request(self.spec, Signature.CARD, rows)
+        request = pieces.predict_request(self.spec, Signature.CARD, rows)
         return description.read_card((yield from self.ask(PREDICT, request, at=at, outage_s=outage_s)))
 
     def generator(self, *, outage_s: float | None = 0.0) -> Talk[description.Generator]:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from digitforge_client import plan, rowwise
+from digitforge_client import rowwise
 from digitforge_client.addresses import Addresses
 from digitforge_client.batch import Batch
 from digitforge_client.conversation import Ahead, Conversation
@@ -20,13 +20,15 @@ from digitforge_client.errors import (
     ServerUnavailableError,
     UnexpectedReplyError,
 )
+from digitforge_client.pieces import Joiner, empty_batch, sample_request, split
+from digitforge_client.rows import AddressedRows, Ask, Rows, check_sample_size, check_stream
 from digitforge_client.steps import Emit, Talk, first
 from digitforge_client.truncation import truncated
 
 #: A batch that met another generator so often met servers that differ, not one that was replaced.
 _MOST_CHANGES: Final = 3
 
-RowsOf = Callable[[Generator], plan.Rows]
+RowsOf = Callable[[Generator], Rows]
 
 
 class _Changed(Exception):  # noqa: N818 - a signal within this module
@@ -52,10 +54,10 @@ def sample(
     class_weights: Any = None,
 ) -> Talk[Batch]:
     """One batch; see `DigitClient.sample`."""
-    ask = plan.Ask.of(n, labels=labels, seed=seed, start=start, truncation=truncation, class_weights=class_weights)
-    plan.check_sample_size(ask.n, talk.limits.sample_rows)
+    ask = Ask.of(n, labels=labels, seed=seed, start=start, truncation=truncation, class_weights=class_weights)
+    check_sample_size(ask.n, talk.limits.sample_rows)
     if ask.n == 0:
-        return plan.empty_batch(talk.known, seed=ask.seed)
+        return empty_batch(talk.known, seed=ask.seed)
     return (yield from first(_batches(talk, ask.rows, batch_size=ask.n, outage_s=0.0, accept_change=True)))
 
 
@@ -73,8 +75,8 @@ def stream(
     outage_s: float | None,
 ) -> Talk[None]:
     """Emit batches; see `DigitClient.stream`."""
-    ask = plan.Ask.of(n, labels=labels, seed=seed, start=start, truncation=truncation, class_weights=class_weights)
-    plan.check_stream(batch_size, on_change)
+    ask = Ask.of(n, labels=labels, seed=seed, start=start, truncation=truncation, class_weights=class_weights)
+    check_stream(batch_size, on_change)
     if ask.n == 0:
         return _nothing()
     return _batches(talk, ask.rows, batch_size=batch_size, outage_s=outage_s, accept_change=on_change == "accept")
@@ -82,12 +84,12 @@ def stream(
 
 def fetch(talk: Conversation, addresses: Addresses) -> Talk[Batch]:
     """One batch, of these addresses; see `DigitClient.fetch`."""
-    plan.check_sample_size(len(addresses), talk.limits.sample_rows)
+    check_sample_size(len(addresses), talk.limits.sample_rows)
     if not len(addresses):
-        return plan.empty_batch(talk.known, seed=None)
+        return empty_batch(talk.known, seed=None)
 
-    def rows(generator: Generator) -> plan.Rows:
-        return plan.AddressedRows.of(addresses, generator)
+    def rows(generator: Generator) -> Rows:
+        return AddressedRows.of(addresses, generator)
 
     return (yield from first(_batches(talk, rows, batch_size=len(addresses), outage_s=0.0, accept_change=True)))
 
@@ -138,7 +140,7 @@ def _batches(
             return
 
 
-def _begin(talk: Conversation, rows_of: RowsOf) -> Talk[tuple[Generator, plan.Rows]]:
+def _begin(talk: Conversation, rows_of: RowsOf) -> Talk[tuple[Generator, Rows]]:
     """The generator and the rows; a refusal that rests on old knowledge is looked into first."""
     fresh = talk.known is None
     generator = yield from talk.generator()
@@ -155,7 +157,7 @@ def _begin(talk: Conversation, rows_of: RowsOf) -> Talk[tuple[Generator, plan.Ro
 def _deliver(
     talk: Conversation,
     generator: Generator,
-    rows: plan.Rows,
+    rows: Rows,
     progress: _Progress,
     *,
     batch_size: int,
@@ -163,9 +165,9 @@ def _deliver(
 ) -> Talk[None]:
     """Send requests ahead; emit a batch when it is complete and the generator is found to be still the same."""
     max_rows = min(talk.limits.rows_per_request, generator.max_rows)
-    pieces = plan.pieces(rows, batch_size=batch_size, max_rows=max_rows, first_batch=progress.delivered)
-    ahead = Ahead(talk, ((piece, plan.sample_request(talk.spec, piece)) for piece in pieces), outage_s=outage_s)
-    joiner = plan.Joiner(generator, seed=rows.seed)
+    pieces = split(rows, batch_size=batch_size, max_rows=max_rows, first_batch=progress.delivered)
+    ahead = Ahead(talk, ((piece, sample_request(talk.spec, piece)) for piece in pieces), outage_s=outage_s)
+    joiner = Joiner(generator, seed=rows.seed)
     answered: set[int] = set()  # targets that answered for the batch
     try:
         while (received := (yield from ahead.receive())) is not None:
@@ -188,7 +190,7 @@ def _deliver(
 def _deliver_varied(
     talk: Conversation,
     generator: Generator,
-    rows: plan.Rows,
+    rows: Rows,
     progress: _Progress,
     *,
     batch_size: int,

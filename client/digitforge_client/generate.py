@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from digitforge_client.batch import Batch
 from digitforge_client.client import DigitClient
 from digitforge_client.errors import (
     DataError,
@@ -167,17 +168,7 @@ def _make_shard(job: _Job) -> _Made:
     try:
         with job.client as client, WRITERS[plan.format](job.place, shard.n) as add:
             client.wait_ready(_OUTAGE_S)  # a server may be restarted between two shards, as in the midst of one
-            stream = client.stream(
-                shard.n,
-                labels=plan.label,
-                batch_size=_BATCH_ROWS,
-                seed=plan.seed,
-                start=shard.start,
-                truncation=plan.truncation,
-            )
-            for batch in stream:
-                if batch.generator_id != job.generator_id:
-                    raise _changed(job.generator_id, batch.generator_id)
+            for batch in digits_of(client, plan, shard, generator_id=job.generator_id):
                 add(batch)
         shard = replace(shard, bytes=job.place.stat().st_size, sha256=checksum(job.place))
     except DigitforgeError as error:
@@ -196,6 +187,26 @@ def _finished(made: _Made) -> Shard:
             "same name"
         )
     return made.shard
+
+
+def digits_of(client: DigitClient, plan: Plan, shard: Shard, *, generator_id: str) -> Iterator[Batch]:
+    """Ask for a shard's digits, batch by batch.
+
+    Raises:
+        GeneratorChangedError: the server has another generator than *generator_id*.
+        ServerError: the server could not answer; its subclasses say why.
+    """
+    for batch in client.stream(
+        shard.n,
+        labels=plan.label,
+        batch_size=_BATCH_ROWS,
+        seed=plan.seed,
+        start=shard.start,
+        truncation=plan.truncation,
+    ):
+        if batch.generator_id != generator_id:
+            raise _changed(generator_id, batch.generator_id)
+        yield batch
 
 
 def checksum(path: Path) -> str:

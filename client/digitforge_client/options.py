@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
 
 from digitforge_client.errors import InvalidInputError
@@ -51,6 +52,36 @@ class Limits:
         for name in ("rows_per_request", "requests_in_flight", "message_mib", "sample_rows"):
             if getattr(self, name) < 1:
                 raise InvalidInputError(f"{name} is {getattr(self, name)}; expected 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keepalive:
+    """Pings on a quiet connection, so that a peer that vanished is noticed while an answer is awaited.
+
+    Servers of gRPC, TensorFlow Serving among them, close a connection that pings more often than every 300 s without
+    data between; more frequent pings need ``grpc.http2.min_recv_ping_interval_without_data_ms`` on their side.
+    """
+
+    every_s: float = 310.0  # without data, before a ping
+    answer_s: float = 20.0  # without an answer to it, before the connection is given up
+
+    def __post_init__(self) -> None:
+        for name, value in (("every_s", self.every_s), ("answer_s", self.answer_s)):
+            if not 0 < value < 2**31 / 1000:  # gRPC counts milliseconds in 32 bits
+                raise InvalidInputError(f"{name} is {value}; expected seconds, more than 0 and less than 2 000 000")
+
+
+class Compression(IntEnum):
+    """Of requests, as gRPC numbers it.
+
+    A request is a label and a seed for each digit, so little is gained. Answers are compressed if the server does that,
+    whatever is chosen here: TensorFlow Serving and ``digitforge serve`` do with
+    ``--grpc_channel_arguments=grpc.default_compression_algorithm=2``. On a slow network that pays.
+    """
+
+    NONE = 0
+    DEFLATE = 1
+    GZIP = 2
 
 
 @dataclass(frozen=True, kw_only=True)

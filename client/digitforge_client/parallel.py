@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import BrokenExecutor
+from concurrent.futures import BrokenExecutor, CancelledError
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
@@ -32,15 +33,20 @@ def side_by_side(
 
     Raises:
         MissingExtraError: joblib is not installed, or Dask, where it is needed.
-        ServerUnavailableError: there is no scheduler at that address, or it has no workers.
+        ServerUnavailableError: there is no scheduler at that address, it has no workers, or they went away.
         DigitforgeError: a process here was killed.
     """
     try:
-        from joblib import Parallel, delayed, parallel_config
+        from joblib import Parallel, delayed
     except ModuleNotFoundError as error:
         raise _missing("joblib", "generate") from error
-    with parallel_config(backend="loky", initializer=_deafen) if scheduler is None else _on_cluster(scheduler):
-        workers = jobs if scheduler is None else -1
+    with _in_processes() if scheduler is None else _on_cluster(scheduler) as cluster:
+        if cluster is not None and sum(cluster.ncores().values()) == 1:
+            # Where only one can work, joblib would work here instead.
+            for job in jobs_to_do:
+                yield cluster.submit(work, job, pure=False).result()
+            return
+        workers = jobs if cluster is None else -1
         # no more are asked for than can be begun, so that a caller can stop
         parallel = Parallel(n_jobs=workers, return_as="generator_unordered", pre_dispatch="n_jobs")
         results = parallel(delayed(work)(job) for job in jobs_to_do)
@@ -58,9 +64,17 @@ def side_by_side(
 
 
 @contextmanager
-def _on_cluster(address: str) -> Iterator[None]:
+def _in_processes() -> Iterator[None]:
+    from joblib import parallel_config
+
+    with parallel_config(backend="loky", initializer=_deafen):
+        yield
+
+
+@contextmanager
+def _on_cluster(address: str) -> Iterator[Any]:
     try:
-        from distributed import Client
+        from distributed import Client, KilledWorker
     except ModuleNotFoundError as error:
         raise _missing("Dask's distributed", "dask") from error
     from joblib import parallel_config
@@ -72,6 +86,9 @@ def _on_cluster(address: str) -> Iterator[None]:
             f"no Dask scheduler answers at {address} ({error}); start one with `dask scheduler`, workers with "
             "`dask worker`, and give its address as tcp://HOST:PORT"
         ) from error
+    # What it has to say of lost connections is said below, in one line.
+    for logger in ("distributed", "distributed.client"):
+        logging.getLogger(logger).setLevel(logging.CRITICAL)
     with cluster:
         try:
             cluster.wait_for_workers(1, timeout=_CONNECT_S)
@@ -79,8 +96,14 @@ def _on_cluster(address: str) -> Iterator[None]:
             raise ServerUnavailableError(
                 f"the Dask scheduler at {address} has no workers; start some with `dask worker {address}`"
             ) from error
-        with parallel_config(backend="dask", client=cluster):
-            yield
+        try:
+            with parallel_config(backend="dask", client=cluster):
+                yield cluster
+        except (CancelledError, KilledWorker) as error:
+            raise ServerUnavailableError(
+                f"the Dask scheduler at {address} or its workers went away; what was finished is kept: start them "
+                "again, or go on without --scheduler"
+            ) from error
 
 
 def _deafen() -> None:

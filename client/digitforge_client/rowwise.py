@@ -8,11 +8,12 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from digitforge_client import plan
 from digitforge_client.contract import ROWS_PER_SEED, SEEDS, Field, Signature, image_hashes
 from digitforge_client.conversation import Ahead, Conversation
 from digitforge_client.description import Generator
 from digitforge_client.errors import InvalidInputError
+from digitforge_client.pieces import output_of, predict_request
+from digitforge_client.rows import class_weights_of
 from digitforge_client.steps import Talk
 from digitforge_client.walks import blend, walk
 
@@ -56,7 +57,7 @@ def from_latents(
         )
     inputs = {Field.LATENTS: array}
     if generator.conditional or labels is not None or class_weights is not None:
-        weights = plan.class_weights_of(generator, len(array), labels=labels, class_weights=class_weights)
+        weights = class_weights_of(generator, len(array), labels=labels, class_weights=class_weights)
         inputs[Field.CLASS_WEIGHTS] = np.broadcast_to(weights, (len(array), weights.shape[-1]))
     images = yield from _rows(
         talk, Signature.FROM_LATENTS, inputs, Field.IMAGES, dtype="uint8", shape=generator.image_shape, **delivery
@@ -119,7 +120,7 @@ def _rows(
         for begin in range(0, n, most):
             here = slice(begin, min(begin + most, n))
             part = {name: array[here] for name, array in inputs.items()}
-            yield here, plan.predict_request(talk.spec, signature, part)
+            yield here, predict_request(talk.spec, signature, part)
 
     found = np.empty((n, *shape), dtype=dtype)
     ahead = Ahead(talk, requests(), outage_s=outage_s)
@@ -128,7 +129,7 @@ def _rows(
             here, reply, at = received
             if answered is not None:
                 answered.add(at)
-            found[here] = plan.output(reply, output, dtype=dtype, shape=(here.stop - here.start, *shape))
+            found[here] = output_of(reply, output, dtype=dtype, shape=(here.stop - here.start, *shape))
     finally:
         ahead.cancel()
     return found

@@ -11,13 +11,10 @@ import numpy as np
 from digitforge_client.batch import Batch
 from digitforge_client.client import DigitClient
 from digitforge_client.contract import SAME_SHARE, SAME_WITHIN, balanced_labels, row_seeds
-from digitforge_client.errors import DataError, GeneratorChangedError
-from digitforge_client.generate import checksum
+from digitforge_client.errors import DataError
+from digitforge_client.generate import checksum, digits_of
 from digitforge_client.manifest import Manifest, Shard
 from digitforge_client.readers import read
-
-#: Rows that are regenerated at once.
-_BATCH_ROWS = 4096
 
 Advance = Callable[[int], None]
 
@@ -80,20 +77,7 @@ def compare(
     stored = read(folder / shard.file, plan.format)
     _check_addresses(folder / shard.file, stored, manifest, shard)
     differing = largest = done = 0
-    stream = client.stream(
-        shard.n,
-        labels=plan.label,
-        batch_size=_BATCH_ROWS,
-        seed=plan.seed,
-        start=shard.start,
-        truncation=plan.truncation,
-    )
-    for batch in stream:
-        if batch.generator_id != manifest.generator_id:
-            raise GeneratorChangedError(
-                f"the data set is of generator {manifest.generator_id}, but the server has {batch.generator_id}; "
-                "serve the former"
-            )
+    for batch in digits_of(client, plan, shard, generator_id=manifest.generator_id):
         difference = np.abs(stored.images[done : done + len(batch)].astype(np.int16) - batch.images)
         differing += int(np.count_nonzero(difference))
         largest = max(largest, int(difference.max()))

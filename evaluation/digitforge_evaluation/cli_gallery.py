@@ -13,8 +13,7 @@ from digitforge_client.errors import InvalidInputError
 from digitforge_training.recipes import RECIPES, resolve
 
 if TYPE_CHECKING:
-    from digitforge_evaluation.gallery import Exhibit
-    from digitforge_evaluation.sources import Source
+    from digitforge_evaluation.gallery import Exhibit, Shown
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 #: Lengths of recipes whose full length takes much longer than two hours on two cores.
@@ -73,35 +72,33 @@ def gallery(  # noqa: PLR0917 – click passes by name
     from digitforge_evaluation import gallery as job
     from digitforge_evaluation.features import digitnet
     from digitforge_evaluation.quality import RealData
-    from digitforge_evaluation.sources import SavedGenerator
     from digitforge_training.data import load
 
     real = RealData(
         train=load(data, split="train", data_dir=data_dir), test=load(data, split="test", data_dir=data_dir)
     )
     network = digitnet()
-    shown: list[tuple[Exhibit, Source, Path | None]] = []
+    shown: list[Shown] = []
     with Console(stderr=True).status("starting") as status:
         for name, recipe in recipes.items():
             run_dir = runs / name
             if name in loaded:
-                exhibit = job.measure_export(
+                one = job.measure_export(
                     loaded[name], record=run_dir / "exported.json", real=real, network=network, n=n, seed=seed,
                     on_progress=status.update,
                 )  # fmt: skip
-                shown.append((exhibit, SavedGenerator(loaded[name]), None))
+            elif no_training and not run_dir.is_dir():
                 continue
-            if no_training and not run_dir.is_dir():
-                continue
-            exhibit = job.train_and_measure(
-                recipe, run_dir=run_dir, real=real, network=network, n=n, seed=seed, training=not no_training,
-                on_progress=status.update,
-            )  # fmt: skip
-            shown.append((exhibit, SavedGenerator(run_dir / "models"), run_dir / "training.gif"))
+            else:
+                one = job.train_and_measure(
+                    recipe, run_dir=run_dir, real=real, network=network, n=n, seed=seed, training=not no_training,
+                    on_progress=status.update,
+                )  # fmt: skip
+            shown.append(one)
     if not shown:
         raise InvalidInputError(f"{runs} holds no run of {', '.join(recipes)}; leave out --no-training to train them")
     page = job.write_gallery(out, shown, real)
-    _print([exhibit for exhibit, _, _ in shown])
+    _print([one.exhibit for one in shown])
     click.echo(page)
 
 

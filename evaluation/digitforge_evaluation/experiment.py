@@ -19,6 +19,7 @@ import numpy as np
 
 from digitforge_client.contract import SEEDS
 from digitforge_client.errors import InvalidInputError
+from digitforge_client.parallel import side_by_side
 from digitforge_evaluation.arms import (
     ARMS,
     PRIMARY,
@@ -31,7 +32,6 @@ from digitforge_evaluation.arms import (
 )
 from digitforge_evaluation.classifiers import BATCH_SIZE, Classifier, check_classifier, classifier
 from digitforge_evaluation.generators import GeneratorSource
-from digitforge_evaluation.parallel import side_by_side
 from digitforge_evaluation.sources import Drawn
 from digitforge_evaluation.store import CellKey, CellResult, Store
 from digitforge_evaluation.subsets import HeldOut, RealImages, minority, subset_indices, subset_of

@@ -6,9 +6,8 @@ measured of it in ``exhibit.json``, so that a stopped gallery goes on where it w
 
 from __future__ import annotations
 
-import base64
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +19,7 @@ from digitforge_client.files import replacing
 from digitforge_evaluation.features import FeatureNetwork
 from digitforge_evaluation.quality import Figure, RealData, assess
 from digitforge_evaluation.report.plots import sheet
+from digitforge_evaluation.report.templates import data_uri, template
 from digitforge_evaluation.sources import SavedGenerator, Source
 from digitforge_training.data import Dataset
 from digitforge_training.recipes import FIXED, RECIPES, Recipe, from_dict, written
@@ -67,6 +67,15 @@ class Exhibit:
         return self.images_seen // from_dict(self.recipe).images_per_step
 
 
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """An exhibit, and what there is to look at."""
+
+    exhibit: Exhibit
+    source: Source  # to draw samples from
+    animation: Path | None = None  # GIF of the training
+
+
 def train_and_measure(
     recipe: Recipe,
     *,
@@ -77,7 +86,7 @@ def train_and_measure(
     seed: int = 0,
     training: bool = True,
     on_progress: Callable[[str], None] = lambda _: None,
-) -> Exhibit:
+) -> Shown:
     """Train *recipe* on the real training images into *run_dir*, as far as it is not trained yet, and measure it.
 
     Args:
@@ -106,13 +115,15 @@ def train_and_measure(
     models = run_dir / "models"
     images_seen, minutes, ended = _training(run_dir)
     newest = max(models.glob("[0-9]*"), key=lambda path: int(path.name), default=None)
-    if newest is None or SavedGenerator(newest).card["images_seen"] != images_seen:
+    source = SavedGenerator(newest) if newest else None
+    if source is None or source.card["images_seen"] != images_seen:
         on_progress(f"{recipe.name}: exporting")
-        newest = export(run_dir, real.train, to=models)
-    return _measured(
-        SavedGenerator(newest), recipe, record=run_dir / _RECORD, minutes=minutes, ended=ended, real=real,
+        source = SavedGenerator(export(run_dir, real.train, to=models))
+    exhibit = _measured(
+        source, recipe, record=run_dir / _RECORD, minutes=minutes, ended=ended, real=real,
         network=network, n=n, seed=seed, on_progress=on_progress,
     )  # fmt: skip
+    return Shown(exhibit=exhibit, source=source, animation=run_dir / "training.gif")
 
 
 def measure_export(
@@ -124,18 +135,18 @@ def measure_export(
     n: int,
     seed: int = 0,
     on_progress: Callable[[str], None] = lambda _: None,
-) -> Exhibit:
+) -> Shown:
     """Measure a generator that was exported before; what was found is kept in *record*.
 
     Raises:
         DataError: *folder* holds no exported generator.
     """
     source = SavedGenerator(folder)
-    config = source.card["recipe_config"]
-    return _measured(
-        source, from_dict(config), record=record, minutes=None, ended="", real=real, network=network, n=n, seed=seed,
-        on_progress=on_progress,
+    exhibit = _measured(
+        source, from_dict(source.card["recipe_config"]), record=record, minutes=None, ended="", real=real,
+        network=network, n=n, seed=seed, on_progress=on_progress,
     )  # fmt: skip
+    return Shown(exhibit=exhibit, source=source)
 
 
 def _training(run_dir: Path) -> tuple[int, float, str]:
@@ -247,12 +258,12 @@ def legend(exhibits: Iterable[Exhibit], real: Dataset) -> tuple[str, ...]:
     )
 
 
-def write_gallery(folder: Path, shown: Iterable[tuple[Exhibit, Source, Path | None]], real: RealData) -> Path:
+def write_gallery(folder: Path, shown: Sequence[Shown], real: RealData) -> Path:
     """Write the page, the table in Markdown and all figures as JSON into *folder*; each appears whole or not at all.
 
     Args:
         folder: made if need be.
-        shown: exhibits, the generators to draw samples from, and the GIF files of their trainings.
+        shown: what to show, in this order; one at least.
         real: what was measured against.
 
     Returns:
@@ -261,37 +272,25 @@ def write_gallery(folder: Path, shown: Iterable[tuple[Exhibit, Source, Path | No
     Raises:
         DataError: the folder cannot be made.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    shown = list(shown)
-    exhibits = [exhibit for exhibit, _, _ in shown]
+    exhibits = [one.exhibit for one in shown]
+    sheets = [_samples(one.source, real.test) for one in shown]
     lines = legend(exhibits, real.test)
-    page = (
-        Environment(
-            loader=PackageLoader("digitforge_evaluation", "report"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        .get_template("gallery.html.j2")
-        .render(
-            about=f"{len(real.train)} training images of {real.train.name}, measured against {len(real.test)} others.",
-            titles=TITLES,
-            legend=lines,
-            exhibits=[
-                {
-                    "name": exhibit.name,
-                    "title": exhibit.title,
-                    "summary": exhibit.recipe["summary"],
-                    "notes": exhibit.recipe.get("notes", ()),
-                    "cells": cells(exhibit),
-                    "sheet": _data_uri("png", _samples(source, real.test)),
-                    "animation": _data_uri("gif", gif.read_bytes()) if gif and gif.is_file() else "",
-                }
-                for exhibit, source, gif in shown
-            ],
-        )
+    page = template("gallery.html.j2").render(
+        about=f"{len(real.train)} training images of {real.train.name}, measured against {len(real.test)} others.",
+        titles=TITLES,
+        legend=lines,
+        exhibits=[
+            {
+                "name": one.exhibit.name,
+                "title": one.exhibit.title,
+                "summary": one.exhibit.recipe["summary"],
+                "notes": one.exhibit.recipe.get("notes", ()),
+                "cells": cells(one.exhibit),
+                "sheet": data_uri(samples),
+                "animation": data_uri(gif.read_bytes(), "gif") if (gif := one.animation) and gif.is_file() else "",
+            }
+            for one, samples in zip(shown, sheets, strict=True)
+        ],
     )
     table = ["| recipe | " + " | ".join(TITLES) + " |", "|---" * (1 + len(TITLES)) + "|"]
     table += [f"| `{exhibit.title}` | " + " | ".join(cells(exhibit)) + " |" for exhibit in exhibits]
@@ -306,9 +305,9 @@ def write_gallery(folder: Path, shown: Iterable[tuple[Exhibit, Source, Path | No
     ):
         with replacing(folder / name) as file:
             file.write(text.encode() + b"\n")
-    for exhibit, source, _ in shown:
+    for exhibit, samples in zip(exhibits, sheets, strict=True):
         with replacing(folder / f"{exhibit.name}.png") as file:
-            file.write(_samples(source, real.test))
+            file.write(samples)
     return folder / HTML
 
 
@@ -319,7 +318,3 @@ def _samples(source: Source, test: Dataset) -> bytes:
     drawn = source.draw(_ROWS * columns, proportions=(1,) * len(test.class_names), seed=0)
     labels = np.arange(_ROWS * columns) % columns if drawn.labels is None else drawn.labels
     return sheet(drawn.images, labels, classes=columns, rows=_ROWS)
-
-
-def _data_uri(kind: str, content: bytes) -> str:
-    return f"data:image/{kind};base64," + base64.b64encode(content).decode()

@@ -6,7 +6,6 @@ held-out real images alone: a real digit that the generator never saw has a near
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from digitforge_client.errors import DataError
 from digitforge_client.files import replacing
 from digitforge_evaluation.metrics.memorisation import nearest_neighbours
 from digitforge_evaluation.report.plots import STYLES, Style
+from digitforge_evaluation.report.templates import data_uri, template
 from digitforge_evaluation.sources import Images, Labels
 
 HTML: Final = "neighbours.html"
@@ -124,23 +124,13 @@ def write_neighbours(folder: Path, found: Neighbourhood, origin: Origin) -> Path
 def _render(
     found: Neighbourhood, origin: Origin, chosen: dict[str, npt.NDArray[np.intp]], drawn: dict[str, bytes]
 ) -> str:
-    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-
-    here, report = PackageLoader("digitforge_evaluation", "."), PackageLoader("digitforge_evaluation", "report")
-    environment = Environment(
-        loader=ChoiceLoader([here, report]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("neighbours.html.j2").render(
+    return template("neighbours.html.j2").render(
         origin=origin,
         count=len(found.generated),
         known=len(found.training),
         held_out=len(found.held_out),
         medians=[f"{np.median(values):.4g}" for values in (found.distances[:, 0], found.held_out)],
-        pictures={name.replace(" ", "_"): _data_uri(png) for name, png in drawn.items()},
+        pictures={name.replace(" ", "_"): data_uri(png) for name, png in drawn.items()},
         sections={name: _rows(found, rows) for name, rows in chosen.items()},
     )
 
@@ -149,12 +139,12 @@ def _rows(found: Neighbourhood, rows: npt.NDArray[np.intp]) -> list[dict[str, An
     """What the page shows of some generated images."""
     return [
         {
-            "image": _data_uri(_picture(found.generated[row])),
+            "image": data_uri(_picture(found.generated[row])),
             "label": None if found.labels is None else int(found.labels[row]),
             "nearer": f"{100 * share:.1f} %",
             "neighbours": [
                 {
-                    "image": _data_uri(_picture(found.training[place])),
+                    "image": data_uri(_picture(found.training[place])),
                     "label": int(found.training_labels[place]),
                     "distance": f"{distance:.3g}",
                 }
@@ -222,7 +212,3 @@ def _histogram(found: Neighbourhood, style: Style) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=200, facecolor=style.paper)
     return buffer.getvalue()
-
-
-def _data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode()

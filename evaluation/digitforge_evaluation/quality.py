@@ -5,7 +5,7 @@ A generator that was trained on an image that it would be measured against is re
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from math import ceil
 from typing import Any, Final
@@ -145,14 +145,6 @@ def assess(
     if not _shows_digits(source, real):
         generated = Measured(features=generated.features, probabilities=None)
     progress("comparing")
-    notes = [] if source.card else [f"{source.name} does not say what its generator was trained on"]
-    if network.caution:
-        notes.append(f"features {network.name}: {network.caution}")
-    if len(drawn.images) < n:
-        notes.append(f"{len(drawn.images)} of {n} images were to be had in the class proportions of {reference.name}")
-    if drawn.labels is None:
-        notes.append("the images have no labels, so their class proportions are their own")
-
     groups = groups_of(drawn.labels, len(drawn.images), seed=seed)
     found = figures_without_real_images(
         generated, drawn.labels, reference.moments, of_classes=reference.of_classes, groups=groups
@@ -169,13 +161,8 @@ def assess(
             )
             found |= both
             floors |= of_real
-        if source.card is None:
-            notes.append(f"all {len(real.train)} images of {real.train.name} train were taken for training images")
     else:
         floors = dict(reference.floors.get(len(drawn.images), {}))
-    if "distance" not in floors:
-        sizes = ", ".join(map(str, reference.floors)) or "none: too few training images"
-        notes.append(f"no floor is known for n = {len(drawn.images)}; known: {sizes}")
 
     def figure(key: str, n: int) -> Figure:
         return Figure(
@@ -204,8 +191,28 @@ def assess(
             if drawn.labels is not None and (key := f"{CLASS_DISTANCE}{label}") in found
         ),
         left_out={key: _why_left_out(key, generated, drawn, real, found) for key in KINDS if key not in found},
-        notes=tuple(notes),
+        notes=tuple(_notes(source, network, reference, real, drawn=drawn, n=n, floors=floors)),
     )
+
+
+def _notes(
+    source: Source, network: FeatureNetwork, reference: Reference, real: RealData | None, *, drawn: Drawn, n: int,
+    floors: Mapping[str, Floor],
+) -> Iterator[str]:  # fmt: skip
+    """What a reader must know besides the figures."""
+    if source.card is None:
+        yield f"{source.name} does not say what its generator was trained on"
+        if real:
+            yield f"all {len(real.train)} images of {real.train.name} train were taken for training images"
+    if network.caution:
+        yield f"features {network.name}: {network.caution}"
+    if len(drawn.images) < n:
+        yield f"{len(drawn.images)} of {n} images were to be had in the class proportions of {reference.name}"
+    if drawn.labels is None:
+        yield "the images have no labels, so their class proportions are their own"
+    if "distance" not in floors:
+        sizes = ", ".join(map(str, reference.floors)) or "none: too few training images"
+        yield f"no floor is known for n = {len(drawn.images)}; known: {sizes}"
 
 
 def _refuse_unsuitable(source: Source, network: FeatureNetwork, reference: Reference, real: RealData | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent import futures
 from typing import Any
 
@@ -28,7 +28,7 @@ def digits(labels: np.ndarray | None, seeds: np.ndarray, *, shape: tuple[int, ..
 class OfficialServer:
     """Serves one generator with TensorFlow Serving's own messages; its attributes may be changed while it runs."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, options: Sequence[tuple[str, int]] = ()) -> None:
         self.class_names: tuple[str, ...] = TEN
         self.image_shape = IMAGE_SHAPE
         self.generator_id = "0123456789abcdef"
@@ -44,6 +44,7 @@ class OfficialServer:
         self.calls = 0  # of any kind
         self._lock = threading.Lock()
         self._port = port
+        self._options = [("grpc.so_reuseport", 0), *options]
         self.start()
 
     @property
@@ -53,7 +54,7 @@ class OfficialServer:
     def start(self) -> None:
         from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
-        self._server = grpc.server(futures.ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
+        self._server = grpc.server(futures.ThreadPoolExecutor(8), options=self._options)
         prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(self, self._server)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(self, self._server)
         self._port = self._server.add_insecure_port(f"127.0.0.1:{self._port}")
@@ -184,8 +185,8 @@ def start_server() -> Iterator[Any]:
     """Start further servers; all are stopped at the end."""
     running: list[OfficialServer] = []
 
-    def start(port: int = 0) -> OfficialServer:
-        running.append(OfficialServer(port))
+    def start(port: int = 0, options: Sequence[tuple[str, int]] = ()) -> OfficialServer:
+        running.append(OfficialServer(port, options))
         return running[-1]
 
     yield start

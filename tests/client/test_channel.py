@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 import pytest
 
-from digitforge_client import TLS, DigitClient, InvalidInputError, Retry, ServerUnavailableError, Timeout
+from digitforge_client import TLS, DigitClient, InvalidInputError, Keepalive, Retry, ServerUnavailableError, Timeout
 
 FORKING = """
 import multiprocessing, sys
@@ -187,6 +187,8 @@ def test_tls_options_that_cannot_work_are_refused(tmp_path: Path) -> None:
         lambda: Retry(attempts=6),
         lambda: Retry(first_wait_s=0),
         lambda: Retry(first_wait_s=3, longest_wait_s=2),
+        lambda: Keepalive(every_s=0),
+        lambda: Keepalive(answer_s=float("inf")),
     ],
 )
 def test_options_out_of_range_are_refused(make: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import random
 import socket
@@ -17,7 +18,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from digitforge_client import DigitClient, Limits, ServerTimeoutError, Timeout
+from digitforge_client import (
+    AsyncDigitClient,
+    Compression,
+    DigitClient,
+    Keepalive,
+    Limits,
+    Retry,
+    ServerTimeoutError,
+    ServerUnavailableError,
+    Timeout,
+)
 
 FAULTS = ("cut", "reset", "half-close", "black hole", "throttle", "delay")
 
@@ -36,6 +47,7 @@ class Proxy:
         self.swallowing = False  # nothing is forwarded, and nobody is told
         self._swallowed: set[socket.socket] = set()  # connections that never forward anything again
         self.connections = 0
+        self.bytes_up = self.bytes_down = 0  # forwarded to the server, and from it
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -46,10 +58,10 @@ class Proxy:
                 with self._lock:
                     self.connections += 1
                     self._pairs.append((near, far))
-                for source, sink in ((near, far), (far, near)):
-                    threading.Thread(target=self._forward, args=(source, sink), daemon=True).start()
+                for source, sink, up in ((near, far, True), (far, near, False)):
+                    threading.Thread(target=self._forward, args=(source, sink, up), daemon=True).start()
 
-    def _forward(self, source: socket.socket, sink: socket.socket) -> None:
+    def _forward(self, source: socket.socket, sink: socket.socket, up: bool) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 if self.delay_s:
@@ -58,6 +70,11 @@ class Proxy:
                     self._swallowed |= {source, sink}
                     continue
                 sink.sendall(data)
+                with self._lock:
+                    if up:
+                        self.bytes_up += len(data)
+                    else:
+                        self.bytes_down += len(data)
         for end in (source, sink):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
@@ -161,6 +178,46 @@ def test_a_network_that_swallows_everything_is_an_error_and_not_a_hang(proxy: Pr
     proxy.swallowing = True
     with DigitClient(proxy.target, timeout=Timeout(request_s=0.5)) as client, pytest.raises(ServerTimeoutError):
         client.card()
+
+
+def test_a_ping_without_an_answer_ends_a_wait_without_a_deadline(start_server: Any) -> None:
+    server = start_server(options=[("grpc.http2.min_recv_ping_interval_without_data_ms", 100)])
+    proxy = Proxy(server.target)
+    patient = Timeout(request_s=None, outage_s=0)
+    keepalive = Keepalive(every_s=0.5, answer_s=0.5)
+    with DigitClient(proxy.target, timeout=patient, retry=Retry(attempts=1), keepalive=keepalive) as client:
+        client.generator()
+        proxy.swallowing = True
+        with pytest.raises(ServerUnavailableError):
+            client.sample(10)
+    proxy.close()
+
+
+def test_what_is_compressed_is_shorter_on_the_wire_and_says_the_same(start_server: Any, formula: Any) -> None:
+    def exchanged(server: Any, compression: Compression) -> tuple[int, int]:
+        proxy = Proxy(server.target)
+        with DigitClient(proxy.target, compression=compression) as client:
+            batch = client.sample(1000, seed=0)
+        np.testing.assert_array_equal(batch.images, formula(batch.labels, batch.seeds)[..., 0])
+        proxy.close()
+        return proxy.bytes_up, proxy.bytes_down
+
+    plain = start_server()
+    up, down = exchanged(plain, Compression.NONE)
+    for compression in (Compression.GZIP, Compression.DEFLATE):
+        assert exchanged(plain, compression)[0] < up / 2
+    compressing = start_server(options=[("grpc.default_compression_algorithm", int(Compression.GZIP))])
+    assert exchanged(compressing, Compression.NONE)[1] < down / 2
+
+
+def test_the_asynchronous_client_compresses_too(server: Any, proxy: Proxy) -> None:
+    async def sent(compression: Compression) -> int:
+        before = proxy.bytes_up
+        async with AsyncDigitClient(proxy.target, compression=compression, keepalive=None) as client:
+            await client.sample(1000, seed=0)
+        return proxy.bytes_up - before
+
+    assert asyncio.run(sent(Compression.GZIP)) < asyncio.run(sent(Compression.NONE)) / 2
 
 
 LEFT_BEHIND = """

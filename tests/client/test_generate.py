@@ -28,7 +28,6 @@ from digitforge_client import (
     DigitClient,
     GeneratorChangedError,
     InvalidInputError,
-    ServerUnavailableError,
 )
 from digitforge_client.contract import ROWS_PER_SEED, SEEDS
 from digitforge_client.generate import generate
@@ -224,39 +223,14 @@ def test_processes_side_by_side_write_what_one_writes(server: Any, tmp_path: Pat
     assert "8 shards with 5000 digits are as their checksums say; 2 of them hold" in checked.stdout
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    """A Dask scheduler with two workers, each a process of its own."""
-    distributed = pytest.importorskip("distributed")
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0", worker_dashboard_address=":0"
-    ) as cluster:
-        yield cluster
-
-
-def test_a_dask_cluster_writes_the_same(server: Any, tmp_path: Path, cluster: Any, formula: Any) -> None:
+def test_a_dask_cluster_writes_the_same(server: Any, tmp_path: Path, scheduler: str, formula: Any) -> None:
     arguments = ("--n", 5000, "--rows-per-shard", 700, "--seed", 1)
-    result = run(server, "generate", tmp_path / "set", *arguments, "--scheduler", cluster.scheduler_address)
+    result = run(server, "generate", tmp_path / "set", *arguments, "--scheduler", scheduler)
     assert result.returncode == 0, result.stderr
     assert_whole(tmp_path / "set", Manifest.load(tmp_path / "set"), formula)
     server.failures = [(grpc.StatusCode.INTERNAL, "oops")] * 100
-    result = run(server, "generate", tmp_path / "b", *arguments, "--scheduler", cluster.scheduler_address)
+    result = run(server, "generate", tmp_path / "b", *arguments, "--scheduler", scheduler)
     assert (result.returncode, "oops" in one_line(result)) == (3, True)
-
-
-def test_a_scheduler_that_is_not_there_or_has_no_workers_is_named(
-    client: DigitClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    distributed = pytest.importorskip("distributed")
-    monkeypatch.setattr("digitforge_client.parallel._CONNECT_S", 0.5)
-    with pytest.raises(ServerUnavailableError, match=r"tcp://127.0.0.1:1 .*dask scheduler"):
-        generate(client, tmp_path / "a", PLAN, scheduler="tcp://127.0.0.1:1")
-    with (
-        distributed.LocalCluster(n_workers=0, dashboard_address=":0") as empty,
-        pytest.raises(ServerUnavailableError, match=r"has no workers; start some with `dask worker tcp"),
-    ):
-        generate(client, tmp_path / "a", PLAN, scheduler=empty.scheduler_address)
-    assert len(generate(client, tmp_path / "a", PLAN, jobs=1).shards) == 5
 
 
 # --- interrupted, and continued

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from digitforge_evaluation.analysis import Analysis, points, sentence, worth_sen
 from digitforge_evaluation.arms import ARMS, ArmName
 from digitforge_evaluation.benefit import Benefit
 from digitforge_evaluation.report import plots
+from digitforge_evaluation.report.templates import data_uri, template
 
 MATRICES: Final = 2  # sizes whose confusion matrices are shown, the smallest ones
 HTML: Final = "report.html"
@@ -114,27 +114,20 @@ def _render(
     verdicts: list[str],
     drawn: Mapping[str, Mapping[str, bytes]],
 ) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("digitforge_evaluation", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["points"] = points
-    environment.filters["percent"] = lambda share: f"{100 * share:.2f}"
-    environment.filters["number"] = lambda value: f"{value:.4g}".replace("-", "−")
-    environment.filters["worth"] = worth_sentence
-    environment.filters["grouped"] = lambda count: f"{count:,}".replace(",", "\u202f")  # narrow no-break space
-    return environment.get_template("template.html.j2").render(
+    return template(
+        "report.html.j2",
+        points=points,
+        percent=lambda share: f"{100 * share:.2f}",
+        number=lambda value: f"{value:.4g}".replace("-", "−"),
+        worth=worth_sentence,
+        grouped=lambda count: f"{count:,}".replace(",", "\u202f"),  # narrow no-break space
+    ).render(
         analysis=analysis,
         facts=facts,
         verdicts=verdicts,
-        pictures={name: {kind: _data_uri(png) for kind, png in kinds.items()} for name, kinds in drawn.items()},
+        pictures={name: {kind: data_uri(png) for kind, png in kinds.items()} for name, kinds in drawn.items()},
         sheets=[
-            (sample.title, _data_uri(_sheet(sample, len(facts.class_names))), len(sample.images)) for sample in samples
+            (sample.title, data_uri(_sheet(sample, len(facts.class_names))), len(sample.images)) for sample in samples
         ],
         sizes=sorted({result.n_per_class for result in analysis.arms}),
         results={(result.arm, result.n_per_class): result for result in analysis.arms},
@@ -149,10 +142,6 @@ def _render(
 
 def _sheet(sample: SampleSheet, classes: int) -> bytes:
     return plots.sheet(sample.images, sample.labels, classes=classes, rows=SHEET_ROWS)
-
-
-def _data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

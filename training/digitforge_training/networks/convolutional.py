@@ -15,7 +15,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from digitforge_training.networks.parts import Parts, from_output, leaky, to_output
+from digitforge_training.networks.parts import Parts, from_output, leaky, pixel_shuffle, to_output
 from digitforge_training.recipes import Recipe
 
 _KERNEL = 5
@@ -54,13 +54,10 @@ class DoubledConvolution(layers.Layer):
 
     def call(self, x: Any) -> Any:
         """Convolve, and put the four places of each square beside each other."""
-        _, height, breadth, channels = x.shape
         taps = ops.cast(_TAPS, self.compute_dtype)
         kernels = ops.einsum("pai,qbj,ijcf->abcpqf", taps, taps, ops.cast(self.kernel, self.compute_dtype))
-        y = ops.conv(x, ops.reshape(kernels, (3, 3, channels, 4 * self._filters)), padding="same")
-        y = ops.reshape(y, (-1, height, breadth, 2, 2, self._filters))
-        y = ops.reshape(ops.transpose(y, (0, 1, 3, 2, 4, 5)), (-1, 2 * height, 2 * breadth, self._filters))
-        return y + ops.cast(self.bias, self.compute_dtype)
+        y = ops.conv(x, ops.reshape(kernels, (3, 3, x.shape[-1], 4 * self._filters)), padding="same")
+        return pixel_shuffle(y) + ops.cast(self.bias, self.compute_dtype)
 
 
 def convolutional_generator(

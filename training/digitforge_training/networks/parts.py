@@ -121,6 +121,13 @@ def leaky(x: Any) -> Any:
     return layers.LeakyReLU(negative_slope=SLOPE)(x)
 
 
+def pixel_shuffle(x: Any) -> Any:
+    """(n, H, W, 4·C) => (n, 2H, 2W, C), the four of a pixel in a 2×2 square (Shi et al. 2016)."""
+    _, height, width, channels = x.shape
+    x = ops.reshape(x, (-1, height, width, 2, 2, channels // 4))
+    return ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, 2 * height, 2 * width, channels // 4))
+
+
 def to_output(x: Any, output: str) -> Any:
     """The generator's last activation; images lie in [−1, 1] outside the networks, whatever range they work in."""
     x = layers.Activation(output, dtype="float32")(x)

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from digitforge_training.networks.parts import Parts, from_output, leaky, to_output
+from digitforge_training.networks.parts import Parts, from_output, leaky, pixel_shuffle, to_output
 from digitforge_training.recipes import Recipe
 
 _STEM = 8  # channels of the generator at full resolution
@@ -43,13 +43,6 @@ def _pair(parts: Parts, x: Any, style: Any = None) -> Any:
     return x + _convolve(parts, parts.drop(leaky(h)), width, zero=True)
 
 
-def _pixel_shuffle(x: Any) -> Any:
-    """(n, H, W, 4·C) => (n, 2H, 2W, C)."""
-    _, height, width, channels = x.shape
-    x = ops.reshape(x, (-1, height, width, 2, 2, channels // 4))
-    return ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, 2 * height, 2 * width, channels // 4))
-
-
 def residual_generator(recipe: Recipe, parts: Parts, *, image_shape: tuple[int, int, int], classes: int) -> keras.Model:
     """Build the generator; the sides of *image_shape* must be divisible by 4."""
     height, breadth, channels = image_shape
@@ -66,7 +59,7 @@ def residual_generator(recipe: Recipe, parts: Parts, *, image_shape: tuple[int, 
     x = layers.UpSampling2D(2, interpolation="bilinear")(_convolve(parts, x, width, size=1))
     for _ in range(recipe.generator_blocks):  # half resolution
         x = _pair(parts, x, style)
-    x = _pixel_shuffle(_convolve(parts, leaky(x), 4 * _STEM))
+    x = pixel_shuffle(_convolve(parts, leaky(x), 4 * _STEM))
     images = _convolve(parts, leaky(x), channels)  # full resolution
     return keras.Model(inputs, to_output(images, recipe.output), name="generator")
 

@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from digitforge_client import InvalidInputError, UnexpectedReplyError, plan
+from digitforge_client import InvalidInputError, UnexpectedReplyError
 from digitforge_client.contract import ROWS_PER_SEED, SEEDS
 from digitforge_client.description import Generator
+from digitforge_client.pieces import Joiner, sample_request, split
+from digitforge_client.rows import Ask
 from digitforge_client.wire import messages
 from digitforge_client.wire.tensors import encode
 
@@ -27,8 +29,8 @@ FASHION = replace(TEN, class_names=("T-shirt/top", "Trouser", "Pullover"))
 NO_CLASSES = replace(TEN, class_names=())
 
 
-def ask(n: int | None = None, *, labels: Any = None, seed: int | None = 0, start: int = 0) -> plan.Ask:
-    return plan.Ask.of(n, labels=labels, seed=seed, start=start)
+def ask(n: int | None = None, *, labels: Any = None, seed: int | None = 0, start: int = 0) -> Ask:
+    return Ask.of(n, labels=labels, seed=seed, start=start)
 
 
 @given(
@@ -38,7 +40,7 @@ def ask(n: int | None = None, *, labels: Any = None, seed: int | None = 0, start
     start=st.integers(0, 2**32 - 300),
 )
 def test_pieces_hold_every_row_once_and_in_order(n: int, batch_size: int, max_rows: int, start: int) -> None:
-    cut = list(plan.pieces(ask(n, seed=5, start=start).rows(TEN), batch_size=batch_size, max_rows=max_rows))
+    cut = list(split(ask(n, seed=5, start=start).rows(TEN), batch_size=batch_size, max_rows=max_rows))
     assert all(1 <= len(piece) <= max_rows for piece in cut)
     seeds = [seed for piece in cut for seed in piece.seeds.tolist()]
     assert seeds == [5 * 2**32 + row for row in range(start, start + n)]
@@ -53,8 +55,8 @@ def test_pieces_hold_every_row_once_and_in_order(n: int, batch_size: int, max_ro
 @given(n=st.integers(1, 200), batch_size=st.integers(1, 50), first=st.integers(0, 5))
 def test_a_later_beginning_leaves_out_whole_batches(n: int, batch_size: int, first: int) -> None:
     rows = ask(n).rows(TEN)
-    whole = [piece for piece in plan.pieces(rows, batch_size=batch_size, max_rows=7) if piece.batch >= first]
-    later = list(plan.pieces(rows, batch_size=batch_size, max_rows=7, first_batch=first))
+    whole = [piece for piece in split(rows, batch_size=batch_size, max_rows=7) if piece.batch >= first]
+    later = list(split(rows, batch_size=batch_size, max_rows=7, first_batch=first))
     assert [(p.batch, p.offset, p.seeds.tolist()) for p in later] == [
         (p.batch, p.offset, p.seeds.tolist()) for p in whole
     ]
@@ -95,8 +97,8 @@ def test_an_unconditional_generator_takes_no_labels() -> None:
     labels, seeds = ask(3).rows(NO_CLASSES).addresses(0, 3)
     assert labels is None
     assert seeds.tolist() == [0, 1, 2]
-    request = plan.sample_request(
-        messages.ModelSpec(name="digits"), next(plan.pieces(ask(3).rows(NO_CLASSES), batch_size=3, max_rows=3))
+    request = sample_request(
+        messages.ModelSpec(name="digits"), next(split(ask(3).rows(NO_CLASSES), batch_size=3, max_rows=3))
     )
     assert list(request.inputs) == ["seeds"]
 
@@ -118,7 +120,7 @@ def test_an_unconditional_generator_takes_no_labels() -> None:
 )
 def test_arguments_out_of_range_are_refused_before_anything_is_sent(n: Any, labels: Any, seed: Any, start: Any) -> None:
     with pytest.raises(InvalidInputError):
-        plan.Ask.of(n, labels=labels, seed=seed, start=start)
+        Ask.of(n, labels=labels, seed=seed, start=start)
 
 
 def test_without_a_seed_one_is_drawn() -> None:
@@ -129,8 +131,8 @@ def test_without_a_seed_one_is_drawn() -> None:
 
 @given(n=st.integers(1, 60), max_rows=st.integers(1, 60))
 def test_answers_are_joined_where_they_belong(n: int, max_rows: int) -> None:
-    joiner = plan.Joiner(TEN, seed=3)
-    for piece in plan.pieces(ask(n, seed=3).rows(TEN), batch_size=n, max_rows=max_rows):
+    joiner = Joiner(TEN, seed=3)
+    for piece in split(ask(n, seed=3).rows(TEN), batch_size=n, max_rows=max_rows):
         assert piece.labels is not None
         images = np.broadcast_to(piece.labels.astype(np.uint8)[:, None, None, None], (len(piece), 4, 3, 1))
         valid = np.ones(len(piece), dtype=bool)
@@ -159,7 +161,7 @@ def test_answers_are_joined_where_they_belong(n: int, max_rows: int) -> None:
     ids=["nothing", "no valid", "too few", "turned", "floats", "too many valid", "valid is a number", "a label denied"],
 )
 def test_an_answer_that_breaks_the_contract_is_refused(outputs: dict[str, np.ndarray]) -> None:
-    piece = next(plan.pieces(ask(2).rows(TEN), batch_size=2, max_rows=2))
+    piece = next(split(ask(2).rows(TEN), batch_size=2, max_rows=2))
     reply = messages.PredictResponse(outputs={name: encode(array) for name, array in outputs.items()})
     with pytest.raises(UnexpectedReplyError):
-        plan.Joiner(TEN, seed=0).add(piece, reply)
+        Joiner(TEN, seed=0).add(piece, reply)

@@ -1,0 +1,51 @@
+"""Work side by side on the workers of a Dask cluster; processes here are tested with what they make."""
+
+from __future__ import annotations
+
+import itertools
+import os
+
+import pytest
+
+from digitforge_client import parallel
+from digitforge_client.errors import ServerUnavailableError
+from digitforge_client.parallel import side_by_side
+
+distributed = pytest.importorskip("distributed")
+
+
+def _process(_: int) -> int:
+    return os.getpid()
+
+
+def test_work_is_done_by_the_clusters_worker_processes(scheduler: str) -> None:
+    processes = set(side_by_side(_process, range(40), scheduler=scheduler))
+    assert os.getpid() not in processes
+    assert len(processes) == 2
+
+
+@pytest.mark.slow  # the connection is tried again for ten seconds
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_scheduler_that_goes_away_is_told_after_the_results_so_far(workers: int) -> None:
+    cluster = distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=50)
+    results = side_by_side(_process, itertools.count(), scheduler=cluster.scheduler_address)
+    assert next(results) != os.getpid()
+    cluster.close()
+    with pytest.raises(ServerUnavailableError, match="went away; what was finished is kept"):
+        list(results)
+
+
+def test_a_scheduler_that_is_not_there_or_has_no_workers_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "_CONNECT_S", 0.5)
+    with pytest.raises(ServerUnavailableError, match=r"tcp://127.0.0.1:1 .*dask scheduler"):
+        list(side_by_side(_process, [1], scheduler="tcp://127.0.0.1:1"))
+    with (
+        distributed.LocalCluster(n_workers=0, dashboard_address=":0") as empty,
+        pytest.raises(ServerUnavailableError, match=r"has no workers; start some with `dask worker tcp"),
+    ):
+        list(side_by_side(_process, [1], scheduler=empty.scheduler_address))
+
+
+def test_an_address_that_is_none_is_refused() -> None:
+    with pytest.raises(ServerUnavailableError, match="give its address as"):
+        list(side_by_side(_process, [1], scheduler="nonsense://x"))
