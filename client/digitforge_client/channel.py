@@ -6,12 +6,13 @@ sends something.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, Future
+from functools import partial
 from typing import Any, Final, Protocol
 
 import grpc
@@ -19,13 +20,12 @@ import grpc
 from digitforge_client.errors import InvalidInputError, ServerError
 from digitforge_client.faults import translate
 from digitforge_client.options import TLS, Compression, Keepalive, Limits, Retry
+from digitforge_client.waiting import Waiters
 from digitforge_client.wire import Method
 
 #: gRPC's own waits between attempts to reconnect grow to two minutes, far longer than a server needs to restart.
 _FIRST_RECONNECT_MS: Final = 100
 _LONGEST_RECONNECT_MS: Final = 2_000
-#: How long closing a connection may take; it takes milliseconds.
-_CLOSE_S: Final = 2.0
 
 Headers = Sequence[tuple[str, str]]
 
@@ -90,6 +90,7 @@ class Channel:
         """Start afresh, without a connection; what a forked child inherits belongs to its parent."""
         self._lock = threading.Lock()
         self._channel: grpc.Channel | None = None
+        self._waiters = Waiters()
 
     def send(self, method: Method, request: Any, *, timeout_s: float | None, wait: bool = False) -> Pending:
         """Send a message without waiting for its answer."""
@@ -106,12 +107,8 @@ class Channel:
                 response_deserializer=method.reply.FromString,
             )
             used = self._channel
-            try:
-                future = call.future(request, timeout=timeout_s, metadata=self._headers, wait_for_ready=wait)
-            except BaseException:
-                self._channel = None
-                _keep_for_ever(used)
-                raise
+            ask = partial(call, request, timeout=timeout_s, metadata=self._headers, wait_for_ready=wait)
+            future = self._waiters.submit(ask)
         return _Call(
             future,
             target=self.target,
@@ -134,27 +131,16 @@ class Channel:
         """Close the connection and cancel what is under way; a later send opens a new one."""
         with self._lock:
             channel, self._channel = self._channel, None
+            self._waiters.end()
         if channel is not None:
-            # gRPC waits here for ever if Ctrl-C interrupted it in the midst of sending, so it must not be waited for
-            closing = threading.Thread(target=channel.close, name="digitforge-close", daemon=True)
-            closing.start()
-            closing.join(_CLOSE_S)
-
-
-def _keep_for_ever(channel: grpc.Channel) -> None:
-    """Keep a connection, in the midst of whose sending Ctrl-C struck, from being closed, at the end of the process too.
-
-    gRPC may then count a request that none of its threads looks after, and both closing the connection and deleting it
-    would wait for that request for ever.
-    """
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(channel))
+            channel.close()
 
 
 class _Call:
-    """A gRPC future whose errors are translated."""
+    """An answer that is waited for, whose errors are translated."""
 
     def __init__(
-        self, future: Any, *, target: str, model: str, timeout_s: float | None, on_timeout: Callable[[], None]
+        self, future: Future[Any], *, target: str, model: str, timeout_s: float | None, on_timeout: Callable[[], None]
     ) -> None:
         self._future = future
         self._on_timeout = on_timeout
@@ -169,12 +155,12 @@ class _Call:
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 self._on_timeout()
             failure = translate(error, target=self._target, model=self._model, timeout_s=self._timeout_s)
-        except grpc.FutureCancelledError as error:
+        except (CancelledError, ValueError) as error:  # ValueError: the connection was closed before it was sent
             raise ServerError("the request was cancelled", code="CANCELLED") from error
         raise failure
 
     def cancel(self) -> None:
-        self._future.cancel()
+        self._future.cancel()  # what has been sent already ends with its answer, its deadline or its connection
 
 
 _CHANNELS: weakref.WeakSet[Channel] = weakref.WeakSet()

@@ -86,7 +86,7 @@ def output_of(reply: Answer, name: str, *, dtype: str, shape: tuple[int, ...]) -
     if name not in reply.outputs:
         raise UnexpectedReplyError(f"the server's answer has no output {name!r}, only {sorted(reply.outputs)}")
     array = decode(reply.outputs[name])
-    if array.dtype.name != dtype or array.shape != shape:
+    if array.dtype != dtype or array.shape != shape:
         raise UnexpectedReplyError(
             f"output {name!r} is {array.dtype.name} {array.shape}; the contract promises {dtype} {shape}"
         )

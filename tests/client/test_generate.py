@@ -484,7 +484,7 @@ def test_regenerated_digits_are_compared_within_the_tolerance(server: Any, tmp_p
     server.mend = lambda reply: reply
     server.generator_id = "f" * 16
     result = run(server, "verify", tmp_path, "--regenerate", 1)
-    assert (result.returncode, "of generator 0123456789abcdef" in one_line(result)) == (3, True)
+    assert (result.returncode, "begun with generator 0123456789abcdef" in one_line(result)) == (3, True)
 
 
 def test_a_file_with_other_addresses_is_noticed(tmp_path: Path, client: DigitClient) -> None:

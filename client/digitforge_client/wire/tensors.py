@@ -35,7 +35,7 @@ _KINDS: Final[dict[int, _Kind]] = {
     messages.DT_INT64: _Kind(name="int64", dtype=np.dtype("<i8"), field="int64_val", field_dtype=np.int64),
     messages.DT_BOOL: _Kind(name="bool", dtype=np.dtype("?"), field="bool_val", field_dtype=np.bool_),
 }
-_CODES: Final[dict[str, Any]] = {kind.name: code for code, kind in _KINDS.items()}
+_CODES: Final[dict[np.dtype[Any], Any]] = {kind.dtype: code for code, kind in _KINDS.items()}
 #: No tensor of the contract comes near this many elements. A short message can claim any shape, since missing elements
 #: are repeated, so a larger claim is not believed.
 _MOST_ELEMENTS: Final = 2**28
@@ -57,13 +57,14 @@ def encode(array: npt.NDArray[Any]) -> messages.Tensor:
     Raises:
         InvalidInputError: the dtype is another one.
     """
-    if array.dtype.name not in _CODES:
-        raise InvalidInputError(f"an array of {array.dtype} cannot be sent; expected one of {', '.join(_CODES)}")
-    code = _CODES[array.dtype.name]
+    dtype = array.dtype.newbyteorder("<")
+    if dtype not in _CODES:
+        names = ", ".join(kind.name for kind in _KINDS.values())
+        raise InvalidInputError(f"an array of {array.dtype} cannot be sent; expected one of {names}")
     return messages.Tensor(
-        dtype=code,
+        dtype=_CODES[dtype],
         tensor_shape=messages.TensorShape(dim=[messages.TensorShape.Dim(size=size) for size in array.shape]),
-        tensor_content=array.astype(_KINDS[code].dtype, copy=False).tobytes(),
+        tensor_content=array.astype(dtype, copy=False).tobytes(),
     )
 
 
