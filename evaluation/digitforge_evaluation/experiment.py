@@ -303,6 +303,8 @@ def run(
         ServerError: a generator's server went away, or the scheduler cannot be reached; finished cells are kept.
     """
     missing = [key for key in plan_cells(plan, sources) if key not in store.cells]
+    if jobs != 1 or scheduler:
+        missing = spread(missing, subsets=plan.subsets if scheduler or jobs < 1 else jobs)
     for result in side_by_side(_run_cell, _jobs(plan, real, sources, missing), jobs=jobs, scheduler=scheduler):
         store.append(result)
         on_cell(result)
@@ -326,6 +328,15 @@ def _subset(plan: Plan, real: RealImages, key: CellKey) -> Dataset:
         cut=plan.cut,
         noisy_labels=plan.noisy_labels,
     )
+
+
+def spread(keys: Sequence[CellKey], *, subsets: int) -> list[CellKey]:
+    """In an order for work side by side: so many subsets at once, each arm of theirs before the next arm.
+
+    The cells of one subset share a strict generator, and would wait for each other while it is trained.
+    """
+    places = {arm: place for place, arm in enumerate(dict.fromkeys(key.arm for key in keys))}
+    return sorted(keys, key=lambda key: (key.n_per_class, key.subset // subsets, places[key.arm]))
 
 
 def _jobs(

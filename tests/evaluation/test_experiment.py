@@ -11,7 +11,7 @@ import pytest
 
 from digitforge_client.errors import InvalidInputError
 from digitforge_evaluation import experiment
-from digitforge_evaluation.experiment import Plan, identity, plan_cells, run
+from digitforge_evaluation.experiment import Plan, identity, plan_cells, run, spread
 from digitforge_evaluation.generators import Budget, Exported, TrainedInside
 from digitforge_evaluation.store import CellKey, CellResult, Store, open_store, read_store
 from digitforge_evaluation.subsets import RealImages, hold_out, subset_indices
@@ -218,3 +218,12 @@ def test_colour_images_of_other_classes_can_be_experimented_with(store: Store) -
     plan = Plan(arms=("real", "smote", "classical"), **{**SMALL, "subsets": 1})
     run(plan, RealImages(pool=data, held_out=data), {}, store)
     assert all(cell.accuracy > 0.9 for cell in store.cells.values())
+
+
+def test_work_side_by_side_is_on_different_subsets() -> None:
+    cells = plan_cells(Plan(arms=("real", "classical"), n_per_class=(2, 5), subsets=4), {})
+    order = spread(cells, subsets=2)
+    assert sorted(order) == sorted(cells)
+    assert [(cell.n_per_class, cell.arm, cell.subset) for cell in order[:6]] == [
+        (2, "real", 0), (2, "real", 1), (2, "classical", 0), (2, "classical", 1), (2, "real", 2), (2, "real", 3),
+    ]  # fmt: skip
