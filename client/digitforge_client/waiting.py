@@ -41,20 +41,28 @@ class Waiters:
 
     def end(self) -> None:
         """Let the threads end as soon as they have what they wait for; `submit` begins new ones."""
-        for _ in range(self._threads):
-            self._jobs.put(None)
+        self.__del__()
         self._begin()
 
-    __del__ = end
+    def __del__(self) -> None:
+        for _ in range(self._threads):
+            self._jobs.put(None)
 
 
 def _work(jobs: queue.SimpleQueue[_Job | None], idle: threading.Semaphore) -> None:
     while (job := jobs.get()) is not None:
         future, call = job
-        if future.set_running_or_notify_cancel():
-            try:
-                future.set_result(call())
-            except BaseException as error:  # noqa: BLE001 - whoever waits is told
-                future.set_exception(error)
+        if not future.set_running_or_notify_cancel():
+            idle.release()
+            continue
+        # counted as idle before whoever waits is told, who would begin another thread otherwise
+        try:
+            result = call()
+        except BaseException as error:  # noqa: BLE001 - whoever waits is told
+            idle.release()
+            future.set_exception(error)
+        else:
+            idle.release()
+            future.set_result(result)
+            del result
         del job, future, call  # or they would live until the next
-        idle.release()
