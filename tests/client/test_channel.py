@@ -48,6 +48,7 @@ STRUCK_WHILE_WAITING = """
 import os, signal, sys, threading
 from digitforge_client import DigitClient, Timeout
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where this runs in the background
 client = DigitClient(sys.argv[1], timeout=Timeout(request_s=None))
 client.card()
 threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT)).start()  # as a terminal does

@@ -85,10 +85,17 @@ def test_a_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(digits
     assert images[0] == images[1]
 
 
+#: The command, which Ctrl-C reaches also where this runs in the background.
+COMMAND = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    "from digitforge_client.command import main; main()"
+)
+
+
 def test_ctrl_c_writes_a_checkpoint_and_the_same_command_goes_on(tmp_path: Path) -> None:
     arguments = [f"--set={field}={value}" for field, value in TINY.items()]
     command = [
-        sys.executable, "-m", "digitforge_client.command", "train", "--data", "digits", "--out", str(tmp_path),
+        sys.executable, "-c", COMMAND, "train", "--data", "digits", "--out", str(tmp_path),
         "--set", "images_per_checkpoint=1e9", *arguments,
     ]  # fmt: skip
     with subprocess.Popen([*command, "--steps", "100000"], stderr=subprocess.PIPE, text=True) as process:
