@@ -17,7 +17,7 @@ from digitforge_client import delivery, rowwise
 from digitforge_client.addresses import Addresses
 from digitforge_client.augmentation import augment
 from digitforge_client.batch import Batch, addresses_of
-from digitforge_client.channel import Headers, Transport, channel_credentials, channel_options
+from digitforge_client.channel import Headers, Settings, Transport, channel_credentials, channel_options
 from digitforge_client.client import DEFAULT_TARGET, check_targets
 from digitforge_client.contract import MAX_ROWS, MODEL_NAME
 from digitforge_client.conversation import Conversation
@@ -67,12 +67,10 @@ class AsyncDigitClient:
         headers: Headers = (),
         transports: Sequence[Transport] | None = None,
     ) -> None:
-        self._transports: Sequence[Any] = transports or [
-            _AsyncChannel(
-                one, retry=retry, limits=limits, tls=tls, keepalive=keepalive, compression=compression, headers=headers
-            )
-            for one in check_targets(target)
-        ]
+        settings = Settings(
+            retry=retry, limits=limits, tls=tls, keepalive=keepalive, compression=compression, headers=headers
+        )
+        self._transports: Sequence[Any] = transports or [_AsyncChannel(one, settings) for one in check_targets(target)]
         self._timeout = timeout
         self._talk = Conversation(
             model=model,
@@ -256,23 +254,11 @@ class AsyncDigitClient:
 class _AsyncChannel:
     """A gRPC connection to one target, opened on first use in each event loop."""
 
-    def __init__(
-        self,
-        target: str,
-        *,
-        retry: Retry,
-        limits: Limits,
-        tls: TLS | None,
-        keepalive: Keepalive | None,
-        compression: Compression,
-        headers: Headers,
-    ) -> None:
+    def __init__(self, target: str, settings: Settings) -> None:
         self.target = target
-        self._options = channel_options(
-            target, retry=retry, limits=limits, tls=tls, keepalive=keepalive, compression=compression
-        )
-        self._credentials = None if tls is None else channel_credentials(tls)
-        self._headers = tuple(headers)
+        self._options = channel_options(target, settings)
+        self._credentials = channel_credentials(settings.tls)
+        self._headers = tuple(settings.headers)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._channel: Any = None
 

@@ -12,6 +12,7 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -28,6 +29,18 @@ _FIRST_RECONNECT_MS: Final = 100
 _LONGEST_RECONNECT_MS: Final = 2_000
 
 Headers = Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How connections are made, the same for both clients."""
+
+    retry: Retry
+    limits: Limits  # only `message_mib` is used here
+    tls: TLS | None  # None for an unencrypted connection
+    keepalive: Keepalive | None  # None for no pings
+    compression: Compression  # of requests
+    headers: Headers  # gRPC metadata sent with every request, such as ``[("authorization", "Bearer …")]``
 
 
 class Pending(Protocol):
@@ -58,31 +71,17 @@ class Channel:
     Args:
         target: as gRPC writes it: ``host:port``, ``unix:/path``, or ``dns:///name:port`` (all addresses of the name
             in turn).
-        retry: gRPC's own retries.
-        limits: only `message_mib` is used here.
-        tls: None for an unencrypted connection.
-        keepalive: None for no pings.
-        compression: of requests.
-        headers: gRPC metadata sent with every request, such as ``[("authorization", "Bearer …")]``.
+        settings: how it is made.
+
+    Raises:
+        InvalidInputError: a file with a certificate or a key cannot be read.
     """
 
-    def __init__(
-        self,
-        target: str,
-        *,
-        retry: Retry,
-        limits: Limits,
-        tls: TLS | None,
-        keepalive: Keepalive | None,
-        compression: Compression,
-        headers: Headers,
-    ) -> None:
+    def __init__(self, target: str, settings: Settings) -> None:
         self.target = target
-        self._options = channel_options(
-            target, retry=retry, limits=limits, tls=tls, keepalive=keepalive, compression=compression
-        )
-        self._credentials = None if tls is None else channel_credentials(tls)
-        self._headers = tuple(headers)
+        self._options = channel_options(target, settings)
+        self._credentials = channel_credentials(settings.tls)
+        self._headers = tuple(settings.headers)
         self._forget()
         _CHANNELS.add(self)
 
@@ -175,10 +174,9 @@ if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
     os.register_at_fork(after_in_child=_forget_all)
 
 
-def channel_options(
-    target: str, *, retry: Retry, limits: Limits, tls: TLS | None, keepalive: Keepalive | None, compression: Compression
-) -> list[tuple[str, Any]]:
-    """gRPC's options for a channel, the same for both clients."""
+def channel_options(target: str, settings: Settings) -> list[tuple[str, Any]]:
+    """gRPC's options for a channel."""
+    retry, keepalive, tls = settings.retry, settings.keepalive, settings.tls
     service: dict[str, Any] = {}
     if retry.attempts > 1:
         service["methodConfig"] = [
@@ -197,9 +195,9 @@ def channel_options(
         service["loadBalancingConfig"] = [{"round_robin": {}}]
     options: list[tuple[str, Any]] = [
         ("grpc.service_config", json.dumps(service)),
-        ("grpc.max_receive_message_length", limits.message_mib * 2**20),
-        ("grpc.max_send_message_length", limits.message_mib * 2**20),
-        ("grpc.default_compression_algorithm", int(compression)),
+        ("grpc.max_receive_message_length", settings.limits.message_mib * 2**20),
+        ("grpc.max_send_message_length", settings.limits.message_mib * 2**20),
+        ("grpc.default_compression_algorithm", int(settings.compression)),
         ("grpc.initial_reconnect_backoff_ms", _FIRST_RECONNECT_MS),
         ("grpc.max_reconnect_backoff_ms", _LONGEST_RECONNECT_MS),
         # connections are shared between channels otherwise, and a forked child would write into its parent's
@@ -219,12 +217,14 @@ def channel_options(
     return options
 
 
-def channel_credentials(tls: TLS) -> grpc.ChannelCredentials:
-    """gRPC's credentials from the files of *tls*.
+def channel_credentials(tls: TLS | None) -> grpc.ChannelCredentials | None:
+    """gRPC's credentials from the files of *tls*; None for an unencrypted connection.
 
     Raises:
         InvalidInputError: a file cannot be read.
     """
+    if tls is None:
+        return None
     try:
         ca, key, certificate = (
             None if path is None else path.read_bytes() for path in (tls.ca, tls.key, tls.certificate)

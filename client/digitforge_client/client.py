@@ -14,7 +14,7 @@ from digitforge_client import delivery, rowwise
 from digitforge_client.addresses import Addresses
 from digitforge_client.augmentation import Augmented, augment
 from digitforge_client.batch import Batch, Batches, addresses_of
-from digitforge_client.channel import Channel, Headers, Transport
+from digitforge_client.channel import Channel, Headers, Settings, Transport
 from digitforge_client.contract import GRPC_PORT, MAX_ROWS, MODEL_NAME
 from digitforge_client.conversation import Conversation
 from digitforge_client.description import Generator, Metadata
@@ -68,12 +68,10 @@ class DigitClient:
         headers: Headers = (),
         transports: Sequence[Transport] | None = None,
     ) -> None:
-        self._transports = transports or [
-            Channel(
-                one, retry=retry, limits=limits, tls=tls, keepalive=keepalive, compression=compression, headers=headers
-            )
-            for one in check_targets(target)
-        ]
+        settings = Settings(
+            retry=retry, limits=limits, tls=tls, keepalive=keepalive, compression=compression, headers=headers
+        )
+        self._transports = transports or [Channel(one, settings) for one in check_targets(target)]
         self._configuration = {
             "target": target,
             "model": model,
