@@ -221,7 +221,9 @@ def _dots(results: Sequence[ArmResult], style: Style) -> bytes:
         if result.interval is not None:
             axes.plot([100 * result.interval.low, 100 * result.interval.high], [y, y], color=colour, linewidth=2)
         axes.plot([100 * result.accuracy], [y], color=colour, marker=marker, markersize=7)
-    axes.set_yticks(range(len(results)), [result.arm for result in reversed(results)])
+    # a generator's long name on a line of its own leaves a narrow plot its room
+    gap = "\n(" if style.width == _NARROW else " ("
+    axes.set_yticks(range(len(results)), [result.arm.replace(" (", gap) for result in reversed(results)])
     axes.set_ylim(-0.6, len(results) - 0.4)
     axes.set_xlabel("accuracy, %")
     axes.grid(axis="x", color=style.faint, linewidth=0.6)
