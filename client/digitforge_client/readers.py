@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -13,11 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from digitforge_client import tfrecord
+from digitforge_client.archives import DAMAGED, open_archive
 from digitforge_client.batch import Batch
 from digitforge_client.errors import DataError
 from digitforge_client.writers import import_pyarrow
-
-_UNREADABLE: Final = (OSError, ValueError, KeyError, IndexError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error)
 
 
 def read(path: Path, form: str) -> Batch:
@@ -33,12 +30,12 @@ def read(path: Path, form: str) -> Batch:
     """
     try:
         return _READERS[form](path)
-    except _UNREADABLE as error:  # pyarrow's errors are of these kinds too
+    except DAMAGED as error:  # pyarrow's errors are of these kinds too
         raise DataError(f"cannot read {path} as {form}: {error}") from error
 
 
 def _npz(path: Path) -> Batch:
-    with np.load(path, allow_pickle=False) as archive:
+    with open_archive(path, advice="it is not as digitforge wrote it") as archive:
         return Batch(
             images=archive["x"],
             labels=archive["y"],

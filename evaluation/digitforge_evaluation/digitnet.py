@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 import os
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from digitforge_client.errors import DataError
+from digitforge_client.archives import open_archive
 
 NAME = "digitnet-64"
 FEATURES = 64
@@ -165,15 +164,13 @@ def load_network(path: Path) -> Any:
         DataError: the file is missing, unreadable or holds another network's weights.
     """
     model = build_network()
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            for weight in _weights(model):
-                weight.assign(arrays[weight.path])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(
-            f"{path} does not hold the weights of {NAME} ({error}); reinstall digitforge, or train the network "
-            "again with `python -m digitforge_evaluation.cli_yardstick network`"
-        ) from error
+    advice = (
+        f"it does not hold the weights of {NAME}: reinstall digitforge, or train the network again with "
+        "`python -m digitforge_evaluation.cli_yardstick network`"
+    )
+    with open_archive(path, advice=advice) as arrays:
+        for weight in _weights(model):
+            weight.assign(arrays[weight.path])
     return model
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from digitforge_client.archives import open_archive
 from digitforge_client.errors import DataError
 from digitforge_evaluation.sources import Images, ImageSet, Labels
 from digitforge_training.data import idx
-from digitforge_training.data.archive import check_is_numpy
 
 #: Names of the image and label arrays in an archive; labels may be missing.
 ARCHIVE_NAMES = (("images", "labels"), ("x", "y"))
@@ -39,19 +38,12 @@ def read_images(path: Path) -> ImageSet:
 
 
 def _read_archive(path: Path) -> tuple[Images, Labels | None]:
-    try:
-        check_is_numpy(path)
-        with np.load(path, allow_pickle=False) as archive:
-            names = set(archive.files) if isinstance(archive, np.lib.npyio.NpzFile) else set()
-            for image_name, label_name in ARCHIVE_NAMES:
-                if image_name in names:
-                    labels = archive[label_name] if label_name in names else None
-                    return archive[image_name], _as_labels(labels, path)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: not an .npz archive of plain arrays: {error}") from error
-    raise DataError(
-        f"{path}: it holds {', '.join(sorted(names)) or 'no named arrays'}; expected images and labels, or x and y"
-    )
+    with open_archive(path) as archive:
+        for image_name, label_name in ARCHIVE_NAMES:
+            if image_name in archive:
+                return archive[image_name], _as_labels(archive.get(label_name), path)
+        names = archive.files
+    raise DataError(f"{path}: it holds {', '.join(sorted(names)) or 'nothing'}; expected images and labels, or x and y")
 
 
 def _as_labels(labels: npt.NDArray[np.generic] | None, path: Path) -> Labels | None:

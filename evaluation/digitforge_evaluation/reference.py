@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import json
 import os
-import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from digitforge_client.archives import open_archive
 from digitforge_client.contract import image_hashes
-from digitforge_client.errors import DataError, InvalidInputError
+from digitforge_client.errors import InvalidInputError
 from digitforge_evaluation.features import DATA, Measured
 from digitforge_evaluation.figures import (
     CLASS_DISTANCE,
@@ -283,33 +283,31 @@ def load_reference(path: Path) -> Reference:
     Raises:
         DataError: the file is missing or is something else.
     """
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            described = json.loads(str(arrays["described"]))
-            return Reference(
-                name=described["name"],
-                features=described["features"],
-                moments=Gaussian(mean=arrays["mean"], covariance=arrays["covariance"], n=described["n"]),
-                of_classes={
-                    int(label): Gaussian(mean=mean, covariance=_unpacked(packed, len(mean)), n=int(size))
-                    for label, size, mean, packed in zip(
-                        *(arrays[name] for name in ("classes", "class_sizes", "class_means", "class_covariances")),
-                        strict=True,
-                    )
-                },
-                class_counts=tuple(described["class_counts"]),
-                hashes=arrays["hashes"],
-                sha256=described["sha256"],
-                floors={
-                    int(n): {key: Floor(**floor) for key, floor in by_key.items()}
-                    for n, by_key in described["floors"].items()
-                },
-            )
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(
-            f"{path} does not hold reference statistics ({error}); reinstall digitforge, or make them again with "
-            "`python -m digitforge_evaluation.cli_yardstick reference`"
-        ) from error
+    advice = (
+        "it holds no reference statistics: reinstall digitforge, or make them again with "
+        "`python -m digitforge_evaluation.cli_yardstick reference`"
+    )
+    with open_archive(path, advice=advice) as arrays:
+        described = json.loads(str(arrays["described"]))
+        return Reference(
+            name=described["name"],
+            features=described["features"],
+            moments=Gaussian(mean=arrays["mean"], covariance=arrays["covariance"], n=described["n"]),
+            of_classes={
+                int(label): Gaussian(mean=mean, covariance=_unpacked(packed, len(mean)), n=int(size))
+                for label, size, mean, packed in zip(
+                    *(arrays[name] for name in ("classes", "class_sizes", "class_means", "class_covariances")),
+                    strict=True,
+                )
+            },
+            class_counts=tuple(described["class_counts"]),
+            hashes=arrays["hashes"],
+            sha256=described["sha256"],
+            floors={
+                int(n): {key: Floor(**floor) for key, floor in by_key.items()}
+                for n, by_key in described["floors"].items()
+            },
+        )
 
 
 @functools.cache

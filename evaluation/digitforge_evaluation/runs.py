@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from digitforge_client.archives import open_archive
 from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_client.files import replacing
 from digitforge_evaluation import benefit, experiment
@@ -219,6 +220,7 @@ def read(folder: Path) -> State:
         DataError: there is none, or it is damaged.
     """
     stored = read_store(folder / RESULTS)
+    again = "run the same `digitforge experiment run` again: finished cells are kept"
     try:
         outline = json.loads((folder / EXPERIMENT).read_bytes())
         planned = tuple(CellKey(**key) for key in outline["cells"])
@@ -227,7 +229,7 @@ def read(folder: Path) -> State:
         if (folder / DISTANCES).exists():
             found = json.loads((folder / DISTANCES).read_bytes())
             measured = str(found["name"]), dict(found["values"])
-        with np.load(folder / SAMPLES) as arrays:
+        with open_archive(folder / SAMPLES, advice=again) as arrays:
             samples = tuple(
                 SampleSheet(
                     title="Real" if kind == "real" else f"Generated ({kind})",
@@ -238,8 +240,7 @@ def read(folder: Path) -> State:
             )
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise DataError(
-            f"{folder}: {EXPERIMENT}, {SAMPLES} or {DISTANCES} is missing or damaged ({error!r}); run the same "
-            "`digitforge experiment run` again: finished cells are kept"
+            f"{folder}: {EXPERIMENT}, {SAMPLES} or {DISTANCES} is missing or damaged ({error!r}); {again}"
         ) from error
     finished = {key: stored.cells[key] for key in planned if key in stored.cells}
     analysis = analyse(finished, minority=[class_names.index(name) for name in stored.identity.get("cut", {})])

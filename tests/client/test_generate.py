@@ -1,10 +1,7 @@
-"""Very large data sets: every digit once, nothing finished ever lost, and what is damaged is noticed."""
+"""Very large data sets: every digit once, and nothing finished ever lost."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import itertools
 import json
 import os
 import signal
@@ -12,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,168 +17,22 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from hypothesis import assume, given
-from hypothesis import strategies as st
+from shards import PLAN, assert_whole, finished, names, one_line, run
 
-from digitforge_client import (
-    DataError,
-    DigitClient,
-    GeneratorChangedError,
-    InvalidInputError,
-)
-from digitforge_client.contract import ROWS_PER_SEED, SEEDS
+from digitforge_client import DataError, DigitClient, GeneratorChangedError
+from digitforge_client.contract import ROWS_PER_SEED
 from digitforge_client.generate import generate
-from digitforge_client.manifest import FORMATS, NAME, Manifest, Plan
+from digitforge_client.manifest import FORMATS, NAME, Manifest
 from digitforge_client.readers import read
 from digitforge_client.testing import FakeTransport
-from digitforge_client.verify import compare, problem_of, spread
+from digitforge_client.verify import compare
 
 pytest.importorskip("joblib")
-PLAN = Plan(n=2500, seed=6, start=70, rows_per_shard=600)
-CARD = {"generator_id": "fa4efa4efa4efa4e", "class_names": [], "image_shape": [28, 28, 1]}
 
 
 @pytest.fixture
 def client() -> DigitClient:
     return DigitClient(transports=[FakeTransport()])
-
-
-def run(server: Any, command: str, *arguments: str | Path, code: str = "") -> subprocess.CompletedProcess[str]:
-    program = f"{code}\nfrom digitforge_client.command import main; main()"
-    words = [sys.executable, "-c", program, command, "--server", server.target, *map(str, arguments)]
-    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
-
-
-def one_line(result: subprocess.CompletedProcess[str]) -> str:
-    """The error of a command that failed with one line, and printed no result."""
-    assert result.stdout == ""
-    assert len(result.stderr.strip().splitlines()) == 1, result.stderr
-    return result.stderr
-
-
-def names(folder: Path) -> set[str]:
-    return {each.name for each in folder.iterdir()} - {".lock"}
-
-
-def assert_whole(folder: Path, manifest: Manifest, formula: Callable[..., np.ndarray]) -> None:
-    """The folder holds every digit of the plan once, in order, as the server's formula has it, and nothing else."""
-    assert names(folder) == {NAME} | {shard.file for shard in manifest.shards}
-    parts = [read(folder / shard.file, manifest.plan.format) for shard in manifest.shards]
-    seeds = np.concatenate([part.seeds for part in parts])
-    first = manifest.plan.seed * ROWS_PER_SEED + manifest.plan.start
-    np.testing.assert_array_equal(seeds, first + np.arange(manifest.plan.n))
-    labels = np.concatenate([part.labels for part in parts])
-    images = np.concatenate([part.images for part in parts])
-    np.testing.assert_array_equal(images, formula(labels, seeds)[..., 0])
-    for shard in manifest.shards:
-        assert shard.sha256 == hashlib.sha256((folder / shard.file).read_bytes()).hexdigest()
-
-
-# --- plans and manifests
-
-
-plans = st.builds(
-    dict,
-    n=st.integers(1, 10**10),
-    seed=st.integers(0, SEEDS - 1),
-    start=st.integers(0, ROWS_PER_SEED),
-    rows_per_shard=st.integers(1, 1_000_000),
-    label=st.none() | st.integers(0, 9),
-    truncation=st.none() | st.floats(0.1, 3),
-    format=st.sampled_from(FORMATS),
-)
-
-
-@given(plans)
-def test_two_shards_never_share_an_address_and_none_is_left_out(fields: dict[str, Any]) -> None:
-    try:
-        plan = Plan(**fields)
-    except InvalidInputError:
-        assert fields["start"] + fields["n"] > ROWS_PER_SEED or -(-fields["n"] // fields["rows_per_shard"]) > 10_000, (
-            fields
-        )
-        assume(False)
-    shards = plan.shards()
-    assert len({shard.file for shard in shards}) == len(shards)
-    assert all(one.start + one.n == other.start for one, other in itertools.pairwise(shards))
-    assert (shards[0].start, shards[-1].start + shards[-1].n) == (plan.start, plan.start + plan.n)
-    assert all(0 < shard.n <= plan.rows_per_shard for shard in shards)
-
-
-@given(plans.filter(lambda fields: fields["n"] <= 50 * fields["rows_per_shard"]), st.sets(st.integers(0, 49)))
-def test_a_manifest_is_read_as_it_was_written(
-    tmp_path_factory: pytest.TempPathFactory, fields: dict[str, Any], finished: set[int]
-) -> None:
-    assume(fields["start"] + fields["n"] <= ROWS_PER_SEED)
-    folder = tmp_path_factory.mktemp("manifest")
-    manifest = Manifest.new(Plan(**fields), CARD)
-    for number in finished & set(range(len(manifest.shards))):
-        manifest = manifest.with_shard(number, replace(manifest.shards[number], bytes=number, sha256="0" * 64))
-    manifest.save(folder)
-    assert Manifest.load(folder) == manifest
-    described = json.loads((folder / NAME).read_text())["shards"]
-    pairs = [each["row_seeds"] for each in described]
-    assert all(one[1] + 1 == other[0] for one, other in itertools.pairwise(pairs))
-    assert pairs[0][0] == fields["seed"] * 2**32 + fields["start"]
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda fields: fields.pop("seed"),
-        lambda fields: fields.update(n=0),
-        lambda fields: fields.update(n="many"),
-        lambda fields: fields.update(generator_id="f" * 16),
-        lambda fields: fields.update(manifest_version=2),
-        lambda fields: fields.update(start=71),
-        lambda fields: fields["shards"].pop(),
-        lambda fields: fields["shards"].append(fields["shards"][0]),
-        lambda fields: fields["shards"][1].update(start=70),
-        lambda fields: fields["shards"][1].update(file="../elsewhere"),
-        lambda fields: fields["shards"][1].pop("sha256"),
-        lambda fields: fields.update(shards=None),
-        lambda fields: fields.update(card=[]),
-    ],
-)
-def test_a_manifest_that_was_changed_is_refused(tmp_path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    Manifest.new(PLAN, CARD).save(tmp_path)
-    fields = json.loads((tmp_path / NAME).read_text())
-    change(fields)
-    (tmp_path / NAME).write_text(json.dumps(fields))
-    with pytest.raises(DataError, match=NAME):
-        Manifest.load(tmp_path)
-
-
-@pytest.mark.parametrize("text", [b"", b"[]", b"{}", b"no JSON", b"\xff\xfe"])
-def test_something_else_is_no_manifest(tmp_path: Path, text: bytes) -> None:
-    with pytest.raises(DataError, match="generate"):
-        Manifest.load(tmp_path)
-    (tmp_path / NAME).write_bytes(text)
-    with pytest.raises(DataError, match=NAME):
-        Manifest.load(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("fields", "says"),
-    [
-        ({"n": 0}, "n is 0"),
-        ({"n": 10, "start": -1}, "start is -1"),
-        ({"n": 10, "seed": 2**21}, "seed is"),
-        ({"n": 2**32, "start": 1}, "use another seed"),
-        ({"n": 10, "format": "idx"}, "npz, tfrecord, parquet"),
-        ({"n": 10, "rows_per_shard": 0}, "rows_per_shard"),
-        ({"n": 10, "rows_per_shard": 1_000_001}, "held in memory"),
-        ({"n": 10_001, "rows_per_shard": 1}, "10001 shards"),
-        ({"n": 10, "truncation": -1}, "truncation"),
-        ({"n": 10, "label": "seven"}, "label"),
-    ],
-)
-def test_a_plan_that_cannot_be_carried_out_is_refused(fields: dict[str, Any], says: str) -> None:
-    with pytest.raises(InvalidInputError, match=says):
-        Plan(**({"seed": 0} | fields))
-
-
-# --- making
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -264,14 +115,6 @@ def begin(server: Any, folder: Path, *arguments: Any) -> subprocess.Popen[str]:
             break
         time.sleep(0.01)
     return process
-
-
-def finished(folder: Path) -> dict[str, int]:
-    """When each finished shard was written; all of them are whole."""
-    manifest = Manifest.load(folder)
-    done = [shard for shard in manifest.shards if shard.finished]
-    assert [problem_of(folder, shard) for shard in done] == [None] * len(done)
-    return {shard.file: (folder / shard.file).stat().st_mtime_ns for shard in done}
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -432,96 +275,3 @@ def test_dask_that_is_not_installed_is_named_with_its_extra(server: Any, tmp_pat
     blocked = "import sys; sys.modules['distributed'] = None"
     result = run(server, "generate", tmp_path / "s", "--n", 10, "--scheduler", "tcp://127.0.0.1:1", code=blocked)
     assert (result.returncode, "pip install 'digitforge[dask]'" in one_line(result)) == (2, True)
-
-
-# --- verified
-
-
-def test_what_happened_to_files_is_found_and_mended(server: Any, tmp_path: Path, formula: Any) -> None:
-    arguments = ("--n", 2000, "--rows-per-shard", 300, "--seed", 2, "--jobs", 1)
-    assert run(server, "generate", tmp_path, *arguments).returncode == 0
-    files = [tmp_path / shard.file for shard in Manifest.load(tmp_path).shards]
-    files[0].unlink()
-    files[2].write_bytes(files[2].read_bytes()[:-1])
-    content = bytearray(files[4].read_bytes())
-    content[len(content) // 2] ^= 1
-    files[4].write_bytes(content)
-    result = run(server, "verify", tmp_path, "--json")
-    assert result.returncode == 4
-    problems = json.loads(result.stdout)["problems"]
-    assert [problem.split()[0] for problem in problems] == [files[number].name for number in (0, 2, 4)]
-    assert ["missing" in problems[0], "bytes instead of" in problems[1], "checksum" in problems[2]] == [True] * 3
-    assert "remove such files and run `digitforge generate" in one_line(run(server, "verify", tmp_path))
-    files[4].unlink()
-    assert run(server, "generate", tmp_path).returncode == 0  # a missing file, or one of another size, is made anew
-    assert run(server, "verify", tmp_path).returncode == 0
-    assert_whole(tmp_path, Manifest.load(tmp_path), formula)
-
-
-def add(levels: int, pixels: int) -> Callable[[Any], Any]:
-    """Answers in which so many pixels differ by so many grey levels."""
-
-    def mend(reply: Any) -> Any:
-        images = np.frombuffer(reply.outputs["images"].tensor_content, dtype=np.uint8).copy()
-        images[:pixels] += np.where(images[:pixels] < 128, levels, -levels).astype(np.uint8)
-        reply.outputs["images"].tensor_content = images.tobytes()
-        return reply
-
-    return mend
-
-
-def test_regenerated_digits_are_compared_within_the_tolerance(server: Any, tmp_path: Path) -> None:
-    arguments = ("--n", 1000, "--rows-per-shard", 256, "--seed", 2, "--jobs", 1)
-    assert run(server, "generate", tmp_path, *arguments).returncode == 0
-    pixels = 256 * 784
-    for levels, changed, status in ((1, pixels // 1001, 0), (1, pixels // 990, 4), (2, 1, 4)):
-        server.mend = add(levels, changed)
-        result = run(server, "verify", tmp_path, "--regenerate", 1, "--json")
-        assert result.returncode == status, (levels, changed, result.stderr)
-        (compared,) = json.loads(result.stdout)["regenerated"]
-        assert (compared["pixels"], compared["differing"], compared["largest"]) == (pixels, changed, levels)
-    assert "holds other digits than the server gives" in result.stderr
-    server.mend = lambda reply: reply
-    server.generator_id = "f" * 16
-    result = run(server, "verify", tmp_path, "--regenerate", 1)
-    assert (result.returncode, "begun with generator 0123456789abcdef" in one_line(result)) == (3, True)
-
-
-def test_a_file_with_other_addresses_is_noticed(tmp_path: Path, client: DigitClient) -> None:
-    manifest = generate(client, tmp_path, PLAN, jobs=1)
-    files = [tmp_path / shard.file for shard in manifest.shards]
-    files[0].write_bytes(files[1].read_bytes())
-    with pytest.raises(DataError, match="addresses differ"):
-        compare(client, tmp_path, manifest, manifest.shards[0])
-    files[0].write_bytes(b"no archive")
-    with pytest.raises(DataError, match=r"cannot read .*shard-00000"):
-        compare(client, tmp_path, manifest, manifest.shards[0])
-
-
-@pytest.mark.parametrize("form", FORMATS)
-@given(data=st.data())
-def test_a_damaged_file_is_an_error_of_the_library(
-    tmp_path_factory: pytest.TempPathFactory, form: str, data: st.DataObject
-) -> None:
-    pytest.importorskip("pyarrow")
-    folder = tmp_path_factory.mktemp("damaged")
-    plan = replace(PLAN, n=3, format=form)
-    client = DigitClient(transports=[FakeTransport(image_shape=(4, 4, 1))])
-    manifest = generate(client, folder, plan, jobs=1)
-    path = folder / manifest.shards[0].file
-    content = bytearray(path.read_bytes())
-    if data.draw(st.booleans()):
-        del content[data.draw(st.integers(0, len(content) - 1)) :]
-    else:
-        content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
-    path.write_bytes(content)
-    assert problem_of(folder, manifest.shards[0]) is not None
-    with contextlib.suppress(DataError):  # some bytes mean nothing
-        compare(client, folder, manifest, manifest.shards[0])
-
-
-def test_shards_to_regenerate_are_evenly_spread() -> None:
-    shards = Plan(n=1000, seed=0, rows_per_shard=10).shards()
-    assert [shards.index(shard) for shard in spread(shards, 4)] == [0, 33, 66, 99]
-    assert spread(shards, 1) == shards[:1]
-    assert spread(shards, 1000) == shards

@@ -7,13 +7,13 @@ renamed, so that a kill at any moment leaves the older checkpoints whole.
 from __future__ import annotations
 
 import dataclasses
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from digitforge_client.archives import open_archive
 from digitforge_client.errors import DataError
 from digitforge_client.files import replacing
 
@@ -110,8 +110,5 @@ def load(path: Path) -> State:
     Raises:
         DataError: the file is missing, damaged or not a checkpoint.
     """
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is not a readable checkpoint: {error}; remove it to use the one before") from error
+    with open_archive(path, advice="a checkpoint cannot be read; remove it to use the one before") as arrays:
+        return {name: arrays[name] for name in arrays.files}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from digitforge_client.archives import open_archive
 from digitforge_client.errors import DataError
 from digitforge_training.data.dataset import (
     Dataset,
@@ -53,33 +52,14 @@ def load_archive(path: Path, *, split: str) -> Dataset:
 Array = npt.NDArray[np.generic]
 
 
-def check_is_numpy(path: Path) -> None:
-    """Refuse what begins as no file of NumPy's: `numpy.load` takes it for a pickle and advises to trust it.
-
-    Raises:
-        DataError: it is no file of NumPy's.
-        OSError: it cannot be read.
-    """
-    with path.open("rb") as file:
-        if not file.read(6).startswith((b"PK", b"\x93NUMPY")):
-            raise DataError(f"{path}: not an .npz archive, as numpy.savez writes it")
-
-
 def _read(path: Path) -> tuple[Array, Array, Array | None, Array | None]:
     """Training images and labels, and test images and labels where the archive has them."""
-    try:
-        check_is_numpy(path)
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise DataError(f"{path}: a single array; expected an .npz archive with x and y")
-        with archive:
-            for layout in LAYOUTS:
-                if all(name in archive for name in layout):
-                    x, y, *test = (archive[name] for name in layout)
-                    return x, y, *(test or (None, None))
-            names = ", ".join(archive.files) or "nothing"
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path}: not an .npz archive of plain arrays: {error}") from error
+    with open_archive(path) as archive:
+        for layout in LAYOUTS:
+            if all(name in archive for name in layout):
+                x, y, *test = (archive[name] for name in layout)
+                return x, y, *(test or (None, None))
+        names = ", ".join(archive.files) or "nothing"
     raise DataError(
         f"{path}: it holds {names}; expected x and y, if wanted also x_test and y_test, "
         "or x_train, y_train, x_test and y_test"

@@ -1,0 +1,58 @@
+"""What the tests of `digitforge generate` and `digitforge verify` share."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from digitforge_client.contract import ROWS_PER_SEED
+from digitforge_client.manifest import NAME, Manifest, Plan
+from digitforge_client.readers import read
+from digitforge_client.verify import problem_of
+
+PLAN = Plan(n=2500, seed=6, start=70, rows_per_shard=600)
+
+
+def run(server: Any, command: str, *arguments: str | Path, code: str = "") -> subprocess.CompletedProcess[str]:
+    program = f"{code}\nfrom digitforge_client.command import main; main()"
+    words = [sys.executable, "-c", program, command, "--server", server.target, *map(str, arguments)]
+    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+
+
+def one_line(result: subprocess.CompletedProcess[str]) -> str:
+    """The error of a command that failed with one line, and printed no result."""
+    assert result.stdout == ""
+    assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+    return result.stderr
+
+
+def names(folder: Path) -> set[str]:
+    return {each.name for each in folder.iterdir()} - {".lock"}
+
+
+def assert_whole(folder: Path, manifest: Manifest, formula: Callable[..., np.ndarray]) -> None:
+    """The folder holds every digit of the plan once, in order, as the server's formula has it, and nothing else."""
+    assert names(folder) == {NAME} | {shard.file for shard in manifest.shards}
+    parts = [read(folder / shard.file, manifest.plan.format) for shard in manifest.shards]
+    seeds = np.concatenate([part.seeds for part in parts])
+    first = manifest.plan.seed * ROWS_PER_SEED + manifest.plan.start
+    np.testing.assert_array_equal(seeds, first + np.arange(manifest.plan.n))
+    labels = np.concatenate([part.labels for part in parts])
+    images = np.concatenate([part.images for part in parts])
+    np.testing.assert_array_equal(images, formula(labels, seeds)[..., 0])
+    for shard in manifest.shards:
+        assert shard.sha256 == hashlib.sha256((folder / shard.file).read_bytes()).hexdigest()
+
+
+def finished(folder: Path) -> dict[str, int]:
+    """When each finished shard was written; all of them are whole."""
+    manifest = Manifest.load(folder)
+    done = [shard for shard in manifest.shards if shard.finished]
+    assert [problem_of(folder, shard) for shard in done] == [None] * len(done)
+    return {shard.file: (folder / shard.file).stat().st_mtime_ns for shard in done}
