@@ -201,3 +201,23 @@ def test_confusion_is_shown_for_many_classes_too(tmp_path: Path) -> None:
     ]  # fmt: skip
     png = plots.confusions(wide, names, plots.STYLES["narrow dark"])
     assert png.startswith(b"\x89PNG")
+
+
+def test_names_of_near_points_cover_neither_each_other_nor_a_point() -> None:
+    from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
+
+    points = {"semi minimax-058e1b": (6.2, 4.6), "semi dense-bn-374555": (7.5, 4.8), "semi dcgan-77af9f": (9.1, 3.7)}
+    points |= {"semi bp-gan-acd983": (121.0, 0.0), "semi mlp-d9da3f": (130.0, -0.3)}  # at the right edge
+    axes = Figure(figsize=(3.5, 4.2)).add_subplot()
+    axes.plot([x for x, _ in points.values()], [y for _, y in points.values()], linestyle="none", marker="o")
+    axes.set_xscale("log")
+    plots.name_points(axes, list(points.values()), plots.STYLES["narrow light"], points)
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert [text.get_text() for text in axes.texts] == list(points)
+    for number, box in enumerate(boxes):
+        assert box.count_overlaps(boxes[:number]) == 0
+        assert axes.bbox.x0 < box.x0
+        assert box.x1 < axes.bbox.x1
+    centres = [Bbox.from_bounds(x, y, 1, 1) for x, y in axes.transData.transform(list(points.values()))]
+    assert sum(box.count_overlaps(centres) for box in boxes) == 0

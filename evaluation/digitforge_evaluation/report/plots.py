@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from digitforge_evaluation.analysis import Analysis, ArmResult, Comparison, Measure
+from digitforge_evaluation.analysis import Analysis, ArmResult, Measure
 from digitforge_evaluation.arms import ArmName
 from digitforge_evaluation.benefit import Benefit
 
@@ -29,6 +30,7 @@ class Style:
 _LIGHT: Final = {"ink": "#1d2433", "faint": "#c9cfda", "accent": "#0b63b5", "paper": "#ffffff"}
 _DARK: Final = {"ink": "#e6e9ef", "faint": "#475063", "accent": "#74b3f5", "paper": "#171b23"}
 _WIDE, _NARROW = 7.6, 3.5
+_COLOURS: Final = 128  # of a PNG's palette
 _WRITTEN_CLASSES: Final = 12  # up to so many, numbers and names fit into a confusion matrix
 STYLES: Final = {
     "wide light": Style(width=_WIDE, **_LIGHT),
@@ -54,26 +56,29 @@ _MARKS: Final = {
 def forest(analysis: Analysis, style: Style) -> bytes:
     """Every comparison as a point with its interval, the primary family on top. PNG."""
     rows = [c for c in analysis.comparisons if c.interval is not None]
-    figure, axes = _axes(style, height=0.9 + 0.34 * len(rows) + (0.3 if analysis.primary else 0.0))
+    figure, axes = _axes(style, height=0.9 + 0.34 * len(rows))
+    narrow = style.width == _NARROW
+    names = []
     for y, comparison in enumerate(reversed(rows)):
         interval = comparison.simultaneous or comparison.interval
         assert interval is not None  # filtered above
         colour = style.accent if comparison.primary else style.ink
         axes.plot([100 * interval.low, 100 * interval.high], [y, y], color=colour, linewidth=2)
         axes.plot([100 * comparison.difference], [y], marker="o", color=colour, markersize=7)
+        names.append(f"{comparison.arm} − {comparison.baseline}, n = {comparison.n_per_class}")
+        if narrow:  # above its point, or names would leave the points no room
+            axes.text(
+                0, y + 0.25, names[-1], transform=axes.get_yaxis_transform(), fontsize=8, color=colour, va="bottom",
+                bbox={"facecolor": style.paper, "edgecolor": "none", "pad": 1},
+            )  # fmt: skip
     axes.axvline(0, color=style.ink, linewidth=1, linestyle=(0, (4, 3)))
-    axes.set_yticks(range(len(rows)), [_row_name(c, narrow=style.width == _NARROW) for c in reversed(rows)])
-    for label, comparison in zip(axes.get_yticklabels(), reversed(rows), strict=True):
+    axes.set_yticks(range(0 if narrow else len(rows)), [] if narrow else names)
+    for label, comparison in zip(axes.get_yticklabels(), reversed(rows), strict=False):
         label.set_color(style.accent if comparison.primary else style.ink)
-    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.set_ylim(-0.6, len(rows) - 0.2)
     axes.set_xlabel(f"points of {analysis.measure}")
     axes.grid(axis="x", color=style.faint, linewidth=0.6)
     return _png(figure, style)
-
-
-def _row_name(comparison: Comparison, *, narrow: bool) -> str:
-    gap = "\n" if narrow else " "
-    return f"{comparison.arm}{gap}− {comparison.baseline}, n = {comparison.n_per_class}"
 
 
 def accuracies(analysis: Analysis, style: Style) -> bytes:
@@ -194,12 +199,6 @@ def distance_against_benefit(benefit: Benefit, measure: Measure, style: Style) -
             [point.distance], [100 * point.difference], color=colour, marker=marker, alpha=alpha, linestyle="none",
             label=None if known else label,
         )  # fmt: skip
-    names = {point.generator: point for point in sorted(benefit.points, key=lambda point: point.difference)}
-    for name, point in names.items():  # above its highest point
-        axes.annotate(
-            name, (point.distance, 100 * point.difference), xytext=(5, 5), textcoords="offset points", fontsize=7,
-            color=style.ink,
-        )  # fmt: skip
     axes.axhline(0, color=style.ink, linewidth=1, linestyle=(0, (4, 3)))
     distances = [point.distance for point in benefit.points]
     if min(distances) > 0 and max(distances) > 10 * min(distances):
@@ -211,7 +210,33 @@ def distance_against_benefit(benefit: Benefit, measure: Measure, style: Style) -
     figure.legend(
         loc="outside lower center", ncols=1 if style.width == _NARROW else 2, frameon=False, labelcolor=style.ink
     )
+    highest = {point.generator: point for point in sorted(benefit.points, key=lambda point: point.difference)}
+    name_points(axes, [(p.distance, 100 * p.difference) for p in benefit.points], style, {
+        name: (point.distance, 100 * point.difference) for name, point in highest.items()
+    })  # fmt: skip
     return _png(figure, style)
+
+
+def name_points(
+    axes: Any, points: Sequence[tuple[float, float]], style: Style, names: Mapping[str, tuple[float, float]]
+) -> None:
+    """Write a name beside each point that has one, where it covers no other name and no point."""
+    from matplotlib.transforms import Bbox
+
+    axes.figure.draw_without_rendering()  # decides where points are
+    taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in axes.transData.transform(points)]
+    for name, point in names.items():
+        label = axes.annotate(
+            name, point, xytext=(0, 0), textcoords="offset points", fontsize=7, color=style.ink, in_layout=False
+        )
+        for far, (right, up) in itertools.product((5, 13, 21, 29), ((1, 1), (1, -1), (-1, 1), (-1, -1))):
+            label.set(ha="left" if right > 0 else "right", va="bottom" if up > 0 else "top")
+            label.xyann = (5 * right, far * up)
+            box = label.get_window_extent()
+            inside = axes.bbox.x0 < box.x0 and box.x1 < axes.bbox.x1
+            if inside and not box.count_overlaps(taken):
+                break
+        taken.append(box)
 
 
 def _dots(results: Sequence[ArmResult], style: Style) -> bytes:
@@ -235,7 +260,7 @@ def _axes(style: Style, *, height: float) -> tuple[Any, Any]:
 
     figure = Figure(figsize=(style.width, height), layout="constrained", facecolor=style.paper)
     axes = figure.add_subplot(facecolor=style.paper)
-    axes.tick_params(colors=style.ink, length=0, labelsize=9)
+    axes.tick_params(which="both", colors=style.ink, length=0, labelsize=9)
     axes.xaxis.label.set_color(style.ink)
     axes.yaxis.label.set_color(style.ink)
     for side, spine in axes.spines.items():
@@ -246,9 +271,13 @@ def _axes(style: Style, *, height: float) -> tuple[Any, Any]:
 
 
 def _png(figure: Any, style: Style) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=200, facecolor=style.paper)
-    return buffer.getvalue()
+    from PIL import Image
+
+    drawn, packed = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=200, facecolor=style.paper)
+    # a plot has few colours: a palette of them takes a third of the room
+    Image.open(drawn).convert("RGB").quantize(_COLOURS).save(packed, format="PNG", optimize=True)
+    return packed.getvalue()
 
 
 def sheet(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], *, classes: int, rows: int) -> bytes:
