@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import signal
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
+from digitforge_client.command import import_quietly
 from digitforge_client.errors import DigitforgeError, MissingExtraError, ServerUnavailableError
 
 Job = TypeVar("Job")
@@ -20,7 +21,12 @@ _CONNECT_S: Final = 10.0
 
 
 def side_by_side(
-    work: Callable[[Job], Result], jobs_to_do: Iterable[Job], *, jobs: int = 1, scheduler: str | None = None
+    work: Callable[[Job], Result],
+    jobs_to_do: Iterable[Job],
+    *,
+    jobs: int = 1,
+    scheduler: str | None = None,
+    imports: Sequence[str] = (),
 ) -> Generator[Result, None, None]:
     """Give the result of *work* on each job as soon as it is there, in any order; closing it ends what is under way.
 
@@ -30,6 +36,7 @@ def side_by_side(
         jobs: processes here; −1 for one on each core. One means this process itself.
         scheduler: address of a Dask scheduler, ``tcp://HOST:PORT``, whose workers are all used. They need digitforge,
             and the folders that a job names.
+        imports: modules that processes here import before their first job, without what these have to say.
 
     Raises:
         MissingExtraError: joblib is not installed, or Dask, where it is needed.
@@ -40,7 +47,7 @@ def side_by_side(
         from joblib import Parallel, delayed
     except ModuleNotFoundError as error:
         raise _missing("joblib", "generate") from error
-    with _in_processes() if scheduler is None else _on_cluster(scheduler) as cluster:
+    with _in_processes(imports) if scheduler is None else _on_cluster(scheduler) as cluster:
         if cluster is not None and sum(cluster.ncores().values()) == 1:
             # Where only one can work, joblib would work here instead.
             for job in jobs_to_do:
@@ -64,10 +71,10 @@ def side_by_side(
 
 
 @contextmanager
-def _in_processes() -> Iterator[None]:
+def _in_processes(imports: Sequence[str]) -> Iterator[None]:
     from joblib import parallel_config
 
-    with parallel_config(backend="loky", initializer=_deafen):
+    with parallel_config(backend="loky", initializer=_prepare, initargs=(imports,)):
         yield
 
 
@@ -106,9 +113,11 @@ def _on_cluster(address: str) -> Iterator[Any]:
             ) from error
 
 
-def _deafen() -> None:
+def _prepare(imports: Sequence[str]) -> None:
     """Leave Ctrl-C, which a terminal sends to all processes, to the one that began; it ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for module in imports:
+        import_quietly(module)
 
 
 def _missing(library: str, extra: str) -> MissingExtraError:

@@ -8,6 +8,7 @@ Held-out images are looked at once per cell, when its classifier is finished; no
 from __future__ import annotations
 
 import math
+import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -305,7 +306,14 @@ def run(
     missing = [key for key in plan_cells(plan, sources) if key not in store.cells]
     if jobs != 1 or scheduler:
         missing = spread(missing, subsets=plan.subsets if scheduler or jobs < 1 else jobs)
-    for result in side_by_side(_run_cell, _jobs(plan, real, sources, missing), jobs=jobs, scheduler=scheduler):
+    results = side_by_side(
+        _run_cell,
+        _jobs(plan, real, sources, missing),
+        jobs=jobs,
+        scheduler=scheduler,
+        imports=[name for name in ("tensorflow",) if name in sys.modules],
+    )
+    for result in results:
         store.append(result)
         on_cell(result)
 

@@ -1,9 +1,12 @@
-"""Work side by side on the workers of a Dask cluster; processes here are tested with what they make."""
+"""Work side by side, on the workers of a Dask cluster and in processes here; the latter also with what they make."""
 
 from __future__ import annotations
 
 import itertools
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -49,3 +52,21 @@ def test_a_scheduler_that_is_not_there_or_has_no_workers_is_named(monkeypatch: p
 def test_an_address_that_is_none_is_refused() -> None:
     with pytest.raises(ServerUnavailableError, match="give its address as"):
         list(side_by_side(_process, [1], scheduler="nonsense://x"))
+
+
+def test_what_processes_import_first_says_nothing(tmp_path: Path) -> None:
+    (tmp_path / "loud.py").write_text("import os; os.write(2, b'I am loud'); ready = os.getpid()")
+    program = f"""if True:
+        import sys
+        sys.path.insert(0, {str(tmp_path)!r})
+        from digitforge_client.parallel import side_by_side
+        def ready(_):
+            return sys.modules["loud"].ready
+        print(len(set(side_by_side(ready, range(10), jobs=2, imports=["loud"]))))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True,
+        check=True, timeout=60,
+    )  # fmt: skip
+    assert done.stdout in ("1\n", "2\n")  # the second process may come too late
+    assert done.stderr == ""
