@@ -11,6 +11,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ import yaml
 from serving_toys import Stubs, connect
 from tensorflow_serving.apis import get_model_status_pb2, predict_pb2
 
+from digitforge_client import TLS, DigitClient, ServerUnavailableError
 from digitforge_serving import shipped_models
 from digitforge_serving.states import AVAILABLE
 
@@ -222,6 +224,25 @@ def test_a_container_is_unhealthy_while_its_model_does_not_serve(project: Projec
     assert project.inspect()["State"]["Health"]["Status"] == "starting"
     (base / ".1.away").rename(base / "1")
     project.wait_until_healthy()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificates")
+def test_the_certificates_of_the_command_are_enough_for_mutual_tls(project: Project, tmp_path: Path) -> None:
+    folder = tmp_path / "tls"
+    command = [sys.executable, "-m", "digitforge_client.command", "certificates", "--mutual", "--out", str(folder)]
+    subprocess.run(command, capture_output=True, check=True)
+    for path in (folder, *folder.iterdir()) if os.geteuid() == 0 else ():
+        os.chown(path, 1000, 1000)  # a user of this machine, whose files the container's root may not read freely
+    project.environment |= {"DIGITFORGE_TLS": str(folder), "DIGITFORGE_SSL_CONFIG_FILE": "/tls/ssl.config"}
+    project.compose("up", "-d")
+    project.wait_until_healthy()  # by REST, which stays plain
+    target = f"127.0.0.1:{project.environment['DIGITFORGE_GRPC_PORT']}"
+    ours = TLS(ca=folder / "ca.crt", certificate=folder / "client.crt", key=folder / "client.key")
+    with DigitClient(target, tls=ours) as client:
+        assert client.sample(4, seed=0).images.any(axis=(1, 2)).all()
+    for stranger in (None, TLS(ca=folder / "ca.crt")):
+        with DigitClient(target, tls=stranger) as client, pytest.raises(ServerUnavailableError):
+            client.sample(1, seed=0)
 
 
 def test_stopping_lets_the_requests_in_flight_finish(project: Project, stubs: Stubs) -> None:
