@@ -24,6 +24,7 @@ from digitforge_client.conversation import Conversation
 from digitforge_client.description import Generator, Metadata
 from digitforge_client.errors import ServerError
 from digitforge_client.faults import translate
+from digitforge_client.memory import keep_freed_memory
 from digitforge_client.options import TLS, Compression, Keepalive, Limits, Retry, Timeout
 from digitforge_client.resampling import PixelRange, Strategy
 from digitforge_client.steps import Emit, Pause, Receive, Send, Talk
@@ -259,6 +260,7 @@ class _AsyncChannel:
         self._options = channel_options(target, settings)
         self._credentials = channel_credentials(settings.tls)
         self._headers = tuple(settings.headers)
+        keep_freed_memory()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._channel: Any = None
 

@@ -20,6 +20,7 @@ import grpc
 
 from digitforge_client.errors import InvalidInputError, ServerError
 from digitforge_client.faults import translate
+from digitforge_client.memory import keep_freed_memory
 from digitforge_client.options import TLS, Compression, Keepalive, Limits, Retry
 from digitforge_client.waiting import Waiters
 from digitforge_client.wire import Method
@@ -82,6 +83,7 @@ class Channel:
         self._options = channel_options(target, settings)
         self._credentials = channel_credentials(settings.tls)
         self._headers = tuple(settings.headers)
+        keep_freed_memory()
         self._forget()
         _CHANNELS.add(self)
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import pytest
@@ -94,39 +95,39 @@ def test_images_per_second_against_prepared_answers(target: str) -> None:
         with DigitClient(target, limits=Limits(rows_per_request=ROWS)) as client:
             return len(client.sample(n, seed=0))
 
-    def ours_in_batches() -> int:
+    def stream(requests: int) -> int:
         with DigitClient(target, limits=Limits(rows_per_request=ROWS)) as client:
-            return sum(len(batch) for batch in client.stream(n, batch_size=8 * ROWS, seed=0))
+            return sum(len(batch) for batch in client.stream(n, batch_size=requests * ROWS, seed=0))
 
-    def official(model: str, *, keep: bool = False) -> Callable[[], int]:
-        """Written with the official stubs: one request after another; images are kept as `sample` does, or dropped."""
+    def official(model: str, *, joined: int = 1) -> Callable[[], int]:
+        """Written with the official stubs: one request after another, and so many answers joined to a batch."""
 
         def ask() -> int:
             options = [("grpc.max_receive_message_length", 64 * 2**20)]
             with grpc.insecure_channel(target, options=options) as channel:
                 stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-                done, kept = 0, []
+                done, parts = 0, []
                 while done < n:
                     request = predict_pb2.PredictRequest()
                     request.model_spec.name = model
                     request.inputs["labels"].CopyFrom(tf.make_tensor_proto(np.arange(ROWS) % 10, tf.int64))
                     request.inputs["seeds"].CopyFrom(tf.make_tensor_proto(np.arange(done, done + ROWS), tf.int64))
                     reply = stub.Predict(request, timeout=30)
-                    images = tf.make_ndarray(reply.outputs["images"])
-                    done += len(images)
-                    if keep:
-                        kept.append(images)
-                if keep:
-                    np.concatenate(kept)
+                    parts.append(tf.make_ndarray(reply.outputs["images"]))
+                    if len(parts) == joined:
+                        done += len(np.concatenate(parts) if joined > 1 else parts[0])
+                        parts.clear()
             return done
 
         return ask
 
     sides = {
         "DigitClient.sample": ours,
-        "DigitClient.stream": ours_in_batches,
-        "official stubs, images kept": official("digits", keep=True),
-        "official stubs, images dropped": official("digits"),
+        f"DigitClient.stream, batches of {8 * ROWS}": partial(stream, 8),
+        f"DigitClient.stream, batches of {ROWS}": partial(stream, 1),
+        "official stubs, one array": official("digits", joined=n // ROWS),
+        f"official stubs, batches of {8 * ROWS}": official("digits", joined=8),
+        f"official stubs, batches of {ROWS}": official("digits"),
         "official stubs, typed fields": official("typed"),
     }
     for side in sides.values():
@@ -137,14 +138,14 @@ def test_images_per_second_against_prepared_answers(target: str) -> None:
             costs[name].append(cost(side))
     print(f"\n{n:,} images, {ROWS} a request, {REPEATS} times in turn")
     for name, both in costs.items():
-        print(f"  {name:<32} {middle([1 / wall for wall, _ in both], ',.0f')} images/s")
-        print(f"  {'':<32} {middle([1e6 * processor for _, processor in both], '.2f')} µs of processor time an image")
-    sample, stream, kept, dropped, typed = costs.values()
-    for name, mine, theirs in (("sample", sample, kept), ("stream", stream, dropped)):
-        shares = [one[1] / other[1] for one, other in zip(mine, theirs, strict=True)]
-        faster = [other[0] / one[0] for one, other in zip(mine, typed, strict=True)]
-        print(f"  {name + ': processor time ÷ official stubs':<44} {middle(shares, '.2f')}")
-        print(f"  {name + ': images per second ÷ typed fields':<44} {middle(faster, '.2f')}")
+        print(f"  {name:<40} {middle([1 / wall for wall, _ in both], ',.0f')} images/s")
+        print(f"  {'':<40} {middle([1e6 * processor for _, processor in both], '.2f')} µs of processor time an image")
+    *mine, one, eight, single, typed = costs.items()
+    for (name, ours_each), (other, theirs) in zip(mine, (one, eight, single), strict=True):
+        shares = [a[1] / b[1] for a, b in zip(ours_each, theirs, strict=True)]
+        faster = [b[0] / a[0] for a, b in zip(ours_each, typed[1], strict=True)]
+        print(f"  {name}\n    processor time ÷ {other:<42} {middle(shares, '.2f')}")
+        print(f"    {'images per second ÷ official stubs, typed fields':<59} {middle(faster, '.2f')}")
         assert min(shares) > 0
 
 

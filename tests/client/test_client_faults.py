@@ -25,6 +25,7 @@ from digitforge_client import (
     ServerUnavailableError,
     Timeout,
     UnexpectedReplyError,
+    delivery,
 )
 
 Code = grpc.StatusCode
@@ -185,6 +186,7 @@ def test_another_generator_in_mid_stream_is_an_error(server: Any) -> None:
 
 
 def test_another_generator_may_be_accepted_and_no_batch_mixes_two(server: Any) -> None:
+    server.before_answer = lambda _: time.sleep(0.02)  # or the batches to come were there already
     with DigitClient(server.target, limits=Limits(rows_per_request=10)) as client:
         batches = []
         for number, batch in enumerate(client.stream(400, batch_size=50, seed=0, on_change="accept")):
@@ -196,6 +198,17 @@ def test_another_generator_may_be_accepted_and_no_batch_mixes_two(server: Any) -
         assert names[:3] == ["0123456789abcdef"] * 3
         assert names[3:] == ["f" * 16] * 5
         assert set(batches[-1].labels.tolist()) == {0, 1}
+
+
+def test_small_batches_of_a_fast_server_are_checked_together(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "_HELD_S", 3600)
+    monkeypatch.setattr(delivery, "_HELD_ROWS", 100)
+    with DigitClient(server.target) as client:
+        stream = client.stream(295, batch_size=10, seed=0)
+        seeds = [seed for batch in stream for seed in batch.seeds.tolist()]
+    assert seeds == list(range(295))
+    cards = server.calls - len(server.requests) - 1  # what else it was asked for is the metadata, once
+    assert cards == 1 + 1 + 2 + 1  # to begin with, with the first batch, with a hundred rows more, at the end
 
 
 def test_another_folder_number_is_no_other_generator(server: Any) -> None:

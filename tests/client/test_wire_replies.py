@@ -119,3 +119,5 @@ def test_unusual_ways_of_writing_are_left_to_protobuf() -> None:
     for entry in (value + key, key + value + value, key, value, b""):
         data = b"\x0a" + bytes([len(entry)]) + entry
         assert read(Reply, data) == read(messages.PredictResponse, data)
+    group = b"\x0b\x0c" + one.SerializeToString()  # begun and ended, as protobuf wrote it long ago
+    assert read(Reply, group) == read(messages.PredictResponse, group) != "no message"

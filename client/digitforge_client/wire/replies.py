@@ -42,29 +42,38 @@ class Reply:
 
     @classmethod
     def FromString(cls, data: bytes) -> Reply | messages.PredictResponse:  # noqa: N802 - as protobuf names it
-        """Read an answer.
+        """Read an answer; what is written in a way that nobody writes is left to protobuf.
 
         Raises:
             DecodeError: the bytes are no such message.
         """
-        outputs: dict[str, messages.Tensor | Held] = {}
-        view = memoryview(data)
-        for number, kind, begin, end in _fields(data, 0, len(data)):
-            if (number, kind) != (_OUTPUTS, _LENGTH):
-                continue
-            entry: dict[int, list[int]] = {}
-            for part, part_kind, *place in _fields(data, begin, end):
-                if part_kind != _LENGTH or part in entry:  # nobody writes it so; protobuf knows what it means
-                    return messages.PredictResponse.FromString(data)
-                entry[part] = place
-            if entry.keys() != {_KEY, _VALUE}:
-                return messages.PredictResponse.FromString(data)
-            try:
-                name = str(view[slice(*entry[_KEY])], "utf-8")
-            except UnicodeDecodeError as error:
-                raise DecodeError(f"an output's name is no text: {error}") from error
-            outputs[name] = _held(data, view, *entry[_VALUE])
-        return cls(outputs=outputs)
+        try:
+            outputs = _outputs(data)
+        except DecodeError:
+            outputs = None
+        return messages.PredictResponse.FromString(data) if outputs is None else cls(outputs=outputs)
+
+
+def _outputs(data: bytes) -> dict[str, messages.Tensor | Held] | None:
+    """The outputs of an answer; None, or a DecodeError, where protobuf has to say what the bytes mean."""
+    outputs: dict[str, messages.Tensor | Held] = {}
+    view = memoryview(data)
+    for number, kind, begin, end in _fields(data, 0, len(data)):
+        if (number, kind) != (_OUTPUTS, _LENGTH):
+            continue
+        entry: dict[int, list[int]] = {}
+        for part, part_kind, *place in _fields(data, begin, end):
+            if part_kind != _LENGTH or part in entry:
+                return None
+            entry[part] = place
+        if entry.keys() != {_KEY, _VALUE}:
+            return None
+        try:
+            name = str(view[slice(*entry[_KEY])], "utf-8")
+        except UnicodeDecodeError:
+            return None
+        outputs[name] = _held(data, view, *entry[_VALUE])
+    return outputs
 
 
 def _held(data: bytes, view: memoryview, begin: int, end: int) -> Held:
