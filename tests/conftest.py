@@ -9,8 +9,14 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-# No test depends on the speed of the machine.
-settings.register_profile("digitforge", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# No test depends on the speed of the machine, and in CI none on luck: there examples are the same each time.
+settings.register_profile(
+    "digitforge",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=bool(os.environ.get("CI")),
+    max_examples=int(os.environ.get("DIGITFORGE_EXAMPLES", "100")),
+)
 settings.load_profile("digitforge")
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
