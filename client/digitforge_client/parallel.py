@@ -18,6 +18,8 @@ Result = TypeVar("Result")
 
 #: How long to wait for a scheduler, and for its first worker.
 _CONNECT_S: Final = 10.0
+#: How long a process here waits for more to do; one job may be the training of a generator.
+_IDLE_S: Final = 3600.0
 
 
 def side_by_side(
@@ -74,7 +76,8 @@ def side_by_side(
 def _in_processes(imports: Sequence[str]) -> Iterator[None]:
     from joblib import parallel_config
 
-    with parallel_config(backend="loky", initializer=_prepare, initargs=(imports,)):
+    # one that has nothing to do waits for what the others are at, or joblib warns of its end
+    with parallel_config(backend="loky", idle_worker_timeout=_IDLE_S, initializer=_prepare, initargs=(imports,)):
         yield
 
 
