@@ -8,6 +8,7 @@ import gc
 import inspect
 import socket
 import threading
+import time
 from typing import Any
 
 import grpc
@@ -140,6 +141,7 @@ def test_a_stream_that_is_left_early_stops_asking(server: Any) -> None:
 
 def test_a_stream_outlives_a_server_that_dies_and_comes_back(start_server: Any, formula: Any) -> None:
     server = start_server()
+    server.before_answer = lambda _: time.sleep(0.03)  # or all batches were there before it dies
 
     async def ask() -> list[int]:
         rows = []

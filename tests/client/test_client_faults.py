@@ -152,6 +152,7 @@ def test_a_dead_target_is_made_up_for_by_the_others(start_server: Any, formula: 
 
 def test_a_stream_outlives_a_server_that_dies_and_comes_back(start_server: Any, formula: Any) -> None:
     server = start_server()
+    server.before_answer = lambda _: time.sleep(0.03)  # or all batches were there before it dies
     patient = Timeout(request_s=5, outage_s=30)
     with DigitClient(server.target, timeout=patient, retry=ONCE, limits=Limits(rows_per_request=16)) as client:
         stream, rows = client.stream(640, batch_size=32, seed=9), []
