@@ -311,7 +311,7 @@ def run(
         _jobs(plan, real, sources, missing),
         jobs=jobs,
         scheduler=scheduler,
-        imports=[name for name in ("tensorflow",) if name in sys.modules],
+        imports=["tensorflow"] if "tensorflow" in sys.modules else [],
     )
     for result in results:
         store.append(result)

@@ -110,5 +110,5 @@ def load(path: Path) -> State:
     Raises:
         DataError: the file is missing, damaged or not a checkpoint.
     """
-    with open_archive(path, advice="a checkpoint cannot be read; remove it to use the one before") as arrays:
+    with open_archive(path, advice="remove it to use the checkpoint before it") as arrays:
         return {name: arrays[name] for name in arrays.files}

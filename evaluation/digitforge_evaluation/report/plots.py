@@ -72,9 +72,11 @@ def forest(analysis: Analysis, style: Style) -> bytes:
                 bbox={"facecolor": style.paper, "edgecolor": "none", "pad": 1},
             )  # fmt: skip
     axes.axvline(0, color=style.ink, linewidth=1, linestyle=(0, (4, 3)))
-    axes.set_yticks(range(0 if narrow else len(rows)), [] if narrow else names)
-    for label, comparison in zip(axes.get_yticklabels(), reversed(rows), strict=False):
-        label.set_color(style.accent if comparison.primary else style.ink)
+    axes.set_yticks([])
+    if not narrow:
+        axes.set_yticks(range(len(rows)), names)
+        for label, comparison in zip(axes.get_yticklabels(), reversed(rows), strict=True):
+            label.set_color(style.accent if comparison.primary else style.ink)
     axes.set_ylim(-0.6, len(rows) - 0.2)
     axes.set_xlabel(f"points of {analysis.measure}")
     axes.grid(axis="x", color=style.faint, linewidth=0.6)
