@@ -307,7 +307,7 @@ class _AsyncCall:
     def __init__(
         self, call: Any, *, target: str, model: str, timeout_s: float | None, on_timeout: Callable[[], None]
     ) -> None:
-        self._call = call
+        self._call = asyncio.ensure_future(call)
         self._on_timeout = on_timeout
         self._target = target
         self._model = model
@@ -323,6 +323,12 @@ class _AsyncCall:
             failure = translate(error, target=self._target, model=self._model, timeout_s=self._timeout_s)
         raise failure
 
+    def arrived(self) -> bool:
+        """Whether `result` would return an answer at once; False also where the request has failed."""
+        call = self._call
+        return call.done() and not call.cancelled() and call.exception() is None
+
     def cancel(self) -> None:
         """Give up waiting."""
-        self._call.cancel()
+        if not self._call.cancel() and not self._call.cancelled():
+            self._call.exception()  # seen, or asyncio would say that nobody did

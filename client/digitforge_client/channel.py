@@ -50,6 +50,9 @@ class Pending(Protocol):
     def result(self) -> Any:
         """Wait for the answer, a message; raises ServerError."""
 
+    def arrived(self) -> bool:
+        """Whether `result` would return an answer at once; False also where the request has failed."""
+
     def cancel(self) -> None:
         """Give up waiting; nothing happens if the answer is there."""
 
@@ -159,6 +162,10 @@ class _Call:
         except (CancelledError, ValueError) as error:  # ValueError: the connection was closed before it was sent
             raise ServerError("the request was cancelled", code="CANCELLED") from error
         raise failure
+
+    def arrived(self) -> bool:
+        future = self._future
+        return future.done() and not future.cancelled() and future.exception() is None
 
     def cancel(self) -> None:
         self._future.cancel()  # what has been sent already ends with its answer, its deadline or its connection

@@ -183,6 +183,10 @@ class Ahead(Generic[Item]):
         reply, at = yield from self._conversation.answer(sent, outage_s=self._outage_s)
         return item, reply, at
 
+    def arrived(self) -> bool:
+        """Whether the next answer is there already."""
+        return bool(self._sent) and self._sent[0][1].pending.arrived()
+
     def cancel(self) -> None:
         """Wait for none of the answers that are still to come."""
         for _, sent in self._sent:

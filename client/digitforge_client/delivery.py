@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -30,10 +28,9 @@ from digitforge_client.truncation import truncated
 #: A batch that met another generator so often met servers that differ, not one that was replaced.
 _MOST_CHANGES: Final = 3
 
-#: Whether the generator is still the same is asked once for all batches of so short a time or so many rows: to ask
+#: Whether the generator is still the same is asked once for all batches that are there, up to so many rows: to ask
 #: after every small batch of a fast server would double the cost of a digit.
-_HELD_S: Final = 0.02
-_HELD_ROWS: Final = 8_192
+_MOST_HELD_ROWS: Final = 8_192
 
 RowsOf = Callable[[Generator], Rows]
 
@@ -177,7 +174,6 @@ def _deliver(
     joiner = Joiner(generator, seed=rows.seed)
     held: list[Batch] = []  # complete, and not yet known to be this generator's
     answered: set[int] = set()  # targets that answered for them
-    checked = -math.inf
     try:
         while (received := (yield from ahead.receive())) is not None:
             piece, reply, at = received
@@ -186,21 +182,24 @@ def _deliver(
                 joiner.add(piece, reply)
             except UnexpectedReplyError:  # perhaps because another generator sent it
                 yield from _check(talk, generator, answered, outage_s)
+                yield from _release(held, progress)
                 raise
-            if not piece.last:
-                continue
-            held.append(joiner.batch())
-            many = len(held) * batch_size >= _HELD_ROWS or (piece.batch + 1) * batch_size >= len(rows)
-            if many or time.monotonic() - checked >= _HELD_S:
+            if piece.last:
+                held.append(joiner.batch())
+            if held and (not ahead.arrived() or len(held) * batch_size >= _MOST_HELD_ROWS):
                 yield from _check(talk, generator, answered, outage_s)
-                checked = time.monotonic()
+                yield from _release(held, progress)
                 answered.clear()
-                for batch in held:
-                    progress.delivered, progress.changes = progress.delivered + 1, 0
-                    yield Emit(value=batch)
-                held.clear()
     finally:
         ahead.cancel()
+
+
+def _release(held: list[Batch], progress: _Progress) -> Talk[None]:
+    """Emit batches that are known to be the generator's."""
+    for batch in held:
+        progress.delivered, progress.changes = progress.delivered + 1, 0
+        yield Emit(value=batch)
+    held.clear()
 
 
 def _deliver_varied(
@@ -229,7 +228,6 @@ def _deliver_varied(
             yield from _check(talk, generator, answered, outage_s)
             raise
         yield from _check(talk, generator, answered, outage_s)
-        progress.delivered, progress.changes = progress.delivered + 1, 0
         batch = Batch(
             images=images,
             labels=np.full(n, -1, dtype=np.int64) if labels is None else labels,
@@ -239,7 +237,7 @@ def _deliver_varied(
             truncation=variation.truncation,
             class_weights=weights,
         )
-        yield Emit(value=batch)
+        yield from _release([batch], progress)
 
 
 def _check(talk: Conversation, generator: Generator, answered: set[int], outage_s: float | None) -> Talk[None]:

@@ -165,6 +165,9 @@ class _Answered:
             raise self._error
         return self._reply
 
+    def arrived(self) -> bool:
+        return self._error is None
+
     def cancel(self) -> None:
         """There is nothing left to cancel."""
 

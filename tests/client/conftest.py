@@ -63,6 +63,11 @@ class OfficialServer:
     def stop(self) -> None:
         self._server.stop(0).wait()
 
+    @staticmethod
+    def first_seed(request: Any) -> int:
+        """The seed of the first digit that is asked for."""
+        return int(np.frombuffer(request.inputs["seeds"].tensor_content, dtype=np.int64)[0])
+
     def card(self) -> dict[str, Any]:
         card = {
             "contract_version": 1,

@@ -159,6 +159,20 @@ def test_a_stream_outlives_a_server_that_dies_and_comes_back(start_server: Any, 
     assert asyncio.run(ask()) == [9 * 2**32 + row for row in range(320)]
 
 
+def test_a_complete_batch_does_not_wait_for_the_next(server: Any) -> None:
+    received = threading.Event()
+    server.before_answer = lambda request: server.first_seed(request) < 30 or received.wait(60)
+
+    async def ask() -> list[int | None]:
+        async with AsyncDigitClient(server.target, timeout=Timeout(request_s=10), retry=ONCE) as client:
+            stream = client.stream(80, batch_size=10, seed=0)
+            starts = [(await anext(stream)).start for _ in range(3)]
+            received.set()
+            return starts + [batch.start async for batch in stream]
+
+    assert asyncio.run(ask()) == list(range(0, 80, 10))
+
+
 def test_another_generator_in_mid_stream_is_an_error(server: Any) -> None:
     async def ask() -> None:
         async with AsyncDigitClient(server.target) as client:

@@ -201,15 +201,38 @@ def test_another_generator_may_be_accepted_and_no_batch_mixes_two(server: Any) -
         assert set(batches[-1].labels.tolist()) == {0, 1}
 
 
-def test_small_batches_of_a_fast_server_are_checked_together(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delivery, "_HELD_S", 3600)
-    monkeypatch.setattr(delivery, "_HELD_ROWS", 100)
-    with DigitClient(server.target) as client:
+def test_batches_that_are_there_together_are_checked_together(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "_MOST_HELD_ROWS", 100)
+    # all others are there before the first
+    server.before_answer = lambda request: time.sleep(server.first_seed(request) == 0)
+    with DigitClient(server.target, limits=Limits(requests_in_flight=30)) as client:
         stream = client.stream(295, batch_size=10, seed=0)
         seeds = [seed for batch in stream for seed in batch.seeds.tolist()]
     assert seeds == list(range(295))
     cards = server.calls - len(server.requests) - 1  # what else it was asked for is the metadata, once
-    assert cards == 1 + 1 + 2 + 1  # to begin with, with the first batch, with a hundred rows more, at the end
+    assert cards == 1 + 2 + 1  # to begin with, after each hundred rows, at the end
+
+
+def test_a_complete_batch_does_not_wait_for_the_next(server: Any) -> None:
+    received = threading.Event()
+    server.before_answer = lambda request: server.first_seed(request) < 30 or received.wait(60)
+    with DigitClient(server.target, timeout=Timeout(request_s=10), retry=ONCE) as client:
+        stream = client.stream(80, batch_size=10, seed=0)
+        starts = [next(stream).start for _ in range(3)]
+        received.set()
+        assert starts + [batch.start for batch in stream] == list(range(0, 80, 10))
+
+
+def test_batches_before_a_wrong_answer_are_handed_out(server: Any) -> None:
+    with DigitClient(server.target) as client:
+        wrong = client.sample(80, seed=0).images[30:40].tobytes()
+        # all others are there before the first
+        server.before_answer = lambda request: time.sleep(server.first_seed(request) == 0)
+        server.mend = lambda reply: type(reply)() if reply.outputs["images"].tensor_content == wrong else reply
+        stream = client.stream(80, batch_size=10, seed=0)
+        assert [next(stream).start for _ in range(3)] == [0, 10, 20]
+        with pytest.raises(UnexpectedReplyError):
+            next(stream)
 
 
 def test_another_folder_number_is_no_other_generator(server: Any) -> None:
