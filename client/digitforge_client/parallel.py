@@ -41,7 +41,7 @@ def side_by_side(
         imports: modules that processes here import before their first job, without what these have to say.
 
     Raises:
-        MissingExtraError: joblib is not installed, or Dask, where it is needed.
+        MissingExtraError: joblib is not installed, or Dask, where it is needed, or the workers cannot import the work.
         ServerUnavailableError: there is no scheduler at that address, it has no workers, or they went away.
         DigitforgeError: a process here was killed.
     """
@@ -49,7 +49,7 @@ def side_by_side(
         from joblib import Parallel, delayed
     except ModuleNotFoundError as error:
         raise _missing("joblib", "generate") from error
-    with _in_processes(imports) if scheduler is None else _on_cluster(scheduler) as cluster:
+    with _in_processes(imports) if scheduler is None else _on_cluster(scheduler, work) as cluster:
         if cluster is not None and sum(cluster.ncores().values()) == 1:
             # Where only one can work, joblib would work here instead.
             for job in jobs_to_do:
@@ -82,7 +82,7 @@ def _in_processes(imports: Sequence[str]) -> Iterator[None]:
 
 
 @contextmanager
-def _on_cluster(address: str) -> Iterator[Any]:
+def _on_cluster(address: str, work: Callable[..., Any]) -> Iterator[Any]:
     try:
         from distributed import Client, KilledWorker
     except ModuleNotFoundError as error:
@@ -105,6 +105,15 @@ def _on_cluster(address: str) -> Iterator[Any]:
         except TimeoutError as error:
             raise ServerUnavailableError(
                 f"the Dask scheduler at {address} has no workers; start some with `dask worker {address}`"
+            ) from error
+        # Dask itself would give work that a worker cannot import to it for ever.
+        module = getattr(work, "func", work).__module__
+        try:
+            cluster.run(exec, f"import {module}")
+        except ImportError as error:
+            raise MissingExtraError(
+                f"a worker of the Dask scheduler at {address} cannot import {module} ({error}); install digitforge "
+                "there as it is here"
             ) from error
         try:
             with parallel_config(backend="dask", client=cluster):
