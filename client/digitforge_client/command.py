@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 import sys
@@ -29,6 +30,16 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         entry = self._entry_points().get(cmd_name)
         return None if entry is None else entry.load()
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """As click does; where there is no such command, the nearest is named."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
+            if not near:
+                raise
+            raise click.UsageError(f"{error.message} Did you mean {near[0]!r}?", ctx=ctx) from error
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the subcommand; a missing optional dependency becomes an error that names the extra."""

@@ -242,18 +242,16 @@ def run(
             if (has_generator or not arm.generator) and (settings["cut"] or name != UNBALANCED_BASELINE)
         )
     plan = Plan(arms=arms, classifier=classifier, **settings)
+    steps = {"steps": strict_steps} if strict_steps else {}
+    inside = generators.TrainedInside(recipe=strict, overrides=steps, cache=out / "generators") if strict else None
     training, test = (load(data, split=split, data_dir=data_dir, transpose=transpose) for split in ("train", "test"))
     real = subsets.hold_out(training, test, which=plan.held_out)
     if distances:
         benefit.check_distances(real.held_out, distances)
     outside = [generators.Served(server)] if server else [generators.Exported(folder) for folder in model]
     sources, cards = runs.by_name(outside, real)
-    if strict:
-        sources[str(generators.Budget.STRICT)] = generators.TrainedInside(
-            recipe=strict,
-            overrides={"steps": strict_steps} if strict_steps else {},
-            cache=out / "generators",
-        )
+    if inside:
+        sources[str(generators.Budget.STRICT)] = inside
     with cell_progress() as on_cell:
         runs.run(
             out, plan, real, sources, cards=cards, command=shlex.join(["digitforge", *sys.argv[1:]]), jobs=jobs,

@@ -27,3 +27,11 @@ def test_what_it_wrote_is_shown_when_the_import_fails(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "a note from the depths" in done.stderr
     assert "RuntimeError: broken" in done.stderr
+
+
+def test_a_mistyped_command_is_answered_with_the_nearest() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "digitforge_client.command", "trian"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "Did you mean 'train'?" in done.stderr

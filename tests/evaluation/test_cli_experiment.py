@@ -66,6 +66,7 @@ def test_output_fits_forty_columns_and_has_no_colour(tmp_path: Path, monkeypatch
     [
         (["--arms", "real,gan"], 2, "needs generated digits"),
         (["--arms", "flip"], 2, "expected some of real, oversampled"),
+        (["--strict", "forj", "--data", "/nowhere"], 2, "did you mean 'forge'"),  # said before any data is asked for
         (["--n-per-class", "1,x"], 2, "whole numbers separated by commas"),
         (["--n-per-class", "9999"], 2, "9999 images per class"),
         (["--server", "127.0.0.1:1", "--model", "x"], 2, "--server or --model"),
