@@ -87,6 +87,7 @@ def test_the_verdict_comes_first_in_the_page_and_in_the_json(tmp_path: Path) -> 
     _, text = _parsed(html)
     verdict = json.loads(json_file.read_text())["verdicts"][0]
     assert "adding the digits of an oracle generator to classical augmentation helps: +5" in verdict
+    text = text.replace("\u00a0", " ")
     assert verdict in text
     assert text.index(verdict) < text.index("Accuracy")
 

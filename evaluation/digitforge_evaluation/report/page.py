@@ -120,6 +120,7 @@ def _render(
         percent=lambda share: f"{100 * share:.2f}",
         number=lambda value: f"{value:.4g}".replace("-", "−"),
         worth=worth_sentence,
+        unbroken=lambda text: text.replace(" %", "\u00a0%").replace(" = ", "\u00a0=\u00a0"),
         grouped=lambda count: f"{count:,}".replace(",", "\u202f"),  # narrow no-break space
     ).render(
         analysis=analysis,
