@@ -11,6 +11,7 @@ import math
 import sys
 import time
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
@@ -341,10 +342,13 @@ def _subset(plan: Plan, real: RealImages, key: CellKey) -> Dataset:
 def spread(keys: Sequence[CellKey], *, subsets: int) -> list[CellKey]:
     """In an order for work side by side: so many subsets at once, each arm of theirs before the next arm.
 
-    The cells of one subset share a strict generator, and would wait for each other while it is trained.
+    The cells of one subset share a strict generator, and would wait for each other while it is trained. Subsets of the
+    baseline alone come last, so that none with a generator is left without another to be trained beside it.
     """
     places = {arm: place for place, arm in enumerate(dict.fromkeys(key.arm for key in keys))}
-    return sorted(keys, key=lambda key: (key.n_per_class, key.subset // subsets, places[key.arm]))
+    by_cells = Counter((key.n_per_class, key.subset) for key in keys).most_common()
+    groups = {of: place // subsets for place, (of, _) in enumerate(by_cells)}
+    return sorted(keys, key=lambda key: (groups[key.n_per_class, key.subset], places[key.arm]))
 
 
 def _jobs(

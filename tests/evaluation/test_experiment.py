@@ -227,3 +227,12 @@ def test_work_side_by_side_is_on_different_subsets() -> None:
     assert [(cell.n_per_class, cell.arm, cell.subset) for cell in order[:6]] == [
         (2, "real", 0), (2, "real", 1), (2, "classical", 0), (2, "classical", 1), (2, "real", 2), (2, "real", 3),
     ]  # fmt: skip
+
+
+def test_no_subset_with_a_generator_is_left_alone_where_another_size_has_one_too() -> None:
+    plan = Plan(arms=("real", "classical", "synthetic"), n_per_class=(2, 5), curve=(3,), subsets=3)
+    order = spread(plan_cells(plan, {Budget.STRICT: TrainedInside(cache=Path("unused"))}), subsets=2)
+    with_generator = [(cell.n_per_class, cell.subset) for cell in order if cell.arm.startswith("synthetic")]
+    assert with_generator == [(2, 0), (2, 1), (2, 2), (5, 0), (5, 1), (5, 2)]
+    assert [cell.n_per_class for cell in order[6:12]] == [2, 5, 2, 5, 2, 5]
+    assert [cell.n_per_class for cell in order[-3:]] == [3, 3, 3]
