@@ -121,5 +121,7 @@ def test_an_experiment_measures_its_generators_and_reports_it(tmp_path: Path, ex
     (point,) = json.loads((tmp_path / "report.json").read_text())["benefit"]["points"]
     assert point["distance"] > 10  # the generator is nearly untrained
     assert "fd[digitnet-64]@200" in (tmp_path / "distances.json").read_text()
-    assert "Distance against benefit" in (tmp_path / "report.html").read_text()
+    page = (tmp_path / "report.html").read_text()
+    assert page.index("Distance against benefit") < page.index("192 images into its training")
+    assert f"{point['distance']:.4g}" in page
     assert (tmp_path / "distance.png").read_bytes().startswith(b"\x89PNG")
