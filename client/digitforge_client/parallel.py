@@ -76,6 +76,8 @@ def side_by_side(
 def _in_processes(imports: Sequence[str]) -> Iterator[None]:
     from joblib import parallel_config
 
+    # a process that has grown is replaced by a new one, which is nothing to be warned of
+    warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
     # one that has nothing to do waits for what the others are at, or joblib warns of its end
     with parallel_config(backend="loky", idle_worker_timeout=_IDLE_S, initializer=_prepare, initargs=(imports,)):
         yield

@@ -32,6 +32,8 @@ from digitforge_evaluation.store import CellKey, CellResult
 from digitforge_evaluation.worth import Worth, worth
 
 LEVEL: Final = 0.05
+#: A learning curve that misses a measured error by more, as a share of the held-out images, is not to be relied on.
+_MISFIT: Final = 0.01
 Measure = Literal["accuracy", "balanced accuracy"]
 
 
@@ -313,6 +315,11 @@ def worth_sentence(value: Worth) -> str:
     bounds = [_count(bound) if bound is not None else "no bound" for bound in (value.low, value.high)]
     interval = "" if value.low is value.high is None else f" (95 % interval {bounds[0]} to {bounds[1]})"
     beyond = f"; beyond {value.sizes[-1]} per class the curve is extrapolated" if value.extrapolated else ""
+    if value.misfit > _MISFIT:
+        beyond += (
+            f"; do not rely on it, because the learning curve misses the measured errors by up to "
+            f"{100 * value.misfit:.1f} points"
+        )
     return f"That is worth {_count(value.images)} real images per class{interval}{beyond}."
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from dataclasses import replace
@@ -194,6 +195,17 @@ def test_plots_lie_beside_the_report_as_png_files(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_sizes_of_the_learning_curve_alone_take_no_place_among_the_matrices(tmp_path: Path) -> None:
+    cells = {}
+    for n, arms in ((10, ARMS), (20, ("classical",)), (50, ("classical",)), (100, ARMS)):
+        for subset, arm in itertools.product(range(5), arms):
+            key = CellKey(n_per_class=n, subset=subset, arm=arm)
+            confusion = tuple(tuple(9 if i == j else 1 for j in range(10)) for i in range(10))
+            cells[key] = CellResult(key=key, accuracy=ARMS[arm] + subset / 1000, confusion=confusion, seconds=1.0)
+    write_report(tmp_path, analyse(cells), _facts())
+    assert {path.name for path in tmp_path.glob("confusion-*.png")} == {"confusion-10.png", "confusion-100.png"}
+
+
 def test_confusion_is_shown_for_many_classes_too(tmp_path: Path) -> None:
     analysis = _unbalanced()
     names = [f"class {i}" for i in range(10)] + ["x"] * 20
@@ -204,7 +216,7 @@ def test_confusion_is_shown_for_many_classes_too(tmp_path: Path) -> None:
     assert png.startswith(b"\x89PNG")
 
 
-def test_names_of_near_points_cover_neither_each_other_nor_a_point() -> None:
+def test_names_of_near_points_cover_neither_each_other_nor_a_point_nor_the_line_at_zero() -> None:
     from matplotlib.figure import Figure
     from matplotlib.transforms import Bbox
 
@@ -220,5 +232,7 @@ def test_names_of_near_points_cover_neither_each_other_nor_a_point() -> None:
         assert box.count_overlaps(boxes[:number]) == 0
         assert axes.bbox.x0 < box.x0
         assert box.x1 < axes.bbox.x1
+        zero = axes.transData.transform((1, 0))[1]
+        assert not box.y0 < zero < box.y1
     centres = [Bbox.from_bounds(x, y, 1, 1) for x, y in axes.transData.transform(list(points.values()))]
     assert sum(box.count_overlaps(centres) for box in boxes) == 0

@@ -97,10 +97,10 @@ def _plots(analysis: Analysis, facts: Facts) -> dict[str, dict[str, bytes]]:
         draw["differences"] = partial(plots.forest, analysis)
     if facts.benefit and facts.benefit.points:
         draw["distance"] = partial(plots.distance_against_benefit, facts.benefit, analysis.measure)
-    for n in sorted({result.n_per_class for result in analysis.arms})[:MATRICES]:
-        pair = plots.compared(analysis, n)
-        if len(pair) == 2:
-            draw[f"confusion-{n}"] = partial(plots.confusions, pair, facts.class_names)
+    compared = ((n, plots.compared(analysis, n)) for n in sorted({result.n_per_class for result in analysis.arms}))
+    pairs = [(n, pair) for n, pair in compared if len(pair) == 2]  # sizes of the learning curve alone have none
+    for n, pair in pairs[:MATRICES]:
+        draw[f"confusion-{n}"] = partial(plots.confusions, pair, facts.class_names)
     return {
         name: {kind.replace(" ", "_"): plot(style) for kind, style in plots.STYLES.items()}
         for name, plot in draw.items()

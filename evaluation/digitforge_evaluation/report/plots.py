@@ -93,23 +93,23 @@ def accuracies(analysis: Analysis, style: Style) -> bytes:
 def _curves(analysis: Analysis, arms: Sequence[str], style: Style) -> bytes:
     legend_rows = -(-len(arms) // (1 if style.width == _NARROW else 3))
     figure, axes = _axes(style, height=3.4 + 0.25 * legend_rows)
-    for arm in arms:
-        results = [result for result in analysis.arms if result.arm == arm]
-        colour, marker = _MARKS[ArmName.parse(arm).arm]
-        x = [result.n_per_class for result in results]
-        line = (0, (4, 2)) if ArmName.parse(arm).variant else "solid"
-        axes.plot(x, [100 * r.accuracy for r in results], color=colour, marker=marker, linestyle=line, label=arm)
-        banded = [r for r in results if r.interval is not None]
-        axes.fill_between(
-            [r.n_per_class for r in banded],
-            [100 * r.interval.low for r in banded if r.interval],
-            [100 * r.interval.high for r in banded if r.interval],
-            color=colour,
-            alpha=0.18,
-            linewidth=0,
-        )
-    axes.set_xscale("log")
     sizes = sorted({result.n_per_class for result in analysis.arms})
+    for arm in arms:
+        results = {result.n_per_class: result for result in analysis.arms if result.arm == arm}
+        means, lows, highs = np.full((3, len(sizes)), np.nan)  # what is missing is not drawn over
+        for place, size in enumerate(sizes):
+            if size in results:
+                means[place] = 100 * results[size].accuracy
+                if interval := results[size].interval:
+                    lows[place], highs[place] = 100 * interval.low, 100 * interval.high
+        colour, marker = _MARKS[ArmName.parse(arm).arm]
+        line = (0, (4, 2)) if ArmName.parse(arm).variant else "solid"
+        axes.plot(sizes, means, color=colour, marker=marker, linestyle=line, label=arm)
+        axes.fill_between(sizes, lows, highs, color=colour, alpha=0.18, linewidth=0)
+        beside = np.isnan(np.pad(means, 1, constant_values=np.nan))
+        alone = beside[:-2] & beside[2:]  # no band is seen there
+        axes.vlines(np.array(sizes)[alone], lows[alone], highs[alone], color=colour, alpha=0.5, linewidth=1.5)
+    axes.set_xscale("log")
     axes.set_xticks(sizes, [str(size) for size in sizes])
     axes.set_xticks([], minor=True)
     axes.set_xlabel("real images per class")
@@ -185,6 +185,8 @@ def _shades(shares: npt.NDArray[np.float64], style: Style) -> npt.NDArray[np.flo
 
 def distance_against_benefit(benefit: Benefit, measure: Measure, style: Style) -> bytes:
     """Each generator's difference against its distance, one marker per arm, one shade per size. PNG."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
     figure, axes = _axes(style, height=4.2)
     sizes = sorted({point.n_per_class for point in benefit.points})
     for point in benefit.points:
@@ -205,6 +207,10 @@ def distance_against_benefit(benefit: Benefit, measure: Measure, style: Style) -
     distances = [point.distance for point in benefit.points]
     if min(distances) > 0 and max(distances) > 10 * min(distances):
         axes.set_xscale("log")
+        few = max(distances) < 100 * min(distances)  # then powers of ten alone would be too few ticks
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_locator(NullLocator())
     axes.margins(x=0.15)
     axes.set_xlabel(benefit.distance_name)
     axes.set_ylabel(f"points of {measure}")
@@ -222,11 +228,13 @@ def distance_against_benefit(benefit: Benefit, measure: Measure, style: Style) -
 def name_points(
     axes: Any, points: Sequence[tuple[float, float]], style: Style, names: Mapping[str, tuple[float, float]]
 ) -> None:
-    """Write a name beside each point that has one, where it covers no other name and no point."""
+    """Write a name beside each point that has one, where it covers no other name, no point and not the line at zero."""
     from matplotlib.transforms import Bbox
 
     axes.figure.draw_without_rendering()  # decides where points are
-    taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in axes.transData.transform(points)]
+    zero = axes.transData.transform((points[0][0], 0))[1]
+    taken = [Bbox.from_extents(axes.bbox.x0, zero - 1, axes.bbox.x1, zero + 1)]
+    taken += [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in axes.transData.transform(points)]
     for name, point in names.items():
         label = axes.annotate(
             name, point, xytext=(0, 0), textcoords="offset points", fontsize=7, color=style.ink, in_layout=False
