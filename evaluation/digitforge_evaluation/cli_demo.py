@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
-from digitforge_client.command import import_quietly
-
 if TYPE_CHECKING:
     from digitforge_evaluation.demo import Outcome
 
@@ -44,7 +42,6 @@ def demo(*, out: Path, **settings: Any) -> None:
     ones, trains classifiers on 100 real images with and without them, and writes a report. Takes less than five
     minutes on two cores. Needs no network: where MNIST cannot be had, the real images are scikit-learn's digits.
     """
-    import_quietly("tensorflow")
     from digitforge_evaluation import demo as job
 
     with _Screen(_Stop()) as screen:

@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from digitforge_client import DigitClient
+from digitforge_client.command import import_quietly
 from digitforge_client.errors import DataError
 from digitforge_client.files import replacing
 from digitforge_evaluation import quality, runs
@@ -112,6 +113,7 @@ def run(folder: Path, settings: Settings, *, listener: Listener, command: str) -
     training, test, notes = real_digits(settings.data_dir)
     listener.stage("starting the embedded server")
     with serving(settings.model_base_path) as target, DigitClient(target) as client:
+        import_quietly("tensorflow")  # what is refused without it is refused at once
         streamed = _Streamed(client, target, listener.progress)
         measured = quality.assess(
             streamed,
