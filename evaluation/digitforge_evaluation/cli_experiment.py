@@ -227,8 +227,6 @@ def run(
     """
     if server is not None and model:
         raise InvalidInputError("name one generator: --server or --model")
-    if classifier.startswith("cnn") or model or strict or distances:
-        import_quietly("tensorflow")
     from digitforge_evaluation import benefit, generators, runs, subsets
     from digitforge_evaluation.arms import ARMS, UNBALANCED_BASELINE
     from digitforge_evaluation.experiment import Plan
@@ -248,6 +246,8 @@ def run(
     real = subsets.hold_out(training, test, which=plan.held_out)
     if distances:
         benefit.check_distances(real.held_out, distances)
+    if classifier.startswith("cnn") or model or strict or distances:
+        import_quietly("tensorflow")  # late, so that wrong arguments are answered at once
     outside = [generators.Served(server)] if server else [generators.Exported(folder) for folder in model]
     sources, cards = runs.by_name(outside, real)
     if inside:

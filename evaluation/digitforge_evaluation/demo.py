@@ -113,7 +113,7 @@ def run(folder: Path, settings: Settings, *, listener: Listener, command: str) -
     training, test, notes = real_digits(settings.data_dir)
     listener.stage("starting the embedded server")
     with serving(settings.model_base_path) as target, DigitClient(target) as client:
-        import_quietly("tensorflow")  # what is refused without it is refused at once
+        import_quietly("tensorflow")  # late, so that wrong arguments are answered at once
         streamed = _Streamed(client, target, listener.progress)
         measured = quality.assess(
             streamed,

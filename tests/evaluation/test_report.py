@@ -73,18 +73,24 @@ def _parsed(html: Path) -> tuple[list[str], str]:
     return parser.found, re.sub(r"\s+", " ", " ".join(parser.text))
 
 
-def test_the_page_refers_to_nothing_outside_itself(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The page and the JSON of a report with nothing unusual."""
     digits = load("digits")
     sheet = SampleSheet(title="Real", images=digits.images, labels=digits.labels)
-    html, _ = write_report(tmp_path, _analysis(), _facts(), (sheet,))
+    return write_report(tmp_path_factory.mktemp("report"), _analysis(), _facts(), (sheet,))
+
+
+def test_the_page_refers_to_nothing_outside_itself(plain: tuple[Path, Path]) -> None:
+    html, _ = plain
     references, _ = _parsed(html)
     assert len(references) == 3 * 4 + 1
     assert all(reference.startswith("data:image/png;base64,iVBOR") for reference in references)
     assert not re.search(r"url\(|@import|https?://", html.read_text("utf-8"))
 
 
-def test_the_verdict_comes_first_in_the_page_and_in_the_json(tmp_path: Path) -> None:
-    html, json_file = write_report(tmp_path, _analysis(), _facts())
+def test_the_verdict_comes_first_in_the_page_and_in_the_json(plain: tuple[Path, Path]) -> None:
+    html, json_file = plain
     _, text = _parsed(html)
     verdict = json.loads(json_file.read_text())["verdicts"][0]
     assert "adding the digits of an oracle generator to classical augmentation helps: +5" in verdict
@@ -93,16 +99,16 @@ def test_the_verdict_comes_first_in_the_page_and_in_the_json(tmp_path: Path) -> 
     assert text.index(verdict) < text.index("Accuracy")
 
 
-def test_what_a_reader_needs_to_repeat_it_is_there(tmp_path: Path) -> None:
-    _, text = _parsed(write_report(tmp_path, _analysis(), _facts())[0])
+def test_what_a_reader_needs_to_repeat_it_is_there(plain: tuple[Path, Path]) -> None:
+    _, text = _parsed(plain[0])
     for fact in ("ab" * 32, "cd" * 32, "0123456789abcdef", "2.21.0", "digitforge experiment run --out <b>x</b>"):
         assert fact in text
     assert "An oracle generator has seen real images that the classifier has not" in text.replace("  ", " ")
 
 
-def test_an_unfinished_experiment_says_so(tmp_path: Path) -> None:
+def test_an_unfinished_experiment_says_so(plain: tuple[Path, Path], tmp_path: Path) -> None:
     assert "Unfinished: 40 of 50 cells" in _parsed(write_report(tmp_path, _analysis(), _facts(planned_cells=50))[0])[1]
-    assert "Unfinished" not in _parsed(write_report(tmp_path, _analysis(), _facts())[0])[1]
+    assert "Unfinished" not in _parsed(plain[0])[1]
 
 
 def test_figures_on_validation_images_are_marked_as_not_for_citing(tmp_path: Path) -> None:
