@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import sys
@@ -12,7 +11,7 @@ from typing import Any
 
 import click
 
-from digitforge_client.errors import DigitforgeError, MissingExtraError
+from digitforge_client.errors import DigitforgeError, MissingExtraError, did_you_mean
 
 ENTRY_POINT_GROUP = "digitforge.commands"
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -36,10 +35,8 @@ class LazyGroup(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
-            if not near:
-                raise
-            raise click.UsageError(f"{error.message} Did you mean {near[0]!r}?", ctx=ctx) from error
+            hint = did_you_mean(args[0], self.list_commands(ctx))
+            raise click.UsageError(error.message.removesuffix(".") + hint, ctx=ctx) from error
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the subcommand; a missing optional dependency becomes an error that names the extra."""

@@ -17,6 +17,8 @@ A command that ends with one of these prints one line and exits with its status;
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import ClassVar
 
 
@@ -89,3 +91,9 @@ class UnexpectedReplyError(ServerError):
 
 class GeneratorChangedError(ServerError):
     """Another generator answers than the one that began: same server, other images for the same addresses."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The end of a message on a *word* that is none of the known ones: the nearest of them, or nothing."""
+    nearest = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {nearest[0]!r}?" if nearest else ""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import tomllib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from digitforge_client.errors import DataError, InvalidInputError
+from digitforge_client.errors import DataError, InvalidInputError, did_you_mean
 from digitforge_client.files import replacing
 
 
@@ -37,13 +36,9 @@ def read_config(path: Path, *, known: Collection[str]) -> dict[str, Any]:
     for key, value in values.items():
         name = key.replace("-", "_")
         if name not in known:
-            near = difflib.get_close_matches(name, list(known), n=1)
-            hint = (
-                f"did you mean {near[0].replace('_', '-')!r}?"
-                if near
-                else "expected some of " + ", ".join(sorted(each.replace("_", "-") for each in known))
-            )
-            raise InvalidInputError(f"{path}: there is no setting {key!r}; {hint}")
+            options = sorted(each.replace("_", "-") for each in known)
+            hint = did_you_mean(name.replace("_", "-"), options) or f"; expected some of {', '.join(options)}"
+            raise InvalidInputError(f"{path}: there is no setting {key!r}{hint}")
         if name in settings:
             raise InvalidInputError(f"{path}: {key!r} stands there twice, with - and with _; keep one")
         settings[name] = value if isinstance(value, list | dict) else str(value)

@@ -34,4 +34,4 @@ def test_a_mistyped_command_is_answered_with_the_nearest() -> None:
         [sys.executable, "-m", "digitforge_client.command", "trian"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
-    assert "Did you mean 'train'?" in done.stderr
+    assert "'trian'; did you mean 'train'?" in done.stderr

@@ -8,13 +8,12 @@ the generator's card.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from digitforge_client.errors import InvalidInputError
+from digitforge_client.errors import InvalidInputError, did_you_mean
 
 LossName = Literal["relativistic", "minimax", "non-saturating", "least-squares", "wasserstein", "hinge"]
 Normalisation = Literal["none", "batch", "instance", "spectral"]
@@ -280,11 +279,6 @@ _PRESETS = (
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _PRESETS}
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
-    matches = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {matches[0]!r}?" if matches else ""
-
-
 def _parse(field: str, kind: Any, value: str | float) -> Any:
     """Convert an override, which comes from the command line as text, to the type of its field."""
     if kind is bool:
@@ -317,13 +311,15 @@ def resolve(name: str, overrides: Mapping[str, str | float] | None = None) -> Re
         InvalidInputError: no such recipe or field (the nearest name is suggested), or a value out of range.
     """
     if name not in RECIPES:
-        raise InvalidInputError(f"there is no recipe {name!r}; recipes: {', '.join(RECIPES)}{_nearest(name, RECIPES)}")
+        raise InvalidInputError(
+            f"there is no recipe {name!r}; recipes: {', '.join(RECIPES)}{did_you_mean(name, RECIPES)}"
+        )
     kinds = typing.get_type_hints(Recipe)
     changes: dict[str, Any] = {}
     for field, value in (overrides or {}).items():
         if field not in kinds or field in FIXED:
             raise InvalidInputError(
-                f"a recipe has no field {field!r}{_nearest(field, set(kinds) - FIXED)}; "
+                f"a recipe has no field {field!r}{did_you_mean(field, set(kinds) - FIXED)}; "
                 f"`digitforge recipes show {name}` lists them"
             )
         changes[field] = _parse(field, kinds[field], value)
