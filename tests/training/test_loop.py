@@ -177,7 +177,8 @@ def test_a_damaged_checkpoint_is_named_with_the_remedy(digits: Dataset, tmp_path
 
 
 def test_every_epoch_shows_every_image_once(digits: Dataset) -> None:
-    from digitforge_training.trainer import Trainer, to_pixels
+    from digitforge_training.pixels import to_pixels
+    from digitforge_training.trainer import Trainer
 
     few = digits.subset(np.arange(48))
     trainer = Trainer(_tiny(batch_size=16), few, seed=1)

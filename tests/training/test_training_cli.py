@@ -27,6 +27,11 @@ def test_train_then_export_prints_the_folders_on_standard_output(tmp_path: Path)
     card = json.loads(done.stdout)
     assert (card["path"], card["seed"], card["images_seen"]) == (str(base / "1"), 5, 64)
     assert card["metrics"] == {"fd[ours]@1k": {"value": 1.5, "n": 1000}}
+    assert card["expansion"] == {"factor": 1.0, "judge": None}
+    done = _digitforge("export", run, "--data", "digits", "--to", base, "--expansion", "auto", "--json")
+    card = json.loads(done.stdout)
+    (chosen,) = [line.split() for line in done.stderr.splitlines() if line.endswith("chosen")]
+    assert card["expansion"] == {"factor": float(chosen[1]), "judge": "digitnet-64"}
 
 
 def test_a_dry_run_prints_the_resolved_recipe_and_writes_nothing(tmp_path: Path) -> None:
@@ -53,6 +58,8 @@ def test_a_dry_run_prints_the_resolved_recipe_and_writes_nothing(tmp_path: Path)
         (["train", "--out", "x", "--set", "qqq=1"], 2, "`digitforge recipes show forge` lists them"),
         (["export", "no/such/run", "--to", "x", "--data", "digits"], 4, "digitforge train"),
         (["export", "no/such/run", "--to", "x", "--data", "no/such/data"], 4, "holds no run"),  # before any download
+        (["export", "no/such/run", "--to", "x", "--expansion", "much"], 2, "neither a number nor auto"),
+        (["export", "no/such/run", "--to", "x", "--expansion", "0"], 2, "expected a number above 0"),
         (["recipes", "show", "forj"], 2, "did you mean 'forge'"),
     ],
 )

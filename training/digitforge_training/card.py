@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from digitforge_client.contract import CONTRACT_VERSION, MAX_ROWS, MODEL_NAME
+from digitforge_training.expansion import NO_EXPANSION, Expansion
 from digitforge_training.loop import Run
 
 _LIBRARIES = ("digitforge", "tensorflow", "keras", "numpy")
@@ -23,6 +24,7 @@ def make_card(
     weights: Iterable[npt.NDArray[np.float32]],
     images_seen: int,
     metrics: Mapping[str, Mapping[str, float]],
+    expansion: Expansion = NO_EXPANSION,
     name: str = MODEL_NAME,
 ) -> dict[str, Any]:
     """The card as JSON-ready data, with its `generator_id`.
@@ -32,6 +34,7 @@ def make_card(
         weights: of the generator, in the order of its variables.
         images_seen: real images shown in training, repetitions counted.
         metrics: for each metric its ``value`` and its sample size ``n``.
+        expansion: of the latents.
         name: of the model.
     """
     card: dict[str, Any] = {
@@ -43,6 +46,7 @@ def make_card(
         "class_names": list(run.class_names),
         "latent_size": run.recipe.latent_size,
         "latent_law": run.recipe.latent_law,
+        "expansion": expansion.as_dict(),
         "max_rows": MAX_ROWS,
         "training_data": run.training_data,
         "images_seen": images_seen,

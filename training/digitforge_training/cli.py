@@ -177,30 +177,50 @@ def _describe(progress: Progress) -> str:
     "--metrics", type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Report of `digitforge evaluate --json` on an earlier export of this run; its figures go onto the card.",
 )  # fmt: skip
+@click.option(
+    "--expansion", default="1", show_default=True, metavar="FACTOR|auto",
+    help="Multiply latents by this inside the model: above 1 for more variety and less density. auto: what the judge "
+    "finds nearest to held-out or training images.",
+)  # fmt: skip
+@click.option("--judge", default="digitnet-64", show_default=True, help="Who chooses, with --expansion auto.")
 @click.option("--json", "as_json", is_flag=True, help="Print the card as JSON.")
 def export(  # noqa: PLR0917 – click passes by name
-    run: Path, to: Path, data: str, data_dir: Path | None, transpose: bool, metrics: Path | None, as_json: bool
-) -> None:
+    run: Path, to: Path, data: str, data_dir: Path | None, transpose: bool, metrics: Path | None, expansion: str,
+    judge: str, as_json: bool,
+) -> None:  # fmt: skip
     """Publish a trained generator as the next version of a model that TensorFlow Serving can load.
 
     RUN is the folder of `digitforge train`. Give the same --data as in training: the identities of the training
     images travel with the model, so that nobody scores on them by accident.
     """
+    from digitforge_training.expansion import Expansion
+
+    chosen = None if expansion == "auto" else Expansion(factor=_parse_factor(expansion))
     import_quietly("tensorflow")
     from digitforge_training import data as data_module
+    from digitforge_training.export import choose_expansion, read_card
     from digitforge_training.export import export as publish
-    from digitforge_training.export import read_card
     from digitforge_training.loop import read_run
 
     read_run(run)  # a folder without a run is noticed before data are read or downloaded for it
     dataset = data_module.load(data, split="train", data_dir=data_dir, transpose=transpose)
     figures = _read_metrics(metrics) if metrics else {}
-    version = publish(run, dataset, to=to, metrics=figures)
+    chosen = chosen or choose_expansion(run, dataset, judge=judge)
+    for tried, value in chosen.values:
+        click.echo(f"expansion {tried:<6}{judge} {value:.4g}{'  chosen' * (tried == chosen.factor)}", err=True)
+    version = publish(run, dataset, to=to, metrics=figures, expansion=chosen)
     if as_json:
         click.echo(json.dumps({"path": str(version), **read_card(version)}, indent=2, ensure_ascii=False))
     else:
         click.echo(version)
         click.echo(f"serve it with: digitforge serve --model-base-path {to}", err=True)
+
+
+def _parse_factor(expansion: str) -> float:
+    try:
+        return float(expansion)
+    except ValueError as error:
+        raise click.BadParameter(f"{expansion!r} is neither a number nor auto", param_hint="'--expansion'") from error
 
 
 def _read_metrics(path: Path) -> dict[str, dict[str, float]]:

@@ -18,16 +18,17 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from digitforge_client.contract import MAX_ROWS, MODEL_NAME, Field, Signature, image_hashes
+from digitforge_client.contract import MAX_ROWS, MODEL_NAME, Field, Signature, image_hashes, row_seeds
 from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_training import checkpoints
 from digitforge_training.card import make_card
 from digitforge_training.data import Dataset
-from digitforge_training.judging import hold_out
+from digitforge_training.expansion import NO_EXPANSION, Expansion, choose
+from digitforge_training.judging import JUDGED_SEED, find_judge, hold_out
 from digitforge_training.latents import latents_of
 from digitforge_training.loop import Run, describe, read_run
 from digitforge_training.networks import build_generator
-from digitforge_training.pixels import to_pixels
+from digitforge_training.pixels import generated_pixels, to_pixels
 from digitforge_training.warmup import write_warmup
 
 Outputs = dict[str, tf.Tensor]
@@ -58,6 +59,7 @@ class ServedGenerator(tf.Module):
         self._classes = len(card["class_names"])
         self._size = card["latent_size"]
         self._law = card["latent_law"]
+        self._expansion = card["expansion"]["factor"]
         self._card = json.dumps(card)
         self._seen = np.unique(seen)
 
@@ -105,8 +107,9 @@ class ServedGenerator(tf.Module):
         return {Field.LATENTS: latents_of(seeds, self._size, self._law)}
 
     def from_latents(self, *class_weights_and_latents: tf.Tensor) -> Outputs:
-        """Images of given latents and blends of classes."""
-        return {Field.IMAGES: to_pixels(self._generate(*class_weights_and_latents))}
+        """Images of given latents and blends of classes; the latents are those of the law, before any expansion."""
+        *class_weights, latents = class_weights_and_latents
+        return {Field.IMAGES: to_pixels(self._generate(*class_weights, self._expansion * latents))}
 
     def card(self, rows: tf.Tensor) -> Outputs:
         """The card, once a row."""
@@ -135,12 +138,25 @@ def _limited(method: Callable[..., Outputs]) -> Callable[..., Outputs]:
     return limited
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Trained:
+    """What a run has come to: the averaged generator of the judge's choice, or else the newest."""
+
+    run: Run
+    generator: Any
+    images_seen: int
+    judged: dict[str, dict[str, float]]  # the judge's figure, if one chose the checkpoint
+    training: Dataset  # what it was trained on
+    held_out: Dataset  # what was kept for the judge
+
+
 def export(
     run_dir: Path,
     dataset: Dataset,
     *,
     to: Path,
     metrics: Mapping[str, Mapping[str, float]] | None = None,
+    expansion: Expansion = NO_EXPANSION,
     name: str = MODEL_NAME,
 ) -> Path:
     """Publish the averaged generator of a run as the next version below *to*: the judge's choice, or the newest.
@@ -150,6 +166,7 @@ def export(
         dataset: the one that was given to `train`; what was trained on goes into the `seen` signature.
         to: base folder of the model; versions are numbered folders in it.
         metrics: for the card, each with ``value`` and ``n``.
+        expansion: of the latents; `choose_expansion` finds one.
         name: of the model, for the card and the warm-up requests.
 
     Returns:
@@ -159,6 +176,51 @@ def export(
         DataError: the run has no checkpoint, or the folder cannot be written.
         InvalidInputError: the data set is not the one the run was trained on.
     """
+    trained = _restore(run_dir, dataset)
+    card = make_card(
+        trained.run,
+        weights=[variable.numpy() for variable in trained.generator.variables],
+        images_seen=trained.images_seen,
+        metrics={**trained.judged, **(metrics or {})},
+        expansion=expansion,
+        name=name,
+    )
+    served = ServedGenerator(trained.generator, card, image_hashes(trained.training.images))
+    return publish(served, to=to, card=card)
+
+
+def choose_expansion(run_dir: Path, dataset: Dataset, *, judge: str, n: int = 10_000) -> Expansion:
+    """Let a judge choose how far the latents of a run's generator are spread.
+
+    It judges by the images that were held out from the training; where none were, by *n* of the training images
+    themselves, drawn at random, or by all, if there are fewer.
+
+    Args:
+        run_dir: of `digitforge_training.loop.train`.
+        dataset: the one that was given to `train`.
+        judge: its name, see `judging.find_judge`.
+        n: images.
+
+    Raises:
+        DataError: the run has no checkpoint.
+        InvalidInputError: the data set is not the one the run was trained on, or there is no such judge.
+    """
+    make_judge = find_judge(judge)
+    trained = _restore(run_dir, dataset)
+    real = trained.held_out
+    if not len(real):
+        order = np.random.default_rng(trained.run.seed).permutation(len(trained.training))
+        real = trained.training.subset(np.sort(order[:n]))
+    recipe, classes = trained.run.recipe, len(trained.run.class_names)
+    latents = latents_of(row_seeds(JUDGED_SEED, len(real)), recipe.latent_size, recipe.latent_law).numpy()
+    weights = [np.eye(classes, dtype=np.float32)[real.labels]] if classes else []
+    return choose(
+        lambda expanded: generated_pixels(trained.generator, [*weights, expanded]),
+        latents=latents, labels=real.labels, judge=make_judge(real.images, real.labels), name=judge,
+    )  # fmt: skip
+
+
+def _restore(run_dir: Path, dataset: Dataset) -> _Trained:
     run = read_run(run_dir)
     if describe(run.recipe, dataset, seed=run.seed, held_out=run.held_out, judge=run.judge) != run:
         made_with = run.training_data
@@ -175,11 +237,10 @@ def export(
             variable.assign(state[f"averaged/{i:03d}"])
     except (KeyError, ValueError) as error:
         raise DataError(f"the checkpoint in {run_dir} does not fit its recipe: {error}; train again") from error
-    weights = [variable.numpy() for variable in generator.variables]
-    figures = {**judged, **(metrics or {})}
-    card = make_card(run, weights=weights, images_seen=images_seen, metrics=figures, name=name)
-    training, _ = hold_out(dataset, run.held_out, seed=run.seed)
-    return publish(ServedGenerator(generator, card, image_hashes(training.images)), to=to, card=card)
+    training, held_out = hold_out(dataset, run.held_out, seed=run.seed)
+    return _Trained(
+        run=run, generator=generator, images_seen=images_seen, judged=judged, training=training, held_out=held_out
+    )
 
 
 def _chosen(run: Run, run_dir: Path) -> tuple[checkpoints.State, int, dict[str, dict[str, float]]]:

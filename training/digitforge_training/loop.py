@@ -31,11 +31,11 @@ from digitforge_training.checkpoints import make_folder
 from digitforge_training.data import Dataset
 from digitforge_training.diagnosis import Trouble, diagnose
 from digitforge_training.journal import Journal
-from digitforge_training.judging import Judge, find_judge, hold_out
+from digitforge_training.judging import JUDGED_SEED, Judge, find_judge, hold_out
 from digitforge_training.recipes import Recipe, from_dict
 from digitforge_training.replicas import only_chief_writes
 from digitforge_training.trainer import Trainer
-from digitforge_training.views import JUDGED_SEED, Watch, draw_latents, draw_sheet, draw_walks
+from digitforge_training.views import Watch, draw_latents, draw_sheet, draw_walks
 
 RUN_FILE: Final = "recipe.json"
 SHEETS: Final = "sheets"

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
+
+_BATCH = 256
 
 
 def from_pixels(images: tf.Tensor) -> tf.Tensor:
@@ -13,3 +20,20 @@ def from_pixels(images: tf.Tensor) -> tf.Tensor:
 def to_pixels(images: tf.Tensor) -> tf.Tensor:
     """float32 in about [−1, 1] => uint8, as the contract defines it."""
     return tf.cast(tf.round(tf.clip_by_value(images, -1.0, 1.0) * 127.5 + 127.5), tf.uint8)
+
+
+def generated_pixels(generator: Any, inputs: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.uint8]:
+    """Images of a generator, made in batches.
+
+    Args:
+        generator: Keras model.
+        inputs: what it takes: class weights (n, K), if it knows classes, and latents (n, d).
+
+    Returns:
+        (n, H, W, C) uint8.
+    """
+    parts = [
+        to_pixels(generator([rows[at : at + _BATCH] for rows in inputs], training=False)).numpy()
+        for at in range(0, len(inputs[-1]), _BATCH)
+    ]
+    return np.concatenate(parts)

@@ -20,7 +20,7 @@ from digitforge_training.adversary import Adversary, Statistics
 from digitforge_training.checkpoints import State
 from digitforge_training.data import Dataset
 from digitforge_training.networks import build_discriminator, build_generator
-from digitforge_training.pixels import from_pixels, to_pixels
+from digitforge_training.pixels import from_pixels, generated_pixels
 from digitforge_training.recipes import Recipe
 
 _GONE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
@@ -306,9 +306,7 @@ class Trainer:
         for average, weight in zip(self.averaged.weights, self._adversary.generator.weights, strict=True):
             average.assign(keep * average + (1.0 - keep) * weight)
 
-    def sample(
-        self, labels: npt.NDArray[np.int64], latents: npt.NDArray[np.float32], *, batch: int = 256
-    ) -> npt.NDArray[np.uint8]:
+    def sample(self, labels: npt.NDArray[np.int64], latents: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
         """Images of the averaged generator.
 
         Args:
@@ -319,12 +317,7 @@ class Trainer:
             (n, H, W, C) uint8.
         """
         weights = np.eye(self._classes, dtype=np.float32)[labels]
-        inputs = [weights, latents] if self.recipe.conditional else [latents]
-        parts = [
-            to_pixels(self.averaged([rows[i : i + batch] for rows in inputs], training=False)).numpy()
-            for i in range(0, len(labels), batch)
-        ]
-        return np.concatenate(parts)
+        return generated_pixels(self.averaged, [weights, latents] if self.recipe.conditional else [latents])
 
     def _variables(self) -> dict[str, Any]:
         groups = {

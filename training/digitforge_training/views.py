@@ -18,12 +18,11 @@ from digitforge_training import pictures
 from digitforge_training.data import Dataset
 from digitforge_training.diagnosis import image_statistics
 from digitforge_training.latents import latents_of
-from digitforge_training.pixels import to_pixels
+from digitforge_training.pixels import generated_pixels
 from digitforge_training.trainer import Trainer
 
-#: Users' seeds of the latents, as in an address.
+#: Users' seeds of the latents, as in an address; see also `judging.JUDGED_SEED`.
 SHEET_SEED: Final = 0
-JUDGED_SEED: Final = 1
 _WALKS_SEED = 2
 _WATCHED_SEED = 3
 
@@ -68,7 +67,7 @@ def draw_walks(trainer: Trainer, classes: int, path: Path) -> None:
     for row in range(rows):
         latents = walk(ends[2 * row], ends[2 * row + 1], steps=_WALK_STEPS, law=law)
         weights = blend(row, (row + 1) % classes, steps=_WALK_STEPS, classes=classes) if classes else None
-        parts.append(to_pixels(trainer.averaged(([weights] if classes else []) + [latents], training=False)).numpy())
+        parts.append(generated_pixels(trainer.averaged, [latents] if weights is None else [weights, latents]))
     pictures.save_png(pictures.sheet(np.concatenate(parts), columns=_WALK_STEPS), path)
 
 

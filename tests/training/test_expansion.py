@@ -1,0 +1,89 @@
+"""Expansion: the factor that the judge finds best, and an exported graph that uses it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from digitforge_client.contract import Field, Signature, balanced_labels, row_seeds
+from digitforge_client.errors import InvalidInputError
+from digitforge_training import export as exporting
+from digitforge_training import judging, loop
+from digitforge_training.data import Dataset, load
+from digitforge_training.expansion import FACTORS, Expansion, choose
+from digitforge_training.export import choose_expansion, export, read_card
+from digitforge_training.recipes import resolve
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return load("digits")
+
+
+@pytest.mark.parametrize("wanted", FACTORS)
+def test_the_factor_with_the_lowest_value_is_chosen(wanted: float) -> None:
+    latents = np.random.default_rng(0).normal(size=(500, 16)).astype(np.float32)
+    labels = np.zeros(500, np.int64)
+
+    def generate(expanded: np.ndarray) -> np.ndarray:  # images whose contrast is the spread of the latents
+        return np.full((len(expanded), 2, 2, 1), 100 * expanded.std(), np.uint8)
+
+    def judge(images: np.ndarray, judged: np.ndarray) -> float:
+        assert judged is labels
+        return abs(float(images.mean()) - int(100 * wanted * latents.std()))
+
+    expansion = choose(generate, latents=latents, labels=labels, judge=judge, name="spread")
+    assert (expansion.factor, expansion.judge) == (wanted, "spread")
+    assert [factor for factor, _ in expansion.values] == list(FACTORS)
+    assert dict(expansion.values)[wanted] == min(value for _, value in expansion.values)
+
+
+@pytest.mark.parametrize("factor", [0, -1, math.nan, math.inf])
+def test_a_factor_that_makes_no_latents_is_refused(factor: float) -> None:
+    with pytest.raises(InvalidInputError, match="expected a number above 0"):
+        Expansion(factor=factor)
+
+
+def test_an_exported_generator_multiplies_its_latents(
+    trained_run: Path, exported_model: Path, digits: Dataset, tmp_path: Path
+) -> None:
+    version = export(trained_run, digits, to=tmp_path, expansion=Expansion(factor=1.5, judge="ours"))
+    plain, expanded = (tf.saved_model.load(str(path)).signatures for path in (exported_model / "1", version))
+    assert read_card(version)["expansion"] == {"factor": 1.5, "judge": "ours"}
+    assert read_card(version)["generator_id"] != read_card(exported_model / "1")["generator_id"]
+
+    labels, seeds = tf.constant(balanced_labels(100, 10)), tf.constant(row_seeds(1, 100))
+    latents, same = (signatures[Signature.LATENTS](seeds=seeds)[Field.LATENTS] for signatures in (plain, expanded))
+    np.testing.assert_array_equal(latents, same)  # the law of the card
+    weights = tf.one_hot(labels, 10)
+    wanted = plain[Signature.FROM_LATENTS](class_weights=weights, latents=1.5 * latents)[Field.IMAGES]
+    from_latents = expanded[Signature.FROM_LATENTS](class_weights=weights, latents=latents)[Field.IMAGES]
+    sampled = expanded[Signature.SAMPLE](labels=labels, seeds=seeds)[Field.IMAGES]
+    for images in (from_latents, sampled):
+        assert np.abs(images.numpy().astype(int) - wanted.numpy()).max() <= 1
+    unexpanded = plain[Signature.SAMPLE](labels=labels, seeds=seeds)[Field.IMAGES]
+    assert (sampled.numpy() != unexpanded.numpy()).any()
+
+
+@pytest.mark.parametrize(("held_out", "conditioning"), [(0, "both"), (40, "none")])
+def test_the_judge_sees_what_was_held_out_or_else_training_images(
+    held_out: int, conditioning: str, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[np.ndarray] = []
+
+    def factory(images: np.ndarray, labels: np.ndarray) -> judging.Judge:
+        assert len(images) == len(labels) == (held_out or 60)
+        seen.append(images)
+        return lambda generated, _: float(abs(generated.mean() - images.mean()))
+
+    monkeypatch.setattr(exporting, "find_judge", lambda name: factory)
+    tiny = {"width": 8, "discriminator_blocks": 1, "batch_size": 8, "steps": 1, "conditioning": conditioning}
+    loop.train(resolve("forge", tiny), digits, run_dir=tmp_path, held_out=held_out)
+    assert choose_expansion(tmp_path, digits, judge="ours", n=60).judge == "ours"
+    training, held = judging.hold_out(digits, held_out, seed=0)
+    there = {image.tobytes() for image in (held if held_out else training).images}
+    assert {image.tobytes() for image in seen[0]} <= there
