@@ -24,7 +24,7 @@ demo: $(VENV)/installed-all ## install once, then serve, request and measure syn
 	@$(BIN)/digitforge demo $(ARGS)
 
 test: $(VENV)/installed-dev ## run the test suite
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" --numprocesses=auto --dist=loadfile $(ARGS)
 
 test-slow: $(VENV)/installed-dev ## run the longer proofs
 	$(BIN)/python -m pytest -m slow $(ARGS)
