@@ -96,7 +96,7 @@ class Recipe:
 
     # How the step is computed. The weights stay float32, and so does what is exported.
     jit: bool = False  # by XLA; measured on a CPU: pays for dense networks, costs for convolutions and dropout
-    bfloat16: bool = False  # layers compute in bfloat16, where the processor or GPU has it
+    bfloat16: bool = False  # layers compute in bfloat16; for GPUs, and processors that have it: others take many times
 
     # Progress, counted in images.
     images_per_checkpoint: int = 64_000
@@ -242,7 +242,7 @@ _PRESETS = (
         normalisation_momentum=0.9, generator_dropout=0.4, discriminator_dropout=0.4, loss="non-saturating",
         generator_predicts=True, discriminator_in_chain="trained", optimiser="rmsprop", learning_rate=4e-4,
         discriminator_learning_rate=8e-4, decay=3e-8, discriminator_decay=6e-8, clip_value=1.0, batch_size=256,
-        steps=10_000, bfloat16=True, images_per_checkpoint=12_800, images_per_sheet=25_600,
+        steps=10_000, images_per_checkpoint=12_800, images_per_sheet=25_600,
         **_PUBLISHED | {"schedule": "inverse-time"},
     ),
     Recipe(
