@@ -20,6 +20,7 @@ settings.register_profile(
 settings.load_profile("digitforge")
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the command does
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,8 @@ from __future__ import annotations
 import os
 import runpy
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -153,7 +155,40 @@ def test_against_pytorch(name: str, steps: tuple[int, int], digits: Dataset) -> 
     compare(f"{name} against PyTorch, eager", trainer.run, in_torch(recipe, digits, trainer), steps=steps)
 
 
-# --- XLA, memory
+# --- oneDNN, XLA, memory
+
+# TensorFlow decides at its import, so each measurement is a process of its own.
+_STEPS_AND_IMAGES = """
+import time
+import numpy as np
+from digitforge_training.data import load
+from digitforge_training.recipes import resolve
+from digitforge_training.trainer import Trainer
+trainer = Trainer(resolve("forge"), load("digits"), seed=0)
+labels, latents = np.arange(2048) % 10, np.zeros((2048, trainer.recipe.latent_size), np.float32)
+for work in (lambda: trainer.run(20), lambda: trainer.sample(labels, latents)):
+    work()
+    began = time.perf_counter()
+    work()
+    print(time.perf_counter() - began)
+"""
+
+
+def test_onednn_against_none() -> None:
+    ratios = []
+    for _ in range(BLOCKS):
+        seconds = []
+        for switch in "01":
+            done = subprocess.run(
+                [sys.executable, "-c", _STEPS_AND_IMAGES], env={**os.environ, "TF_ENABLE_ONEDNN_OPTS": switch},
+                capture_output=True, text=True, check=True,
+            )  # fmt: skip
+            seconds.append([float(line) for line in done.stdout.split()])
+        ratios.append([without / with_it for without, with_it in zip(*seconds, strict=True)])
+    print(f"\nforge: with oneDNN against without; {BLOCKS} pairs of processes")
+    for what, values in zip(("a step", "generating"), zip(*ratios, strict=True), strict=True):
+        print(f"  {what:<10} {statistics.median(values):6.2f} × ({min(values):.2f} to {max(values):.2f})")
+        assert min(values) > 0
 
 
 @pytest.mark.parametrize(("name", "steps"), [("dense-bn", 100), ("forge", 6)])
