@@ -181,7 +181,8 @@ def test_the_wheel_holds_the_shipped_generator_and_the_server_configuration(whee
         assert files, folder
         for path in files:
             assert f"digitforge_serving/{folder}/{path.relative_to(ROOT / 'serving' / folder)}" in packed
-    assert "digitforge_serving/models/digits/1/saved_model.pb" in packed
+    versions = {name.split("/")[3] for name in packed if name.endswith("/saved_model.pb")}
+    assert len(versions) == 1, "only the newest version stays in the tree"
 
 
 def test_the_wheel_holds_nothing_else(wheel: zipfile.ZipFile) -> None:
