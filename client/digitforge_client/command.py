@@ -91,8 +91,8 @@ def digitforge() -> None:
 def main() -> None:
     """Run the command and turn every deliberate error into one line and its documented exit status."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes on missing GPUs say nothing of digits
-    # oneDNN's convolutions, which TensorFlow leaves off on processors without AVX-512: 1.2 times the steps of `forge` in
-    # the same time (tests/benchmarks).
+    # oneDNN's convolutions, which TensorFlow leaves off on processors without AVX-512: 1.2 times the steps of `forge`
+    # in the same time (tests/benchmarks).
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     try:
         result = digitforge.main(standalone_mode=False)
