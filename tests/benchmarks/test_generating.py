@@ -1,7 +1,8 @@
 """How fast the shipped generator makes digits: `make benchmark ARGS="-k generating"`.
 
 In this process, from the SavedModel, 256 rows a call, as the figure is usually given. What the cores can do at all
-stands beside it: numpy's product of two matrices of 2 048 × 2 048 float32, in turn with the generator.
+stands beside it: numpy's product of two matrices of 2 048 × 2 048 float32, in turn with the generator. Another one
+is measured in turn with it, if DIGITFORGE_BENCHMARK_MODEL names its base folder.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from digitforge_client.contract import Signature, balanced_labels, row_seeds
+from digitforge_evaluation.sources import newest_version
 from digitforge_serving.locations import shipped_models
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -30,25 +33,35 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def test_images_per_second() -> None:
-    newest = max(
-        (path for path in (shipped_models() / "digits").iterdir() if path.name.isdecimal()),
-        key=lambda path: int(path.name),
-    )
-    generate = tf.saved_model.load(str(newest)).signatures[Signature.SAMPLE]
+def generating(version: Path) -> Callable[[], None]:
+    """What makes so many calls of the SavedModel."""
+    model = tf.saved_model.load(str(version))  # kept: its signatures do not keep it
     labels, seeds = tf.constant(balanced_labels(ROWS, 10)), tf.constant(row_seeds(0, ROWS))
-    matrix = np.random.default_rng(0).random((SIDE, SIDE), np.float32)
 
     def images() -> None:
         for _ in range(CALLS):
-            generate(labels=labels, seeds=seeds)
+            model.signatures[Signature.SAMPLE](labels=labels, seeds=seeds)
 
-    for work in (images, lambda: matrix @ matrix):
-        work()
-    pairs = [(seconds(images), seconds(lambda: matrix @ matrix)) for _ in range(REPEATS)]
-    rates = [ROWS * CALLS / of_images for of_images, _ in pairs]
-    peaks = [2 * SIDE**3 / of_product / 1e9 for _, of_product in pairs]
-    print(f"\nversion {newest.name}, {ROWS} rows a call, {REPEATS} repeats, {os.cpu_count()} cores")
-    print(f"  images per second   {statistics.median(rates):8,.0f} ({min(rates):,.0f} to {max(rates):,.0f})")
-    print(f"  matrix product      {statistics.median(peaks):8,.0f} GFLOP/s ({min(peaks):,.0f} to {max(peaks):,.0f})")
-    assert min(rates) > 0
+    return images
+
+
+def test_images_per_second() -> None:
+    other = os.environ.get("DIGITFORGE_BENCHMARK_MODEL")
+    versions = [newest_version(Path(base)) for base in (shipped_models() / "digits", other) if base]
+    matrix = np.random.default_rng(0).random((SIDE, SIDE), np.float32)
+    sides = [*map(generating, versions), lambda: matrix @ matrix]
+    for side in sides:
+        side()
+    *models, products = zip(*([seconds(side) for side in sides] for _ in range(REPEATS)), strict=True)
+    print(f"\n{ROWS} rows a call, {REPEATS} repeats in turn, {os.cpu_count()} cores")
+    rates = [[ROWS * CALLS / taken for taken in times] for times in models]
+    for version, values in zip(versions, rates, strict=True):
+        show(f"{version}", values, "images/s")
+        assert min(values) > 0
+    if other:
+        show("the latter ÷ the former", [b / a for a, b in zip(*rates, strict=True)], "×")
+    show("matrix product", [2 * SIDE**3 / taken / 1e9 for taken in products], "GFLOP/s")
+
+
+def show(what: str, values: list[float], unit: str) -> None:
+    print(f"  {what}: {statistics.median(values):,.2f} ({min(values):,.2f} to {max(values):,.2f}) {unit}")
