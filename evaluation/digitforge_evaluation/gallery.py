@@ -156,7 +156,7 @@ def _training(run_dir: Path) -> tuple[int, float, str]:
     newest = checkpoints.newest(run_dir)
     if newest is None:
         raise DataError(f"{run_dir} has no checkpoint to measure; train first")
-    seen, last, seconds, ended = int(newest.stem), 0, 0.0, ""
+    seen, last, seconds, ended = checkpoints.images_of(newest), 0, 0.0, ""
     for line in (run_dir / "stats.jsonl").read_text("utf-8").splitlines():
         report = json.loads(line)
         if "images_per_second" in report and last < report["images"] <= seen:

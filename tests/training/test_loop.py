@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -148,6 +149,58 @@ def test_a_finished_run_is_not_trained_again(digits: Dataset, trained_run: Path)
     train(read_run(trained_run).recipe, digits, run_dir=trained_run, on_progress=reports.append)
     assert not reports
     assert checkpoints.newest(trained_run).stat().st_mtime_ns == before  # type: ignore[union-attr]
+
+
+def test_a_finished_run_is_prolonged_by_more_steps(digits: Dataset, tmp_path: Path) -> None:
+    recipe = _tiny(steps=4)
+    train(recipe, digits, run_dir=tmp_path / "run")
+    shutil.copytree(tmp_path / "run", tmp_path / "twin")
+    longer = dataclasses.replace(recipe, steps=8)
+    run = train(longer, digits, run_dir=tmp_path / "run")
+    assert (run.earlier_steps, run.recipe.steps) == ((4,), 8)
+    assert read_run(tmp_path / "run").earlier_steps == (4,)
+    lines = [json.loads(line)["images"] for line in (tmp_path / "run" / "stats.jsonl").read_text().splitlines()]
+    assert lines == [64, 128, 192, 256]
+
+    class StopError(Exception):
+        pass
+
+    def stop(progress: Progress) -> None:
+        if progress.images_seen == 192:
+            raise StopError
+
+    # Interrupted on the way, it is still the same training: the history stays, and so do the weights.
+    with pytest.raises(StopError):
+        train(longer, digits, run_dir=tmp_path / "twin", on_progress=stop)
+    assert train(longer, digits, run_dir=tmp_path / "twin").earlier_steps == (4,)
+    one, two = (checkpoints.load(checkpoints.newest(tmp_path / name)) for name in ("run", "twin"))  # type: ignore[arg-type]
+    for name, value in one.items():
+        np.testing.assert_array_equal(value, two[name], err_msg=name)
+
+
+def test_a_constant_learning_rate_makes_a_prolonged_training_that_of_all_its_steps(
+    digits: Dataset, tmp_path: Path
+) -> None:
+    recipe = _tiny(steps=4, schedule="constant", gamma_end=0.1, images_per_checkpoint=128)
+    longer = dataclasses.replace(recipe, steps=8)
+    for steps, name in ((recipe, "parts"), (longer, "parts"), (longer, "whole")):
+        train(steps, digits, run_dir=tmp_path / name)
+    parts, whole = (checkpoints.load(checkpoints.newest(tmp_path / name)) for name in ("parts", "whole"))  # type: ignore[arg-type]
+    for name, value in whole.items():
+        np.testing.assert_array_equal(value, parts[name], err_msg=name)
+
+
+def test_only_a_finished_run_is_prolonged_and_none_is_shortened(digits: Dataset, tmp_path: Path) -> None:
+    def stop(progress: Progress) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(_tiny(steps=6), digits, run_dir=tmp_path, on_progress=stop)
+    with pytest.raises(DataError, match=r"not finished; finish it with --steps 6"):
+        train(_tiny(steps=8), digits, run_dir=tmp_path)
+    with pytest.raises(DataError, match=r"6 steps, and 4 are asked for; go on with --steps 6 or more"):
+        train(_tiny(steps=4), digits, run_dir=tmp_path)
+    assert train(_tiny(steps=6), digits, run_dir=tmp_path).earlier_steps == ()
 
 
 def test_a_class_without_images_is_named(digits: Dataset, tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ def make_card(
         "max_rows": MAX_ROWS,
         "training_data": run.training_data,
         "images_seen": images_seen,
+        "earlier_steps": list(run.earlier_steps),
         "seed": run.seed,
         "libraries": {library: version(library) for library in _LIBRARIES},
         "metrics": {metric: dict(figure) for metric, figure in metrics.items()},

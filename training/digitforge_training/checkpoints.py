@@ -30,6 +30,11 @@ def newest(run_dir: Path) -> Path | None:
     return max((run_dir / FOLDER).glob("[0-9]*.npz"), default=None)
 
 
+def images_of(path: Path) -> int:
+    """Images seen by the training whose checkpoint this is."""
+    return int(path.stem)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Best:
     """The averaged generator that a judge liked best."""

@@ -44,7 +44,11 @@ def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--recipe", "recipe_name", default="forge", show_default=True, help="See `digitforge recipes`.")
 @data_options
 @click.option("--out", type=_PATH, required=True, help="Run folder. The same command goes on where it stopped.")
-@click.option("--steps", type=click.IntRange(min=1), help="Training steps; without it the recipe's.")
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    help="Training steps; without it the recipe's. More of them prolong a finished run.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all randomness.")
 @click.option("--set", "overrides", multiple=True, metavar="FIELD=VALUE", help="Override a field of the recipe.")
 @click.option(

@@ -251,7 +251,7 @@ def _chosen(run: Run, run_dir: Path) -> tuple[checkpoints.State, int, dict[str, 
     newest = checkpoints.newest(run_dir)
     if newest is None:
         raise DataError(f"{run_dir} has no checkpoint yet; let `digitforge train` go on to its first one")
-    return checkpoints.load(newest), int(newest.stem), {}
+    return checkpoints.load(newest), checkpoints.images_of(newest), {}
 
 
 def publish(served: ServedGenerator, *, to: Path, card: Mapping[str, Any]) -> Path:

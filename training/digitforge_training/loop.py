@@ -70,6 +70,8 @@ class Run:
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
     seed: int
+    # Where the training had ended before it was prolonged. History, which makes no other run of it.
+    earlier_steps: tuple[int, ...] = dataclasses.field(default=(), compare=False)
 
     def as_dict(self) -> dict[str, Any]:
         """The run as JSON-ready data."""
@@ -109,6 +111,7 @@ def read_run(run_dir: Path) -> Run:
             class_names=tuple(values["class_names"]),
             image_shape=tuple(values["image_shape"]),
             seed=values["seed"],
+            earlier_steps=tuple(values.get("earlier_steps", ())),
         )
     except FileNotFoundError as error:
         raise DataError(f"{run_dir} holds no run: {path} is missing; `digitforge train --out` makes one") from error
@@ -129,6 +132,10 @@ def train(
 ) -> Run:
     """Train *recipe* on *dataset* into *run_dir*, or go on where an earlier call stopped.
 
+    A training that has ended is prolonged by the same recipe with more steps. Schedules go on at the place that the
+    steps done have among all of them, so a learning rate that had fallen along a cosine begins higher again; it is
+    not the training that so many steps at once would have been, and the run says so in `Run.earlier_steps`.
+
     With a *judge* (see judging.py), each checkpoint is judged beside *held_out* images that are not trained on, and
     the best is kept and exported. An interrupt (Ctrl-C) writes a checkpoint before it goes on to the caller.
 
@@ -144,8 +151,8 @@ def train(
     _check(training, recipe)
     run = describe(recipe, dataset, seed=seed, held_out=held_out, judge=judge)
     trainer = Trainer(recipe, training, seed=seed)  # first, because it may refuse the recipe
-    _claim(run_dir, run)
     newest = checkpoints.newest(run_dir)
+    run = _claim(run_dir, run, newest)
     if newest is not None:
         trainer.restore(checkpoints.load(newest))
     if trainer.steps_done < recipe.steps:
@@ -268,19 +275,48 @@ def _check(dataset: Dataset, recipe: Recipe) -> None:
         )
 
 
-def _claim(run_dir: Path, run: Run) -> None:
-    """Write the description of the run, or check that the folder holds the same one."""
+def _claim(run_dir: Path, run: Run, newest: Path | None) -> Run:
+    """Write the description of the run, or find that the folder holds the same one, or one to prolong.
+
+    Args:
+        run_dir: the folder.
+        run: what is asked for.
+        newest: the folder's newest checkpoint.
+
+    Returns:
+        *run* with its history.
+    """
     path = run_dir / RUN_FILE
     if path.exists():
-        if read_run(run_dir) != run:
-            raise DataError(
-                f"{run_dir} holds another run (another recipe, data set or seed, see {path}); "
-                "choose another folder with --out, or remove this one"
-            )
-        return
+        here = read_run(run_dir)
+        if here == run:
+            return here
+        run = _prolonged(here, run, run_dir, newest)
     make_folder(run_dir)
     with replacing(path) as file:
         file.write(json.dumps(run.as_dict(), indent=2).encode() + b"\n")
+    return run
+
+
+def _prolonged(here: Run, run: Run, run_dir: Path, newest: Path | None) -> Run:
+    recipe, steps = run.recipe, here.recipe.steps
+    if here != dataclasses.replace(run, recipe=dataclasses.replace(recipe, steps=steps)):
+        raise DataError(
+            f"{run_dir} holds another run (another recipe, data set or seed, see {run_dir / RUN_FILE}); "
+            "choose another folder with --out, or remove this one"
+        )
+    if recipe.steps < steps:
+        raise DataError(
+            f"{run_dir} holds this run with {steps} steps, and {recipe.steps} are asked for; "
+            f"go on with --steps {steps} or more, or choose another folder with --out"
+        )
+    if newest is None or checkpoints.images_of(newest) != steps * recipe.images_per_step:
+        raise DataError(
+            f"{run_dir} holds this run with {steps} steps, which it has not finished; "
+            f"finish it with --steps {steps} before it is prolonged to {recipe.steps}, "
+            "or choose another folder with --out"
+        )
+    return dataclasses.replace(run, earlier_steps=(*here.earlier_steps, steps))
 
 
 def _check_room(run_dir: Path, trainer: Trainer, *, judged: bool) -> None:
