@@ -43,7 +43,11 @@ def _mean(values: tf.Tensor) -> tf.Tensor:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Adversary:
-    """Losses of a generator and a discriminator. Images are float32 (n, H, W, C) in [−1, 1]."""
+    """Losses of a generator and a discriminator. Images are float32 (n, H, W, C) in [−1, 1].
+
+    Class weights are (n, K·m), for each of the m clusters of a class, if the recipe has such, and else (n, K). The
+    discriminator sees the clusters; the generator finds them in its latents.
+    """
 
     generator: keras.Model
     discriminator: keras.Model
@@ -58,8 +62,8 @@ class Adversary:
         return (*names, "class_loss_real", "class_loss_generated") if self.recipe.auxiliary else names
 
     def generate(self, class_weights: tf.Tensor, latents: tf.Tensor, *, training: bool = True) -> tf.Tensor:
-        """(n, K), (n, d) => images; a generator without classes ignores the weights."""
-        inputs = [class_weights, latents] if self.recipe.conditional else [latents]
+        """(n, K·m), (n, d) => images; a generator without classes ignores the weights."""
+        inputs = [self._without_clusters(class_weights), latents] if self.recipe.conditional else [latents]
         images = self.generator(inputs, training=training)
         return to_pixel_range(images) if self.recipe.output == "linear" else images
 
@@ -132,9 +136,15 @@ class Adversary:
             "score_gap": tf.reduce_mean(score_real) - tf.reduce_mean(score_generated),
         }
 
-    @staticmethod
-    def _classify(logits: tf.Tensor, class_weights: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(class_weights, logits))
+    def _classify(self, logits: tf.Tensor, class_weights: tf.Tensor) -> tf.Tensor:
+        weights = self._without_clusters(class_weights)
+        return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(weights, logits))
+
+    def _without_clusters(self, class_weights: tf.Tensor) -> tf.Tensor:
+        each = self.recipe.clusters
+        if each == 1:
+            return class_weights
+        return tf.reduce_sum(tf.reshape(class_weights, (-1, class_weights.shape[1] // each, each)), axis=2)
 
     def _penalty(self, images: tf.Tensor, class_weights: tf.Tensor, score: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """‖∇D‖² on real plus on generated images, by finite difference: E[(D(x + σε) − D(x))²] / σ² for ε ~ N(0, I).

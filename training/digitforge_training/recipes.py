@@ -35,6 +35,9 @@ class Recipe:
     # features, by an auxiliary classifier, or by both. The generator then takes an embedding of the class.
     conditioning: Literal["none", "projection", "auxiliary", "both"] = "both"
     embedding_size: int = 32  # of a class, in the generator's input
+    # Of each class, by k-means on its training images (see clusters.py): both networks are told an image's cluster, so
+    # that the generator does not leave out rare kinds. 1: none.
+    clusters: int = 1
 
     # Networks: residual pairs at half and quarter resolution, dense layers, or DCGAN's convolutions (see networks/).
     network: Literal["residual", "dense", "convolutional"] = "residual"
@@ -126,6 +129,10 @@ class Recipe:
             raise InvalidInputError(
                 "dense layers have no images to normalise one by one: set generator_normalisation and "
                 "discriminator_normalisation to none, batch or spectral"
+            )
+        if self.clusters > 1 and not self.projection:
+            raise InvalidInputError(
+                "clusters need a discriminator that is told them: set conditioning to projection or both"
             )
         if self.loss == "relativistic" and self.separate_batches:
             raise InvalidInputError("the relativistic loss compares pairs; it needs separate_batches=false")

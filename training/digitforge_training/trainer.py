@@ -18,6 +18,7 @@ from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_training import replicas
 from digitforge_training.adversary import Adversary, Statistics
 from digitforge_training.checkpoints import State
+from digitforge_training.clusters import count_clusters, find_clusters, place_in_clusters
 from digitforge_training.data import Dataset
 from digitforge_training.networks import build_discriminator, build_generator
 from digitforge_training.pixels import from_pixels, generated_pixels
@@ -39,6 +40,10 @@ def _means(statistics: list[Statistics]) -> Statistics:
 @tf.function
 def _mean_of(value: tf.Tensor) -> tf.Tensor:
     return replicas.mean([value])[0]
+
+
+def _cluster_counts(generator: keras.Model) -> Any:
+    return generator.get_layer("clusters").counts
 
 
 class Trainer:
@@ -65,7 +70,9 @@ class Trainer:
         self._draw = functools.partial(replicas.draw, batch=recipe.batch_size) if self._replicas > 1 else None
         # On the device once, as uint8: no copy from the host inside the loop.
         self._images = tf.constant(dataset.images)
-        self._labels = tf.constant(dataset.labels)
+        clusters = find_clusters(dataset, recipe.clusters, seed=seed)
+        self._kinds = tf.constant(dataset.labels * recipe.clusters + clusters)  # class and cluster in one number
+        self._counts = count_clusters(clusters, dataset.labels, classes=self._classes, each=recipe.clusters)
         self._shape = dataset.images.shape[1:]
         with self._strategy.scope():
             self._build()
@@ -95,9 +102,12 @@ class Trainer:
 
     def _build_generator(self) -> keras.Model:
         classes = self._classes if self.recipe.conditional else 0
-        return build_generator(
+        generator = build_generator(
             self.recipe, image_shape=self._shape, classes=classes, seed=1000 * self._seed, draw=self._draw
         )
+        if self.recipe.clusters > 1:
+            _cluster_counts(generator).assign(self._counts)
+        return generator
 
     def _optimiser(self, variables: Any, rate: float, decay: float, *, updates: int) -> keras.optimizers.Optimizer:
         """Build an optimiser that takes so many *updates* in a step."""
@@ -170,7 +180,7 @@ class Trainer:
         # Drawn outside of what XLA may compile: it knows no shuffling, and has other normal numbers.
         batches = [self._batch(step * turns + turn) for turn in range(turns)]
         draws = max(turns, recipe.generator_steps) if recipe.shared_latents else turns + recipe.generator_steps
-        latents = [self._latents(self._seed_of(step, turn)) for turn in range(draws)]
+        latents = [self._latents(self._seed_of(step, turn), batches[turn % turns][1]) for turn in range(draws)]
         if self._replicas == 1:
             statistics: Statistics = self._update(step, batches, latents)
             return statistics
@@ -277,7 +287,10 @@ class Trainer:
         optimiser.apply(gradients, variables)
 
     def _batch(self, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Real images in [−1, 1] and their classes, one-hot: every epoch is another permutation of all images."""
+        """Real images in [−1, 1] and their classes and clusters, (n, K·m) one-hot.
+
+        Every epoch is another permutation of all images.
+        """
         size, n = self.recipe.batch_size, len(self._images)
         position = step * size + tf.range(size, dtype=tf.int64)
         epoch = position // n
@@ -287,14 +300,18 @@ class Trainer:
         index = tf.raw_ops.RandomIndexShuffle(
             index=position % n, seed=seeds, max_index=tf.constant(n - 1, tf.int64), rounds=4
         )
-        labels = tf.one_hot(tf.gather(self._labels, index), self._classes)
-        return from_pixels(tf.gather(self._images, index)), labels
+        class_weights = tf.one_hot(tf.gather(self._kinds, index), self._classes * self.recipe.clusters)
+        return from_pixels(tf.gather(self._images, index)), class_weights
 
-    def _latents(self, seed: tf.Tensor) -> tf.Tensor:
-        shape = (self.recipe.batch_size, self.recipe.latent_size)
-        if self.recipe.latent_law == "normal":
-            return tf.random.stateless_normal(shape, seed + [0, 4])
-        return tf.random.stateless_uniform(shape, seed + [0, 4], -1.0, 1.0)
+    def _latents(self, seed: tf.Tensor, class_weights: tf.Tensor) -> tf.Tensor:
+        shape, law = (self.recipe.batch_size, self.recipe.latent_size), self.recipe.latent_law
+        if law == "normal":
+            latents = tf.random.stateless_normal(shape, seed + [0, 4])
+        else:
+            latents = tf.random.stateless_uniform(shape, seed + [0, 4], -1.0, 1.0)
+        if self.recipe.clusters == 1:
+            return latents
+        return place_in_clusters(latents, class_weights, self._counts, law=law)
 
     def _average(self, step: tf.Tensor) -> None:
         """Exponential moving average of the generator; its half-life grows with the training at first."""
@@ -304,6 +321,8 @@ class Trainer:
         half_life = tf.minimum(float(self.recipe.ema_images), 0.1 * images)
         keep = tf.pow(0.5, self.recipe.images_per_step / half_life)
         for average, weight in zip(self.averaged.weights, self._adversary.generator.weights, strict=True):
+            if average.dtype == "int32":  # counts
+                continue
             average.assign(keep * average + (1.0 - keep) * weight)
 
     def sample(self, labels: npt.NDArray[np.int64], latents: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
@@ -348,3 +367,8 @@ class Trainer:
             raise DataError("the checkpoint belongs to other networks; train into another folder")
         for name, variable in variables.items():
             variable.assign(state[name])
+        if self.recipe.clusters > 1 and not np.array_equal(_cluster_counts(self.averaged).numpy(), self._counts):
+            raise DataError(
+                "the checkpoint has other clusters than those found now, as another version of scikit-learn may find; "
+                "go on where it was trained, or train into another folder"
+            )

@@ -56,9 +56,10 @@ def build_discriminator(
     recipe: Recipe, *, image_shape: tuple[int, int, int], classes: int, seed: int,
     draw: Callable[..., Any] | None = None,
 ) -> keras.Model:  # fmt: skip
-    """Build the recipe's discriminator: images and, with a projection, class weights (n, K) => score (n,).
+    """Build the recipe's discriminator: images and, with a projection, class weights (n, K·m) => score (n,).
 
-    With an auxiliary classifier it gives a list, the score and class logits (n, K).
+    The weights are those of each of the recipe's m clusters of a class. With an auxiliary classifier it gives a list,
+    the score and class logits (n, K).
     """
     parts = Parts(
         seed=seed, normalisation=recipe.discriminator_normalisation, momentum=recipe.normalisation_momentum,

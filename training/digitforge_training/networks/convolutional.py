@@ -66,10 +66,7 @@ def convolutional_generator(
     """Build the generator; the sides of *image_shape* must be divisible by 4."""
     height, breadth, channels = image_shape
     first, *widths = recipe.generator_widths
-    inputs, x = parts.start(
-        latent_size=recipe.latent_size, positive=recipe.positive_latents, classes=classes,
-        embedding_size=recipe.embedding_size,
-    )  # fmt: skip
+    inputs, x = parts.start(recipe, classes=classes)
     x = parts.dense(x, height // 4 * (breadth // 4) * first)
     x = layers.ReLU()(parts.normalise(layers.Reshape((height // 4, breadth // 4, first))(x)))
     x = parts.drop(x)
@@ -99,4 +96,4 @@ def convolutional_discriminator(
         # The first layer stays as it is: DCGAN found normalisation next to the pixels unstable.
         x = parts.drop(leaky(x if place == 1 else parts.normalise(x)))
     features = layers.Flatten()(x)
-    return parts.head(images, features, classes=classes, projection=recipe.projection, auxiliary=recipe.auxiliary)
+    return parts.head(recipe, images, features, classes=classes)

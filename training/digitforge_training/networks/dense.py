@@ -26,10 +26,7 @@ def _hidden(parts: Parts, x: Any, widths: tuple[int, ...], activation: str) -> A
 
 def dense_generator(recipe: Recipe, parts: Parts, *, image_shape: tuple[int, int, int], classes: int) -> keras.Model:
     """Build the generator."""
-    inputs, x = parts.start(
-        latent_size=recipe.latent_size, positive=recipe.positive_latents, classes=classes,
-        embedding_size=recipe.embedding_size,
-    )  # fmt: skip
+    inputs, x = parts.start(recipe, classes=classes)
     x = _hidden(parts, x, recipe.generator_widths, recipe.activation)
     images = to_output(layers.Reshape(image_shape)(parts.dense(x, math.prod(image_shape))), recipe.output)
     return keras.Model(inputs, images, name="generator")
@@ -42,4 +39,4 @@ def dense_discriminator(
     images = keras.Input(image_shape, name="images")
     x = layers.Flatten()(from_output(images, recipe.output))
     features = _hidden(parts, x, recipe.discriminator_widths, recipe.activation)
-    return parts.head(images, features, classes=classes, projection=recipe.projection, auxiliary=recipe.auxiliary)
+    return parts.head(recipe, images, features, classes=classes)

@@ -13,7 +13,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from digitforge_training.recipes import Normalisation
+from digitforge_training.recipes import Normalisation, Recipe
 
 SLOPE = 0.2  # of the leaky ReLU, as in DCGAN and StyleGAN
 
@@ -34,6 +34,34 @@ class SharedDropout(layers.Dropout):
             return keras.random.dropout(ops.ones(shape, inputs.dtype), self.rate, seed=self.seed_generator)
 
         return inputs * self._draw(sample, (ops.shape(inputs)[0], *inputs.shape[1:]))
+
+
+class Clusters(layers.Layer):
+    """The cluster of each class that a latent decides on (see clusters.py).
+
+    Class weights (n, K) and latents (n, d) => (n, K·m): each class's weight, at the cluster in whose part of the
+    latent's law the first latent lies. The weight `counts` (K, m) holds the images of each cluster.
+    """
+
+    def __init__(self, classes: int, each: int, *, law: str) -> None:
+        super().__init__(dtype="float32", name="clusters")
+        self._law = law
+        # Whole numbers: they are counted, and neither trained nor averaged.
+        self.counts = self.add_weight(shape=(classes, each), dtype="int32", initializer="ones", trainable=False)
+
+    def call(self, class_weights: Any, latents: Any) -> Any:
+        """Choose."""
+        upper = ops.cumsum(ops.cast(self.counts, "float32"), axis=1)
+        quantile = to_quantile(latents[:, 0], self._law)[:, None, None]
+        classes, each = self.counts.shape
+        passed = ops.cast(quantile >= (upper / upper[:, -1:])[None, :, :-1], "int32")
+        chosen = ops.one_hot(ops.sum(passed, axis=2), each)
+        return ops.reshape(class_weights[:, :, None] * chosen, (-1, classes * each))
+
+
+def to_quantile(latents: Any, law: str) -> Any:
+    """Latents => where each lies in its law, in [0, 1]."""
+    return 0.5 * (1.0 + (ops.erf(latents * 0.5**0.5) if law == "normal" else latents))
 
 
 class Parts:
@@ -86,33 +114,43 @@ class Parts:
             return SharedDropout(self._dropout, seed=next(self._seeds), draw=self._draw)(x)
         return layers.Dropout(self._dropout, seed=next(self._seeds))(x)
 
-    def start(self, *, latent_size: int, positive: bool, classes: int, embedding_size: int) -> tuple[list[Any], Any]:
+    def start(self, recipe: Recipe, *, classes: int) -> tuple[list[Any], Any]:
         """The generator's inputs, and the vector that it starts from: the latent, and a class's embedding behind it."""
-        latents = keras.Input((latent_size,), name="latents")
-        x = layers.Rescaling(0.5, offset=0.5)(latents) if positive else latents
+        latents = keras.Input((recipe.latent_size,), name="latents")
+        x = layers.Rescaling(0.5, offset=0.5)(latents) if recipe.positive_latents else latents
         if not classes:
             return [latents], x
         class_weights = keras.Input((classes,), name="class_weights")
         # A class is a row of a matrix, so a blend of classes is a blend of rows.
-        embedded = layers.Dense(embedding_size, use_bias=False, kernel_initializer=self.he())(class_weights)
+        embedded = layers.Dense(recipe.embedding_size, use_bias=False, kernel_initializer=self.he())(class_weights)
+        if recipe.clusters > 1:
+            chosen = Clusters(classes, recipe.clusters, law=recipe.latent_law)(class_weights, latents)
+            # As large at the start as the class's, whose kernel has fewer rows.
+            initial = keras.initializers.RandomNormal(stddev=(2 / classes) ** 0.5, seed=next(self._seeds))
+            embedded += layers.Dense(recipe.embedding_size, use_bias=False, kernel_initializer=initial)(chosen)
         return [class_weights, latents], layers.Concatenate()([x, embedded])
 
-    def head(self, images: Any, features: Any, *, classes: int, projection: bool, auxiliary: bool) -> keras.Model:
+    def head(self, recipe: Recipe, images: Any, features: Any, *, classes: int) -> keras.Model:
         """The discriminator: a score, with a projection of the class (Miyato and Koyama 2018), a classifier, or both.
 
         Args:
+            recipe: says which, and how many clusters a class has.
             images: its input.
             features: (n, f).
+            classes: K.
         """
-        size = features.shape[-1]
+        size, each = features.shape[-1], recipe.clusters
         inputs, score = [images], self.dense(features, 1, dtype="float32")[:, 0]
-        if projection:
-            class_weights = keras.Input((classes,), name="class_weights")
-            projected = self.dense(class_weights, size, use_bias=False, dtype="float32")
+        if recipe.projection:
+            class_weights = keras.Input((classes * each,), name="class_weights")
+            whole = ops.sum(ops.reshape(class_weights, (-1, classes, each)), axis=2) if each > 1 else class_weights
+            projected = self.dense(whole, size, use_bias=False, dtype="float32")
+            if each > 1:
+                projected += self.dense(class_weights, size, use_bias=False, dtype="float32")
             # Divided by √f, so that both terms of the score start at the same size.
             score += ops.sum(ops.cast(features, "float32") * projected, axis=1) / size**0.5
             inputs.append(class_weights)
-        outputs = [score, self.dense(features, classes, dtype="float32")] if auxiliary else score
+        outputs = [score, self.dense(features, classes, dtype="float32")] if recipe.auxiliary else score
         return keras.Model(inputs, outputs, name="discriminator")
 
 

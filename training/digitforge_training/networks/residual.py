@@ -5,7 +5,7 @@ start at zero. Work is done at half and quarter resolution, where a small image 
 resolution costs one thin convolution.
 
     generator      [class weights (n, K),] latents (n, d)       => images (n, H, W, C) in about [−1, 1]
-    discriminator  images (n, H, W, C) [, class weights (n, K)] => score (n,) [, class logits (n, K)]
+    discriminator  images (n, H, W, C) [, class weights (n, K·m)] => score (n,) [, class logits (n, K)]
 """
 
 from __future__ import annotations
@@ -47,10 +47,7 @@ def residual_generator(recipe: Recipe, parts: Parts, *, image_shape: tuple[int, 
     """Build the generator; the sides of *image_shape* must be divisible by 4."""
     height, breadth, channels = image_shape
     width = recipe.width
-    inputs, start = parts.start(
-        latent_size=recipe.latent_size, positive=recipe.positive_latents, classes=classes,
-        embedding_size=recipe.embedding_size,
-    )  # fmt: skip
+    inputs, start = parts.start(recipe, classes=classes)
     style = leaky(layers.Dense(2 * width, kernel_initializer=parts.he())(start))
 
     x = layers.Dense(height // 4 * (breadth // 4) * 2 * width, kernel_initializer=parts.he())(start)
@@ -77,6 +74,4 @@ def residual_discriminator(
     x = _pair(parts, x)
     x = leaky(_convolve(parts, leaky(x), 2 * width, strides=2))
     features = parts.weighted(layers.Dense(_FEATURES, kernel_initializer=parts.he()))(layers.Flatten()(x))
-    return parts.head(
-        images, leaky(features), classes=classes, projection=recipe.projection, auxiliary=recipe.auxiliary
-    )
+    return parts.head(recipe, images, leaky(features), classes=classes)

@@ -1,0 +1,105 @@
+"""Clusters of each class, so that a generator does not forget rare kinds of a digit.
+
+An adversarial loss lets a generator leave out what is rare and far from everything else: between a 1 without a foot
+and a 1 on one, all images are bad, and no gradient leads across. Told to which cluster of its class an image belongs,
+both networks have to do with every cluster (Liu et al. 2020, arXiv:2006.10728, cluster the discriminator's features;
+here it is the pixels, once and before the training).
+
+Nobody outside sees the clusters. The first latent decides among those of a class, by its quantile, and each gets as
+much of the latent's law as it has training images.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from digitforge_client.errors import InvalidInputError
+from digitforge_training.data import Dataset
+from digitforge_training.networks.parts import to_quantile
+
+_COMPONENTS = 40  # principal components of a class; they hold the strokes, and k-means is fast on them
+_STARTS = 3  # of k-means; the best is taken
+_MARGIN = 1e-6  # of quantiles
+
+
+def find_clusters(dataset: Dataset, clusters: int, *, seed: int) -> npt.NDArray[np.int64]:
+    """The cluster of each image within its class, by k-means on principal components of the class's pixels.
+
+    Clusters are numbered along the first principal component, so that neighbours are alike.
+
+    Args:
+        dataset: the training images.
+        clusters: of each class.
+        seed: of k-means.
+
+    Returns:
+        (n,) int64, in 0 … *clusters* − 1.
+
+    Raises:
+        InvalidInputError: a class has fewer images than clusters.
+    """
+    found = np.zeros(len(dataset), np.int64)
+    if clusters == 1:
+        return found
+    for label, name in enumerate(dataset.class_names):
+        (rows,) = np.nonzero(dataset.labels == label)
+        if len(rows) < clusters:
+            raise InvalidInputError(
+                f"class {name} has {len(rows)} images and clusters is {clusters}; "
+                f"use --set clusters={max(1, len(rows))} or fewer, or add images"
+            )
+        pixels = dataset.images[rows].reshape(len(rows), -1).astype(np.float32) / np.float32(255)
+        found[rows] = _cluster(pixels, clusters, seed)
+    return found
+
+
+def _cluster(pixels: npt.NDArray[np.float32], clusters: int, seed: int) -> npt.NDArray[np.int64]:
+    from sklearn.cluster import KMeans
+    from sklearn.decomposition import PCA
+    from threadpoolctl import threadpool_limits
+
+    # One thread: several add up in another order each time, and a resumed training needs the same clusters.
+    with threadpool_limits(limits=1):
+        components = min(_COMPONENTS, *pixels.shape)
+        places = PCA(components, svd_solver="full", random_state=seed).fit_transform(pixels)
+        means: Any = KMeans(clusters, n_init=_STARTS, random_state=seed).fit(places)
+    rank = np.argsort(np.argsort(means.cluster_centers_[:, 0]))
+    return np.asarray(rank[means.labels_], dtype=np.int64)
+
+
+def count_clusters(
+    clusters: npt.NDArray[np.int64], labels: npt.NDArray[np.int64], *, classes: int, each: int
+) -> npt.NDArray[np.int32]:
+    """Images in each cluster, (classes, each) int32."""
+    counts = np.bincount(labels * each + clusters, minlength=classes * each)
+    return counts.reshape(classes, each).astype(np.int32)
+
+
+def place_in_clusters(
+    latents: tf.Tensor, class_weights: tf.Tensor, counts: npt.NDArray[np.int32], *, law: str
+) -> tf.Tensor:
+    """Latents whose first number lies in the part of the law that belongs to a given cluster.
+
+    Where clusters are as frequent as *counts* has it, latents of the law remain latents of the law.
+
+    Args:
+        latents: (n, d) float32 of the law.
+        class_weights: (n, K·m) one-hot, the cluster of each row.
+        counts: (K, m), images of each cluster.
+        law: "normal" or "uniform".
+    """
+    upper = np.cumsum(counts, axis=1) / counts.sum(axis=1, keepdims=True)
+    lower = upper - counts / counts.sum(axis=1, keepdims=True)
+    low, high = (tf.linalg.matvec(class_weights, tf.constant(edges.ravel(), tf.float32)) for edges in (lower, upper))
+    quantile = low + (high - low) * to_quantile(latents[:, 0], law)
+    # Off the edges by what rounding there and back may cost.
+    quantile = tf.clip_by_value(quantile, low + _MARGIN, high - _MARGIN)
+    first = 2.0 * quantile - 1.0
+    if law == "normal":
+        first = math.sqrt(2.0) * tf.math.erfinv(first)
+    return tf.concat([first[:, None], latents[:, 1:]], axis=1)
