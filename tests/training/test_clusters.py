@@ -17,10 +17,10 @@ from scipy import stats
 from digitforge_client.contract import Field, Signature, balanced_labels, row_seeds
 from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_training import checkpoints
-from digitforge_training.clusters import count_clusters, find_clusters, place_in_clusters
+from digitforge_training.clusters import count_clusters, find_clusters
 from digitforge_training.data import Dataset, load
 from digitforge_training.export import export
-from digitforge_training.latents import latents_of
+from digitforge_training.latents import latents_of, place_in_clusters
 from digitforge_training.loop import train
 from digitforge_training.networks.parts import Clusters
 from digitforge_training.recipes import Recipe, resolve

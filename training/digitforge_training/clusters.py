@@ -11,20 +11,16 @@ much of the latent's law as it has training images.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 
 from digitforge_client.errors import InvalidInputError
 from digitforge_training.data import Dataset
-from digitforge_training.networks.parts import to_quantile
 
 _COMPONENTS = 40  # principal components of a class; they hold the strokes, and k-means is fast on them
 _STARTS = 3  # of k-means; the best is taken
-_MARGIN = 1e-6  # of quantiles
 
 
 def find_clusters(dataset: Dataset, clusters: int, *, seed: int) -> npt.NDArray[np.int64]:
@@ -78,28 +74,3 @@ def count_clusters(
     """Images in each cluster, (classes, each) int32."""
     counts = np.bincount(labels * each + clusters, minlength=classes * each)
     return counts.reshape(classes, each).astype(np.int32)
-
-
-def place_in_clusters(
-    latents: tf.Tensor, class_weights: tf.Tensor, counts: npt.NDArray[np.int32], *, law: str
-) -> tf.Tensor:
-    """Latents whose first number lies in the part of the law that belongs to a given cluster.
-
-    Where clusters are as frequent as *counts* has it, latents of the law remain latents of the law.
-
-    Args:
-        latents: (n, d) float32 of the law.
-        class_weights: (n, K·m) one-hot, the cluster of each row.
-        counts: (K, m), images of each cluster.
-        law: "normal" or "uniform".
-    """
-    upper = np.cumsum(counts, axis=1) / counts.sum(axis=1, keepdims=True)
-    lower = upper - counts / counts.sum(axis=1, keepdims=True)
-    low, high = (tf.linalg.matvec(class_weights, tf.constant(edges.ravel(), tf.float32)) for edges in (lower, upper))
-    quantile = low + (high - low) * to_quantile(latents[:, 0], law)
-    # Off the edges by what rounding there and back may cost.
-    quantile = tf.clip_by_value(quantile, low + _MARGIN, high - _MARGIN)
-    first = 2.0 * quantile - 1.0
-    if law == "normal":
-        first = math.sqrt(2.0) * tf.math.erfinv(first)
-    return tf.concat([first[:, None], latents[:, 1:]], axis=1)

@@ -10,10 +10,15 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
+
+from digitforge_training.networks.parts import to_quantile
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
+_MARGIN = 1e-6  # of quantiles
 
 
 def _rotate(x: tf.Tensor, by: int) -> tf.Tensor:
@@ -64,3 +69,28 @@ def latents_of(seeds: tf.Tensor, size: int, law: Literal["normal", "uniform"]) -
     else:
         u, v = 2.0 * u - 1.0, 2.0 * v - 1.0
     return tf.concat([u, v], axis=1)[:, :size]
+
+
+def place_in_clusters(
+    latents: tf.Tensor, class_weights: tf.Tensor, counts: npt.NDArray[np.int32], *, law: Literal["normal", "uniform"]
+) -> tf.Tensor:
+    """Latents whose first number lies in the part of the law that belongs to a given cluster.
+
+    Where clusters are as frequent as *counts* has it, latents of the law remain latents of the law.
+
+    Args:
+        latents: (n, d) float32 of the law.
+        class_weights: (n, K·m) one-hot, the cluster of each row.
+        counts: (K, m), images of each cluster.
+        law: see `latents_of`.
+    """
+    upper = np.cumsum(counts, axis=1) / counts.sum(axis=1, keepdims=True)
+    lower = upper - counts / counts.sum(axis=1, keepdims=True)
+    low, high = (tf.linalg.matvec(class_weights, tf.constant(edges.ravel(), tf.float32)) for edges in (lower, upper))
+    quantile = low + (high - low) * to_quantile(latents[:, 0], law)
+    # Off the edges by what rounding there and back may cost.
+    quantile = tf.clip_by_value(quantile, low + _MARGIN, high - _MARGIN)
+    first = 2.0 * quantile - 1.0
+    if law == "normal":
+        first = math.sqrt(2.0) * tf.math.erfinv(first)
+    return tf.concat([first[:, None], latents[:, 1:]], axis=1)

@@ -18,8 +18,9 @@ from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_training import replicas
 from digitforge_training.adversary import Adversary, Statistics
 from digitforge_training.checkpoints import State
-from digitforge_training.clusters import count_clusters, find_clusters, place_in_clusters
+from digitforge_training.clusters import count_clusters, find_clusters
 from digitforge_training.data import Dataset
+from digitforge_training.latents import place_in_clusters
 from digitforge_training.networks import build_discriminator, build_generator
 from digitforge_training.pixels import from_pixels, generated_pixels
 from digitforge_training.recipes import Recipe
