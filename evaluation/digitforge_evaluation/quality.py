@@ -21,6 +21,7 @@ from digitforge_evaluation.figures import (
     KERNEL_SUBSET_SIZE,
     KINDS,
     NEIGHBOURS,
+    Estimate,
     Estimates,
     figure_name,
     figures_against_real_images,
@@ -28,6 +29,7 @@ from digitforge_evaluation.figures import (
     figures_without_real_images,
 )
 from digitforge_evaluation.intervals import GROUPS, Groups, Interval, groups_of
+from digitforge_evaluation.metrics.bins import fill, make_bins, missing
 from digitforge_evaluation.metrics.copying import nearness
 from digitforge_evaluation.metrics.extrapolation import fewest_images
 from digitforge_evaluation.neighbours import Neighbourhood, find_neighbours
@@ -35,17 +37,22 @@ from digitforge_evaluation.reference import (
     Floor,
     Reference,
     copying_floors,
+    floor_of,
     known_images,
     make_reference,
     real_floors,
     shipped_reference,
 )
 from digitforge_evaluation.sources import Drawn, Source
+from digitforge_training.clusters import find_clusters
 from digitforge_training.data import Dataset
 
 #: The classes that a network of digits can judge.
 DIGITS = tuple(str(digit) for digit in range(10))
 _ACCURACIES: Final = ("train_on_generated", "train_on_real")
+#: Most bins of a class, and fewest training images for each.
+_BINS: Final = 32
+_IMAGES_PER_BIN: Final = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,6 +276,8 @@ def _against_real(
 ) -> tuple[Estimates, dict[str, Floor]]:
     """The figures that need real images, and the floors of all."""
     found = figures_against_real_images(real=test, generated=generated, k=k, groups=groups)
+    of_kinds, floors_of_kinds = _kinds(real, drawn)
+    found |= of_kinds
     of_training = network.measure(real.train.images)
     floors = _floors(reference, real, test, of_training, n=len(generated.features), k=k, network=network)
     of_copying: dict[str, Floor] = {key: floors.pop(key) for key in ("authenticity", "copying") if key in floors}
@@ -297,7 +306,22 @@ def _against_real(
                     features=(generated.features, known.training, test.features),
                 )
             )
-    return found, floors
+    return found, floors | floors_of_kinds
+
+
+def _kinds(real: RealData, drawn: Drawn) -> tuple[Estimates, dict[str, Floor]]:
+    """The share of training images that are of kinds missing from the images drawn, and from the held-out ones."""
+    train, test = real.train, real.test
+    each = min(_BINS, int(np.bincount(train.labels, minlength=len(train.class_names)).min()) // _IMAGES_PER_BIN)
+    if drawn.labels is None or each < 2:
+        return {}, {}
+    clusters = find_clusters(train, each, seed=0)
+    bins = make_bins(pixels=train.images, labels=train.labels, clusters=clusters)
+    value, floor = (
+        float(bins.counts[missing(bins.counts, fill(bins, pixels=images, labels=labels))].sum() / len(train))
+        for images, labels in ((drawn.images, drawn.labels), (test.images, test.labels))
+    )
+    return {"missing": Estimate(value=value)}, {"missing": floor_of([floor], n=len(test))}
 
 
 def _floors(
@@ -324,13 +348,14 @@ def _why_left_out(key: str, generated: Measured, drawn: Drawn, real: RealData | 
             key in {"agreement", "score"} and generated.probabilities is None,
             "the feature network cannot tell these classes",
         ),
-        (key in {"agreement", *_ACCURACIES} and drawn.labels is None, "the images have no labels"),
+        (key in {"agreement", "missing", *_ACCURACIES} and drawn.labels is None, "the images have no labels"),
         (
             key == "extrapolated",  # one group of a jackknife is left out at a time
             f"needs {ceil(fewest_images(generated.features.shape[1]) / (1 - 1 / GROUPS))} generated images",
         ),
         (key in _ACCURACIES, "takes ten classifiers: give --accuracy and --data"),
         (real is None, "needs real images: give --data"),
+        (key == "missing", f"needs {2 * _IMAGES_PER_BIN} training images of each class"),
         (key == "kernel", f"needs {KERNEL_SUBSET_SIZE} generated and {KERNEL_SUBSET_SIZE} held-out images"),
         ("authenticity" in found, "too few generated or held-out images"),
     )

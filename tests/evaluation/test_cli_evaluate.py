@@ -61,7 +61,7 @@ def test_json_on_standard_output_is_json_alone_and_names_everything(exported_mod
     assert 1 <= score["value"] <= 10
     assert len(report["generator_id"]) == 16
     assert set(report["left_out"]) == {
-        "kernel", "precision", "recall", "density", "coverage", "authenticity", "copying",
+        "kernel", "precision", "recall", "density", "coverage", "missing", "authenticity", "copying",
         "train_on_generated", "train_on_real",
     }  # fmt: skip
 
@@ -71,7 +71,9 @@ def test_a_table_says_what_was_left_out_and_why(real_npz, run):
 
     assert status == 0, err
     assert "fd[digitnet-64]@500" in out
-    assert "recall, density, coverage, authenticity, copying, C_T: needs real images: give --data" in out
+    assert (
+        "recall, density, coverage, in missing kinds, authenticity, copying, C_T: needs real images: give --data" in out
+    )
     assert "digits.npz does not say what its generator was trained on" in out
 
 

@@ -1,0 +1,81 @@
+"""Are some kinds of digit missing? Each class is divided into bins by k-means of real images, and a bin is missing if
+generated images of the class come there much less often than real ones do.
+
+The bins are those of Richardson and Weiss, *On GANs and GMMs*, NeurIPS 2018 (arXiv:1805.12462), within classes. They
+count all bins that differ; but real images by other writers differ in many, and lack none.
+
+In pixels, because a classifier's features hold little of what does not matter for the class: a 1 with a foot and one
+without are far apart as images, and close in such features, so that recall may overlook that no 1 has a foot.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from digitforge_evaluation.metrics.arrays import Floats
+
+_CHANCE: Final = 1e-3
+_LITTLE: Final = 0.25  # of a share
+Counts = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Bins:
+    """Bins of K classes, m of each."""
+
+    centres: Floats  # (K, m, d)
+    counts: Counts  # (K, m), real images in each
+
+
+def make_bins(*, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], clusters: npt.NDArray[np.int64]) -> Bins:
+    """Bins around the means of clusters.
+
+    Args:
+        pixels: (n, …) of real images.
+        labels: (n,) in 0 … K − 1.
+        clusters: (n,) in 0 … m − 1, the cluster of each image within its class; each class has all of them.
+    """
+    classes, each = int(labels.max()) + 1, int(clusters.max()) + 1
+    flat = pixels.reshape(len(pixels), -1)
+    centres = [[flat[(labels == k) & (clusters == c)].mean(axis=0) for c in range(each)] for k in range(classes)]
+    empty = Bins(centres=np.array(centres), counts=np.zeros((classes, each), np.int64))
+    return Bins(centres=empty.centres, counts=fill(empty, pixels=pixels, labels=labels))
+
+
+def fill(bins: Bins, *, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> Counts:
+    """How many images have each bin's centre for the nearest of their class, (K, m).
+
+    Args:
+        pixels: (n, …) of images.
+        labels: (n,) their classes.
+    """
+    counts = np.zeros_like(bins.counts)
+    for label, centres in enumerate(bins.centres):
+        points = pixels[labels == label].reshape(-1, centres.shape[1]).astype(np.float32)
+        # The square of a point's own length is the same for all centres.
+        squares = (centres**2).sum(axis=1) - 2 * points @ centres.T
+        counts[label] = np.bincount(squares.argmin(axis=1), minlength=len(centres))
+    return counts
+
+
+def missing(expected: Counts, found: Counts) -> npt.NDArray[np.bool_]:
+    """Which bins have less than a quarter of their share of the class, and not by chance.
+
+    Chance is excluded by Fisher's exact test, one-sided at 0.1 %, because many bins are tested.
+
+    Args:
+        expected: (K, m) real images in each bin.
+        found: (K, m) generated images; a class without any tells nothing, and none of its bins is missing.
+
+    Returns:
+        (K, m) bool.
+    """
+    from scipy.stats import hypergeom
+
+    ones, others = expected.sum(axis=1, keepdims=True), found.sum(axis=1, keepdims=True)
+    chance = hypergeom.cdf(found, ones + others, expected + found, others)
+    return (found * ones < _LITTLE * expected * others) & (chance < _CHANCE)
