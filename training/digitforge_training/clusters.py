@@ -1,8 +1,8 @@
-"""Clusters of each class, so that a generator does not forget rare kinds of a digit.
+"""Clusters of each class, against a generator's leaving out rare kinds of a digit.
 
 An adversarial loss lets a generator leave out what is rare and far from everything else: between a 1 without a foot
 and a 1 on one, all images are bad, and no gradient leads across. Told to which cluster of its class an image belongs,
-both networks have to do with every cluster (Liu et al. 2020, arXiv:2006.10728, cluster the discriminator's features;
+both networks can know of every cluster (Liu et al. 2020, arXiv:2006.10728, cluster the discriminator's features;
 here it is the pixels, once and before the training).
 
 Nobody outside sees the clusters. The first latent decides among those of a class, by its quantile, and each gets as

@@ -35,8 +35,8 @@ class Recipe:
     # features, by an auxiliary classifier, or by both. The generator then takes an embedding of the class.
     conditioning: Literal["none", "projection", "auxiliary", "both"] = "both"
     embedding_size: int = 32  # of a class, in the generator's input
-    # Of each class, by k-means on its training images (see clusters.py): both networks are told an image's cluster, so
-    # that the generator does not leave out rare kinds. 1: none.
+    # Of each class, by k-means on its training images (see clusters.py): both networks are told an image's cluster,
+    # against the leaving out of rare kinds. 1: none.
     clusters: int = 1
 
     # Networks: residual pairs at half and quarter resolution, dense layers, or DCGAN's convolutions (see networks/).
