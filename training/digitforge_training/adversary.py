@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from digitforge_training import losses
 from digitforge_training.augmentation import augment
+from digitforge_training.networks.parts import without_clusters
 from digitforge_training.recipes import Recipe
 from digitforge_training.replicas import count, draw
 
@@ -63,7 +64,9 @@ class Adversary:
 
     def generate(self, class_weights: tf.Tensor, latents: tf.Tensor, *, training: bool = True) -> tf.Tensor:
         """(n, K·m), (n, d) => images; a generator without classes ignores the weights."""
-        inputs = [self._without_clusters(class_weights), latents] if self.recipe.conditional else [latents]
+        inputs = (
+            [without_clusters(class_weights, self.recipe.clusters), latents] if self.recipe.conditional else [latents]
+        )
         images = self.generator(inputs, training=training)
         return to_pixel_range(images) if self.recipe.output == "linear" else images
 
@@ -137,14 +140,8 @@ class Adversary:
         }
 
     def _classify(self, logits: tf.Tensor, class_weights: tf.Tensor) -> tf.Tensor:
-        weights = self._without_clusters(class_weights)
+        weights = without_clusters(class_weights, self.recipe.clusters)
         return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(weights, logits))
-
-    def _without_clusters(self, class_weights: tf.Tensor) -> tf.Tensor:
-        each = self.recipe.clusters
-        if each == 1:
-            return class_weights
-        return tf.reduce_sum(tf.reshape(class_weights, (-1, class_weights.shape[1] // each, each)), axis=2)
 
     def _penalty(self, images: tf.Tensor, class_weights: tf.Tensor, score: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """‖∇D‖² on real plus on generated images, by finite difference: E[(D(x + σε) − D(x))²] / σ² for ε ~ N(0, I).

@@ -64,6 +64,13 @@ def to_quantile(latents: Any, law: str) -> Any:
     return 0.5 * (1.0 + (ops.erf(latents * 0.5**0.5) if law == "normal" else latents))
 
 
+def without_clusters(class_weights: Any, each: int) -> Any:
+    """Weights of each of a class's clusters, (n, K·each) => of the classes, (n, K)."""
+    if each == 1:
+        return class_weights
+    return ops.sum(ops.reshape(class_weights, (-1, class_weights.shape[1] // each, each)), axis=2)
+
+
 class Parts:
     """Layers of one network, each with the next seed.
 
@@ -143,8 +150,7 @@ class Parts:
         inputs, score = [images], self.dense(features, 1, dtype="float32")[:, 0]
         if recipe.projection:
             class_weights = keras.Input((classes * each,), name="class_weights")
-            whole = ops.sum(ops.reshape(class_weights, (-1, classes, each)), axis=2) if each > 1 else class_weights
-            projected = self.dense(whole, size, use_bias=False, dtype="float32")
+            projected = self.dense(without_clusters(class_weights, each), size, use_bias=False, dtype="float32")
             if each > 1:
                 projected += self.dense(class_weights, size, use_bias=False, dtype="float32")
             # Divided by √f, so that both terms of the score start at the same size.
