@@ -44,7 +44,7 @@ from digitforge_evaluation.reference import (
     shipped_reference,
 )
 from digitforge_evaluation.sources import Drawn, Source
-from digitforge_training.clusters import find_clusters
+from digitforge_training.clusters import find_bins
 from digitforge_training.data import Dataset
 
 #: The classes that a network of digits can judge.
@@ -315,7 +315,7 @@ def _kinds(real: RealData, drawn: Drawn) -> tuple[Estimates, dict[str, Floor]]:
     each = min(_BINS, int(np.bincount(train.labels, minlength=len(train.class_names)).min()) // _IMAGES_PER_BIN)
     if drawn.labels is None or each < 2:
         return {}, {}
-    clusters = find_clusters(train, each, seed=0)
+    clusters = find_bins(train, each, seed=0)
     bins = make_bins(pixels=train.images, labels=train.labels, clusters=clusters)
     value, floor = (
         float(bins.counts[missing(bins.counts, fill(bins, pixels=images, labels=labels))].sum() / len(train))

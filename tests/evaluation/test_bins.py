@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from digitforge_evaluation.metrics.bins import Bins, fill, make_bins, missing
-from digitforge_training.clusters import find_clusters
+from digitforge_training.clusters import find_bins
 from digitforge_training.data import Dataset, load
 
 
@@ -17,12 +17,12 @@ def digits() -> Dataset:
 
 @pytest.fixture(scope="module")
 def bins(digits: Dataset) -> Bins:
-    clusters = find_clusters(digits, 5, seed=0)
+    clusters = find_bins(digits, 5, seed=0)
     return make_bins(pixels=digits.images, labels=digits.labels, clusters=clusters)
 
 
 def test_real_images_are_in_the_bins_of_their_clusters(digits: Dataset, bins: Bins) -> None:
-    clusters = find_clusters(digits, 5, seed=0)
+    clusters = find_bins(digits, 5, seed=0)
     np.testing.assert_array_equal(bins.counts.sum(axis=1), np.bincount(digits.labels))
     sizes = np.bincount(5 * digits.labels + clusters, minlength=50).reshape(10, 5)
     assert np.abs(bins.counts - sizes).sum() < 0.05 * len(digits)  # clusters are of principal components

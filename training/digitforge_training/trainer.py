@@ -72,7 +72,9 @@ class Trainer:
         # On the device once, as uint8: no copy from the host inside the loop.
         self._images = tf.constant(dataset.images)
         clusters = find_clusters(dataset, recipe.clusters, seed=seed)
-        self._kinds = tf.constant(dataset.labels * recipe.clusters + clusters)  # class and cluster in one number
+        kinds = dataset.labels * recipe.clusters + clusters  # class and cluster in one number
+        self._kinds = tf.constant(kinds)
+        self._by_kind = tf.constant(np.argsort(kinds, kind="stable"))
         self._counts = count_clusters(clusters, dataset.labels, classes=self._classes, each=recipe.clusters)
         self._shape = dataset.images.shape[1:]
         with self._strategy.scope():
@@ -301,8 +303,20 @@ class Trainer:
         index = tf.raw_ops.RandomIndexShuffle(
             index=position % n, seed=seeds, max_index=tf.constant(n - 1, tf.int64), rounds=4
         )
+        if self.recipe.clusters > 1:
+            index = tf.where(tf.range(size) % 2 == 0, index, self._any_cluster(index, step))
         class_weights = tf.one_hot(tf.gather(self._kinds, index), self._classes * self.recipe.clusters)
         return from_pixels(tf.gather(self._images, index)), class_weights
+
+    def _any_cluster(self, index: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+        """Images of the same classes, each of any of its class's clusters, however rare that is."""
+        each, counts = self.recipe.clusters, tf.constant(self._counts.ravel(), tf.int64)
+        chances = tf.random.stateless_uniform((2, self.recipe.batch_size), self._seed_of(step, 0))
+        kind = tf.gather(self._kinds, index) // each * each + tf.cast(chances[0] * each, tf.int64)
+        before = tf.gather(tf.cumsum(counts, exclusive=True), kind)
+        size = tf.gather(counts, kind)
+        within = tf.minimum(tf.cast(chances[1] * tf.cast(size, tf.float32), tf.int64), size - 1)
+        return tf.gather(self._by_kind, before + within)
 
     def _latents(self, seed: tf.Tensor, class_weights: tf.Tensor) -> tf.Tensor:
         shape, law = (self.recipe.batch_size, self.recipe.latent_size), self.recipe.latent_law
