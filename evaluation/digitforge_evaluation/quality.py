@@ -318,7 +318,7 @@ def _kinds(real: RealData, drawn: Drawn) -> tuple[Estimates, dict[str, Floor]]:
     clusters = find_bins(train, each, seed=0)
     bins = make_bins(pixels=train.images, labels=train.labels, clusters=clusters)
     value, floor = (
-        float(bins.counts[missing(bins.counts, fill(bins, pixels=images, labels=labels))].sum() / len(train))
+        float(bins.counts[missing(bins.counts, fill(bins.centres, pixels=images, labels=labels))].sum() / len(train))
         for images, labels in ((drawn.images, drawn.labels), (test.images, test.labels))
     )
     return {"missing": Estimate(value=value)}, {"missing": floor_of([floor], n=len(test))}

@@ -32,8 +32,8 @@ def test_real_images_are_in_the_bins_of_their_clusters(digits: Dataset, bins: Bi
 def test_a_kind_that_was_forgotten_is_missing_and_no_other(digits: Dataset, bins: Bins) -> None:
     left = np.ones(len(digits), bool)
     for row in np.flatnonzero(digits.labels == 3):
-        left[row] = not fill(bins, pixels=digits.images[[row]], labels=digits.labels[[row]])[3, 2]
-    found = fill(bins, pixels=digits.images[left], labels=digits.labels[left])
+        left[row] = not fill(bins.centres, pixels=digits.images[[row]], labels=digits.labels[[row]])[3, 2]
+    found = fill(bins.centres, pixels=digits.images[left], labels=digits.labels[left])
     assert found[3, 2] == 0
     assert np.argwhere(missing(bins.counts, found)).tolist() == [[3, 2]]
 

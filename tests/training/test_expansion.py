@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from digitforge_client.errors import InvalidInputError
 from digitforge_training import export as exporting
 from digitforge_training import judging, loop
 from digitforge_training.data import Dataset, load
-from digitforge_training.expansion import FACTORS, Expansion, choose
+from digitforge_training.expansion import FACTORS, Expansion, choose, scale_of
 from digitforge_training.export import choose_expansion, export, read_card
+from digitforge_training.networks import build_generator
 from digitforge_training.recipes import resolve
 
 
@@ -26,18 +28,17 @@ def digits() -> Dataset:
 
 @pytest.mark.parametrize("wanted", FACTORS)
 def test_the_factor_with_the_lowest_value_is_chosen(wanted: float) -> None:
-    latents = np.random.default_rng(0).normal(size=(500, 16)).astype(np.float32)
     labels = np.zeros(500, np.int64)
 
-    def generate(expanded: np.ndarray) -> np.ndarray:  # images whose contrast is the spread of the latents
-        return np.full((len(expanded), 2, 2, 1), 100 * expanded.std(), np.uint8)
+    def generate(factor: float) -> np.ndarray:  # images as bright as the factor is large
+        return np.full((500, 2, 2, 1), 100 * factor, np.uint8)
 
     def judge(images: np.ndarray, judged: np.ndarray) -> float:
         assert judged is labels
-        return abs(float(images.mean()) - int(100 * wanted * latents.std()))
+        return abs(float(images.mean()) - int(100 * wanted))
 
-    expansion = choose(generate, latents=latents, labels=labels, judge=judge, name="spread")
-    assert (expansion.factor, expansion.judge) == (wanted, "spread")
+    expansion = choose(generate, labels=labels, judge=judge, name="brightness")
+    assert (expansion.factor, expansion.judge) == (wanted, "brightness")
     assert [factor for factor, _ in expansion.values] == list(FACTORS)
     assert dict(expansion.values)[wanted] == min(value for _, value in expansion.values)
 
@@ -67,6 +68,15 @@ def test_an_exported_generator_multiplies_its_latents(
         assert np.abs(images.numpy().astype(int) - wanted.numpy()).max() <= 1
     unexpanded = plain[Signature.SAMPLE](labels=labels, seeds=seeds)[Field.IMAGES]
     assert (sampled.numpy() != unexpanded.numpy()).any()
+
+
+def test_clusters_stay_as_frequent_as_they_are(digits: Dataset) -> None:
+    recipe = resolve("forge", {"network": "dense", "generator_widths": "16", "discriminator_widths": "16"})
+    for clusters, first in ((1, 1.25), (3, 1.0)):
+        generator = build_generator(
+            dataclasses.replace(recipe, clusters=clusters), image_shape=(28, 28, 1), classes=10, seed=0
+        )
+        np.testing.assert_array_equal(scale_of(1.25, generator), [first] + 63 * [1.25])
 
 
 @pytest.mark.parametrize(("held_out", "conditioning"), [(0, "both"), (40, "none")])

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from digitforge_client.errors import InvalidInputError
 from digitforge_training.judging import Judge
+from digitforge_training.networks.parts import Clusters
 
 #: What a judge chooses from.
 FACTORS: Final = (0.95, 0.975, 1.0, 1.025, 1.05, 1.075, 1.1, 1.125, 1.15)
@@ -48,10 +49,20 @@ class Expansion:
 NO_EXPANSION: Final = Expansion()
 
 
+def scale_of(factor: float, generator: Any) -> npt.NDArray[np.float32]:
+    """What each latent of a Keras generator is multiplied by, (d,).
+
+    The first of one with clusters stays as it is: it chooses among them, and they shall stay as frequent as they are.
+    """
+    scale = np.full(generator.inputs[-1].shape[-1], factor, np.float32)
+    if any(isinstance(layer, Clusters) for layer in generator.layers):
+        scale[0] = 1
+    return scale
+
+
 def choose(
-    generate: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.uint8]],
+    generate: Callable[[float], npt.NDArray[np.uint8]],
     *,
-    latents: npt.NDArray[np.float32],
     labels: npt.NDArray[np.int64],
     judge: Judge,
     name: str,
@@ -59,12 +70,12 @@ def choose(
     """The factor whose images *judge* finds nearest to real ones.
 
     Args:
-        generate: latents (n, d) float32 => images (n, H, W, C) uint8, of the classes in *labels*.
-        latents: (n, d) float32, the same for every factor, so that no factor is luckier than another.
+        generate: factor => images (n, H, W, C) uint8, of the classes in *labels*. The latents before the expansion
+            had better be the same for every factor, so that none is luckier than another.
         labels: (n,) int64.
         judge: ``judge(images, labels)``, lower is better.
         name: of the judge.
     """
-    values = tuple((factor, float(judge(generate(np.float32(factor) * latents), labels))) for factor in FACTORS)
+    values = tuple((factor, float(judge(generate(factor), labels))) for factor in FACTORS)
     best, _ = min(values, key=lambda tried: tried[1])
     return Expansion(factor=best, judge=name, values=values)

@@ -23,7 +23,7 @@ from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_training import checkpoints
 from digitforge_training.card import make_card
 from digitforge_training.data import Dataset
-from digitforge_training.expansion import NO_EXPANSION, Expansion, choose
+from digitforge_training.expansion import NO_EXPANSION, Expansion, choose, scale_of
 from digitforge_training.judging import JUDGED_SEED, find_judge, hold_out
 from digitforge_training.latents import latents_of
 from digitforge_training.loop import Run, describe, read_run
@@ -59,7 +59,7 @@ class ServedGenerator(tf.Module):
         self._classes = len(card["class_names"])
         self._size = card["latent_size"]
         self._law = card["latent_law"]
-        self._expansion = card["expansion"]["factor"]
+        self._scale = scale_of(card["expansion"]["factor"], generator)
         self._card = json.dumps(card)
         self._seen = np.unique(seen)
 
@@ -109,7 +109,7 @@ class ServedGenerator(tf.Module):
     def from_latents(self, *class_weights_and_latents: tf.Tensor) -> Outputs:
         """Images of given latents and blends of classes; the latents are those of the law, before any expansion."""
         *class_weights, latents = class_weights_and_latents
-        return {Field.IMAGES: to_pixels(self._generate(*class_weights, self._expansion * latents))}
+        return {Field.IMAGES: to_pixels(self._generate(*class_weights, self._scale * latents))}
 
     def card(self, rows: tf.Tensor) -> Outputs:
         """The card, once a row."""
@@ -215,8 +215,10 @@ def choose_expansion(run_dir: Path, dataset: Dataset, *, judge: str, n: int = 10
     latents = latents_of(row_seeds(JUDGED_SEED, len(real)), recipe.latent_size, recipe.latent_law).numpy()
     weights = [np.eye(classes, dtype=np.float32)[real.labels]] if classes else []
     return choose(
-        lambda expanded: generated_pixels(trained.generator, [*weights, expanded]),
-        latents=latents, labels=real.labels, judge=make_judge(real.images, real.labels), name=judge,
+        lambda factor: generated_pixels(
+            trained.generator, [*weights, scale_of(factor, trained.generator) * latents]
+        ),
+        labels=real.labels, judge=make_judge(real.images, real.labels), name=judge,
     )  # fmt: skip
 
 

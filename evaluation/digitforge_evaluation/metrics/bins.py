@@ -41,24 +41,25 @@ def make_bins(*, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], c
     """
     classes, each = int(labels.max()) + 1, int(clusters.max()) + 1
     flat = pixels.reshape(len(pixels), -1)
-    centres = [[flat[(labels == k) & (clusters == c)].mean(axis=0) for c in range(each)] for k in range(classes)]
-    empty = Bins(centres=np.array(centres), counts=np.zeros((classes, each), np.int64))
-    return Bins(centres=empty.centres, counts=fill(empty, pixels=pixels, labels=labels))
+    means = [[flat[(labels == k) & (clusters == c)].mean(axis=0) for c in range(each)] for k in range(classes)]
+    centres = np.array(means)
+    return Bins(centres=centres, counts=fill(centres, pixels=pixels, labels=labels))
 
 
-def fill(bins: Bins, *, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> Counts:
+def fill(centres: Floats, *, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> Counts:
     """How many images have each bin's centre for the nearest of their class, (K, m).
 
     Args:
-        pixels: (n, …) of images.
+        centres: (K, m, d).
+        pixels: (n, …) of images, d numbers each.
         labels: (n,) their classes.
     """
-    counts = np.zeros_like(bins.counts)
-    for label, centres in enumerate(bins.centres):
-        points = pixels[labels == label].reshape(-1, centres.shape[1]).astype(np.float32)
+    counts = np.zeros(centres.shape[:2], np.int64)
+    for label, of_class in enumerate(centres):
+        points = pixels[labels == label].reshape(-1, of_class.shape[1]).astype(np.float32)
         # The square of a point's own length is the same for all centres.
-        squares = (centres**2).sum(axis=1) - 2 * points @ centres.T
-        counts[label] = np.bincount(squares.argmin(axis=1), minlength=len(centres))
+        squares = (of_class**2).sum(axis=1) - 2 * points @ of_class.T
+        counts[label] = np.bincount(squares.argmin(axis=1), minlength=len(of_class))
     return counts
 
 
