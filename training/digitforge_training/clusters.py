@@ -13,12 +13,13 @@ much of the latent's law as it has training images.
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from digitforge_client.errors import InvalidInputError
 from digitforge_training.data import Dataset
 
 _COMPONENTS = 40  # principal components of a class; they hold the strokes, and k-means is fast on them
@@ -35,28 +36,22 @@ def find_clusters(dataset: Dataset, clusters: int, *, seed: int) -> npt.NDArray[
 
     Args:
         dataset: the training images.
-        clusters: of each class.
+        clusters: of each class; a class with fewer images has one for each.
         seed: see `find_bins`.
 
     Returns:
-        (n,) int64, in 0 … *clusters* − 1.
-
-    Raises:
-        InvalidInputError: a class has fewer images than clusters.
+        (n,) int64, in 0 … *clusters* − 1; those of a class are numbered from 0 on, without gaps.
     """
     from sklearn.cluster import AgglomerativeClustering
 
     if clusters == 1:
         return np.zeros(len(dataset), np.int64)
-    smallest = int(np.bincount(dataset.labels).min())
-    bins = find_bins(dataset, max(clusters, min(_BINS, smallest)), seed=seed)
-    found = np.zeros_like(bins)
-    for label in range(len(dataset.class_names)):
-        (rows,) = np.nonzero(dataset.labels == label)
-        pixels = dataset.images[rows].reshape(len(rows), -1)
-        means = np.array([pixels[bins[rows] == one].mean(axis=0) for one in range(bins[rows].max() + 1)])
-        joined = AgglomerativeClustering(clusters, linkage="single").fit(means).labels_
-        found[rows] = joined[bins[rows]]
+    found = find_bins(dataset, max(clusters, _BINS), seed=seed)
+    for rows, pixels in _classes(dataset):
+        bins = found[rows]
+        if bins.max() >= clusters:
+            means = [pixels[bins == one].mean(axis=0) for one in range(bins.max() + 1)]
+            found[rows] = AgglomerativeClustering(clusters, linkage="single").fit(means).labels_[bins]
     return found
 
 
@@ -65,39 +60,38 @@ def find_bins(dataset: Dataset, bins: int, *, seed: int) -> npt.NDArray[np.int64
 
     Args:
         dataset: images.
-        bins: of each class.
+        bins: of each class; a class with fewer images has one for each.
         seed: of k-means.
 
     Returns:
         (n,) int64, in 0 … *bins* − 1.
-
-    Raises:
-        InvalidInputError: a class has fewer images than bins.
     """
     found = np.zeros(len(dataset), np.int64)
-    for label, name in enumerate(dataset.class_names):
-        (rows,) = np.nonzero(dataset.labels == label)
-        if len(rows) < bins:
-            raise InvalidInputError(
-                f"class {name} has {len(rows)} images and clusters is {bins}; "
-                f"use --set clusters={max(1, len(rows))} or fewer, or add images"
-            )
-        pixels = dataset.images[rows].reshape(len(rows), -1).astype(np.float32) / np.float32(255)
-        found[rows] = _divide(pixels, bins, seed)
+    for rows, pixels in _classes(dataset):
+        found[rows] = _divide(pixels, min(bins, len(rows)), seed)
     return found
+
+
+def _classes(dataset: Dataset) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]]:
+    """Rows and pixels, in [0, 1], of each class that has images."""
+    for label in np.unique(dataset.labels):
+        (rows,) = np.nonzero(dataset.labels == label)
+        yield rows, dataset.images[rows].reshape(len(rows), -1).astype(np.float32) / np.float32(255)
 
 
 def _divide(pixels: npt.NDArray[np.float32], bins: int, seed: int) -> npt.NDArray[np.int64]:
     from sklearn.cluster import KMeans
     from sklearn.decomposition import PCA
+    from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits
 
     # One thread: several add up in another order each time, and a resumed training needs the same clusters.
-    with threadpool_limits(limits=1):
+    with threadpool_limits(limits=1), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # images that are there twice make fewer bins
         components = min(_COMPONENTS, *pixels.shape)
         places = PCA(components, svd_solver="full", random_state=seed).fit_transform(pixels)
         means: Any = KMeans(bins, n_init=_STARTS, random_state=seed).fit(places)
-    return np.asarray(means.labels_, dtype=np.int64)
+    return np.unique(means.labels_, return_inverse=True)[1].astype(np.int64)
 
 
 def count_clusters(

@@ -312,7 +312,9 @@ class Trainer:
         """Images of the same classes, each of any of its class's clusters, however rare that is."""
         each, counts = self.recipe.clusters, tf.constant(self._counts.ravel(), tf.int64)
         chances = tf.random.stateless_uniform((2, self.recipe.batch_size), self._seed_of(step, 0))
-        kind = tf.gather(self._kinds, index) // each * each + tf.cast(chances[0] * each, tf.int64)
+        label = tf.gather(self._kinds, index) // each
+        there = tf.gather(tf.constant((self._counts > 0).sum(axis=1), tf.float32), label)
+        kind = label * each + tf.cast(chances[0] * there, tf.int64)
         before = tf.gather(tf.cumsum(counts, exclusive=True), kind)
         size = tf.gather(counts, kind)
         within = tf.minimum(tf.cast(chances[1] * tf.cast(size, tf.float32), tf.int64), size - 1)

@@ -52,7 +52,8 @@ class Clusters(layers.Layer):
     def call(self, class_weights: Any, latents: Any) -> Any:
         """Choose."""
         upper = ops.cumsum(ops.cast(self.counts, "float32"), axis=1)
-        quantile = to_quantile(latents[:, 0], self._law)[:, None, None]
+        # Below one, so that a class with fewer clusters has none behind its last.
+        quantile = ops.minimum(to_quantile(latents[:, 0], self._law), 1 - 2**-24)[:, None, None]
         classes, each = self.counts.shape
         passed = ops.cast(quantile >= (upper / upper[:, -1:])[None, :, :-1], "int32")
         chosen = ops.one_hot(ops.sum(passed, axis=2), each)
