@@ -61,22 +61,23 @@ def test_every_class_has_every_cluster(digits: Dataset) -> None:
     assert not find_clusters(digits, 1, seed=1).any()
 
 
-def test_half_of_a_batch_shows_all_clusters_equally_often(digits: Dataset) -> None:
+def test_a_quarter_of_a_batch_shows_all_clusters_equally_often(digits: Dataset) -> None:
     recipe = dataclasses.replace(_tiny(), clusters=4)
     clusters = find_clusters(digits, 4, seed=0)
     plain = Trainer(dataclasses.replace(recipe, clusters=1), digits, seed=0)
     trainer = Trainer(recipe, digits, seed=0)
     kinds = {image.tobytes(): 4 * k + c for image, k, c in zip(digits.images, digits.labels, clusters, strict=True)}
     seen = np.zeros(40, np.int64)
+    usual = np.arange(32) % 4 != 0
     for step in range(400):
         images, weights = (part.numpy() for part in trainer._batch(tf.constant(step, tf.int64)))
         expected, classes = (part.numpy() for part in plain._batch(tf.constant(step, tf.int64)))
-        np.testing.assert_array_equal(images[::2], expected[::2])
+        np.testing.assert_array_equal(images[usual], expected[usual])
         np.testing.assert_array_equal(weights.reshape(-1, 10, 4).sum(axis=2), classes)
         told = weights.argmax(axis=1)
         pixels = np.round((images + 1) * 127.5).astype(np.uint8)
         assert [kinds[image.tobytes()] for image in pixels] == told.tolist()
-        seen += np.bincount(told[1::2], minlength=40)
+        seen += np.bincount(told[~usual], minlength=40)
     for of_class in seen.reshape(10, 4):
         assert stats.chisquare(of_class).pvalue > 1e-4
 
@@ -97,9 +98,9 @@ def test_a_class_with_fewer_images_has_fewer_clusters(digits: Dataset) -> None:
     np.testing.assert_array_equal(layer(tf.ones((1, 1)), ends[:1]), [[0, 0, 0, 1, 0, 0]])
 
 
-def test_clusters_need_classes() -> None:
-    with pytest.raises(InvalidInputError, match="set conditioning to projection, auxiliary or both"):
-        _tiny(conditioning="none")
+def test_clusters_need_a_discriminator_that_is_told_them() -> None:
+    with pytest.raises(InvalidInputError, match="set conditioning to projection or both"):
+        _tiny(conditioning="auxiliary")
 
 
 COUNTS = hnp.arrays(np.int32, st.tuples(st.integers(1, 4), st.integers(1, 9)), elements=st.integers(1, 10_000))
@@ -143,7 +144,7 @@ def test_a_blend_of_classes_is_a_blend_of_one_cluster_of_each() -> None:
     np.testing.assert_allclose(weights, [[0.0, 0.25, 0.75, 0.0]])
 
 
-@pytest.mark.parametrize("conditioning", ["projection", "auxiliary", "both"])
+@pytest.mark.parametrize("conditioning", ["projection", "both"])
 @pytest.mark.parametrize("network", ["dense", "residual", "convolutional"])
 def test_every_network_takes_clusters(network: str, conditioning: str, digits: Dataset) -> None:
     widths = {"generator_widths": "16,8,8", "discriminator_widths": "8,8", "width": 8}

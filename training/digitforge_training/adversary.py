@@ -71,7 +71,7 @@ class Adversary:
         return to_pixel_range(images) if self.recipe.output == "linear" else images
 
     def judge(self, images: tf.Tensor, class_weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """Score (n,) and logits (n, K·m) or None of images as they are, without augmentation."""
+        """Score (n,) and class logits (n, K) or None of images as they are, without augmentation."""
         outputs = self.discriminator([images, class_weights] if self.recipe.projection else [images], training=True)
         return tuple(outputs) if self.recipe.auxiliary else (outputs, None)
 
@@ -140,7 +140,8 @@ class Adversary:
         }
 
     def _classify(self, logits: tf.Tensor, class_weights: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(class_weights, logits))
+        weights = without_clusters(class_weights, self.recipe.clusters)
+        return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(weights, logits))
 
     def _penalty(self, images: tf.Tensor, class_weights: tf.Tensor, score: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """‖∇D‖² on real plus on generated images, by finite difference: E[(D(x + σε) − D(x))²] / σ² for ε ~ N(0, I).

@@ -3,9 +3,9 @@
 An adversarial loss lets a generator leave out what is rare and far from everything else: between a 1 without a foot
 and a 1 on one, all images are bad, and no gradient leads across. Told to which cluster of its class an image belongs,
 both networks can know of every cluster (Liu et al. 2020, arXiv:2006.10728, cluster the discriminator's features;
-here it is the pixels, once and before the training). The discriminator's projection and its auxiliary classifier are
-those of clusters, and half of each batch shows all clusters of a class equally often, so that rare ones are met often
-enough to be learnt.
+here it is the pixels, once and before the training). A quarter of each batch shows all clusters of a class equally
+often, so that rare ones are met often enough to be learnt. The auxiliary classifier knows classes alone: its small
+term keeps digits like their label, and telling clusters apart would take its place.
 
 Nobody outside sees the clusters. The first latent decides among those of a class, by its quantile, and each gets as
 much of the latent's law as it has training images.
@@ -31,8 +31,7 @@ def find_clusters(dataset: Dataset, clusters: int, *, seed: int) -> npt.NDArray[
     """The cluster of each image within its class: bins of alike images, joined where they are near each other.
 
     The two clusters with the nearest means of bins are joined until so many are left (single linkage): one holds what
-    is all of a piece, and what is far from everything else remains by itself, however rare it is. So the borders run
-    where there are few images, and an auxiliary classifier does not drive digits away from where there are many.
+    is all of a piece, and what is far from everything else remains by itself, however rare it is.
 
     Args:
         dataset: the training images.

@@ -35,8 +35,8 @@ class Recipe:
     # features, by an auxiliary classifier, or by both. The generator then takes an embedding of the class.
     conditioning: Literal["none", "projection", "auxiliary", "both"] = "both"
     embedding_size: int = 32  # of a class, in the generator's input
-    # Of each class, found in its training images (see clusters.py): both networks are told an image's cluster, and half
-    # of a batch shows all clusters equally often, against the leaving out of rare kinds. 1: none.
+    # Of each class, found in its training images (see clusters.py): both networks are told an image's cluster, and a
+    # quarter of a batch shows all clusters equally often, against the leaving out of rare kinds. 1: none.
     clusters: int = 1
 
     # Networks: residual pairs at half and quarter resolution, dense layers, or DCGAN's convolutions (see networks/).
@@ -130,9 +130,9 @@ class Recipe:
                 "dense layers have no images to normalise one by one: set generator_normalisation and "
                 "discriminator_normalisation to none, batch or spectral"
             )
-        if self.clusters > 1 and not self.conditional:
+        if self.clusters > 1 and not self.projection:
             raise InvalidInputError(
-                "clusters need networks that are told classes: set conditioning to projection, auxiliary or both"
+                "clusters need a discriminator that is told them: set conditioning to projection or both"
             )
         if self.loss == "relativistic" and self.separate_batches:
             raise InvalidInputError("the relativistic loss compares pairs; it needs separate_batches=false")

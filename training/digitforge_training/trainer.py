@@ -304,7 +304,7 @@ class Trainer:
             index=position % n, seed=seeds, max_index=tf.constant(n - 1, tf.int64), rounds=4
         )
         if self.recipe.clusters > 1:
-            index = tf.where(tf.range(size) % 2 == 0, index, self._any_cluster(index, step))
+            index = tf.where(tf.range(size) % 4 != 0, index, self._any_cluster(index, step))
         class_weights = tf.one_hot(tf.gather(self._kinds, index), self._classes * self.recipe.clusters)
         return from_pixels(tf.gather(self._images, index)), class_weights
 

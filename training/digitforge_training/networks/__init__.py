@@ -59,7 +59,7 @@ def build_discriminator(
     """Build the recipe's discriminator: images and, with a projection, class weights (n, K·m) => score (n,).
 
     The weights are those of each of the recipe's m clusters of a class. With an auxiliary classifier it gives a list,
-    the score and logits (n, K·m).
+    the score and class logits (n, K).
     """
     parts = Parts(
         seed=seed, normalisation=recipe.discriminator_normalisation, momentum=recipe.normalisation_momentum,

@@ -157,7 +157,7 @@ class Parts:
             # Divided by √f, so that both terms of the score start at the same size.
             score += ops.sum(ops.cast(features, "float32") * projected, axis=1) / size**0.5
             inputs.append(class_weights)
-        outputs = [score, self.dense(features, classes * each, dtype="float32")] if recipe.auxiliary else score
+        outputs = [score, self.dense(features, classes, dtype="float32")] if recipe.auxiliary else score
         return keras.Model(inputs, outputs, name="discriminator")
 
 
