@@ -15,8 +15,8 @@ from digitforge_client.errors import InvalidInputError
 from digitforge_training import export as exporting
 from digitforge_training import judging, loop
 from digitforge_training.data import Dataset, load
-from digitforge_training.expansion import FACTORS, Expansion, choose, scale_of
-from digitforge_training.export import choose_expansion, export, read_card
+from digitforge_training.expansion import FACTORS, Expansion, choose
+from digitforge_training.export import choose_expansion, export, read_card, scale_of
 from digitforge_training.networks import build_generator
 from digitforge_training.recipes import resolve
 

@@ -18,7 +18,6 @@ import numpy.typing as npt
 
 from digitforge_client.errors import InvalidInputError
 from digitforge_training.judging import Judge
-from digitforge_training.networks.parts import Clusters
 
 #: What a judge chooses from.
 FACTORS: Final = (0.95, 0.975, 1.0, 1.025, 1.05, 1.075, 1.1, 1.125, 1.15)
@@ -47,17 +46,6 @@ class Expansion:
 
 
 NO_EXPANSION: Final = Expansion()
-
-
-def scale_of(factor: float, generator: Any) -> npt.NDArray[np.float32]:
-    """What each latent of a Keras generator is multiplied by, (d,).
-
-    The first of one with clusters stays as it is: it chooses among them, and they shall stay as frequent as they are.
-    """
-    scale = np.full(generator.inputs[-1].shape[-1], factor, np.float32)
-    if any(isinstance(layer, Clusters) for layer in generator.layers):
-        scale[0] = 1
-    return scale
 
 
 def choose(

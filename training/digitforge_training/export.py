@@ -23,11 +23,12 @@ from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_training import checkpoints
 from digitforge_training.card import make_card
 from digitforge_training.data import Dataset
-from digitforge_training.expansion import NO_EXPANSION, Expansion, choose, scale_of
+from digitforge_training.expansion import NO_EXPANSION, Expansion, choose
 from digitforge_training.judging import JUDGED_SEED, find_judge, hold_out
 from digitforge_training.latents import latents_of
 from digitforge_training.loop import Run, describe, read_run
 from digitforge_training.networks import build_generator
+from digitforge_training.networks.parts import Clusters
 from digitforge_training.pixels import generated_pixels, to_pixels
 from digitforge_training.warmup import write_warmup
 
@@ -187,6 +188,17 @@ def export(
     )
     served = ServedGenerator(trained.generator, card, image_hashes(trained.training.images))
     return publish(served, to=to, card=card)
+
+
+def scale_of(factor: float, generator: Any) -> npt.NDArray[np.float32]:
+    """What each latent of a Keras generator is multiplied by, (d,).
+
+    The first of one with clusters stays as it is: it chooses among them, and they shall stay as frequent as they are.
+    """
+    scale = np.full(generator.inputs[-1].shape[-1], factor, np.float32)
+    if any(isinstance(layer, Clusters) for layer in generator.layers):
+        scale[0] = 1
+    return scale
 
 
 def choose_expansion(run_dir: Path, dataset: Dataset, *, judge: str, n: int = 10_000) -> Expansion:
