@@ -29,6 +29,15 @@ def test_real_images_are_in_the_bins_of_their_clusters(digits: Dataset, bins: Bi
     assert not missing(bins.counts, bins.counts).any()
 
 
+def test_a_class_of_few_different_images_has_fewer_bins(digits: Dataset) -> None:
+    (rows,) = np.nonzero(digits.labels == 9)
+    few = digits.subset(np.concatenate([np.flatnonzero(digits.labels < 9), np.repeat(rows[:3], 40)]))
+    clusters = find_bins(few, 5, seed=0)
+    bins = make_bins(pixels=few.images, labels=few.labels, clusters=clusters)
+    assert bins.counts[9].tolist() == [40, 40, 40, 0, 0]
+    assert (bins.counts[:9] > 0).all()
+
+
 def test_a_kind_that_was_forgotten_is_missing_and_no_other(digits: Dataset, bins: Bins) -> None:
     left = np.ones(len(digits), bool)
     for row in np.flatnonzero(digits.labels == 3):

@@ -20,6 +20,7 @@ from digitforge_evaluation.metrics.arrays import Floats
 
 _CHANCE: Final = 1e-3
 _LITTLE: Final = 0.25  # of a share
+_FAR: Final = 1e6  # from any image, whose pixels are 0 … 255
 Counts = npt.NDArray[np.int64]
 
 
@@ -37,12 +38,14 @@ def make_bins(*, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], c
     Args:
         pixels: (n, …) of real images.
         labels: (n,) in 0 … K − 1.
-        clusters: (n,) in 0 … m − 1, the cluster of each image within its class; each class has all of them.
+        clusters: (n,) in 0 … m − 1, the cluster of each image within its class. A class of few different images has
+            fewer, and its other bins stay empty.
     """
     classes, each = int(labels.max()) + 1, int(clusters.max()) + 1
     flat = pixels.reshape(len(pixels), -1)
-    means = [[flat[(labels == k) & (clusters == c)].mean(axis=0) for c in range(each)] for k in range(classes)]
-    centres = np.array(means)
+    centres = np.full((classes, each, flat.shape[1]), _FAR, float)
+    for label, cluster in set(zip(labels.tolist(), clusters.tolist(), strict=True)):
+        centres[label, cluster] = flat[(labels == label) & (clusters == cluster)].mean(axis=0)
     return Bins(centres=centres, counts=fill(centres, pixels=pixels, labels=labels))
 
 
