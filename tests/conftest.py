@@ -30,7 +30,7 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from digitforge_training.loop import train
     from digitforge_training.recipes import resolve
 
-    tiny = {"width": 8, "generator_blocks": 1, "discriminator_blocks": 1, "steps": 6, "batch_size": 32}
+    tiny = {"width": 8, "generator_blocks": 1, "discriminator_blocks": 1, "steps": 6, "batch_size": 32, "clusters": 1}
     run_dir = tmp_path_factory.mktemp("runs") / "tiny"
     train(resolve("forge", tiny), load("digits"), run_dir=run_dir)
     return run_dir

@@ -9,7 +9,7 @@ from digitforge_training.adversary import Adversary, to_pixel_range
 from digitforge_training.networks import build_discriminator, build_generator
 from digitforge_training.recipes import resolve
 
-RECIPE = resolve("forge", {"width": 8, "generator_blocks": 1, "discriminator_blocks": 1, "penalty_noise": "0.001"})
+RECIPE = resolve("forge", {"clusters": 1, "width": 8, "discriminator_blocks": 1, "penalty_noise": "0.001"})
 SHAPE = (16, 16, 1)
 N = 32
 

@@ -227,7 +227,7 @@ FRAIL = {
 #: Dense networks with forge's losses and classes, which learn these digits in some hundred steps.
 QUICK = {
     "network": "dense", "generator_widths": "64,128", "discriminator_widths": "128,64", "latent_size": 32,
-    "conditioning": "projection", "images_per_sheet": 4_000, "images_per_checkpoint": 1e9,
+    "clusters": 1, "conditioning": "projection", "images_per_sheet": 4_000, "images_per_checkpoint": 1e9,
 }  # fmt: skip
 
 

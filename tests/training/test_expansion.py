@@ -91,8 +91,8 @@ def test_the_judge_sees_what_was_held_out_or_else_training_images(
         return lambda generated, _: float(abs(generated.mean() - images.mean()))
 
     monkeypatch.setattr(exporting, "find_judge", lambda name: factory)
-    tiny = {"width": 8, "discriminator_blocks": 1, "batch_size": 8, "steps": 1, "conditioning": conditioning}
-    loop.train(resolve("forge", tiny), digits, run_dir=tmp_path, held_out=held_out)
+    tiny = {"width": 8, "discriminator_blocks": 1, "batch_size": 8, "steps": 1, "clusters": 1}
+    loop.train(resolve("forge", tiny | {"conditioning": conditioning}), digits, run_dir=tmp_path, held_out=held_out)
     assert choose_expansion(tmp_path, digits, judge="ours", n=60).judge == "ours"
     training, held = judging.hold_out(digits, held_out, seed=0)
     there = {image.tobytes() for image in (held if held_out else training).images}

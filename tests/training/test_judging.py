@@ -17,7 +17,7 @@ from digitforge_training.recipes import resolve
 
 RECIPE = resolve(
     "forge",
-    {"width": 8, "generator_blocks": 1, "discriminator_blocks": 1, "batch_size": 32, "steps": 6,
+    {"clusters": 1, "width": 8, "generator_blocks": 1, "discriminator_blocks": 1, "batch_size": 32, "steps": 6,
      "images_per_checkpoint": 64},
 )  # fmt: skip
 

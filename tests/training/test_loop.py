@@ -24,13 +24,13 @@ from digitforge_training.data import Dataset, load
 from digitforge_training.loop import Progress, read_run, train
 from digitforge_training.recipes import Recipe, resolve
 
-TINY = {"width": 8, "generator_blocks": 1, "discriminator_blocks": 1, "batch_size": 32}
+TINY = {"clusters": 1, "width": 8, "generator_blocks": 1, "discriminator_blocks": 1, "batch_size": 32}
 
 
 #: With classes, and compiled in no time.
 DENSE = {
     "network": "dense", "generator_widths": "8", "discriminator_widths": "8", "batch_size": 32, "width": 8,
-    "images_per_checkpoint": 64, "images_per_sheet": 64,
+    "clusters": 1, "images_per_checkpoint": 64, "images_per_sheet": 64,
 }  # fmt: skip
 
 

@@ -56,7 +56,7 @@ except InvalidInputError as refused:
     error = str(refused)
 print(json.dumps({"curve": curve, "error": error}))
 """
-TINY = {"width": 8, "generator_blocks": 1, "discriminator_blocks": 1, "batch_size": 16}
+TINY = {"clusters": 1, "width": 8, "generator_blocks": 1, "discriminator_blocks": 1, "batch_size": 16}
 DENSE = {
     "generator_widths": "16", "discriminator_widths": "16", "batch_size": 16, "jit": "false",
     "separate_batches": "false", "generator_predicts": "false",

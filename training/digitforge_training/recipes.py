@@ -132,7 +132,8 @@ class Recipe:
             )
         if self.clusters > 1 and not self.projection:
             raise InvalidInputError(
-                "clusters need a discriminator that is told them: set conditioning to projection or both"
+                "clusters need a discriminator that is told them: set conditioning to projection or both, "
+                "or clusters to 1"
             )
         if self.loss == "relativistic" and self.separate_batches:
             raise InvalidInputError("the relativistic loss compares pairs; it needs separate_batches=false")
@@ -204,7 +205,10 @@ _PUBLISHED: dict[str, Any] = {
 }  # fmt: skip
 
 _PRESETS = (
-    Recipe(name="forge", summary="The default: class-conditional, our best."),
+    Recipe(
+        name="forge", summary="The default: class-conditional, our best.",
+        width=40, generator_blocks=1, penalty_every=4, clusters=4, steps=24_000,
+    ),
     Recipe(
         name="forge-small", summary="The same for a thousand images or fewer.",
         width=32, generator_blocks=1, discriminator_blocks=1, gamma=0.5, gamma_end=0.1, steps=4_000, learning_rate=3e-4,
