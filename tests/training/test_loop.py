@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from keras.utils import clear_session
 from PIL import Image
 
 from digitforge_client.errors import DataError, InvalidInputError
@@ -69,11 +70,14 @@ def test_a_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(digits
             raise StopError
 
     recipe = _tiny(steps=6)
+    clear_session()  # so that layers have the same names each time, as those of a resumed process have
     train(recipe, digits, run_dir=tmp_path / "whole")
+    clear_session()
     with pytest.raises(StopError):
         train(recipe, digits, run_dir=tmp_path / "parts", on_progress=stop)
     # The report of image 128 was written, its checkpoint was not: both are made again from image 64.
     assert checkpoints.newest(tmp_path / "parts").stem == "000000000064"  # type: ignore[union-attr]
+    clear_session()
     train(recipe, digits, run_dir=tmp_path / "parts")
     whole, parts = (checkpoints.load(checkpoints.newest(tmp_path / name)) for name in ("whole", "parts"))  # type: ignore[arg-type]
     assert whole.keys() == parts.keys()
