@@ -11,6 +11,8 @@ import pytest
 
 from digitforge_training.networks import build_discriminator, build_generator
 from digitforge_training.networks.convolutional import DoubledConvolution
+from digitforge_training.networks.parts import pixel_shuffle
+from digitforge_training.networks.residual import UnfoldedConvolution
 from digitforge_training.recipes import RECIPES, Recipe, resolve
 
 NARROW = {
@@ -96,6 +98,18 @@ def test_a_doubled_convolution_is_a_convolution_of_the_doubled_image() -> None:
     plain.build(doubled.shape)
     plain.set_weights(fast.get_weights())
     np.testing.assert_allclose(result, np.asarray(plain(doubled)), atol=1e-5)
+
+
+def test_an_unfolded_convolution_is_the_plain_one_on_the_shuffled_image() -> None:
+    squares = np.random.default_rng(0).normal(size=(2, 7, 5, 12)).astype(np.float32)
+    fast = UnfoldedConvolution(6, kernel_initializer="glorot_uniform")
+    plain = keras.layers.Conv2D(6, 3, padding="same")
+    image = pixel_shuffle(squares)
+    fast.build(squares.shape)
+    fast.bias.assign(np.arange(6))
+    plain.build(image.shape)
+    plain.set_weights(fast.get_weights())
+    np.testing.assert_allclose(np.asarray(fast(squares)), np.asarray(plain(image)), atol=1e-5)
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)

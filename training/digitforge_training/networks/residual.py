@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 from digitforge_training.networks.parts import Parts, from_output, leaky, pixel_shuffle, to_output
@@ -20,6 +21,47 @@ from digitforge_training.recipes import Recipe
 
 _STEM = 8  # channels of the generator at full resolution
 _FEATURES = 128  # of the discriminator
+_KERNEL = 3
+
+# Where tap t of a pixel at an even or odd place finds its pixel once the image is folded: in which of three
+# neighbouring squares, and at an even or odd place there. [place, square, place there, tap]
+_TAPS = np.zeros((2, 3, 2, _KERNEL), np.float32)
+for _place in range(2):
+    for _tap in range(_KERNEL):
+        _TAPS[_place, (_place + _tap + 1) // 2, (_place + _tap + 1) % 2, _tap] = 1.0
+
+
+class UnfoldedConvolution(layers.Layer):
+    """`pixel_shuffle` and a 3×3 "same" convolution after it, (n, H, W, 4·C) => (n, 2H, 2W, filters), in less time.
+
+    The four pixels of a square stay beside each other as channels until the end: one 3×3 convolution of squares with
+    squares, whose kernel holds each tap of the plain one where it belongs, and zeros. With few filters at full
+    resolution processors wait for memory, and its four times as many products cost less than a quarter of the places
+    save. The same result but for rounding.
+    """
+
+    def __init__(self, filters: int, *, kernel_initializer: Any, **options: Any) -> None:
+        super().__init__(**options)
+        self._filters = filters
+        self._kernel_initializer = kernel_initializer
+
+    def build(self, input_shape: Any) -> None:
+        """Make the weights: those of the plain 3×3 convolution."""
+        shape = (_KERNEL, _KERNEL, input_shape[-1] // 4, self._filters)
+        self.kernel = self.add_weight(shape=shape, initializer=self._kernel_initializer, name="kernel")
+        self.bias = self.add_weight(shape=(self._filters,), initializer="zeros", name="bias")
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[Any, ...]:
+        """(n, 2H, 2W, filters)."""
+        n, height, breadth, _ = input_shape
+        return (n, 2 * height, 2 * breadth, self._filters)
+
+    def call(self, x: Any) -> Any:
+        """Convolve the squares, and unfold them."""
+        taps = ops.cast(_TAPS, self.compute_dtype)
+        kernel = ops.einsum("aipt,bjqu,tucf->ijpqcabf", taps, taps, ops.cast(self.kernel, self.compute_dtype))
+        y = ops.conv(x, ops.reshape(kernel, (3, 3, x.shape[-1], 4 * self._filters)), padding="same")
+        return pixel_shuffle(y) + ops.cast(self.bias, self.compute_dtype)
 
 
 def _convolve(parts: Parts, x: Any, width: int, *, zero: bool = False, size: int = 3, strides: int = 1) -> Any:
@@ -56,8 +98,9 @@ def residual_generator(recipe: Recipe, parts: Parts, *, image_shape: tuple[int, 
     x = layers.UpSampling2D(2, interpolation="bilinear")(_convolve(parts, x, width, size=1))
     for _ in range(recipe.generator_blocks):  # half resolution
         x = _pair(parts, x, style)
-    x = pixel_shuffle(_convolve(parts, leaky(x), 4 * _STEM))
-    images = _convolve(parts, leaky(x), channels)  # full resolution
+    x = leaky(_convolve(parts, leaky(x), 4 * _STEM))
+    last = parts.weighted(UnfoldedConvolution(channels, kernel_initializer=parts.he()))
+    images = last(x)  # full resolution
     return keras.Model(inputs, to_output(images, recipe.output), name="generator")
 
 
