@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from keras.utils import clear_session
 from PIL import Image
 
 from digitforge_client.errors import DataError, InvalidInputError
@@ -70,14 +69,11 @@ def test_a_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(digits
             raise StopError
 
     recipe = _tiny(steps=6)
-    clear_session()  # so that layers have the same names each time, as those of a resumed process have
     train(recipe, digits, run_dir=tmp_path / "whole")
-    clear_session()
     with pytest.raises(StopError):
         train(recipe, digits, run_dir=tmp_path / "parts", on_progress=stop)
     # The report of image 128 was written, its checkpoint was not: both are made again from image 64.
     assert checkpoints.newest(tmp_path / "parts").stem == "000000000064"  # type: ignore[union-attr]
-    clear_session()
     train(recipe, digits, run_dir=tmp_path / "parts")
     whole, parts = (checkpoints.load(checkpoints.newest(tmp_path / name)) for name in ("whole", "parts"))  # type: ignore[arg-type]
     assert whole.keys() == parts.keys()
@@ -160,7 +156,6 @@ def test_a_finished_run_is_prolonged_by_more_steps(digits: Dataset, tmp_path: Pa
     train(recipe, digits, run_dir=tmp_path / "run")
     shutil.copytree(tmp_path / "run", tmp_path / "twin")
     longer = dataclasses.replace(recipe, steps=8)
-    clear_session()
     run = train(longer, digits, run_dir=tmp_path / "run")
     assert (run.earlier_steps, run.recipe.steps) == ((4,), 8)
     assert read_run(tmp_path / "run").earlier_steps == (4,)
@@ -175,10 +170,8 @@ def test_a_finished_run_is_prolonged_by_more_steps(digits: Dataset, tmp_path: Pa
             raise StopError
 
     # Interrupted on the way, it is still the same training: the history stays, and so do the weights.
-    clear_session()
     with pytest.raises(StopError):
         train(longer, digits, run_dir=tmp_path / "twin", on_progress=stop)
-    clear_session()
     assert train(longer, digits, run_dir=tmp_path / "twin").earlier_steps == (4,)
     one, two = (checkpoints.load(checkpoints.newest(tmp_path / name)) for name in ("run", "twin"))  # type: ignore[arg-type]
     for name, value in one.items():
@@ -191,7 +184,6 @@ def test_a_constant_learning_rate_makes_a_prolonged_training_that_of_all_its_ste
     recipe = _tiny(steps=4, schedule="constant", gamma_end=0.1, images_per_checkpoint=128)
     longer = dataclasses.replace(recipe, steps=8)
     for steps, name in ((recipe, "parts"), (longer, "parts"), (longer, "whole")):
-        clear_session()
         train(steps, digits, run_dir=tmp_path / name)
     parts, whole = (checkpoints.load(checkpoints.newest(tmp_path / name)) for name in ("parts", "whole"))  # type: ignore[arg-type]
     for name, value in whole.items():

@@ -40,13 +40,9 @@ def _forget_graphs() -> Iterator[None]:
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_trains_and_resumes_to_the_same_weights(name: str, digits: Dataset) -> None:
     recipe = _small(name)
-    # A resumed training is a new process, where layers have the same names again. Other names make TensorFlow add up
-    # some sums in another order.
-    tf.keras.backend.clear_session()
     whole = Trainer(recipe, digits, seed=1)
     first = whole.state()
     whole.run(2)
-    tf.keras.backend.clear_session()
     resumed = Trainer(recipe, digits, seed=1)
     resumed.restore(whole.state())
     statistics = whole.run(2)

@@ -22,6 +22,7 @@ from digitforge_training.clusters import count_clusters, find_clusters
 from digitforge_training.data import Dataset
 from digitforge_training.latents import place_in_clusters
 from digitforge_training.networks import build_discriminator, build_generator
+from digitforge_training.networks.parts import Clusters
 from digitforge_training.pixels import from_pixels, generated_pixels
 from digitforge_training.recipes import Recipe
 
@@ -44,7 +45,7 @@ def _mean_of(value: tf.Tensor) -> tf.Tensor:
 
 
 def _cluster_counts(generator: keras.Model) -> Any:
-    return generator.get_layer("clusters").counts
+    return next(layer for layer in generator.layers if isinstance(layer, Clusters)).counts
 
 
 class Trainer:

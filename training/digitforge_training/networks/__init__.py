@@ -46,10 +46,10 @@ def build_generator(
     whole = (height + extra[0], breadth + extra[1], channels)
     with _precision(recipe):
         generator = build(recipe, parts, image_shape=whole, classes=classes)
-    if not any(extra):
-        return generator
-    cropping = tuple((more // 2, more - more // 2) for more in extra)
-    return keras.Model(generator.inputs, layers.Cropping2D(cropping)(generator.output), name="generator")
+    if any(extra):
+        cropping = tuple((more // 2, more - more // 2) for more in extra)
+        generator = keras.Model(generator.inputs, layers.Cropping2D(cropping)(generator.output), name="generator")
+    return _named(generator)
 
 
 def build_discriminator(
@@ -67,7 +67,20 @@ def build_discriminator(
     )  # fmt: skip
     _, build = _BUILDERS[recipe.network]
     with _precision(recipe):
-        return build(recipe, parts, image_shape=image_shape, classes=classes)
+        return _named(build(recipe, parts, image_shape=image_shape, classes=classes))
+
+
+def _named(network: keras.Model) -> keras.Model:
+    """The network, its layers named by their places in it.
+
+    Keras numbers layers by what the process has built before, and TensorFlow's optimiser of graphs orders sums by
+    names: with Keras's names, two trainings in one process would differ in rounding.
+    """
+    for place, layer in enumerate(network.layers):
+        layer.name = f"{type(layer).__name__}_{place}"
+        if isinstance(layer, layers.Wrapper):
+            layer.layer.name = "wrapped"
+    return network
 
 
 @contextlib.contextmanager
