@@ -148,7 +148,7 @@ def in_torch(recipe: Recipe, dataset: Dataset, trainer: Trainer) -> Side:
     return run
 
 
-@pytest.mark.parametrize(("name", "steps"), [("dense-bn", (200, 40)), ("forge", (6, 6))])
+@pytest.mark.parametrize(("name", "steps"), [("dense-bn", (200, 40)), ("forge", (8, 8))])
 def test_against_pytorch(name: str, steps: tuple[int, int], digits: Dataset) -> None:
     recipe = resolve(name, {"clusters": 1})  # those of forge are not in the twin
     trainer = Trainer(recipe, digits, seed=0)
@@ -191,7 +191,7 @@ def test_onednn_against_none() -> None:
         assert min(values) > 0
 
 
-@pytest.mark.parametrize(("name", "steps"), [("dense-bn", 100), ("forge", 6)])
+@pytest.mark.parametrize(("name", "steps"), [("dense-bn", 100), ("forge", 8)])
 def test_xla_against_plain_graphs(name: str, steps: int, digits: Dataset) -> None:
     compiled, plain = (Trainer(resolve(name, {"jit": jit}), digits, seed=0) for jit in ("true", "false"))
     compare(f"{name}: with XLA against without", compiled.run, plain.run, steps=(steps, steps))
