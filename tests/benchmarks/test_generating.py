@@ -1,8 +1,9 @@
 """How fast the shipped generator makes digits: `make benchmark ARGS="-k generating"`.
 
-In this process, from the SavedModel, 256 rows a call, as the figure is usually given. What the cores can do at all
-stands beside it: numpy's product of two matrices of 2 048 × 2 048 float32, in turn with the generator. Another one
-is measured in turn with it, if DIGITFORGE_BENCHMARK_MODEL names its base folder.
+In this process, from the SavedModel, 256 rows a call, as the figure is usually given; one call after the other or,
+as a server has them, DIGITFORGE_BENCHMARK_IN_FLIGHT at once. What the cores can do at all stands beside it: numpy's
+product of two matrices of 2 048 × 2 048 float32, in turn with the generator. Another one is measured in turn with it,
+if DIGITFORGE_BENCHMARK_MODEL names its base folder.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,7 @@ from digitforge_serving.locations import shipped_models
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 REPEATS = int(os.environ.get("DIGITFORGE_BENCHMARK_REPEATS", "15"))
+IN_FLIGHT = int(os.environ.get("DIGITFORGE_BENCHMARK_IN_FLIGHT", "1"))
 ROWS, CALLS, SIDE = 256, 20, 2048
 
 
@@ -38,9 +41,12 @@ def generating(version: Path) -> Callable[[], None]:
     model = tf.saved_model.load(str(version))  # kept: its signatures do not keep it
     labels, seeds = tf.constant(balanced_labels(ROWS, 10)), tf.constant(row_seeds(0, ROWS))
 
+    def call(_: int) -> None:
+        model.signatures[Signature.SAMPLE](labels=labels, seeds=seeds)
+
     def images() -> None:
-        for _ in range(CALLS):
-            model.signatures[Signature.SAMPLE](labels=labels, seeds=seeds)
+        with ThreadPoolExecutor(IN_FLIGHT) as pool:
+            list(pool.map(call, range(CALLS)))
 
     return images
 
@@ -57,7 +63,7 @@ def test_images_per_second() -> None:
         way = -1 if turn % 2 else 1  # now forwards, now backwards: what comes after the product is slower
         turns.append([seconds(side) for side in sides[::way]][::way])
     *models, products = zip(*turns, strict=True)
-    print(f"\n{ROWS} rows a call, {REPEATS} repeats in turn, {os.cpu_count()} cores")
+    print(f"\n{ROWS} rows a call, {IN_FLIGHT} in flight, {REPEATS} repeats in turn, {os.cpu_count()} cores")
     rates = [[ROWS * CALLS / taken for taken in times] for times in models]
     for version, values in zip(versions, rates, strict=True):
         show(f"{version}", values, "images/s")
