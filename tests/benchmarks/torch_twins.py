@@ -120,7 +120,7 @@ class Discriminator(nn.Module):
         x = self.stem(images)
         for pair in self.pairs:
             x = pair(x)
-        x = self.quarter(F.avg_pool2d(self.widen(x), 2))
+        x = self.quarter(self.widen(F.avg_pool2d(x, 2)))
         x = leaky(self.features(leaky(self.last(leaky(x))).flatten(1)))
         score = self.score(x)[:, 0] + (x * self.projection(classes)).sum(1) / x.shape[1] ** 0.5
         return score, self.classes(x)

@@ -44,7 +44,7 @@ class Clusters(layers.Layer):
     """
 
     def __init__(self, classes: int, each: int, *, law: str) -> None:
-        super().__init__(dtype="float32", name="clusters")
+        super().__init__(dtype="float32")
         self._law = law
         # Whole numbers: they are counted, and neither trained nor averaged.
         self.counts = self.add_weight(shape=(classes, each), dtype="int32", initializer="ones", trainable=False)

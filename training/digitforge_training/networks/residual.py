@@ -113,7 +113,7 @@ def residual_discriminator(
     x = _convolve(parts, from_output(images, recipe.output), width, size=5, strides=2)  # half resolution
     for _ in range(recipe.discriminator_blocks):
         x = _pair(parts, x)
-    x = layers.AveragePooling2D(2)(_convolve(parts, x, 2 * width, size=1))  # quarter resolution
+    x = _convolve(parts, layers.AveragePooling2D(2)(x), 2 * width, size=1)  # quarter resolution
     x = _pair(parts, x)
     x = leaky(_convolve(parts, leaky(x), 2 * width, strides=2))
     features = parts.weighted(layers.Dense(_FEATURES, kernel_initializer=parts.he()))(layers.Flatten()(x))
