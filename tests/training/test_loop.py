@@ -38,6 +38,10 @@ def _tiny(**overrides: str | float) -> Recipe:
     return resolve("forge", {**TINY, "images_per_checkpoint": 64, "images_per_sheet": 64, **overrides})
 
 
+def _quick(**overrides: str | float) -> Recipe:
+    return resolve("forge", {**DENSE, **overrides})
+
+
 @pytest.fixture(scope="module")
 def digits() -> Dataset:
     return load("digits")
@@ -152,7 +156,7 @@ def test_a_finished_run_is_not_trained_again(digits: Dataset, trained_run: Path)
 
 
 def test_a_finished_run_is_prolonged_by_more_steps(digits: Dataset, tmp_path: Path) -> None:
-    recipe = _tiny(steps=4)
+    recipe = _quick(steps=4)
     train(recipe, digits, run_dir=tmp_path / "run")
     shutil.copytree(tmp_path / "run", tmp_path / "twin")
     longer = dataclasses.replace(recipe, steps=8)
@@ -181,7 +185,7 @@ def test_a_finished_run_is_prolonged_by_more_steps(digits: Dataset, tmp_path: Pa
 def test_a_constant_learning_rate_makes_a_prolonged_training_that_of_all_its_steps(
     digits: Dataset, tmp_path: Path
 ) -> None:
-    recipe = _tiny(steps=4, schedule="constant", gamma_end=0.1, images_per_checkpoint=128)
+    recipe = _quick(steps=4, schedule="constant", gamma_end=0.1, images_per_checkpoint=128)
     longer = dataclasses.replace(recipe, steps=8)
     for steps, name in ((recipe, "parts"), (longer, "parts"), (longer, "whole")):
         train(steps, digits, run_dir=tmp_path / name)
@@ -195,12 +199,12 @@ def test_only_a_finished_run_is_prolonged_and_none_is_shortened(digits: Dataset,
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(_tiny(steps=6), digits, run_dir=tmp_path, on_progress=stop)
+        train(_quick(steps=6), digits, run_dir=tmp_path, on_progress=stop)
     with pytest.raises(DataError, match=r"not finished; finish it with --steps 6"):
-        train(_tiny(steps=8), digits, run_dir=tmp_path)
+        train(_quick(steps=8), digits, run_dir=tmp_path)
     with pytest.raises(DataError, match=r"6 steps, and 4 are asked for; go on with --steps 6 or more"):
-        train(_tiny(steps=4), digits, run_dir=tmp_path)
-    assert train(_tiny(steps=6), digits, run_dir=tmp_path).earlier_steps == ()
+        train(_quick(steps=4), digits, run_dir=tmp_path)
+    assert train(_quick(steps=6), digits, run_dir=tmp_path).earlier_steps == ()
 
 
 def test_a_class_without_images_is_named(digits: Dataset, tmp_path: Path) -> None:
@@ -271,7 +275,7 @@ def test_an_unconditional_recipe_needs_no_image_of_each_class(digits: Dataset, t
 def test_colour_images_of_an_odd_size_and_labels_with_gaps_simply_work(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (40, 17, 17, 3)).astype(np.uint8)
     np.savez(tmp_path / "mine.npz", x=images, y=np.arange(40) % 2 * 4 + 3)
-    run = train(resolve("forge", {**DENSE, "steps": 2}), load(str(tmp_path / "mine.npz")), run_dir=tmp_path / "run")
+    run = train(_quick(steps=2), load(str(tmp_path / "mine.npz")), run_dir=tmp_path / "run")
     assert (run.class_names, run.image_shape) == (("3", "7"), (17, 17, 3))
     assert Image.open(tmp_path / "run" / "walks.png").size == (12 * 19 + 2, 2 * 19 + 2)
     assert Image.open(tmp_path / "run" / "training.gif").n_frames == 2
@@ -283,7 +287,7 @@ def test_a_walk_leads_from_one_generated_digit_to_another(conditioning: str, dig
     from digitforge_training.trainer import Trainer
 
     few = digits.subset(np.flatnonzero(digits.labels < 3))
-    trainer = Trainer(resolve("forge", {**DENSE, "conditioning": conditioning, "latent_law": "uniform"}), few, seed=0)
+    trainer = Trainer(_quick(conditioning=conditioning, latent_law="uniform"), few, seed=0)
     classes, rows = (10, 10) if conditioning == "both" else (0, 10)
     views.draw_walks(trainer, classes, tmp_path / "walks.png")
     picture = np.asarray(Image.open(tmp_path / "walks.png")).astype(int)
@@ -312,7 +316,7 @@ def test_a_disk_without_room_for_the_checkpoints_is_one_error_before_training(
     digits: Dataset, small_disk: Path
 ) -> None:
     reports: list[Progress] = []
-    wide = resolve("forge", {**DENSE, "generator_widths": "256", "discriminator_widths": "256", "steps": 2})
+    wide = _quick(generator_widths="256", discriminator_widths="256", steps=2)
     with pytest.raises(DataError, match=r"MiB free, and the run needs \d+ MiB; make room, or choose another folder"):
         train(wide, digits, run_dir=small_disk / "run", on_progress=reports.append)
     assert not reports
@@ -325,7 +329,7 @@ def test_a_disk_that_fills_up_is_one_error_and_what_was_kept_stays(digits: Datas
                 while file.write(bytes(4096)):
                     pass
 
-    recipe = resolve("forge", {**DENSE, "steps": 5})
+    recipe = _quick(steps=5)
     with pytest.raises(DataError, match=r"writing .* failed: No space left on device"):
         train(recipe, digits, run_dir=small_disk / "run", on_progress=fill)
     (small_disk / "filler").unlink()
