@@ -15,7 +15,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from digitforge_training.networks.parts import Parts, from_output, leaky, pixel_shuffle, to_output
+from digitforge_training.networks.parts import Parts, SquaresConvolution, from_output, leaky, to_output
 from digitforge_training.recipes import Recipe
 
 _KERNEL = 5
@@ -28,7 +28,7 @@ for _phase in range(2):
         _TAPS[_phase, (_tap + _phase) // 2, _tap] = 1.0
 
 
-class DoubledConvolution(layers.Layer):
+class DoubledConvolution(SquaresConvolution):
     """`UpSampling2D(2)` and a 5×5 "same" convolution after it, (n, H, W, C) => (n, 2H, 2W, filters), for less work.
 
     On a doubled image the five taps of a row or column meet only three different pixels. Taps that meet the same one
@@ -36,28 +36,14 @@ class DoubledConvolution(layers.Layer):
     3×3 kernels: 36 products instead of 100, and the same result but for rounding.
     """
 
-    def __init__(self, filters: int, *, kernel_initializer: Any, **options: Any) -> None:
-        super().__init__(**options)
-        self._filters = filters
-        self._kernel_initializer = kernel_initializer
+    def plain_shape(self, channels: int) -> tuple[int, int, int]:
+        """That of the 5×5 kernel."""
+        return (_KERNEL, _KERNEL, channels)
 
-    def build(self, input_shape: Any) -> None:
-        """Make the weights: those of the plain 5×5 convolution."""
-        shape = (_KERNEL, _KERNEL, input_shape[-1], self._filters)
-        self.kernel = self.add_weight(shape=shape, initializer=self._kernel_initializer, name="kernel")
-        self.bias = self.add_weight(shape=(self._filters,), initializer="zeros", name="bias")
-
-    def compute_output_shape(self, input_shape: Any) -> tuple[Any, ...]:
-        """(n, 2H, 2W, filters)."""
-        n, height, breadth, _ = input_shape
-        return (n, 2 * height, 2 * breadth, self._filters)
-
-    def call(self, x: Any) -> Any:
-        """Convolve, and put the four places of each square beside each other."""
+    def spread(self, kernel: Any) -> Any:
+        """Sum the taps that meet the same pixel."""
         taps = ops.cast(_TAPS, self.compute_dtype)
-        kernels = ops.einsum("pai,qbj,ijcf->abcpqf", taps, taps, ops.cast(self.kernel, self.compute_dtype))
-        y = ops.conv(x, ops.reshape(kernels, (3, 3, x.shape[-1], 4 * self._filters)), padding="same")
-        return pixel_shuffle(y) + ops.cast(self.bias, self.compute_dtype)
+        return ops.einsum("pai,qbj,ijcf->abcpqf", taps, taps, kernel)
 
 
 def convolutional_generator(

@@ -60,6 +60,44 @@ class Clusters(layers.Layer):
         return ops.reshape(class_weights[:, :, None] * chosen, (-1, classes * each))
 
 
+class SquaresConvolution(layers.Layer):
+    """A "same" convolution to an image twice as large, as one 3×3 convolution, (n, H, W, c) => (n, 2H, 2W, filters).
+
+    The four pixels of each 2×2 square are computed side by side, as channels. Its weights are those of the plain
+    convolution that it replaces; a subclass says of which shape, and what 3×3 kernel they make.
+    """
+
+    def __init__(self, filters: int, *, kernel_initializer: Any, **options: Any) -> None:
+        super().__init__(**options)
+        self._filters = filters
+        self._kernel_initializer = kernel_initializer
+
+    def plain_shape(self, channels: int) -> tuple[int, int, int]:
+        """Height, breadth and input channels of the plain kernel, given those of the input."""
+        raise NotImplementedError
+
+    def spread(self, kernel: Any) -> Any:
+        """The plain kernel => (3, 3, …, 2, 2, filters), of the four places in a square."""
+        raise NotImplementedError
+
+    def build(self, input_shape: Any) -> None:
+        """Make the weights."""
+        shape = (*self.plain_shape(input_shape[-1]), self._filters)
+        self.kernel = self.add_weight(shape=shape, initializer=self._kernel_initializer, name="kernel")
+        self.bias = self.add_weight(shape=(self._filters,), initializer="zeros", name="bias")
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[Any, ...]:
+        """(n, 2H, 2W, filters)."""
+        n, height, breadth, _ = input_shape
+        return (n, 2 * height, 2 * breadth, self._filters)
+
+    def call(self, x: Any) -> Any:
+        """Convolve, and put the four places of each square beside each other."""
+        kernel = self.spread(ops.cast(self.kernel, self.compute_dtype))
+        y = ops.conv(x, ops.reshape(kernel, (3, 3, x.shape[-1], 4 * self._filters)), padding="same")
+        return pixel_shuffle(y) + ops.cast(self.bias, self.compute_dtype)
+
+
 def to_quantile(latents: Any, law: str) -> Any:
     """Latents => where each lies in its law, in [0, 1]."""
     return 0.5 * (1.0 + (ops.erf(latents * 0.5**0.5) if law == "normal" else latents))

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from digitforge_training.networks.parts import Parts, from_output, leaky, pixel_shuffle, to_output
+from digitforge_training.networks.parts import Parts, SquaresConvolution, from_output, leaky, to_output
 from digitforge_training.recipes import Recipe
 
 _STEM = 8  # channels of the generator at full resolution
@@ -31,7 +31,7 @@ for _place in range(2):
         _TAPS[_place, (_place + _tap + 1) // 2, (_place + _tap + 1) % 2, _tap] = 1.0
 
 
-class UnfoldedConvolution(layers.Layer):
+class UnfoldedConvolution(SquaresConvolution):
     """`pixel_shuffle` and a 3×3 "same" convolution after it, (n, H, W, 4·C) => (n, 2H, 2W, filters), in less time.
 
     The four pixels of a square stay beside each other as channels until the end: one 3×3 convolution of squares with
@@ -40,28 +40,14 @@ class UnfoldedConvolution(layers.Layer):
     save. The same result but for rounding.
     """
 
-    def __init__(self, filters: int, *, kernel_initializer: Any, **options: Any) -> None:
-        super().__init__(**options)
-        self._filters = filters
-        self._kernel_initializer = kernel_initializer
+    def plain_shape(self, channels: int) -> tuple[int, int, int]:
+        """A quarter of the channels: the others are pixels."""
+        return (_KERNEL, _KERNEL, channels // 4)
 
-    def build(self, input_shape: Any) -> None:
-        """Make the weights: those of the plain 3×3 convolution."""
-        shape = (_KERNEL, _KERNEL, input_shape[-1] // 4, self._filters)
-        self.kernel = self.add_weight(shape=shape, initializer=self._kernel_initializer, name="kernel")
-        self.bias = self.add_weight(shape=(self._filters,), initializer="zeros", name="bias")
-
-    def compute_output_shape(self, input_shape: Any) -> tuple[Any, ...]:
-        """(n, 2H, 2W, filters)."""
-        n, height, breadth, _ = input_shape
-        return (n, 2 * height, 2 * breadth, self._filters)
-
-    def call(self, x: Any) -> Any:
-        """Convolve the squares, and unfold them."""
+    def spread(self, kernel: Any) -> Any:
+        """Each tap to where its pixel is."""
         taps = ops.cast(_TAPS, self.compute_dtype)
-        kernel = ops.einsum("aipt,bjqu,tucf->ijpqcabf", taps, taps, ops.cast(self.kernel, self.compute_dtype))
-        y = ops.conv(x, ops.reshape(kernel, (3, 3, x.shape[-1], 4 * self._filters)), padding="same")
-        return pixel_shuffle(y) + ops.cast(self.bias, self.compute_dtype)
+        return ops.einsum("aipt,bjqu,tucf->ijpqcabf", taps, taps, kernel)
 
 
 def _convolve(parts: Parts, x: Any, width: int, *, zero: bool = False, size: int = 3, strides: int = 1) -> Any:
