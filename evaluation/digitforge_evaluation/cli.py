@@ -105,6 +105,10 @@ def evaluate(
     for option, given in (("--neighbours", neighbours is not None), ("--accuracy", accuracy)):
         if given and data is None:
             raise InvalidInputError(f"{option} needs real images: give --data as well")
+    if model is not None:
+        from digitforge_evaluation.sources import newest_version
+
+        newest_version(model)  # a folder without a generator is noticed before TensorFlow is imported
     import_quietly("tensorflow")
     from digitforge_evaluation import quality
     from digitforge_evaluation.feature_choice import features_called

@@ -230,6 +230,7 @@ def run(
     from digitforge_evaluation import benefit, generators, runs, subsets
     from digitforge_evaluation.arms import ARMS, UNBALANCED_BASELINE
     from digitforge_evaluation.experiment import Plan
+    from digitforge_evaluation.sources import newest_version
     from digitforge_training.data import load
 
     has_generator = bool(server or model or strict)
@@ -247,6 +248,8 @@ def run(
     if distances:
         benefit.check_distances(real.held_out, distances)
     if classifier.startswith("cnn") or model or strict or distances:
+        for folder in model:
+            newest_version(folder)
         import_quietly("tensorflow")  # late, so that wrong arguments are answered at once
     outside = [generators.Served(server)] if server else [generators.Exported(folder) for folder in model]
     sources, cards = runs.by_name(outside, real)

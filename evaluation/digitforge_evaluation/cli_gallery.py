@@ -59,13 +59,18 @@ def gallery(  # noqa: PLR0917 – click passes by name
       digitforge gallery --model forge=serving/models/digits
       digitforge gallery --steps dcgan-rmsprop=full --steps mlp=20000
     """
+    from digitforge_evaluation.sources import newest_version
+
     chosen = {name: resolve(name) for name in names or RECIPES}
-    loaded = {name: Path(folder) for name, folder in _pairs(models, "--model", chosen).items()}
+    loaded = {name: newest_version(Path(folder)) for name, folder in _pairs(models, "--model", chosen).items()}
     steps = _STEPS | _pairs(lengths, "--steps", chosen)
     recipes = {
         name: resolve(name, {"steps": steps[name]}) if steps.get(name, _FULL) != _FULL else recipe
         for name, recipe in chosen.items()
+        if name in loaded or not no_training or (runs / name).is_dir()
     }
+    if not recipes:
+        raise InvalidInputError(f"{runs} holds no run of {', '.join(chosen)}; leave out --no-training to train them")
     import_quietly("tensorflow")
     from rich.console import Console
 
@@ -87,16 +92,12 @@ def gallery(  # noqa: PLR0917 – click passes by name
                     loaded[name], record=run_dir / "exported.json", real=real, network=network, n=n, seed=seed,
                     on_progress=status.update,
                 )  # fmt: skip
-            elif no_training and not run_dir.is_dir():
-                continue
             else:
                 one = job.train_and_measure(
                     recipe, run_dir=run_dir, real=real, network=network, n=n, seed=seed, training=not no_training,
                     on_progress=status.update,
                 )  # fmt: skip
             shown.append(one)
-    if not shown:
-        raise InvalidInputError(f"{runs} holds no run of {', '.join(recipes)}; leave out --no-training to train them")
     page = job.write_gallery(out, shown, real)
     _print([one.exhibit for one in shown])
     click.echo(page)

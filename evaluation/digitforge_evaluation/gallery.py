@@ -104,7 +104,8 @@ def train_and_measure(
         DataError: the folder cannot be written, holds another run, or holds nothing to measure.
     """
     from digitforge_training.export import export
-    from digitforge_training.loop import Progress, read_run, train
+    from digitforge_training.loop import Progress, train
+    from digitforge_training.runs import read_run
 
     def show(progress: Progress) -> None:
         on_progress(f"{recipe.name}: training, {progress.images_seen / progress.images_total:.0%}")

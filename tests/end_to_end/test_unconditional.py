@@ -18,9 +18,9 @@ from digitforge_training.card import make_card
 from digitforge_training.data import load
 from digitforge_training.export import ServedGenerator, publish
 from digitforge_training.latents import latents_of
-from digitforge_training.loop import describe
 from digitforge_training.pixels import to_pixels
 from digitforge_training.recipes import resolve
+from digitforge_training.runs import describe
 
 SIZE = 5
 

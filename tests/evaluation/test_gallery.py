@@ -16,8 +16,12 @@ from digitforge_training.recipes import resolve
 
 
 def _gallery(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "digitforge_client.command", "gallery", "--data", "digits", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return _run(["-m", "digitforge_client.command"], *arguments)
+
+
+def _run(command: list[str], *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    whole = [sys.executable, *command, "gallery", "--data", "digits", *map(str, arguments)]
+    return subprocess.run(whole, capture_output=True, text=True, check=False)
 
 
 def test_a_gallery_shows_trained_and_loaded_recipes_and_measures_nothing_twice(
@@ -74,8 +78,12 @@ def test_a_gallery_trains_what_is_not_trained_yet(tmp_path: Path) -> None:
         (["--no-training", "--runs", "no/such/runs"], 2, "--no-training"),
     ],
 )
-def test_a_wrong_argument_gets_one_line_and_its_exit_status(arguments: list[str], status: int, message: str) -> None:
-    done = _gallery(*arguments)
+def test_a_wrong_argument_gets_one_line_and_its_exit_status_at_once(
+    arguments: list[str], status: int, message: str
+) -> None:
+    # Importing TensorFlow takes seconds that nobody should wait for a refusal.
+    code = "import sys; sys.modules['tensorflow'] = None; from digitforge_client.command import main; main()"
+    done = _run(["-c", code], *arguments)
     assert done.returncode == status, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr

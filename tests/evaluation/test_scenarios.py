@@ -23,8 +23,8 @@ from digitforge_evaluation.subsets import RealImages, hold_out, subset_of
 from digitforge_training.card import make_card
 from digitforge_training.data import load
 from digitforge_training.export import ServedGenerator, publish
-from digitforge_training.loop import describe
 from digitforge_training.recipes import resolve
+from digitforge_training.runs import describe
 
 SMALL: dict[str, Any] = {"n_per_class": (4,), "subsets": 2, "classifier": "svm", "steps": 4}
 

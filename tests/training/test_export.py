@@ -24,7 +24,7 @@ from digitforge_training.card import generator_id
 from digitforge_training.data import Dataset, load
 from digitforge_training.export import export, read_card
 from digitforge_training.latents import latents_of
-from digitforge_training.loop import read_run
+from digitforge_training.runs import read_run
 from digitforge_training.warmup import WARMUP_FILE
 
 SHIPPED = Path(__file__).parents[2] / "serving" / "models" / "digits"
@@ -183,6 +183,7 @@ def test_the_card_is_the_same_in_every_row_and_names_the_generator(exported_mode
     assert card["recipe_config"] == run.recipe.as_dict()
     assert (card["image_shape"], card["max_rows"]) == ([28, 28, 1], MAX_ROWS)
     assert card["class_names"] == [str(k) for k in range(10)]
+    assert card["expansion"] == {"factor": 1.0, "judge": None}
     weights = [variable.numpy() for variable in loaded.weights]
     assert card["generator_id"] == generator_id(card, weights)
     assert generator_id({**card, "seed": 1}, weights) != card["generator_id"]

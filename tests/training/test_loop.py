@@ -21,8 +21,9 @@ from PIL import Image
 from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_training import checkpoints
 from digitforge_training.data import Dataset, load
-from digitforge_training.loop import Progress, read_run, train
+from digitforge_training.loop import Progress, train
 from digitforge_training.recipes import Recipe, resolve
+from digitforge_training.runs import read_run
 
 TINY = {"clusters": 1, "width": 8, "generator_blocks": 1, "discriminator_blocks": 1, "batch_size": 32}
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from digitforge_client.contract import CONTRACT_VERSION, MAX_ROWS, MODEL_NAME
 from digitforge_training.expansion import NO_EXPANSION, Expansion
-from digitforge_training.loop import Run
+from digitforge_training.runs import Run
 
 _LIBRARIES = ("digitforge", "tensorflow", "keras", "numpy")
 

@@ -83,15 +83,13 @@ def train(  # noqa: PLR0917 – click passes by name
     Ctrl-C writes a checkpoint; the same command goes on from it. Then `digitforge export RUN --to FOLDER`.
     """
     from digitforge_training import data as data_module
+    from digitforge_training.runs import describe
 
     recipe = resolve(recipe_name, _parse_overrides(overrides, steps=steps, jit=jit))
     dataset = data_module.load(data, split="train", data_dir=data_dir, transpose=transpose)
-    import_quietly("tensorflow")
-    from digitforge_training import loop
-
     choice: dict[str, Any] = {"judge": judge, "held_out": held_out} if keep == "best" else {}
     if dry_run:
-        click.echo(json.dumps(loop.describe(recipe, dataset, seed=seed, **choice).as_dict(), indent=2))
+        click.echo(json.dumps(describe(recipe, dataset, seed=seed, **choice).as_dict(), indent=2))
         return
 
     click.echo(
@@ -99,6 +97,9 @@ def train(  # noqa: PLR0917 – click passes by name
         f"({len(dataset)} images, {len(dataset.class_names)} classes), seed {seed}, into {out}",
         err=True,
     )
+    import_quietly("tensorflow")
+    from digitforge_training import loop
+
     last: Progress | None = None
 
     def remember(progress: Progress) -> None:
@@ -197,18 +198,18 @@ def export(  # noqa: PLR0917 – click passes by name
     RUN is the folder of `digitforge train`. Give the same --data as in training: the identities of the training
     images travel with the model, so that nobody scores on them by accident.
     """
+    from digitforge_training import data as data_module
     from digitforge_training.expansion import Expansion
+    from digitforge_training.runs import read_run
 
     chosen = None if expansion == "auto" else Expansion(factor=_parse_factor(expansion))
-    import_quietly("tensorflow")
-    from digitforge_training import data as data_module
-    from digitforge_training.export import choose_expansion, read_card
-    from digitforge_training.export import export as publish
-    from digitforge_training.loop import read_run
-
+    figures = _read_metrics(metrics) if metrics else {}
     read_run(run)  # a folder without a run is noticed before data are read or downloaded for it
     dataset = data_module.load(data, split="train", data_dir=data_dir, transpose=transpose)
-    figures = _read_metrics(metrics) if metrics else {}
+    import_quietly("tensorflow")
+    from digitforge_training.export import choose_expansion, read_card
+    from digitforge_training.export import export as publish
+
     chosen = chosen or choose_expansion(run, dataset, judge=judge)
     for tried, value in chosen.values:
         click.echo(f"expansion {tried:<6}{judge} {value:.4g}{'  chosen' * (tried == chosen.factor)}", err=True)

@@ -26,10 +26,10 @@ from digitforge_training.data import Dataset
 from digitforge_training.expansion import NO_EXPANSION, Expansion, choose
 from digitforge_training.judging import JUDGED_SEED, find_judge, hold_out
 from digitforge_training.latents import latents_of
-from digitforge_training.loop import Run, describe, read_run
 from digitforge_training.networks import build_generator
 from digitforge_training.networks.parts import Clusters
 from digitforge_training.pixels import generated_pixels, to_pixels
+from digitforge_training.runs import Run, describe, read_run
 from digitforge_training.warmup import write_warmup
 
 Outputs = dict[str, tf.Tensor]
