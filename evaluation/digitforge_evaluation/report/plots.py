@@ -162,6 +162,7 @@ def confusions(results: Sequence[ArmResult], class_names: Sequence[str], style: 
             axes.text(
                 column, row, f"{100 * share[row, column]:.0f}", ha="center", va="center", fontsize=7,
                 color=style.paper if loud else style.ink, fontweight="bold" if row == column else "normal",
+                in_layout=False,  # it stays inside, so the layout need not measure it
             )  # fmt: skip
         axes.set_title(result.arm, color=style.ink, fontsize=9)
         if written:
