@@ -13,7 +13,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import layers, ops
+from keras import layers
 
 from digitforge_training.networks.parts import Parts, SquaresConvolution, from_output, leaky, to_output
 from digitforge_training.recipes import Recipe
@@ -22,6 +22,7 @@ _KERNEL = 5
 _DOUBLINGS = 2
 
 # Which of three neighbouring pixels each of five taps meets on the doubled image, at even and at odd places.
+# [place, pixel, tap]
 _TAPS = np.zeros((2, 3, _KERNEL), np.float32)
 for _phase in range(2):
     for _tap in range(_KERNEL):
@@ -36,14 +37,7 @@ class DoubledConvolution(SquaresConvolution):
     3×3 kernels: 36 products instead of 100, and the same result but for rounding.
     """
 
-    def plain_shape(self, channels: int) -> tuple[int, int, int]:
-        """That of the 5×5 kernel."""
-        return (_KERNEL, _KERNEL, channels)
-
-    def spread(self, kernel: Any) -> Any:
-        """Sum the taps that meet the same pixel."""
-        taps = ops.cast(_TAPS, self.compute_dtype)
-        return ops.einsum("pai,qbj,ijcf->abcpqf", taps, taps, kernel)
+    taps = np.einsum("pai,qbj->abpqij", _TAPS, _TAPS).reshape(9, 4, _KERNEL, _KERNEL)
 
 
 def convolutional_generator(

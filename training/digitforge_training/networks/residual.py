@@ -23,7 +23,7 @@ _STEM = 8  # channels of the generator at full resolution
 _FEATURES = 128  # of the discriminator
 _KERNEL = 3
 
-# Where tap t of a pixel at an even or odd place finds its pixel once the image is folded: in which of three
+# Where a tap of a pixel at an even or odd place finds its pixel once the image is folded: in which of three
 # neighbouring squares, and at an even or odd place there. [place, square, place there, tap]
 _TAPS = np.zeros((2, 3, 2, _KERNEL), np.float32)
 for _place in range(2):
@@ -40,14 +40,7 @@ class UnfoldedConvolution(SquaresConvolution):
     save. The same result but for rounding.
     """
 
-    def plain_shape(self, channels: int) -> tuple[int, int, int]:
-        """A quarter of the channels: the others are pixels."""
-        return (_KERNEL, _KERNEL, channels // 4)
-
-    def spread(self, kernel: Any) -> Any:
-        """Each tap to where its pixel is."""
-        taps = ops.cast(_TAPS, self.compute_dtype)
-        return ops.einsum("aipt,bjqu,tucf->ijpqcabf", taps, taps, kernel)
+    taps = np.einsum("aipt,bjqu->ijpqabtu", _TAPS, _TAPS).reshape(9 * 4, 4, _KERNEL, _KERNEL)
 
 
 def _convolve(parts: Parts, x: Any, width: int, *, zero: bool = False, size: int = 3, strides: int = 1) -> Any:
