@@ -30,7 +30,7 @@ def drawn(real, rows=500):
 def test_real_digits_in_the_place_of_generated_ones_reach_the_floor_both_ways(real, proportions):
     train, test = real
 
-    found, floors = both_ways(train=train, test=test, generated=drawn(real), proportions=proportions, steps=100)
+    found, floors = both_ways(train=train, test=test, generated=drawn(real), proportions=proportions, steps=50)
 
     assert set(found) == set(floors) == {"train_on_generated", "train_on_real"}
     for key, figure in found.items():
@@ -47,7 +47,7 @@ def test_digits_without_variety_fail_one_way_and_wrong_labels_both(real, proport
     mislabelled = drawn(real)
     mislabelled = Drawn(images=mislabelled.images, labels=(mislabelled.labels + 1) % 10)
 
-    of_stuck, _ = both_ways(train=train, test=test, generated=stuck, proportions=proportions, steps=100)
+    of_stuck, _ = both_ways(train=train, test=test, generated=stuck, proportions=proportions, steps=50)
     of_wrong, _ = both_ways(train=train, test=test, generated=mislabelled, proportions=proportions, steps=30)
 
     assert of_stuck["train_on_real"].value > 0.75 > of_stuck["train_on_generated"].value
