@@ -136,6 +136,17 @@ def test_measured_figures_stand_beside_those_of_real_digits(tmp_path: Path) -> N
     assert re.search(r"fd\[digitnet-64\]@10k\s+n = 10.000\s+3.21\s+3 to 3.4\s+2.3", text)
 
 
+def test_a_difference_far_beyond_the_primary_ones_is_an_arrow_and_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plots, "_png", lambda figure, _: figure)
+    monkeypatch.setitem(ARMS, "synthetic (oracle)", 0.3)  # 60 points below classical; the primary one is 5 above
+    figure: Any = plots.forest(_analysis(), plots.STYLES["wide light"])
+    (axes,) = figure.axes
+    assert [line.get_marker() for line in axes.lines].count("<") == 6  # both ends and the middle of two comparisons
+    assert axes.get_xlim()[0] > -31
+    assert any(text.get_text().startswith("−60") for text in axes.texts)
+    assert any(text.get_text().startswith("+5") for text in axes.texts)
+
+
 def test_a_sheet_has_one_column_per_class() -> None:
     from io import BytesIO
 

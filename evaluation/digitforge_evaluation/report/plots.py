@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from digitforge_evaluation.analysis import Analysis, ArmResult, Measure
+from digitforge_evaluation.analysis import Analysis, ArmResult, Measure, points
 from digitforge_evaluation.arms import ArmName
 from digitforge_evaluation.benefit import Benefit
 
@@ -31,6 +31,7 @@ _LIGHT: Final = {"ink": "#1d2433", "faint": "#c9cfda", "accent": "#0b63b5", "pap
 _DARK: Final = {"ink": "#e6e9ef", "faint": "#475063", "accent": "#74b3f5", "paper": "#171b23"}
 _WIDE, _NARROW = 7.6, 3.5
 _COLOURS: Final = 128  # of a PNG's palette
+_EDGE: Final = 5  # of a plot of differences, in the farthest ends of the primary family's intervals
 _WRITTEN_CLASSES: Final = 12  # up to so many, numbers and names fit into a confusion matrix
 STYLES: Final = {
     "wide light": Style(width=_WIDE, **_LIGHT),
@@ -54,29 +55,38 @@ _MARKS: Final = {
 
 
 def forest(analysis: Analysis, style: Style) -> bytes:
-    """Every comparison as a point with its interval, the primary family on top. PNG."""
-    rows = [c for c in analysis.comparisons if c.interval is not None]
+    """Every comparison as a point with its interval, the primary family on top. PNG.
+
+    The axis is made for the primary family: what lies far beyond it is an arrow at the edge. A wide plot has numbers.
+    """
+    rows = [(c, i) for c in reversed(analysis.comparisons) if (i := c.simultaneous or c.interval) is not None]
+    primary = [interval for comparison, interval in rows if comparison.primary] or [interval for _, interval in rows]
+    edge = max(0.01, *(_EDGE * abs(end) for interval in primary for end in (interval.low, interval.high)))
     figure, axes = _axes(style, height=0.9 + 0.34 * len(rows))
     narrow = style.width == _NARROW
-    names = []
-    for y, comparison in enumerate(reversed(rows)):
-        interval = comparison.simultaneous or comparison.interval
-        assert interval is not None  # filtered above
+    for y, (comparison, interval) in enumerate(rows):
         colour = style.accent if comparison.primary else style.ink
-        axes.plot([100 * interval.low, 100 * interval.high], [y, y], color=colour, linewidth=2)
-        axes.plot([100 * comparison.difference], [y], marker="o", color=colour, markersize=7)
-        names.append(f"{comparison.arm} − {comparison.baseline}, n = {comparison.n_per_class}")
+        ends = np.clip([interval.low, interval.high], -edge, edge)
+        if ends[0] < ends[1]:
+            axes.plot(100 * ends, [y, y], color=colour, linewidth=2)
+        for place in (interval.low, comparison.difference, interval.high):
+            if abs(place) > edge:
+                axes.plot(100 * edge * np.sign(place), y, marker=">" if place > 0 else "<", color=colour, markersize=7)
+            elif place == comparison.difference:
+                axes.plot(100 * place, y, marker="o", color=colour, markersize=7)
+        name = f"{comparison.arm} − {comparison.baseline}, n = {comparison.n_per_class}"
+        across = axes.get_yaxis_transform()
         if narrow:  # above its point, or names would leave the points no room
             axes.text(
-                0, y + 0.25, names[-1], transform=axes.get_yaxis_transform(), fontsize=8, color=colour, va="bottom",
+                0, y + 0.25, name, transform=across, fontsize=8, color=colour, va="bottom",
                 bbox={"facecolor": style.paper, "edgecolor": "none", "pad": 1},
             )  # fmt: skip
+        else:
+            axes.text(-0.02, y, name, transform=across, fontsize=9, color=colour, ha="right", va="center")
+            numbers = f"{points(comparison.difference)} [{points(interval.low)}, {points(interval.high)}]"
+            axes.text(1.02, y, numbers, transform=across, fontsize=9, color=colour, va="center")
     axes.axvline(0, color=style.ink, linewidth=1, linestyle=(0, (4, 3)))
     axes.set_yticks([])
-    if not narrow:
-        axes.set_yticks(range(len(rows)), names)
-        for label, comparison in zip(axes.get_yticklabels(), reversed(rows), strict=True):
-            label.set_color(style.accent if comparison.primary else style.ink)
     axes.set_ylim(-0.6, len(rows) - 0.2)
     axes.set_xlabel(f"points of {analysis.measure}")
     axes.grid(axis="x", color=style.faint, linewidth=0.6)
