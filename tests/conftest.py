@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,13 @@ settings.load_profile("digitforge")
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the command does
+
+
+@pytest.fixture(scope="session")
+def without_tensorflow() -> list[str]:
+    """The command `digitforge` where TensorFlow cannot be imported: that takes seconds, too long for a refusal."""
+    code = "import sys; sys.modules['tensorflow'] = None; from digitforge_client.command import main; main()"
+    return [sys.executable, "-c", code]
 
 
 @pytest.fixture(scope="session")

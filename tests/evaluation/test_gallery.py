@@ -14,13 +14,11 @@ from digitforge_training.data import load
 from digitforge_training.loop import train
 from digitforge_training.recipes import resolve
 
-
-def _gallery(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return _run(["-m", "digitforge_client.command"], *arguments)
+COMMAND = [sys.executable, "-m", "digitforge_client.command"]
 
 
-def _run(command: list[str], *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    whole = [sys.executable, *command, "gallery", "--data", "digits", *map(str, arguments)]
+def _gallery(*arguments: str | Path, command: list[str] = COMMAND) -> subprocess.CompletedProcess[str]:
+    whole = [*command, "gallery", "--data", "digits", *map(str, arguments)]
     return subprocess.run(whole, capture_output=True, text=True, check=False)
 
 
@@ -79,11 +77,9 @@ def test_a_gallery_trains_what_is_not_trained_yet(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_argument_gets_one_line_and_its_exit_status_at_once(
-    arguments: list[str], status: int, message: str
+    arguments: list[str], status: int, message: str, without_tensorflow: list[str]
 ) -> None:
-    # Importing TensorFlow takes seconds that nobody should wait for a refusal.
-    code = "import sys; sys.modules['tensorflow'] = None; from digitforge_client.command import main; main()"
-    done = _run(["-c", code], *arguments)
+    done = _gallery(*arguments, command=without_tensorflow)
     assert done.returncode == status, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -9,12 +9,10 @@ from pathlib import Path
 
 import pytest
 
-#: The command where TensorFlow cannot be imported, which takes seconds that nobody should wait for a refusal.
-WITHOUT_TENSORFLOW = "import sys; sys.modules['tensorflow'] = None; from digitforge_client.command import main; main()"
+COMMAND = [sys.executable, "-m", "digitforge_client.command"]
 
 
-def _digitforge(*arguments: str | Path, tensorflow: bool = True) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, *(["-m", "digitforge_client.command"] if tensorflow else ["-c", WITHOUT_TENSORFLOW])]
+def _digitforge(*arguments: str | Path, command: list[str] = COMMAND) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, check=False)
 
 
@@ -36,10 +34,12 @@ def test_train_then_export_prints_the_folders_on_standard_output(tmp_path: Path)
     assert card["expansion"] == {"factor": float(chosen[1]), "judge": "digitnet-64"}
 
 
-def test_a_dry_run_prints_the_resolved_recipe_at_once_and_writes_nothing(tmp_path: Path) -> None:
+def test_a_dry_run_prints_the_resolved_recipe_at_once_and_writes_nothing(
+    without_tensorflow: list[str], tmp_path: Path
+) -> None:
     done = _digitforge(
         "train", "--data", "digits", "--out", tmp_path / "run", "--set", "gamma=0.25", "--jit", "--dry-run",
-        tensorflow=False,
+        command=without_tensorflow,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     described = json.loads(done.stdout)
@@ -67,9 +67,9 @@ def test_a_dry_run_prints_the_resolved_recipe_at_once_and_writes_nothing(tmp_pat
     ],
 )
 def test_a_wrong_argument_gets_one_line_and_its_exit_status_at_once(
-    arguments: list[str], status: int, message: str, tmp_path: Path
+    arguments: list[str], status: int, message: str, without_tensorflow: list[str]
 ) -> None:
-    done = _digitforge(*arguments, tensorflow=False)
+    done = _digitforge(*arguments, command=without_tensorflow)
     assert done.returncode == status, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -91,6 +91,9 @@ def claim(run_dir: Path, run: Run, newest: Path | None) -> Run:
 
     Returns:
         *run* with its history.
+
+    Raises:
+        DataError: the folder cannot be written, or holds a different run, or one that cannot be prolonged so.
     """
     path = run_dir / RUN_FILE
     if path.exists():

@@ -69,11 +69,12 @@ def forest(analysis: Analysis, style: Style) -> bytes:
         ends = np.clip([interval.low, interval.high], -edge, edge)
         if ends[0] < ends[1]:
             axes.plot(100 * ends, [y, y], color=colour, linewidth=2)
-        for place in (interval.low, comparison.difference, interval.high):
-            if abs(place) > edge:
-                axes.plot(100 * edge * np.sign(place), y, marker=">" if place > 0 else "<", color=colour, markersize=7)
-            elif place == comparison.difference:
-                axes.plot(100 * place, y, marker="o", color=colour, markersize=7)
+        if abs(comparison.difference) <= edge:
+            axes.plot(100 * comparison.difference, y, marker="o", color=colour, markersize=7)
+        if interval.low < -edge:
+            axes.plot(-100 * edge, y, marker="<", color=colour, markersize=7)
+        if interval.high > edge:
+            axes.plot(100 * edge, y, marker=">", color=colour, markersize=7)
         name = f"{comparison.arm} − {comparison.baseline}, n = {comparison.n_per_class}"
         across = axes.get_yaxis_transform()
         if narrow:  # above its point, or names would leave the points no room
