@@ -15,12 +15,13 @@ from digitforge_client.errors import InvalidInputError
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Addresses:
-    """Addresses of digits, in order; truncated digits and blends of classes need more than label and row seed."""
+    """Addresses of digits, in order; spread digits and blends of classes need more than label and row seed."""
 
     generator_id: str | None  # None: of whichever generator answers
     labels: npt.NDArray[np.int64]  # (n,) class numbers; −1 throughout where there is no one class
     seeds: npt.NDArray[np.int64]  # (n,) row seeds
     truncation: float | None = None  # of the latents; None: none
+    expansion: float | None = None  # of the latents; None: none
     class_weights: npt.NDArray[np.float32] | None = None  # (n, K) for blends of classes
 
     def __post_init__(self) -> None:

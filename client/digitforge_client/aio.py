@@ -89,6 +89,7 @@ class AsyncDigitClient:
         seed: int | None = None,
         start: int = 0,
         truncation: float | None = None,
+        expansion: float | None = None,
         class_weights: npt.ArrayLike | None = None,
     ) -> Batch:
         """Ask for digits; see `DigitClient.sample`."""
@@ -99,6 +100,7 @@ class AsyncDigitClient:
             seed=seed,
             start=start,
             truncation=truncation,
+            expansion=expansion,
             class_weights=class_weights,
         )
         return await self._run(talk)
@@ -112,6 +114,7 @@ class AsyncDigitClient:
         seed: int | None = None,
         start: int = 0,
         truncation: float | None = None,
+        expansion: float | None = None,
         class_weights: npt.ArrayLike | None = None,
         on_change: Literal["raise", "accept"] = "raise",
     ) -> AsyncGenerator[Batch, None]:
@@ -124,6 +127,7 @@ class AsyncDigitClient:
             seed=seed,
             start=start,
             truncation=truncation,
+            expansion=expansion,
             class_weights=class_weights,
             on_change=on_change,
             outage_s=self._timeout.outage_s,

@@ -16,8 +16,8 @@ from digitforge_client.contract import ROWS_PER_SEED
 class Batch:
     """Digits, in the order in which they were asked for.
 
-    Row *i* has the address ``(generator_id, labels[i], seeds[i])``, with the truncation and the class weights if there
-    are any: the same address gives the same image again.
+    Row *i* has the address ``(generator_id, labels[i], seeds[i])``, with the truncation or expansion and the class
+    weights if there are any: the same address gives the same image again.
     """
 
     images: npt.NDArray[np.uint8]  # (n, H, W), with a last axis C only if C > 1
@@ -26,6 +26,7 @@ class Batch:
     generator_id: str  # empty only in an empty batch for which no server was asked
     seed: int | None  # the user's seed, given or drawn; None where the rows were asked for by address
     truncation: float | None = None  # of the latents; None: none
+    expansion: float | None = None  # of the latents; None: none
     class_weights: npt.NDArray[np.float32] | None = None  # (n, K) for blends of classes, whose labels are −1
 
     def __len__(self) -> int:
@@ -39,6 +40,7 @@ class Batch:
             labels=self.labels,
             seeds=self.seeds,
             truncation=self.truncation,
+            expansion=self.expansion,
             class_weights=self.class_weights,
         )
 

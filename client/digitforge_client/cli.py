@@ -40,6 +40,16 @@ timeout_option = click.option(
     show_default=True,
     help="Seconds to wait for the answer to one request.",
 )
+# Of the commands that write digits.
+truncation_option = click.option(
+    "--truncation", type=float, help="Fewer unusual digits and less variety: try 1.0, or 0.5.  [default: none]"
+)
+expansion_option = click.option(
+    "--expansion",
+    type=float,
+    help="Instead, more unusual digits and more variety, and more that do not look like their label: try 1.2.  "
+    "[default: none]",
+)
 
 
 @click.command(short_help="Ask a server for labelled digits and write them to files.")
@@ -65,9 +75,8 @@ timeout_option = click.option(
 )
 @click.option("--seed", type=int, help="Same seed, same digits: 0 to 2097151.  [default: a new one, which is reported]")
 @click.option("--start", type=int, default=0, show_default=True, help="Row of the seed to begin with.")
-@click.option(
-    "--truncation", type=float, help="Fewer unusual digits and less variety: try 1.0, or 0.5.  [default: none]"
-)
+@truncation_option
+@expansion_option
 @server_option
 @model_option
 @timeout_option
@@ -82,6 +91,7 @@ def sample(
     seed: int | None,
     start: int,
     truncation: float | None,
+    expansion: float | None,
     server: str,
     model: str,
     timeout_s: float,
@@ -103,7 +113,7 @@ def sample(
     if label is not None and labels is not None:
         raise InvalidInputError("--label is one class for all digits, --labels one for each; give one of the two")
     wanted = label if labels is None else [name.strip() for name in labels.split(",") if name.strip()]
-    ask = Ask.of(n, labels=wanted, seed=seed, start=start, truncation=truncation)
+    ask = Ask.of(n, labels=wanted, seed=seed, start=start, truncation=truncation, expansion=expansion)
     if ask.n == 0:
         raise InvalidInputError("no digits were asked for, so there is nothing to write: --n is 0 or --labels empty")
     writers = [writer_for(out, form) for out in outs]
@@ -121,6 +131,7 @@ def sample(
             seed=ask.seed,
             start=ask.start,
             truncation=truncation,
+            expansion=expansion,
         )
         with progress(ask.n) as advance:
             for batch in stream:
@@ -135,6 +146,7 @@ def sample(
         "seed": ask.seed,
         "start": ask.start,
         "truncation": truncation,
+        "expansion": expansion,
         "classes": {class_names[number]: count for number, count in sorted(counts.items()) if number >= 0},
         "files": [str(out) for out in outs],
         "seconds": round(seconds, 3),

@@ -11,7 +11,15 @@ from typing import Any
 
 import click
 
-from digitforge_client.cli import classes_of, model_option, progress, server_option, timeout_option
+from digitforge_client.cli import (
+    classes_of,
+    expansion_option,
+    model_option,
+    progress,
+    server_option,
+    timeout_option,
+    truncation_option,
+)
 from digitforge_client.client import DigitClient
 from digitforge_client.contract import SEEDS
 from digitforge_client.errors import DataError, InvalidInputError
@@ -30,9 +38,8 @@ _NAMED = 3
 @click.option("--rows-per-shard", type=int, help="Digits in each shard but the last.  [default: 100000]")
 @click.option("--seed", type=int, help="Same seed, same digits: 0 to 2097151.  [default: a new one, which is reported]")
 @click.option("--start", type=int, help="Row of the seed to begin with.  [default: 0]")
-@click.option(
-    "--truncation", type=float, help="Fewer unusual digits and less variety: try 1.0, or 0.5.  [default: none]"
-)
+@truncation_option
+@expansion_option
 @click.option("--jobs", "-j", type=int, default=-1, help="Processes side by side.  [default: one for each core]")
 @click.option(
     "--scheduler",
@@ -107,6 +114,7 @@ def _plan(
     seed: int | None,
     start: int | None,
     truncation: float | None,
+    expansion: float | None,
 ) -> Plan:
     """What was asked for; what was not given is as in the folder's manifest, if there is one."""
     number = None
@@ -121,6 +129,7 @@ def _plan(
         "seed": seed,
         "start": start,
         "truncation": truncation,
+        "expansion": expansion,
     }
     wanted: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if (folder / NAME).exists():

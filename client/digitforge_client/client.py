@@ -102,6 +102,7 @@ class DigitClient:
         seed: int | None = None,
         start: int = 0,
         truncation: float | None = None,
+        expansion: float | None = None,
         class_weights: npt.ArrayLike | None = None,
     ) -> Batch:
         """Ask for digits; all of them, or an error.
@@ -113,8 +114,10 @@ class DigitClient:
             seed: 0 … 2²¹ − 1; None draws one, which the batch then names.
             start: number of the first row of the seed.
             truncation: how far a component of the latents may lie from 0: the smaller, the more usual the digits and
-                the less they vary (`truncation.truncated`). About 1 for latents of the normal law, 1 at most for
+                the less they vary (`spread.truncated`). About 1 for latents of the normal law, 1 at most for
                 uniform ones; None: no truncation.
+            expansion: instead of a truncation, what the latents are multiplied by: the larger, the more unusual digits
+                there are, and digits that do not look like their label. Between 1 and 1.6 or so; None: nothing.
             class_weights: instead of labels, (n, K) floats, or (K,) for all: blends of classes, whose labels are −1.
                 Each row sums to 1.
 
@@ -129,6 +132,7 @@ class DigitClient:
             seed=seed,
             start=start,
             truncation=truncation,
+            expansion=expansion,
             class_weights=class_weights,
         )
         return self._run(talk)
@@ -142,6 +146,7 @@ class DigitClient:
         seed: int | None = None,
         start: int = 0,
         truncation: float | None = None,
+        expansion: float | None = None,
         class_weights: npt.ArrayLike | None = None,
         on_change: Literal["raise", "accept"] = "raise",
     ) -> Batches:
@@ -158,6 +163,7 @@ class DigitClient:
             seed: as for `sample`.
             start: as for `sample`.
             truncation: as for `sample`.
+            expansion: as for `sample`.
             class_weights: as for `sample`.
             on_change: what to do if the server gets another generator meanwhile: raise GeneratorChangedError, or accept
                 it, so that later batches have another ``generator_id``. No batch ever mixes two.
@@ -175,6 +181,7 @@ class DigitClient:
             seed=seed,
             start=start,
             truncation=truncation,
+            expansion=expansion,
             class_weights=class_weights,
             on_change=on_change,
             outage_s=self._timeout.outage_s,

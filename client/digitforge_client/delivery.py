@@ -22,8 +22,8 @@ from digitforge_client.errors import (
 )
 from digitforge_client.pieces import Joiner, empty_batch, sample_request, split
 from digitforge_client.rows import AddressedRows, Ask, Rows, check_sample_size, check_stream
+from digitforge_client.spread import expanded, truncated
 from digitforge_client.steps import Emit, Talk, first
-from digitforge_client.truncation import truncated
 
 #: A batch that met another generator so often met servers that differ, not one that was replaced.
 _MOST_CHANGES: Final = 3
@@ -55,10 +55,19 @@ def sample(
     seed: int | None,
     start: int,
     truncation: float | None = None,
+    expansion: float | None = None,
     class_weights: Any = None,
 ) -> Talk[Batch]:
     """One batch; see `DigitClient.sample`."""
-    ask = Ask.of(n, labels=labels, seed=seed, start=start, truncation=truncation, class_weights=class_weights)
+    ask = Ask.of(
+        n,
+        labels=labels,
+        seed=seed,
+        start=start,
+        truncation=truncation,
+        expansion=expansion,
+        class_weights=class_weights,
+    )
     check_sample_size(ask.n, talk.limits.sample_rows)
     if ask.n == 0:
         return empty_batch(talk.known, seed=ask.seed)
@@ -74,12 +83,21 @@ def stream(
     seed: int | None,
     start: int,
     truncation: float | None,
+    expansion: float | None,
     class_weights: Any,
     on_change: str,
     outage_s: float | None,
 ) -> Talk[None]:
     """Emit batches; see `DigitClient.stream`."""
-    ask = Ask.of(n, labels=labels, seed=seed, start=start, truncation=truncation, class_weights=class_weights)
+    ask = Ask.of(
+        n,
+        labels=labels,
+        seed=seed,
+        start=start,
+        truncation=truncation,
+        expansion=expansion,
+        class_weights=class_weights,
+    )
     check_stream(batch_size, on_change)
     if ask.n == 0:
         return _nothing()
@@ -211,7 +229,7 @@ def _deliver_varied(
     batch_size: int,
     outage_s: float | None,
 ) -> Talk[None]:
-    """As `_deliver`, by way of the latents: truncated ones, or those of blends. Requests run ahead within a batch."""
+    """As `_deliver`, by way of the latents: spread ones, or those of blends. Requests run ahead within a batch."""
     variation = rows.variation
     assert variation is not None
     for begin in range(progress.delivered * batch_size, len(rows), batch_size):
@@ -223,6 +241,8 @@ def _deliver_varied(
             latents = yield from rowwise.latents(talk, seeds, **delivery)
             if variation.truncation is not None:
                 latents = truncated(latents, variation.truncation, law=generator.latent_law)
+            if variation.expansion is not None:
+                latents = expanded(latents, variation.expansion)
             images = yield from rowwise.from_latents(talk, latents, labels=labels, class_weights=weights, **delivery)
         except (UnexpectedReplyError, RequestRejectedError):  # perhaps because another generator sent it
             yield from _check(talk, generator, answered, outage_s)
@@ -235,6 +255,7 @@ def _deliver_varied(
             generator_id=generator.generator_id,
             seed=rows.seed,
             truncation=variation.truncation,
+            expansion=variation.expansion,
             class_weights=weights,
         )
         yield from _release([batch], progress)

@@ -27,7 +27,7 @@ from digitforge_client.errors import (
 )
 from digitforge_client.manifest import NAME, Manifest, Plan, Shard
 from digitforge_client.parallel import side_by_side
-from digitforge_client.truncation import check_truncation
+from digitforge_client.spread import check_spread
 from digitforge_client.writers import WRITERS, import_pyarrow
 
 #: Rows of one batch on the way into a shard.
@@ -87,7 +87,7 @@ def generate(
         The manifest, with all shards finished.
 
     Raises:
-        InvalidInputError: the generator has no such class, or its latents cannot be truncated so.
+        InvalidInputError: the generator has no such class, or its latents cannot be spread so.
         DataError: the folder holds something else, or another data set, or is in use, or cannot be written.
         GeneratorChangedError: the data set was begun with another generator than the server's, or that changed.
         ServerError: the server could not answer; its subclasses say why. What is finished by then is kept.
@@ -203,6 +203,7 @@ def digits_of(client: DigitClient, plan: Plan, shard: Shard, *, generator_id: st
         seed=plan.seed,
         start=shard.start,
         truncation=plan.truncation,
+        expansion=plan.expansion,
     ):
         if batch.generator_id != generator_id:
             raise _changed(generator_id, batch.generator_id)
@@ -242,7 +243,7 @@ def _begun(client: DigitClient, folder: Path, plan: Plan) -> Manifest:
         raise DataError(f"{folder} holds something else than a data set of `digitforge generate`; name a new folder")
     if plan.label is not None:
         generator.class_numbers(plan.label)
-    check_truncation(plan.truncation, law=generator.latent_law)
+    check_spread(plan.truncation, plan.expansion, law=generator.latent_law)
     manifest = Manifest.new(plan, generator.card)
     manifest.save(folder)
     return manifest

@@ -15,11 +15,11 @@ from typing import Any, Final, Self
 from digitforge_client.contract import ROWS_PER_SEED, check_seed, row_seeds
 from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_client.files import replacing
-from digitforge_client.truncation import check_truncation
+from digitforge_client.spread import check_spread
 
 NAME: Final = "manifest.json"
-#: Raised when older programs would misread a manifest.
-MANIFEST_VERSION: Final = 1
+#: Raised when older programs would misread a manifest; they read none of a later version. Since 2: expansion.
+MANIFEST_VERSION: Final = 2
 #: Formats of one file for each shard, which can be read again.
 FORMATS: Final = ("npz", "tfrecord", "parquet")
 #: A shard is put together in memory: 784 MB of MNIST-sized digits.
@@ -37,12 +37,13 @@ class Plan:
     start: int = 0  # row of the seed to begin with
     label: int | None = None  # the one class of all digits; None: row i has class i mod K
     truncation: float | None = None  # None: none
+    expansion: float | None = None  # None: none
     format: str = "npz"
     rows_per_shard: int = 100_000
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
-        check_truncation(self.truncation)
+        check_spread(self.truncation, self.expansion)
         for name, least in (("n", 1), ("start", 0), ("rows_per_shard", 1)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
@@ -156,11 +157,11 @@ class Manifest:
                 "`digitforge generate` made"
             ) from error
         try:
-            fields = json.loads(text)
-            if fields["manifest_version"] != MANIFEST_VERSION:
+            fields = {"expansion": None} | json.loads(text)  # version 1 had none
+            if fields["manifest_version"] not in (1, MANIFEST_VERSION):
                 raise DataError(
-                    f"{path} has version {fields['manifest_version']!r}; this release of digitforge reads version "
-                    f"{MANIFEST_VERSION}: install the release that wrote it"
+                    f"{path} has version {fields['manifest_version']!r}; this release of digitforge reads versions 1 "
+                    f"to {MANIFEST_VERSION}: install the release that wrote it"
                 )
             plan = Plan(**{name: fields[name] for name in Plan.__dataclass_fields__})
             shards = tuple(

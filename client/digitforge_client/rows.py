@@ -13,7 +13,7 @@ from digitforge_client.addresses import Addresses
 from digitforge_client.contract import SEEDS, balanced_labels, check_seed, row_seeds
 from digitforge_client.description import Generator
 from digitforge_client.errors import GeneratorChangedError, InvalidInputError
-from digitforge_client.truncation import check_truncation
+from digitforge_client.spread import check_spread
 
 Labels = npt.NDArray[np.int64]
 RowSeeds = npt.NDArray[np.int64]
@@ -25,14 +25,17 @@ class Variation:
     """What makes digits other ones than label and row seed alone would; it goes through their latents."""
 
     truncation: float | None = None
+    expansion: float | None = None
     class_weights: Weights | None = None  # (n, K), or (K,) for all; None: the classes of the labels
 
     @classmethod
-    def of(cls, *, truncation: float | None, class_weights: Weights | None) -> Variation | None:
+    def of(
+        cls, *, truncation: float | None, expansion: float | None, class_weights: Weights | None
+    ) -> Variation | None:
         """None where nothing varies."""
-        if truncation is None and class_weights is None:
+        if truncation is None and expansion is None and class_weights is None:
             return None
-        return cls(truncation=truncation, class_weights=class_weights)
+        return cls(truncation=truncation, expansion=expansion, class_weights=class_weights)
 
     def weights(self, first: int, n: int) -> Weights | None:
         """(n, K) class weights of *n* rows from the *first*, if there are any."""
@@ -110,12 +113,11 @@ class AddressedRows:
             weights = class_weights_of(generator, len(addresses), labels=None, class_weights=weights)
         may_lack_labels = weights is not None or not generator.conditional
         unlabelled = may_lack_labels and bool((addresses.labels == -1).all())
+        truncation, expansion = check_spread(addresses.truncation, addresses.expansion, law=generator.latent_law)
         return cls(
             labels=None if unlabelled else generator.class_numbers(addresses.labels),
             seeds=addresses.seeds,
-            variation=Variation.of(
-                truncation=check_truncation(addresses.truncation, law=generator.latent_law), class_weights=weights
-            ),
+            variation=Variation.of(truncation=truncation, expansion=expansion, class_weights=weights),
         )
 
     def __len__(self) -> int:
@@ -135,6 +137,7 @@ class Ask:
     seed: int
     start: int
     truncation: float | None = None
+    expansion: float | None = None
     class_weights: Weights | None = None  # (n, K), or (K,) for all
 
     @classmethod
@@ -146,6 +149,7 @@ class Ask:
         seed: int | None,
         start: int,
         truncation: float | None = None,
+        expansion: float | None = None,
         class_weights: npt.ArrayLike | None = None,
     ) -> Ask:
         """Check the arguments of `sample` and `stream`; draw a seed if none is given.
@@ -173,6 +177,7 @@ class Ask:
         for name, value in (("n", n), ("start", start)):
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
                 raise InvalidInputError(f"{name} is {value!r}; expected an integer, 0 or more")
+        truncation, expansion = check_spread(truncation, expansion)
         seed = secrets.randbelow(SEEDS) if seed is None else check_seed(seed)
         row_seeds(seed, 0, int(start) + int(n))  # raises where the seed has not so many rows
         return cls(
@@ -180,7 +185,8 @@ class Ask:
             labels=labels,
             seed=seed,
             start=int(start),
-            truncation=check_truncation(truncation),
+            truncation=truncation,
+            expansion=expansion,
             class_weights=weights,
         )
 
@@ -189,9 +195,9 @@ class Ask:
 
         Raises:
             InvalidInputError: a label is none of its classes, class weights are not of its classes, or its latents
-                cannot be truncated so.
+                cannot be spread so.
         """
-        check_truncation(self.truncation, law=generator.latent_law)
+        check_spread(self.truncation, self.expansion, law=generator.latent_law)
         weights = self.class_weights
         if weights is not None:
             weights = class_weights_of(generator, self.n, labels=None, class_weights=weights)
@@ -201,7 +207,7 @@ class Ask:
             n=self.n,
             classes=len(generator.class_names),
             labels=None if self.labels is None else generator.class_numbers(self.labels),
-            variation=Variation.of(truncation=self.truncation, class_weights=weights),
+            variation=Variation.of(truncation=self.truncation, expansion=self.expansion, class_weights=weights),
         )
 
 

@@ -12,6 +12,7 @@ import click
 
 from digitforge_client.command import import_quietly
 from digitforge_client.errors import InvalidInputError
+from digitforge_client.spread import check_spread
 
 if TYPE_CHECKING:
     from digitforge_evaluation.neighbours import Neighbourhood
@@ -57,6 +58,9 @@ PIPED_WIDTH = 110
 )
 @click.option("--seed", type=click.IntRange(0, 2**21 - 1), default=0, show_default=True, help="Of the images drawn.")
 @click.option(
+    "--expansion", type=float, help="Multiply the generator's latents by this: 1.2 for more variety.  [default: none]"
+)
+@click.option(
     "--accuracy",
     is_flag=True,
     help="Train classifiers as well: on generated digits, tested on real ones, and the reverse; needs --data.",
@@ -78,6 +82,7 @@ def evaluate(
     k: int,
     features: str,
     seed: int,
+    expansion: float | None,
     accuracy: bool,
     neighbours: Path | None,
     as_json: bool,
@@ -105,6 +110,7 @@ def evaluate(
     for option, given in (("--neighbours", neighbours is not None), ("--accuracy", accuracy)):
         if given and data is None:
             raise InvalidInputError(f"{option} needs real images: give --data as well")
+    check_spread(None, expansion)
     if model is not None:
         from digitforge_evaluation.sources import newest_version
 
@@ -123,10 +129,12 @@ def evaluate(
         def show(found: Neighbourhood) -> None:
             assert neighbours is not None
             assert real is not None
-            pages.append(_write_page(neighbours, found, source, real, features=network.name, seed=seed))
+            pages.append(
+                _write_page(neighbours, found, source, real, features=network.name, seed=seed, expansion=expansion)
+            )
 
         report = quality.assess(
-            source, network=network, n=n, seed=seed, k=k, real=real, progress=progress,
+            source, network=network, n=n, seed=seed, expansion=expansion, k=k, real=real, progress=progress,
             show=None if neighbours is None else show, train_classifiers=accuracy,
         )  # fmt: skip
     if as_json:
@@ -140,11 +148,14 @@ def evaluate(
 
 
 def _write_page(
-    folder: Path, found: Neighbourhood, source: Source, real: RealData, *, features: str, seed: int
-) -> Path:
+    folder: Path, found: Neighbourhood, source: Source, real: RealData, *, features: str, seed: int,
+    expansion: float | None,
+) -> Path:  # fmt: skip
     from digitforge_evaluation.neighbours import Origin, write_neighbours
 
-    notes = () if source.card else (f"{source.name} does not say what its generator was trained on.",)
+    notes = [] if source.card else [f"{source.name} does not say what its generator was trained on."]
+    if expansion is not None:
+        notes.append(f"The generator’s latents were multiplied by {expansion:g}.")
     return write_neighbours(
         folder,
         found,
@@ -154,7 +165,7 @@ def _write_page(
             held_out=f"{real.test.name} {real.test.split}",
             features=features,
             seed=seed,
-            notes=notes,
+            notes=tuple(notes),
         ),
     )
 
@@ -213,9 +224,10 @@ def _print(report: Report) -> None:
     if not console.is_terminal:
         console.width = PIPED_WIDTH
     about = f"generator {report.generator_id} at {report.source}" if report.generator_id else report.source
+    spread = "" if report.expansion is None else f", expansion {report.expansion:g}"
     console.print(about, markup=False, highlight=False, soft_wrap=True)
     console.print(
-        f"{report.n} images (seed {report.seed}) against {report.reference} (n = {report.reference_n}), "
+        f"{report.n} images (seed {report.seed}{spread}) against {report.reference} (n = {report.reference_n}), "
         f"features {report.features}, k = {report.k}",
         markup=False,
         soft_wrap=True,

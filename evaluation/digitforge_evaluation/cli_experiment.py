@@ -153,6 +153,10 @@ _NOT_KEPT = ("config", "out", "as_json", "jobs", "scheduler", "data_dir")
     "--sweep", type=_RATIOS, default=(), metavar="R,R,…",
     help="Compare these ratios too, as arms of their own, like 0.5,1,2,5,20,50.",
 )  # fmt: skip
+@click.option(
+    "--expansions", type=_RATIOS, default=(), metavar="F,F,…",
+    help="Compare with digits of more variety, whose latents are multiplied by each of these, like 1.2,1.5.",
+)  # fmt: skip
 @click.option("--fresh", is_flag=True, help="Compare with generated digits of which none is used twice. Slow.")
 @click.option(
     "--filtered", is_flag=True,

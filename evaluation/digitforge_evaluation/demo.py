@@ -80,12 +80,15 @@ class _Streamed(ServedGenerator):
         self.seconds = 0.0
         self.drawn: Drawn | None = None
 
-    def draw(self, n: int, *, proportions: tuple[int, ...], seed: int) -> Drawn:
+    def draw(self, n: int, *, proportions: tuple[int, ...], seed: int, expansion: float | None = None) -> Drawn:
         labels = wanted_labels(self.card, n, proportions)
         images = np.empty((n, *self.card["image_shape"]), np.uint8)
         done, started = 0, time.monotonic()
         self._progress(0, n)
-        for batch in self._client.stream(None if labels is not None else n, labels=labels, batch_size=BATCH, seed=seed):
+        stream = self._client.stream(
+            None if labels is not None else n, labels=labels, batch_size=BATCH, seed=seed, expansion=expansion
+        )
+        for batch in stream:
             images[done : done + len(batch)] = batch.images.reshape(-1, *images.shape[1:])
             done += len(batch)
             self._progress(done, n)

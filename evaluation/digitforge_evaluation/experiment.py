@@ -41,8 +41,8 @@ from digitforge_evaluation.transformations import ELASTIC
 from digitforge_training.data import Dataset
 
 #: Fields of a plan that say how much of it is run; finished cells stay good when they change.
-_EXTENT: Final = ("arms", "n_per_class", "curve", "subsets", "sweep", "fresh", "filtered")
-FRESH, FILTERED = "fresh", "filtered"
+_EXTENT: Final = ("arms", "n_per_class", "curve", "subsets", "sweep", "expansions", "fresh", "filtered")
+EXPANSION, FRESH, FILTERED = "expansion", "fresh", "filtered"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +71,8 @@ class Plan:
     """Share of generated digits among the rows an arm with both is trained on."""
     sweep: tuple[float, ...] = ()
     """Other ratios to compare with *ratio*."""
+    expansions: tuple[float, ...] = ()
+    """Compare with digits whose latents are multiplied by each of these."""
     fresh: bool = False
     """Compare with generated digits of which none is used twice."""
     filtered: bool = False
@@ -92,6 +94,7 @@ class Plan:
         object.__setattr__(self, "n_per_class", tuple(sorted(set(self.n_per_class))))
         object.__setattr__(self, "curve", tuple(sorted(set(self.curve) - set(self.n_per_class))))
         object.__setattr__(self, "sweep", tuple(sorted(set(self.sweep) - {self.ratio})))
+        object.__setattr__(self, "expansions", tuple(sorted(set(self.expansions))))
         if not self.n_per_class or min(*self.n_per_class, *self.curve, 1) < 1:
             raise InvalidInputError(
                 f"n per class is {[*self.n_per_class, *self.curve]}; expected numbers of at least 1"
@@ -100,9 +103,10 @@ class Plan:
             if getattr(self, name) < least:
                 raise InvalidInputError(f"{name} is {getattr(self, name)}; expected at least {least}")
         check_classifier(self.classifier)
-        for ratio in (self.ratio, *self.sweep):
-            if not 0 < ratio < math.inf:
-                raise InvalidInputError(f"ratio is {ratio}; expected more than 0 generated digits per real image")
+        ratios = [("ratio", ratio, "generated digits per real image") for ratio in (self.ratio, *self.sweep)]
+        for name, factor, what in (*ratios, *(("expansion", factor, "times a latent") for factor in self.expansions)):
+            if not 0 < factor < math.inf:
+                raise InvalidInputError(f"{name} is {factor}; expected more than 0 {what}")
         for name, share in self.cut.items():
             if not 0 < share < 1:
                 raise InvalidInputError(f"class {name} is cut to {share}; expected a share between 0 and 1, like 0.01")
@@ -129,6 +133,7 @@ class Plan:
         return (
             "",
             *(f"{ratio:g}×" for ratio in self.sweep),
+            *(f"{EXPANSION} {expansion:g}" for expansion in self.expansions),
             *([FRESH] if self.fresh else []),
             *([FILTERED] if self.filtered else []),
         )
@@ -238,8 +243,8 @@ def _run_cell(job: _Job) -> CellResult:
 
 
 @lru_cache(maxsize=2)  # several arms of a subset ask for the same digits
-def _drawn(generator: Any, n: int, proportions: tuple[int, ...], seed: int) -> Drawn:
-    return generator.draw(n, proportions=proportions, seed=seed)
+def _drawn(generator: Any, n: int, proportions: tuple[int, ...], seed: int, expansion: float | None) -> Drawn:
+    return generator.draw(n, proportions=proportions, seed=seed, expansion=expansion)
 
 
 def _generated(
@@ -253,12 +258,16 @@ def _generated(
     share = plan.generated_share if ARMS[name.arm].real else 1.0
     ratio = float(name.variant.removesuffix("×")) if name.variant.endswith("×") else plan.ratio
     n = max(job.classes, round(ratio * len(job.real)))
+    kind, _, value = name.variant.partition(" ")
+    expansion = float(value) if kind == EXPANSION else None
     if name.variant == FRESH:
         n = max(n, math.ceil(share * plan.steps * BATCH_SIZE))  # as many as any classifier takes
     proportions = class_gaps(job.real.labels, classes=job.classes, generated_share=share)
-    drawn = _drawn(cast(Any, generator), n, proportions, seed)
+    drawn = _drawn(cast(Any, generator), n, proportions, seed, expansion)
     assert generator.card is not None  # check_fits refused generators without one
     note = {"generator_id": generator.card["generator_id"], "seed": seed, "n": n}
+    if expansion is not None:
+        note["expansion"] = expansion
     images, labels = drawn.images, drawn.labels
     if labels is not None and name.variant != FILTERED:
         return (images, labels), note

@@ -95,6 +95,7 @@ class Report:
     reference_n: int
     n: int  # generated images measured
     seed: int
+    expansion: float | None  # of the latents; None: none
     k: int
     figures: tuple[Figure, ...]
     classes: tuple[ClassFigure, ...]  # those of which there are images enough
@@ -112,6 +113,7 @@ def assess(
     network: FeatureNetwork,
     n: int = 10_000,
     seed: int = 0,
+    expansion: float | None = None,
     k: int = NEIGHBOURS,
     real: RealData | None = None,
     progress: Callable[[str], None] = lambda stage: None,  # noqa: ARG005
@@ -125,6 +127,7 @@ def assess(
         network: gives the features.
         n: images to draw, in the class proportions of the held-out images.
         seed: of the drawing, 0 … 2²¹ − 1.
+        expansion: what the generator's latents are multiplied by; None: nothing.
         k: nearest neighbours that the manifold's balls reach to.
         real: real images; without them the shipped statistics of MNIST's test images serve, and the figures that need
             the images themselves are left out.
@@ -145,7 +148,7 @@ def assess(
     )
     _refuse_unsuitable(source, network, reference, real)
     progress("drawing images")
-    drawn = source.draw(n, proportions=reference.class_counts, seed=seed)
+    drawn = source.draw(n, proportions=reference.class_counts, seed=seed, expansion=expansion)
     _refuse_copies(drawn, reference)
     progress("measuring images")
     generated = network.measure(drawn.images)
@@ -190,6 +193,7 @@ def assess(
         reference_n=reference.moments.n,
         n=len(drawn.images),
         seed=seed,
+        expansion=expansion,
         k=k,
         figures=tuple(figure(key, len(drawn.images)) for key in KINDS if key in found),
         classes=tuple(

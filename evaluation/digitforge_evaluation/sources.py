@@ -13,6 +13,7 @@ import numpy.typing as npt
 from digitforge_client import DigitClient
 from digitforge_client.contract import MAX_ROWS, Field, Signature, row_seeds
 from digitforge_client.errors import DataError, InvalidInputError
+from digitforge_client.spread import check_spread, expanded
 from digitforge_evaluation.reference import class_counts, random_subsets
 
 Images = npt.NDArray[np.uint8]
@@ -38,8 +39,14 @@ class Source(Protocol):
     def card(self) -> dict[str, Any] | None:
         """The generator's card; None for images whose origin is not known."""
 
-    def draw(self, n: int, *, proportions: tuple[int, ...], seed: int) -> Drawn:
+    def draw(self, n: int, *, proportions: tuple[int, ...], seed: int, expansion: float | None = None) -> Drawn:
         """*n* images, or as many as there are, with classes in these proportions if there are classes.
+
+        Args:
+            n: how many.
+            proportions: of the classes.
+            seed: same seed, same images.
+            expansion: what a generator's latents are multiplied by; None: nothing.
 
         Raises:
             InvalidInputError: that cannot be drawn; the message says why.
@@ -58,10 +65,10 @@ class ServedGenerator:
         self.name = target
         self.card = dict(client.card())
 
-    def draw(self, n: int, *, proportions: tuple[int, ...], seed: int) -> Drawn:
+    def draw(self, n: int, *, proportions: tuple[int, ...], seed: int, expansion: float | None = None) -> Drawn:
         """See `Source.draw`."""
         labels = wanted_labels(self.card, n, proportions)
-        batch = self._client.sample(n if labels is None else None, labels=labels, seed=seed)
+        batch = self._client.sample(n if labels is None else None, labels=labels, seed=seed, expansion=expansion)
         return Drawn(images=batch.images.reshape(n, *self.card["image_shape"]), labels=labels)
 
     def seen(self, hashes: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_] | None:
@@ -88,20 +95,23 @@ class SavedGenerator:
             card = self._signatures[Signature.CARD](**{Field.ROWS: tf.zeros(1, tf.int64)})[Field.CARD]
             self.card: dict[str, Any] = json.loads(card.numpy()[0])
             self._sample = self._signatures[Signature.SAMPLE]
+            self._latents = self._signatures[Signature.LATENTS]
+            self._from_latents = self._signatures[Signature.FROM_LATENTS]
             self._seen = self._signatures[Signature.SEEN]
         except (OSError, ValueError, KeyError, AttributeError, tf.errors.OpError) as error:
             raise DataError(
                 f"{path}: not a generator that digitforge exported ({error}); `digitforge export` makes one"
             ) from error
 
-    def draw(self, n: int, *, proportions: tuple[int, ...], seed: int) -> Drawn:
+    def draw(self, n: int, *, proportions: tuple[int, ...], seed: int, expansion: float | None = None) -> Drawn:
         """See `Source.draw`."""
+        _, expansion = check_spread(None, expansion)
         labels, seeds = wanted_labels(self.card, n, proportions), row_seeds(seed, n)
         images = np.empty((n, *self.card["image_shape"]), np.uint8)
         for at in range(0, n, MAX_ROWS):
             rows = slice(at, at + MAX_ROWS)
-            inputs = {Field.SEEDS: seeds[rows]} | ({} if labels is None else {Field.LABELS: labels[rows]})
-            images[rows] = self._call(self._sample, inputs)[Field.IMAGES].numpy()
+            of_rows = None if labels is None else labels[rows]
+            images[rows] = self._images(seeds[rows], of_rows, expansion)
         return Drawn(images=images, labels=labels)
 
     def seen(self, hashes: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_] | None:
@@ -114,8 +124,21 @@ class SavedGenerator:
             ]
         )
 
+    def _images(self, seeds: Labels, labels: Labels | None, expansion: float | None) -> Images:
+        if expansion is None:
+            inputs: dict[str, Any] = {Field.SEEDS: seeds} | ({} if labels is None else {Field.LABELS: labels})
+            signature = self._sample
+        else:
+            latents = self._call(self._latents, {Field.SEEDS: seeds})[Field.LATENTS].numpy()
+            inputs = {Field.LATENTS: expanded(latents, expansion)}
+            if labels is not None:
+                inputs[Field.CLASS_WEIGHTS] = np.eye(len(self.card["class_names"]), dtype=np.float32)[labels]
+            signature = self._from_latents
+        images: Images = self._call(signature, inputs)[Field.IMAGES].numpy()
+        return images
+
     @staticmethod
-    def _call(signature: Any, inputs: dict[str, Labels]) -> Any:
+    def _call(signature: Any, inputs: dict[str, Any]) -> Any:
         import tensorflow as tf
 
         return signature(**{name: tf.constant(array) for name, array in inputs.items()})
@@ -147,8 +170,10 @@ class ImageSet:
         """Number of images."""
         return len(self._images)
 
-    def draw(self, n: int, *, proportions: tuple[int, ...], seed: int) -> Drawn:
+    def draw(self, n: int, *, proportions: tuple[int, ...], seed: int, expansion: float | None = None) -> Drawn:
         """Random images: at most *n*, and fewer where a class is too rare for the proportions."""
+        if expansion is not None:
+            raise InvalidInputError(f"{self.name} are finished images; an expansion needs a generator")
         if self._labels is None:
             rows = np.random.default_rng(seed).permutation(len(self._images))[:n]
             return Drawn(images=self._images[rows], labels=None)

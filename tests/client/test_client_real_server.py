@@ -18,7 +18,7 @@ from digitforge_client import (
     Limits,
     ModelNotFoundError,
 )
-from digitforge_client.truncation import truncated
+from digitforge_client.spread import truncated
 
 pytest.importorskip("tensorflow_serving.apis")
 
@@ -173,3 +173,10 @@ def test_truncated_digits_are_those_of_latents_that_were_truncated(client: Digit
     assert_same_digits(batch.images, client.from_latents(latents, labels=batch.labels))
     assert_same_digits(batch.images, client.fetch(batch).images)
     assert_same_digits(client.sample(40, seed=3, truncation=40.0).images, client.sample(40, seed=3).images)
+
+
+def test_expanded_digits_are_those_of_latents_that_were_expanded(client: DigitClient) -> None:
+    batch = client.sample(40, seed=3, expansion=1.3)
+    latents = client.latents(batch.seeds) * np.float32(1.3)
+    assert_same_digits(batch.images, client.from_latents(latents, labels=batch.labels))
+    assert_same_digits(batch.images, client.fetch(batch).images)

@@ -51,11 +51,14 @@ def test_shards_of_every_format_hold_the_digits_of_a_sample(tmp_path: Path, clie
     assert Manifest.load(tmp_path / "set") == manifest
 
 
-def test_a_class_and_a_truncation_hold_for_all_shards(tmp_path: Path, client: DigitClient) -> None:
-    manifest = generate(client, tmp_path, replace(PLAN, label=7, truncation=0.4), jobs=1)
+@pytest.mark.parametrize("spread", [{"truncation": 0.4}, {"expansion": 1.4}])
+def test_a_class_and_a_spread_hold_for_all_shards(
+    tmp_path: Path, client: DigitClient, spread: dict[str, float]
+) -> None:
+    manifest = generate(client, tmp_path, replace(PLAN, label=7, **spread), jobs=1)
     last = read(tmp_path / manifest.shards[-1].file, "npz")
     assert set(last.labels.tolist()) == {7}
-    np.testing.assert_array_equal(last.images, client.sample(100, labels=7, seed=6, start=2470, truncation=0.4).images)
+    np.testing.assert_array_equal(last.images, client.sample(100, labels=7, seed=6, start=2470, **spread).images)
     assert all(compare(client, tmp_path, manifest, shard).tolerable for shard in manifest.shards)
 
 
@@ -244,6 +247,7 @@ def test_a_folder_with_something_else_is_never_touched(tmp_path: Path, client: D
     [
         (("--n", 10, "--label", "A"), 2, "no class 'A'"),
         (("--n", 10, "--truncation", 0), 2, "truncation is 0"),
+        (("--n", 10, "--truncation", 1, "--expansion", 1.2), 2, "one of the two"),
         (("--n", 10, "--jobs", 0), 2, "--jobs is 0"),
         (("--n", 0), 2, "n is 0"),
         ((), 2, "say how many digits with --n"),

@@ -26,9 +26,9 @@ plans = st.builds(
     start=st.integers(0, ROWS_PER_SEED),
     rows_per_shard=st.integers(1, 1_000_000),
     label=st.none() | st.integers(0, 9),
-    truncation=st.none() | st.floats(0.1, 3),
+    spread=st.just({}) | st.dictionaries(st.sampled_from(("truncation", "expansion")), st.floats(0.1, 3), max_size=1),
     format=st.sampled_from(FORMATS),
-)
+).map(lambda fields: fields.pop("spread") | fields)
 
 
 @given(plans)
@@ -71,7 +71,7 @@ def test_a_manifest_is_read_as_it_was_written(
         lambda fields: fields.update(n=0),
         lambda fields: fields.update(n="many"),
         lambda fields: fields.update(generator_id="f" * 16),
-        lambda fields: fields.update(manifest_version=2),
+        lambda fields: fields.update(manifest_version=3),
         lambda fields: fields.update(start=71),
         lambda fields: fields["shards"].pop(),
         lambda fields: fields["shards"].append(fields["shards"][0]),
@@ -89,6 +89,15 @@ def test_a_manifest_that_was_changed_is_refused(tmp_path: Path, change: Callable
     (tmp_path / NAME).write_text(json.dumps(fields))
     with pytest.raises(DataError, match=NAME):
         Manifest.load(tmp_path)
+
+
+def test_a_manifest_of_the_first_version_is_read(tmp_path: Path) -> None:
+    manifest = Manifest.new(PLAN, CARD)
+    manifest.save(tmp_path)
+    fields = json.loads((tmp_path / NAME).read_text())
+    del fields["expansion"]
+    (tmp_path / NAME).write_text(json.dumps(fields | {"manifest_version": 1}))
+    assert Manifest.load(tmp_path) == manifest
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"{}", b"no JSON", b"\xff\xfe"])
@@ -112,6 +121,7 @@ def test_something_else_is_no_manifest(tmp_path: Path, text: bytes) -> None:
         ({"n": 10, "rows_per_shard": 1_000_001}, "held in memory"),
         ({"n": 10_001, "rows_per_shard": 1}, "10001 shards"),
         ({"n": 10, "truncation": -1}, "truncation"),
+        ({"n": 10, "truncation": 1, "expansion": 1}, "one of the two"),
         ({"n": 10, "label": "seven"}, "label"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Truncated digits and blends of classes: of the law that they should have, by address, in repeatable requests."""
+"""Spread digits and blends of classes: of the law that they should have, by address, in repeatable requests."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from digitforge_client import AsyncDigitClient, DigitClient, GeneratorChangedError, InvalidInputError, Limits
+from digitforge_client.spread import expanded, truncated
 from digitforge_client.testing import FakeTransport
-from digitforge_client.truncation import truncated
 
 
 @pytest.fixture
@@ -57,12 +57,24 @@ def test_truncated_digits_are_those_of_their_truncated_latents(client: DigitClie
     np.testing.assert_array_equal(batch.images, expected)
 
 
-def test_less_of_the_law_is_less_variety(client: DigitClient) -> None:
+def test_expanded_digits_are_those_of_their_expanded_latents(client: DigitClient) -> None:
+    batch = client.sample(50, seed=3, start=7, expansion=1.25)
+    assert (batch.expansion, batch.truncation) == (1.25, None)
+    latents = client.latents(batch.seeds)
+    np.testing.assert_array_equal(expanded(latents, 1.25), latents * np.float32(1.25))
+    np.testing.assert_array_equal(batch.images, client.from_latents(latents * 1.25, labels=batch.labels))
+    assert (batch.images != client.sample(50, seed=3, start=7).images).any()
+    np.testing.assert_array_equal(
+        client.sample(50, seed=3, expansion=1).images, client.sample(50, seed=3, truncation=1).images
+    )
+
+
+def test_less_of_the_law_is_less_variety_and_more_is_more(client: DigitClient) -> None:
     spreads = [
-        client.sample(200, labels=3, seed=0, truncation=threshold).images.std(axis=0).mean()
-        for threshold in (0.1, 0.4, 1.0)
+        client.sample(200, labels=3, seed=0, **spread).images.std(axis=0).mean()
+        for spread in ({"truncation": 0.1}, {"truncation": 0.4}, {}, {"expansion": 1.5})
     ]
-    assert spreads[0] < spreads[1] < spreads[2]
+    assert spreads == sorted(set(spreads))
 
 
 def test_a_stream_of_truncated_digits_is_the_sample_of_them(client: DigitClient) -> None:
@@ -70,6 +82,8 @@ def test_a_stream_of_truncated_digits_is_the_sample_of_them(client: DigitClient)
     parts = list(client.stream(100, batch_size=33, seed=1, truncation=0.3))
     assert [len(part) for part in parts] == [33, 33, 33, 1]
     np.testing.assert_array_equal(np.concatenate([part.images for part in parts]), whole.images)
+    (wider,) = client.stream(100, batch_size=100, seed=1, expansion=1.3)
+    np.testing.assert_array_equal(wider.images, client.sample(100, seed=1, expansion=1.3).images)
     later = client.sample(40, seed=1, start=60, truncation=0.3)
     np.testing.assert_array_equal(later.images, whole.images[60:])
 
@@ -90,10 +104,11 @@ def test_blends_go_from_class_to_class_and_have_no_label(client: DigitClient) ->
     np.testing.assert_array_equal(np.concatenate([part.images for part in parts]), same.images)
 
 
-def test_fetch_gives_truncated_digits_and_blends_again(client: DigitClient) -> None:
+def test_fetch_gives_spread_digits_and_blends_again(client: DigitClient) -> None:
     weights = np.random.default_rng(0).dirichlet(np.ones(10), size=40)
     for batch in (
         client.sample(40, seed=5, truncation=0.6),
+        client.sample(40, seed=5, expansion=1.6),
         client.sample(class_weights=weights, seed=6),
         client.sample(class_weights=weights, seed=6, truncation=0.2),
     ):
@@ -121,6 +136,9 @@ def test_an_unconditional_generator_can_be_truncated_and_not_blended() -> None:
         ({"n": 3, "truncation": float("nan")}, "truncation is nan"),
         ({"n": 3, "truncation": True}, "truncation is True"),
         ({"n": 3, "truncation": 1.5}, "uniform: 1 at most"),
+        ({"n": 3, "expansion": -1}, "expansion is -1"),
+        ({"n": 3, "expansion": "wide"}, "expansion is 'wide'"),
+        ({"n": 3, "expansion": 1.1, "truncation": 0.9}, "one of the two"),
         ({"n": 3, "class_weights": np.full(9, 1 / 9)}, r"expected \(10,\) or \(3, 10\)"),
         ({"n": 3, "class_weights": np.full((3, 10), 0.2)}, "summing to 1"),
         ({"n": 3, "class_weights": np.full((4, 10), 0.1)}, "leave n out"),

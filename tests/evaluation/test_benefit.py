@@ -29,7 +29,7 @@ class _Shifted:
         self.name = f"shifted by {by}"
         self.card = {"generator_id": f"{by:016x}", "class_names": list(real.class_names)}
 
-    def draw(self, n: int, *, proportions: tuple[int, ...], seed: int) -> Drawn:
+    def draw(self, n: int, *, proportions: tuple[int, ...], seed: int, expansion: float | None = None) -> Drawn:
         images = np.clip(self._real.images[:n].astype(int) + self._by, 0, 255).astype(np.uint8)
         return Drawn(images=images, labels=self._real.labels[:n])
 

@@ -124,8 +124,9 @@ def test_a_page_needs_real_images(real_npz, run, tmp_path):
     assert "--neighbours needs real images: give --data as well" in err
 
 
-def test_a_served_generator_and_the_same_one_in_a_folder_are_measured_alike(served, exported_model, run):
-    arguments = ["--n", 1000, "--seed", 5, "--json"]
+@pytest.mark.parametrize("expansion", [(), ("--expansion", 1.2)])
+def test_a_served_generator_and_the_same_one_in_a_folder_are_measured_alike(served, exported_model, run, expansion):
+    arguments = ["--n", 1000, "--seed", 5, *expansion, "--json"]
     reports = []
     for source in (("--server", served), ("--model", exported_model)):
         status, out, err = run(*source, *arguments)
@@ -135,6 +136,7 @@ def test_a_served_generator_and_the_same_one_in_a_folder_are_measured_alike(serv
 
     assert there["source"] == served
     assert there["generator_id"] == here["generator_id"]
+    assert there["expansion"] == here["expansion"] == (1.2 if expansion else None)
     for one, other in zip(there["figures"], here["figures"], strict=True):
         assert one["name"] == other["name"]
         assert one["value"] == pytest.approx(other["value"], rel=1e-2)  # a grey level here and there
@@ -171,6 +173,7 @@ def test_held_out_images_are_refused(run, tmp_path):
         (["--server", "127.0.0.1:9"], 3, "127.0.0.1:9"),
         (["--model", ".", "--n", "5"], 2, "--n"),
         (["--model", ".", "--seed", "-1"], 2, "--seed"),
+        (["--model", ".", "--expansion", "0"], 2, "expansion is 0"),
     ],
 )
 def test_bad_input_is_one_clear_line_and_the_documented_status(arguments, status, message, run):

@@ -33,8 +33,9 @@ class Copier:
         self._known = known
         self.card = {"generator_id": "c0", "class_names": list(class_names), "training_data": {"sha256": sha256}}
 
-    def draw(self, n, *, proportions, seed):
-        return ImageSet(self._known.images, self._known.labels, "known").draw(n, proportions=proportions, seed=seed)
+    def draw(self, n, *, proportions, seed, expansion=None):
+        known = ImageSet(self._known.images, self._known.labels, "known")
+        return known.draw(n, proportions=proportions, seed=seed, expansion=expansion)
 
     def seen(self, hashes):
         return np.isin(hashes, image_hashes(self._known.images))
@@ -189,7 +190,7 @@ def test_too_few_images_are_refused_with_the_number_needed(real):
 
 def test_a_generator_that_makes_one_image_is_an_error_in_words(real):
     class Stuck(Copier):
-        def draw(self, n, *, proportions, seed):
+        def draw(self, n, *, proportions, seed, expansion=None):
             return Drawn(images=np.repeat(self._known.images[:1], n, axis=0), labels=None)
 
     with pytest.raises(InvalidInputError, match="a generator that makes one image"):

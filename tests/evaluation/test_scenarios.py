@@ -127,13 +127,19 @@ def test_wrong_labels_cost_accuracy(real: RealImages, tmp_path: Path) -> None:
 def test_variants_are_arms_of_their_own_and_take_the_digits_that_they_name(
     real: RealImages, exported: Exported, tmp_path: Path
 ) -> None:
-    plan = Plan(arms=("gan",), ratio=2.0, sweep=(0.5, 2.0, 5.0), fresh=True, **{**SMALL, "subsets": 1})
+    plan = Plan(
+        arms=("gan",), ratio=2.0, sweep=(0.5, 2.0, 5.0), expansions=(1.5,), fresh=True, **{**SMALL, "subsets": 1}
+    )
     cells = _run(tmp_path, plan, real, {"oracle": exported})
     counts = {key.arm: cell.generated[0]["n"] for key, cell in cells.items()}
     # Fresh: half of 4 steps of 64 rows.
     assert counts == {
-        "gan (oracle)": 80, "gan (oracle, 0.5×)": 20, "gan (oracle, 5×)": 200, "gan (oracle, fresh)": 128,
+        "gan (oracle)": 80, "gan (oracle, 0.5×)": 20, "gan (oracle, 5×)": 200, "gan (oracle, expansion 1.5)": 80,
+        "gan (oracle, fresh)": 128,
     }  # fmt: skip
+    expansions = {key.arm: cell.generated[0].get("expansion") for key, cell in cells.items()}
+    assert expansions.pop("gan (oracle, expansion 1.5)") == 1.5
+    assert set(expansions.values()) == {None}
 
 
 def test_only_the_variant_without_a_name_gets_a_verdict(real: RealImages, exported: Exported, tmp_path: Path) -> None:

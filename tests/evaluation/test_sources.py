@@ -53,6 +53,26 @@ def test_a_saved_generator_gives_the_digits_of_its_addresses_in_the_asked_propor
     assert np.abs(alone[0].astype(int) - drawn.images[-1]).max() <= 1
 
 
+def test_expanded_digits_have_the_same_addresses_and_more_variety(exported_model):
+    source = SavedGenerator(exported_model)
+
+    plain, same, wide = (
+        source.draw(1200, proportions=PROPORTIONS, seed=3, expansion=expansion) for expansion in (None, 1.0, 2.0)
+    )
+
+    assert np.abs(plain.images.astype(int) - same.images).max() <= 1
+    assert plain.labels.tolist() == wide.labels.tolist()
+    spreads = [drawn.images[drawn.labels == 1].std(axis=0).mean() for drawn in (plain, wide)]
+    assert spreads[0] < spreads[1]
+
+
+def test_finished_images_and_factors_that_are_none_are_refused(exported_model):
+    with pytest.raises(InvalidInputError, match="an expansion needs a generator"):
+        ImageSet(np.zeros((5, 28, 28, 1), np.uint8), None, "mine").draw(5, proportions=(1,), seed=0, expansion=1.2)
+    with pytest.raises(InvalidInputError, match="expansion is 0"):
+        SavedGenerator(exported_model).draw(5, proportions=PROPORTIONS, seed=0, expansion=0)
+
+
 def test_a_saved_generator_knows_what_it_has_seen(exported_model):
     source = SavedGenerator(exported_model)
     train, test = load("digits"), load("digits", split="test")

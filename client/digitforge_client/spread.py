@@ -1,4 +1,4 @@
-"""The truncation trick, as pure mathematics: fewer unusual digits, and less variety."""
+"""How far from the middle latents lie: the truncation trick and its reverse, expansion. Pure mathematics."""
 
 from __future__ import annotations
 
@@ -18,20 +18,27 @@ _LOWEST: Final = -9.0
 _POINTS: Final = 4001
 
 
-def check_truncation(truncation: Any, *, law: str = "normal") -> float | None:
-    """Return *truncation* if it can be one for latents of this law: None, or a positive number.
+def check_spread(truncation: Any, expansion: Any, *, law: str = "normal") -> tuple[float | None, float | None]:
+    """Return both as they are if they can be those of latents of this law: one a positive number, or neither.
 
     Raises:
-        InvalidInputError: it is something else.
+        InvalidInputError: they are something else, or both are given.
     """
-    if truncation is None:
-        return None
-    number = isinstance(truncation, int | float | np.integer | np.floating) and not isinstance(truncation, bool)
-    if not number or not 0 < truncation < math.inf:
-        raise InvalidInputError(f"truncation is {truncation!r}; expected a number above 0, such as 1.0, or None")
-    if law != "normal" and truncation > 1:
+    if truncation is not None and expansion is not None:
+        raise InvalidInputError("truncation and expansion were given; one undoes the other: give one of the two")
+    checked = _positive("truncation", truncation), _positive("expansion", expansion)
+    if law != "normal" and truncation is not None and truncation > 1:
         raise InvalidInputError(f"truncation is {truncation:g}; this generator's latents are uniform: 1 at most")
-    return float(truncation)
+    return checked
+
+
+def _positive(name: str, value: Any) -> float | None:
+    if value is None:
+        return None
+    number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    if not number or not 0 < value < math.inf:
+        raise InvalidInputError(f"{name} is {value!r}; expected a number above 0, such as 1.0, or None")
+    return float(value)
 
 
 def truncated(latents: npt.NDArray[np.floating], truncation: float, *, law: str) -> npt.NDArray[np.float32]:
@@ -44,16 +51,29 @@ def truncated(latents: npt.NDArray[np.floating], truncation: float, *, law: str)
 
     Args:
         latents: (n, d) floats of the law.
-        truncation: the threshold; see `check_truncation`.
+        truncation: the threshold; see `check_spread`.
         law: ``"normal"``, or ``"uniform"`` in [−1, 1], of which nothing lies beyond 1.
 
     Returns:
         (n, d) float32.
     """
     if law != "normal":
-        return (np.asarray(latents, dtype=np.float32) * np.float32(truncation)).astype(np.float32)
+        return expanded(latents, truncation)
     places, values = _table(truncation)
     return (-np.sign(latents) * np.interp(-np.abs(latents), places, values)).astype(np.float32)
+
+
+def expanded(latents: npt.NDArray[np.floating], expansion: float) -> npt.NDArray[np.float32]:
+    """Latents multiplied by *expansion*: with one above 1, unusual digits are more frequent, and new ones appear.
+
+    Args:
+        latents: (n, d) floats.
+        expansion: the factor.
+
+    Returns:
+        (n, d) float32.
+    """
+    return (np.asarray(latents, dtype=np.float32) * np.float32(expansion)).astype(np.float32)
 
 
 @functools.lru_cache(maxsize=8)
