@@ -148,6 +148,7 @@ class AsyncDigitClient:
         pixel_range: PixelRange | None = None,
         seed: int | None = None,
         start: int = 0,
+        expansion: float | None = None,
     ) -> tuple[Any, Any]:
         """Add synthetic digits to a labelled data set; see `DigitClient.augment`."""
         talk = augment(
@@ -159,6 +160,7 @@ class AsyncDigitClient:
             pixel_range=pixel_range,
             seed=seed,
             start=start,
+            expansion=expansion,
         )
         augmented = await self._run(talk)
         return augmented.X, augmented.y

@@ -36,6 +36,7 @@ def augment(
     pixel_range: PixelRange | None,
     seed: int | None,
     start: int,
+    expansion: float | None,
 ) -> Talk[Augmented]:
     """Add synthetic digits to a labelled data set; see `DigitClient.augment`."""
     generator = yield from talk.generator()
@@ -48,7 +49,7 @@ def augment(
     if len(images) != len(labels):
         raise InvalidInputError(f"X has {len(images)} images and y {len(labels)} labels; expected as many")
     new = np.repeat(np.array(list(added)), list(added.values())) if added else labels[:0]
-    batch = yield from delivery.sample(talk, None, labels=new, seed=seed, start=start)
+    batch = yield from delivery.sample(talk, None, labels=new, seed=seed, start=start, expansion=expansion)
     digits = resampling.like(batch.images, images, pixel_range)
     return Augmented(
         X=as_given(np.concatenate([images, digits]), X),

@@ -212,6 +212,7 @@ class DigitClient:
         pixel_range: PixelRange | None = None,
         seed: int | None = None,
         start: int = 0,
+        expansion: float | None = None,
     ) -> tuple[Any, Any]:
         """Add synthetic digits to a labelled data set, after the real images.
 
@@ -225,6 +226,7 @@ class DigitClient:
             pixel_range: values of black and of white in *X*. Never guessed: it may be left out only for uint8.
             seed: as for `sample`.
             start: as for `sample`.
+            expansion: as for `sample`.
 
         Returns:
             Images and labels, in the containers, layout, dtype and range in which they came.
@@ -242,6 +244,7 @@ class DigitClient:
             pixel_range=pixel_range,
             seed=seed,
             start=start,
+            expansion=expansion,
         )
         return augmented.X, augmented.y
 

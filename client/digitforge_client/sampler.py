@@ -42,6 +42,8 @@ class GeneratedDigitsSampler(_Estimator):
         Instead of a strategy, synthetic digits for each real image.
     pixel_range : tuple of float, default=None
         Values of black and of white in X. It is never guessed: None is right for uint8 only.
+    expansion : float, default=None
+        What the generator's latents are multiplied by: above 1 for more variety. None: nothing.
     random_state : int or None, default=0
         The seed, 0 to 2097151. None draws one.
 
@@ -73,12 +75,14 @@ class GeneratedDigitsSampler(_Estimator):
         sampling_strategy: Strategy = "auto",
         synthetic_per_real: float | None = None,
         pixel_range: PixelRange | None = None,
+        expansion: float | None = None,
         random_state: int | None = 0,
     ) -> None:
         self.target = target
         self.sampling_strategy = sampling_strategy
         self.synthetic_per_real = synthetic_per_real
         self.pixel_range = pixel_range
+        self.expansion = expansion
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any) -> Self:
@@ -134,6 +138,7 @@ class GeneratedDigitsSampler(_Estimator):
                 synthetic_per_real=self.synthetic_per_real,
                 pixel_range=self.pixel_range,
                 seed=self.random_state,
+                expansion=self.expansion,
             )
         finally:
             if not given:

@@ -101,6 +101,8 @@ class Analysis:
 def analyse(cells: Mapping[CellKey, CellResult], *, minority: Sequence[int] = ()) -> Analysis:
     """Compare every arm with the real images alone and with the baseline, the primary family with verdicts.
 
+    A variant is also compared with the same arm without it.
+
     Args:
         cells: finished cells; some may be missing, and then only subsets that two arms share are compared.
         minority: indices of the classes that are cut.
@@ -127,17 +129,22 @@ class _Analyst:
             if _is_primary(arm) and self._shared(arm, self._baseline, n)
         ]
         others = [
-            self._compare(arm, baseline, n, primary=False)
+            (arm, baseline, n)
             for baseline in (self._baseline, "real")
             for arm, n in pairs
             if arm != baseline
-            and self._shared(arm, baseline, n)
             # With the baseline, only what could take its place, and once.
             and (baseline == "real" or (ARMS[ArmName.parse(arm).arm].generator and not _is_primary(arm)))
         ]
+        variants = [(arm, plain, n) for arm, n in pairs if (plain := _without_variant(arm)) != arm]
+        descriptive = [
+            self._compare(arm, baseline, n, primary=False)
+            for arm, baseline, n in (*variants, *others)
+            if self._shared(arm, baseline, n)
+        ]
         return Analysis(
             arms=tuple(self._arm_result(arm, n) for arm, n in pairs if self._subsets(arm, n)),
-            comparisons=(*self._judged(primary), *others),
+            comparisons=(*self._judged(primary), *descriptive),
             cells=len(self._cells),
             seconds=sum(cell.seconds for cell in self._cells.values()),
             measure="balanced accuracy" if self._minority else "accuracy",
@@ -238,6 +245,10 @@ class _Analyst:
 def _is_primary(name: str) -> bool:
     arm = ArmName.parse(name)
     return arm.arm == PRIMARY[0] and not arm.variant
+
+
+def _without_variant(name: str) -> str:
+    return str(replace(ArmName.parse(name), variant=""))
 
 
 def _display_order(name: str) -> tuple[int, str, float, str]:

@@ -67,12 +67,20 @@ def test_a_share_of_none_or_all_is_possible_and_one_image_stays_real(client: Dig
     assert MixedBatches(client, X, Y, batch_size=25, synthetic=1).real_per_batch == 1
 
 
+def test_mixed_digits_can_be_expanded(client: DigitClient) -> None:
+    batches = list(MixedBatches(client, X, Y, batch_size=25, synthetic=0.5, expansion=1.3))
+    digits = client.sample(12, seed=0, expansion=1.3).images
+    assert rows(digits) <= rows(batches[0][0])
+    assert not rows(digits) <= rows(next(iter(MixedBatches(client, X, Y, batch_size=25, synthetic=0.5)))[0])
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
         ({"batch_size": 0, "synthetic": 0.5}, "batch_size"),
         ({"batch_size": 8, "synthetic": 1.5}, "synthetic"),
         ({"batch_size": 8, "synthetic": 0.5, "seed": -1}, "seed"),
+        ({"batch_size": 8, "synthetic": 0.5, "expansion": 0}, "expansion"),
         ({"batch_size": 8, "synthetic": 0.5, "pixel_range": (0, 1)}, "pixel_range"),
     ],
 )
@@ -121,6 +129,8 @@ def test_a_tensorflow_dataset_is_the_stream_each_time(client: DigitClient) -> No
     drawn = dataset(client, 10, batch_size=10)
     one, other = (next(drawn.as_numpy_iterator())[0] for _ in range(2))
     np.testing.assert_array_equal(one, other)
+    wider = next(dataset(client, 10, batch_size=10, seed=5, expansion=1.3).as_numpy_iterator())[0]
+    np.testing.assert_array_equal(wider[..., 0], client.sample(10, seed=5, expansion=1.3).images)
     sevens = dataset(client, 10, batch_size=10, labels=7)
     assert next(sevens.as_numpy_iterator())[1].tolist() == [7] * 10
 
@@ -171,6 +181,8 @@ def test_pytorch_gets_the_labels_that_it_asks_for(client: DigitClient) -> None:
     (images, labels), *_ = SyntheticDigits(client, 6, labels=wanted, seed=0)
     assert (images.dtype, labels.tolist()) == (torch.uint8, wanted)
     assert [label for _, labels in SyntheticDigits(client, 4, labels="7", batch_size=3) for label in labels] == [7] * 4
+    ((images, _),) = SyntheticDigits(client, 5, seed=0, expansion=1.3)
+    np.testing.assert_array_equal(images[:, 0], client.sample(5, seed=0, expansion=1.3).images)
     colours = DigitClient(transports=[FakeTransport(image_shape=(6, 5, 3))])
     assert next(iter(SyntheticDigits(colours, 2)))[0].shape == (2, 3, 6, 5)
     for wrong in ({"n": -1}, {"n": 3, "batch_size": 0}, {"n": 3, "labels": [1]}):

@@ -77,6 +77,15 @@ def test_it_tells_what_it_added_and_from_where() -> None:
     assert sampler().fit(X, y).sampling_strategy_ == {5: 2}
 
 
+def test_its_digits_can_be_expanded() -> None:
+    X, y = np.zeros((6, 28, 28), np.uint8), np.array([0, 0, 0, 0, 5, 5])
+    fitted = sampler(expansion=1.3)
+    X2, _ = fitted.fit_resample(X, y)
+    np.testing.assert_array_equal(X2[4:], np.concatenate([X[4:], fitted.target.fetch(fitted.addresses_).images]))
+    assert fitted.addresses_.expansion == 1.3
+    assert (sampler().fit_resample(X, y)[0] != X2).any()
+
+
 def test_it_can_be_cloned_copied_and_sent_to_other_processes() -> None:
     original = sampler(sampling_strategy={1: 5}, pixel_range=(0, 1), random_state=9)
     for twin in (clone(original), copy.deepcopy(original), pickle.loads(pickle.dumps(original))):

@@ -119,7 +119,7 @@ def test_both_clients_take_it() -> None:
         async with AsyncDigitClient(transports=[FakeTransport()]) as client:
             await client.wait_ready(1)
             assert (await client.metadata()).model == "digits"
-            X, y = await client.augment(np.zeros((2, 784), np.uint8), [1, 1], strategy={2: 3}, seed=0)
+            X, y = await client.augment(np.zeros((2, 784), np.uint8), [1, 1], strategy={2: 3}, seed=0, expansion=1.3)
             assert y == [1, 1, 2, 2, 2]
             return X
 
@@ -127,7 +127,7 @@ def test_both_clients_take_it() -> None:
     client.wait_ready(1)
     assert client.metadata().signatures["serving_default"].inputs["labels"].shape == (None,)
     assert not client.seen(np.zeros((2, 28, 28), np.uint8)).any()
-    expected, _ = client.augment(np.zeros((2, 784), np.uint8), [1, 1], strategy={2: 3}, seed=0)
+    expected, _ = client.augment(np.zeros((2, 784), np.uint8), [1, 1], strategy={2: 3}, seed=0, expansion=1.3)
     np.testing.assert_array_equal(asyncio.run(ask()), expected)
     with pytest.raises(ModelNotFoundError):
         DigitClient(transports=[_Without("latents")]).latents([1])

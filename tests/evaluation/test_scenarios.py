@@ -146,7 +146,10 @@ def test_only_the_variant_without_a_name_gets_a_verdict(real: RealImages, export
     plan = Plan(arms=("classical", "classical+gan"), sweep=(1.0,), **SMALL)
     analysis = analyse(_run(tmp_path, plan, real, {"oracle": exported}))
     assert [comparison.arm for comparison in analysis.primary] == ["classical+gan (oracle)"]
-    assert ("classical+gan (oracle, 1×)", "classical") in {(c.arm, c.baseline) for c in analysis.comparisons}
+    compared = {(c.arm, c.baseline): c for c in analysis.comparisons}
+    assert ("classical+gan (oracle, 1×)", "classical") in compared
+    assert compared["classical+gan (oracle, 1×)", "classical+gan (oracle)"].verdict == "descriptive"
+    assert ("classical+gan (oracle)", "classical+gan (oracle)") not in compared
 
 
 def test_the_filter_keeps_digits_that_the_subsets_own_classifier_agrees_with(

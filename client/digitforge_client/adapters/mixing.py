@@ -12,6 +12,7 @@ from digitforge_client.client import DigitClient
 from digitforge_client.contract import ROWS_PER_SEED, check_seed
 from digitforge_client.errors import InvalidInputError
 from digitforge_client.resampling import Array, PixelRange, class_labels, like, real_images
+from digitforge_client.spread import check_spread
 
 
 class MixedBatches:
@@ -27,6 +28,7 @@ class MixedBatches:
         batch_size: images in a batch; the last one of an epoch may have fewer real ones.
         synthetic: share of synthetic images in a batch, 0 … 1, rounded to whole images; at least one image stays real.
         pixel_range: values of black and of white in *X*; may be left out only for uint8.
+        expansion: as for `DigitClient.sample`.
         seed: of the synthetic digits and of the order.
         epoch: to begin with.
 
@@ -44,6 +46,7 @@ class MixedBatches:
         batch_size: int,
         synthetic: float,
         pixel_range: PixelRange | None = None,
+        expansion: float | None = None,
         seed: int = 0,
         epoch: int = 0,
     ) -> None:
@@ -65,6 +68,7 @@ class MixedBatches:
         self.real_per_batch = batch_size - self.synthetic_per_batch
         self._client = client
         self._seed = check_seed(seed)
+        _, self._expansion = check_spread(None, expansion)
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -91,7 +95,9 @@ class MixedBatches:
             start = (epoch * len(self) + number) * self.synthetic_per_batch
             if start + self.synthetic_per_batch > ROWS_PER_SEED:
                 raise InvalidInputError(f"epoch {epoch} has no rows left in seed {self._seed}; use another seed")
-            digits = self._client.sample(self.synthetic_per_batch, seed=self._seed, start=start)
+            digits = self._client.sample(
+                self.synthetic_per_batch, seed=self._seed, start=start, expansion=self._expansion
+            )
             images = np.concatenate([images, like(digits.images, self._images, self._pixel_range)])
             new = digits.labels if self._labels.dtype.kind in "iu" else self._class_names[digits.labels]
             labels = np.concatenate([labels, new])

@@ -12,7 +12,14 @@ from digitforge_client.resampling import Array
 
 
 def dataset(
-    client: DigitClient, n: int, *, batch_size: int, labels: Any = None, seed: int | None = None, start: int = 0
+    client: DigitClient,
+    n: int,
+    *,
+    batch_size: int,
+    labels: Any = None,
+    seed: int | None = None,
+    start: int = 0,
+    expansion: float | None = None,
 ) -> tf.data.Dataset:
     """Batches of digits and labels, asked for while the dataset is read; each reading gives the same.
 
@@ -23,6 +30,7 @@ def dataset(
         labels: as for `DigitClient.stream`.
         seed: as for `DigitClient.stream`; a seed that is drawn is drawn once.
         start: as for `DigitClient.stream`.
+        expansion: as for `DigitClient.stream`.
 
     Returns:
         Elements (images (b, H, W, C) uint8, labels (b,) int64). What it raises while it is read arrives as
@@ -33,10 +41,15 @@ def dataset(
         ServerError: the server could not answer.
     """
     shape = client.generator().image_shape
-    first = client.sample(0, seed=seed, start=start)  # checks the arguments, and draws a seed if need be
+    first = client.sample(
+        0, seed=seed, start=start, expansion=expansion
+    )  # checks the arguments, and draws a seed if need be
 
     def batches() -> Iterator[tuple[Array, Array]]:
-        for batch in client.stream(n, labels=labels, batch_size=batch_size, seed=first.seed, start=start):
+        stream = client.stream(
+            n, labels=labels, batch_size=batch_size, seed=first.seed, start=start, expansion=expansion
+        )
+        for batch in stream:
             yield batch.images.reshape(-1, *shape), batch.labels
 
     return tf.data.Dataset.from_generator(

@@ -37,6 +37,7 @@ class SyntheticDigits(IterableDataset):
         labels: one class number or name for all, or one for each of the *n*; None for balanced classes.
         seed: as for `DigitClient.stream`; a seed that is drawn is drawn once.
         start: as for `DigitClient.stream`.
+        expansion: as for `DigitClient.stream`.
 
     Raises:
         InvalidInputError: an argument is out of range; more arguments are checked when the first batch is asked for.
@@ -51,9 +52,10 @@ class SyntheticDigits(IterableDataset):
         labels: Any = None,
         seed: int | None = None,
         start: int = 0,
+        expansion: float | None = None,
     ) -> None:
         super().__init__()
-        self._ask = Ask.of(n, labels=labels, seed=seed, start=start)
+        self._ask = Ask.of(n, labels=labels, seed=seed, start=start, expansion=expansion)
         check_stream(batch_size, "raise")
         self._client = client
         self._batch_size = batch_size
@@ -77,6 +79,7 @@ class SyntheticDigits(IterableDataset):
             batch_size=self._batch_size,
             seed=self._ask.seed,
             start=self._ask.start + int(self._epoch) * self._ask.n + first,
+            expansion=self._ask.expansion,
         )
         for batch in stream:
             images = batch.images[:, None] if batch.images.ndim == 3 else batch.images.transpose(0, 3, 1, 2)
