@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from digitforge_client.addresses import Addresses
 from digitforge_client.contract import ROWS_PER_SEED
+
+#: Parts of an address that files name only where digits have them.
+SPREAD: Final = ("truncation", "expansion")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,6 +47,11 @@ class Batch:
             expansion=self.expansion,
             class_weights=self.class_weights,
         )
+
+    @property
+    def spread(self) -> dict[str, float]:
+        """The truncation or expansion by name, where there is one."""
+        return {name: value for name in SPREAD if (value := getattr(self, name)) is not None}
 
     @property
     def start(self) -> int | None:

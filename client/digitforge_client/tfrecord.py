@@ -11,6 +11,7 @@ meaningful; https://www.tensorflow.org/tutorials/load_data/tfrecord. A record is
 | ``label`` | int64 | class number; −1 without one |
 | ``seed`` | int64 | row seed; with the label and the generator, the digit's address |
 | ``generator_id`` | bytes | |
+| ``truncation``, ``expansion`` | float | if any |
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ def examples(batch: Batch) -> list[bytes]:
     """The records of a batch, in order."""
     shape = [*batch.images.shape[1:], 1][:3]
     same = {"generator_id": _bytes(batch.generator_id.encode()), "shape": _int64(*shape)}
+    same |= {name: _float(value) for name, value in batch.spread.items()}
     pixels = batch.images.reshape(len(batch), -1)
     records = []
     for image, label, seed in zip(pixels, batch.labels.tolist(), batch.seeds.tolist(), strict=True):
@@ -112,6 +114,10 @@ def read(path: Path) -> Iterator[example_pb2.Example]:
 
 def _bytes(value: bytes) -> example_pb2.Feature:
     return example_pb2.Feature(bytes_list=example_pb2.BytesList(value=[value]))
+
+
+def _float(value: float) -> example_pb2.Feature:
+    return example_pb2.Feature(float_list=example_pb2.FloatList(value=[value]))
 
 
 def _int64(*values: int) -> example_pb2.Feature:

@@ -4,7 +4,7 @@ It refuses at its beginning what it could not write at its end, so that nobody w
 
 | format | target | content |
 |---|---|---|
-| `npz` | file | ``x`` (n, H, W) uint8, ``y`` (n,) int64, ``seeds`` (n,) int64, ``generator_id`` |
+| `npz` | file | ``x`` (n, H, W) uint8, ``y`` and ``seeds`` (n,) int64, ``generator_id``, ``truncation`` if any, … |
 | `png` | file | one picture of all digits, row by row |
 | `idx` | new folder | ``train-images-idx3-ubyte`` and ``train-labels-idx1-ubyte``, MNIST's training set |
 | `files` | new folder | ``CLASS/ROW-SEED.png`` |
@@ -53,12 +53,14 @@ def npz(path: Path, n: int) -> Iterator[Add]:
     batches: list[Batch] = []
     with replacing(path) as file:
         yield batches.append
+        spread: dict[str, Any] = {name: np.array(value) for name, value in batches[-1].spread.items()}
         np.savez_compressed(
             file,
             x=np.concatenate([batch.images for batch in batches]),
             y=np.concatenate([batch.labels for batch in batches]),
             seeds=np.concatenate([batch.seeds for batch in batches]),
             generator_id=np.array(batches[-1].generator_id),
+            **spread,
         )
 
 
@@ -151,7 +153,10 @@ def tfrecord(path: Path, n: int) -> Iterator[Add]:  # noqa: ARG001 - one record 
 
 @contextmanager
 def parquet(path: Path, n: int) -> Iterator[Add]:  # noqa: ARG001 - one group of rows after the other, however many
-    """A Parquet file; its metadata under the key ``digitforge`` are JSON, with ``generator_id`` and ``image_shape``."""
+    """A Parquet file; its metadata under the key ``digitforge`` are JSON.
+
+    They hold ``generator_id``, ``image_shape``, and ``truncation`` or ``expansion`` if any.
+    """
     arrow, parquet = import_pyarrow()
     waiting: list[Batch] = []
     table: Any = None
@@ -162,7 +167,8 @@ def parquet(path: Path, n: int) -> Iterator[Add]:  # noqa: ARG001 - one group of
         pixels = arrow.FixedSizeBinaryArray.from_buffers(
             arrow.binary(images[0].size), len(images), [None, arrow.py_buffer(images)]
         )
-        about = {"generator_id": first.generator_id, "image_shape": [*first.images.shape[1:], 1][:3]}
+        shape = [*first.images.shape[1:], 1][:3]
+        about = {"generator_id": first.generator_id, "image_shape": shape, **first.spread}
         columns = {
             "image": pixels,
             "label": np.concatenate([batch.labels for batch in waiting]),

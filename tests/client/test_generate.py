@@ -58,6 +58,7 @@ def test_a_class_and_a_spread_hold_for_all_shards(
     manifest = generate(client, tmp_path, replace(PLAN, label=7, **spread), jobs=1)
     last = read(tmp_path / manifest.shards[-1].file, "npz")
     assert set(last.labels.tolist()) == {7}
+    assert last.spread == spread
     np.testing.assert_array_equal(last.images, client.sample(100, labels=7, seed=6, start=2470, **spread).images)
     assert all(compare(client, tmp_path, manifest, shard).tolerable for shard in manifest.shards)
 

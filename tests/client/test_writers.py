@@ -17,8 +17,11 @@ import pytest
 from hypothesis import given
 from PIL import Image
 
-from digitforge_client import Batch, DataError, DigitforgeError, InvalidInputError, MissingExtraError
+from digitforge_client import Batch, DataError, DigitClient, DigitforgeError, InvalidInputError, MissingExtraError
 from digitforge_client.files import new_folder, replacing
+from digitforge_client.manifest import FORMATS
+from digitforge_client.readers import read
+from digitforge_client.testing import FakeTransport
 from digitforge_client.tfrecord import frames
 from digitforge_client.writers import WRITERS, grid, writer_for
 
@@ -138,6 +141,19 @@ def test_a_large_parquet_file_is_written_group_by_group(tmp_path: Path) -> None:
     assert file.metadata.num_rows == 40_000
     assert file.metadata.num_row_groups == 3
     assert file.read(["seed"])["seed"].to_numpy().tolist() == [2**40 + row for row in range(40_000)]
+
+
+@pytest.mark.parametrize("spread", [{}, {"truncation": 0.7}, {"expansion": 1.3}])
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_file_holds_the_whole_address(tmp_path: Path, form: str, spread: dict[str, float]) -> None:
+    if form == "parquet":
+        pytest.importorskip("pyarrow")
+    client = DigitClient(transports=[FakeTransport()])
+    digits = client.sample(5, seed=3, **spread)
+    write(form, tmp_path / "digits", digits)
+    again = read(tmp_path / "digits", form)
+    assert again.spread == spread
+    np.testing.assert_array_equal(client.fetch(again).images, digits.images)
 
 
 def test_parquet_without_its_library_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
