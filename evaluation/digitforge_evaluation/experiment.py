@@ -103,10 +103,11 @@ class Plan:
             if getattr(self, name) < least:
                 raise InvalidInputError(f"{name} is {getattr(self, name)}; expected at least {least}")
         check_classifier(self.classifier)
-        ratios = [("ratio", ratio, "generated digits per real image") for ratio in (self.ratio, *self.sweep)]
-        for name, factor, what in (*ratios, *(("expansion", factor, "times a latent") for factor in self.expansions)):
+        ratios = [("ratio", each, "more than 0 generated digits per real image") for each in (self.ratio, *self.sweep)]
+        expansions = [("expansion", each, "a factor above 0, such as 1.2") for each in self.expansions]
+        for name, factor, expected in (*ratios, *expansions):
             if not 0 < factor < math.inf:
-                raise InvalidInputError(f"{name} is {factor}; expected more than 0 {what}")
+                raise InvalidInputError(f"{name} is {factor}; expected {expected}")
         for name, share in self.cut.items():
             if not 0 < share < 1:
                 raise InvalidInputError(f"class {name} is cut to {share}; expected a share between 0 and 1, like 0.01")

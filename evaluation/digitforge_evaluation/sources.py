@@ -173,7 +173,7 @@ class ImageSet:
     def draw(self, n: int, *, proportions: tuple[int, ...], seed: int, expansion: float | None = None) -> Drawn:
         """Random images: at most *n*, and fewer where a class is too rare for the proportions."""
         if expansion is not None:
-            raise InvalidInputError(f"{self.name} are finished images; an expansion needs a generator")
+            raise InvalidInputError(f"{self.name} holds finished images; an expansion needs a generator")
         if self._labels is None:
             rows = np.random.default_rng(seed).permutation(len(self._images))[:n]
             return Drawn(images=self._images[rows], labels=None)

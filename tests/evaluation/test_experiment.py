@@ -189,6 +189,7 @@ def test_strict_generators_are_trained_on_the_subset_alone_and_only_once(real: R
         ({"classifier": "oracle"}, "no classifier 'oracle'"),
         ({"ratio": 0.0}, "ratio is 0"),
         ({"ratio": float("nan")}, "ratio is nan"),
+        ({"expansions": (1.2, 0.0)}, "expansion is 0"),
         ({"generated_share": 1.0}, "share"),
         ({"held_out": "train"}, "held out is 'train'"),
         ({"seed": -1}, "seed is -1"),
