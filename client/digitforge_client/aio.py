@@ -27,6 +27,7 @@ from digitforge_client.faults import translate
 from digitforge_client.memory import keep_freed_memory
 from digitforge_client.options import TLS, Compression, Keepalive, Limits, Retry, Timeout
 from digitforge_client.resampling import PixelRange, Strategy
+from digitforge_client.rows import Ask
 from digitforge_client.steps import Emit, Pause, Receive, Send, Talk
 from digitforge_client.wire import Method
 
@@ -95,13 +96,15 @@ class AsyncDigitClient:
         """Ask for digits; see `DigitClient.sample`."""
         talk = delivery.sample(
             self._talk,
-            n,
-            labels=labels,
-            seed=seed,
-            start=start,
-            truncation=truncation,
-            expansion=expansion,
-            class_weights=class_weights,
+            Ask.of(
+                n,
+                labels=labels,
+                seed=seed,
+                start=start,
+                truncation=truncation,
+                expansion=expansion,
+                class_weights=class_weights,
+            ),
         )
         return await self._run(talk)
 
@@ -121,14 +124,16 @@ class AsyncDigitClient:
         """Ask for any number of digits, batch by batch; see `DigitClient.stream`."""
         talk = delivery.stream(
             self._talk,
-            n,
-            labels=labels,
+            Ask.of(
+                n,
+                labels=labels,
+                seed=seed,
+                start=start,
+                truncation=truncation,
+                expansion=expansion,
+                class_weights=class_weights,
+            ),
             batch_size=batch_size,
-            seed=seed,
-            start=start,
-            truncation=truncation,
-            expansion=expansion,
-            class_weights=class_weights,
             on_change=on_change,
             outage_s=self._timeout.outage_s,
         )

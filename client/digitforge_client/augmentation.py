@@ -13,6 +13,7 @@ from digitforge_client.containers import as_given
 from digitforge_client.conversation import Conversation
 from digitforge_client.errors import InvalidInputError
 from digitforge_client.resampling import Array, PixelRange, Strategy
+from digitforge_client.rows import Ask
 from digitforge_client.steps import Talk
 
 
@@ -49,7 +50,7 @@ def augment(
     if len(images) != len(labels):
         raise InvalidInputError(f"X has {len(images)} images and y {len(labels)} labels; expected as many")
     new = np.repeat(np.array(list(added)), list(added.values())) if added else labels[:0]
-    batch = yield from delivery.sample(talk, None, labels=new, seed=seed, start=start, expansion=expansion)
+    batch = yield from delivery.sample(talk, Ask.of(None, labels=new, seed=seed, start=start, expansion=expansion))
     digits = resampling.like(batch.images, images, pixel_range)
     return Augmented(
         X=as_given(np.concatenate([images, digits]), X),

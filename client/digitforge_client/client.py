@@ -21,6 +21,7 @@ from digitforge_client.description import Generator, Metadata
 from digitforge_client.errors import InvalidInputError, ServerError
 from digitforge_client.options import TLS, Compression, Keepalive, Limits, Retry, Timeout
 from digitforge_client.resampling import PixelRange, Strategy
+from digitforge_client.rows import Ask
 from digitforge_client.steps import Emit, Pause, Receive, Send, Talk
 
 T = TypeVar("T")
@@ -127,13 +128,15 @@ class DigitClient:
         """
         talk = delivery.sample(
             self._talk,
-            n,
-            labels=labels,
-            seed=seed,
-            start=start,
-            truncation=truncation,
-            expansion=expansion,
-            class_weights=class_weights,
+            Ask.of(
+                n,
+                labels=labels,
+                seed=seed,
+                start=start,
+                truncation=truncation,
+                expansion=expansion,
+                class_weights=class_weights,
+            ),
         )
         return self._run(talk)
 
@@ -175,14 +178,16 @@ class DigitClient:
         """
         talk = delivery.stream(
             self._talk,
-            n,
-            labels=labels,
+            Ask.of(
+                n,
+                labels=labels,
+                seed=seed,
+                start=start,
+                truncation=truncation,
+                expansion=expansion,
+                class_weights=class_weights,
+            ),
             batch_size=batch_size,
-            seed=seed,
-            start=start,
-            truncation=truncation,
-            expansion=expansion,
-            class_weights=class_weights,
             on_change=on_change,
             outage_s=self._timeout.outage_s,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -47,57 +47,16 @@ class _Progress:
     changes: int = 0  # of the generator, since the last delivered batch
 
 
-def sample(
-    talk: Conversation,
-    n: int | None,
-    *,
-    labels: Any,
-    seed: int | None,
-    start: int,
-    truncation: float | None = None,
-    expansion: float | None = None,
-    class_weights: Any = None,
-) -> Talk[Batch]:
+def sample(talk: Conversation, ask: Ask) -> Talk[Batch]:
     """One batch; see `DigitClient.sample`."""
-    ask = Ask.of(
-        n,
-        labels=labels,
-        seed=seed,
-        start=start,
-        truncation=truncation,
-        expansion=expansion,
-        class_weights=class_weights,
-    )
     check_sample_size(ask.n, talk.limits.sample_rows)
     if ask.n == 0:
         return empty_batch(talk.known, seed=ask.seed)
     return (yield from first(_batches(talk, ask.rows, batch_size=ask.n, outage_s=0.0, accept_change=True)))
 
 
-def stream(
-    talk: Conversation,
-    n: int | None,
-    *,
-    labels: Any,
-    batch_size: int,
-    seed: int | None,
-    start: int,
-    truncation: float | None,
-    expansion: float | None,
-    class_weights: Any,
-    on_change: str,
-    outage_s: float | None,
-) -> Talk[None]:
+def stream(talk: Conversation, ask: Ask, *, batch_size: int, on_change: str, outage_s: float | None) -> Talk[None]:
     """Emit batches; see `DigitClient.stream`."""
-    ask = Ask.of(
-        n,
-        labels=labels,
-        seed=seed,
-        start=start,
-        truncation=truncation,
-        expansion=expansion,
-        class_weights=class_weights,
-    )
     check_stream(batch_size, on_change)
     if ask.n == 0:
         return _nothing()

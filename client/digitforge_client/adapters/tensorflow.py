@@ -41,9 +41,8 @@ def dataset(
         ServerError: the server could not answer.
     """
     shape = client.generator().image_shape
-    first = client.sample(
-        0, seed=seed, start=start, expansion=expansion
-    )  # checks the arguments, and draws a seed if need be
+    # checks the arguments, and draws a seed if need be
+    first = client.sample(0, seed=seed, start=start, expansion=expansion)
 
     def batches() -> Iterator[tuple[Array, Array]]:
         stream = client.stream(
