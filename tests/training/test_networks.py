@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from digitforge_training.networks import build_discriminator, build_generator
-from digitforge_training.networks.convolutional import DoubledConvolution
+from digitforge_training.networks.convolutional import DoubledConvolution, SmallConvolution
 from digitforge_training.networks.parts import pixel_shuffle
 from digitforge_training.networks.residual import UnfoldedConvolution
 from digitforge_training.recipes import RECIPES, Recipe, resolve
@@ -98,6 +98,17 @@ def test_a_doubled_convolution_is_a_convolution_of_the_doubled_image() -> None:
     plain.build(doubled.shape)
     plain.set_weights(fast.get_weights())
     np.testing.assert_allclose(result, np.asarray(plain(doubled)), atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(4, 4), (5, 3), (1, 2)])
+def test_a_small_convolution_is_the_plain_one(size: tuple[int, int]) -> None:
+    images = np.random.default_rng(0).normal(size=(3, *size, 4)).astype(np.float32)
+    fast = SmallConvolution(6, 5, padding="same", bias_initializer="glorot_uniform")
+    plain = keras.layers.Conv2D(6, 5, padding="same")
+    result = np.asarray(fast(images))
+    plain.build(images.shape)
+    plain.set_weights(fast.get_weights())
+    np.testing.assert_allclose(result, np.asarray(plain(images)), atol=1e-5)
 
 
 def test_an_unfolded_convolution_is_the_plain_one_on_the_shuffled_image() -> None:

@@ -9,11 +9,12 @@ halves it in every layer but the last.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import keras
 import numpy as np
-from keras import layers
+from keras import layers, ops
 
 from digitforge_training.networks.parts import Parts, SquaresConvolution, from_output, leaky, to_output
 from digitforge_training.recipes import Recipe
@@ -38,6 +39,34 @@ class DoubledConvolution(SquaresConvolution):
     """
 
     taps = np.einsum("pai,qbj->abpqij", _TAPS, _TAPS).reshape(9, 4, _KERNEL, _KERNEL)
+
+
+class SmallConvolution(layers.Conv2D):
+    """A "same" convolution without strides of an image no larger than its odd kernel, (n, H, W, C) => (n, H, W, f).
+
+    A product of matrices for each pixel, of what its kernel sees of the image. So the zeros around the image are not
+    multiplied: of 5×5 taps on 4×4 pixels they meet more than half.
+    """
+
+    def call(self, x: Any) -> Any:
+        """Convolve."""
+        _, height, breadth, channels = x.shape
+        down, across = self.kernel_size
+        places = list(itertools.product(range(height), range(breadth)))
+        pixels = ops.unstack(ops.reshape(x, (-1, height * breadth, channels)), axis=1)
+        kernel = ops.cast(self.kernel, self.compute_dtype)
+        taps = ops.unstack(ops.reshape(kernel, (down * across, channels, self.filters)), axis=0)
+        results = []
+        for row, column in places:
+            top, left = row - down // 2, column - across // 2
+            seen, by = [], []
+            for i, j in places:
+                if 0 <= i - top < down and 0 <= j - left < across:
+                    seen.append(pixels[i * breadth + j])
+                    by.append(taps[(i - top) * across + j - left])
+            results.append(ops.matmul(ops.concatenate(seen, axis=1), ops.concatenate(by, axis=0)))
+        result = ops.reshape(ops.stack(results, axis=1), (-1, height, breadth, self.filters))
+        return result + ops.cast(self.bias, self.compute_dtype)
 
 
 def convolutional_generator(
@@ -71,7 +100,9 @@ def convolutional_discriminator(
     x = from_output(images, recipe.output)
     for place, width in enumerate(recipe.discriminator_widths, start=1):
         strides = 1 if place == len(recipe.discriminator_widths) else 2
-        layer = layers.Conv2D(width, _KERNEL, strides=strides, padding="same", kernel_initializer=parts.glorot())
+        small = strides == 1 and max(x.shape[1:3]) <= _KERNEL
+        kind = SmallConvolution if small else layers.Conv2D
+        layer = kind(width, _KERNEL, strides=strides, padding="same", kernel_initializer=parts.glorot())
         x = parts.weighted(layer)(x)
         # The first layer stays as it is: DCGAN found normalisation next to the pixels unstable.
         x = parts.drop(leaky(x if place == 1 else parts.normalise(x)))
