@@ -145,7 +145,6 @@ def serve(as_json: bool, **flags: Any) -> None:
     Without arguments it serves the shipped generator on 127.0.0.1:8500. The options are TensorFlow Serving's, under
     its names (--model_base_path) or with hyphens.
     """
-    _import_tensorflow()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="digitforge serve: %(message)s")
     sources = _sources(flags.pop("model_name"), flags.pop("model_base_path"), flags["model_config_file"])
     batching = _batching(flags.pop("enable_batching"), flags.pop("batching_parameters_file"))
@@ -157,6 +156,8 @@ def serve(as_json: bool, **flags: Any) -> None:
     flags["grpc_channel_arguments"] = parse_channel_arguments(flags["grpc_channel_arguments"])
     tags = tuple(flags.pop("saved_model_tags").split(","))
     server = Server(sources, ServerOptions(saved_model_tags=tags, batching=batching, **flags))
+    server.check()
+    _import_tensorflow()
     _run_until_told(server, as_json=as_json)
 
 

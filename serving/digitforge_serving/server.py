@@ -68,6 +68,18 @@ class Server:
         """Versions that serve now, by model, ascending."""
         return {} if self._models is None else self._models.serving()
 
+    def check(self) -> None:
+        """Raise what can be known to keep the server from starting, without TensorFlow and at once.
+
+        Raises:
+            DataError: a model's folder does not exist, or is itself a version.
+            DigitforgeError: a port is taken, or is not ours to open.
+        """
+        for source in self._sources:
+            source.check()
+        _check_port(self._options.host, self._options.port, "--port")
+        _check_port(self._options.host, self._options.rest_api_port or 0, "--rest-api-port")
+
     def start(self) -> bool:
         """Load all models, then open the port.
 
@@ -80,10 +92,7 @@ class Server:
             DataError: a model's folder does not exist, is itself a version, or has no version that can be loaded.
             DigitforgeError: the port is taken, or is not ours to open.
         """
-        for source in self._sources:  # before the seconds that loading takes
-            source.check()
-        _check_port(self._options.host, self._options.port, "--port")
-        _check_port(self._options.host, self._options.rest_api_port or 0, "--rest-api-port")
+        self.check()  # before the seconds that loading takes
         from digitforge_serving.metrics import Metrics
         from digitforge_serving.models import Models
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,8 +72,8 @@ def seconds_long(stubs: Stubs, seconds: float) -> predict_pb2.PredictRequest:
     return predict_request(signature="slow", inputs={"x": [500 * seconds / (time.monotonic() - start)]})
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*SERVE, *arguments], capture_output=True, text=True, timeout=60, check=False)
+def run(*arguments: str, command: Sequence[str] = SERVE) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=60, check=False)
 
 
 def toy(base_path: Path) -> list[str]:
@@ -165,10 +165,10 @@ def test_sigterm_ends_a_server_that_waits_for_its_first_version(tmp_path: Path) 
         assert process.end(signal.SIGTERM) == 0
 
 
-def test_a_port_in_use_is_one_clear_line(base_path: Path) -> None:
+def test_a_port_in_use_is_one_clear_line_at_once(base_path: Path, without_tensorflow: list[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        result = run(*toy(base_path), "--port", str(port))
+        result = run("serve", *toy(base_path), "--port", str(port), command=without_tensorflow)
     assert result.returncode == 1
     assert result.stderr.splitlines() == [
         f"digitforge: cannot listen on 127.0.0.1:{port}: address already in use; choose another --port"
@@ -183,11 +183,26 @@ def test_a_port_in_use_is_one_clear_line(base_path: Path) -> None:
     ],
     ids=["a folder that does not exist", "the folder of a version"],
 )
-def test_a_wrong_folder_is_one_clear_line(base_path: Path, prepare: Callable[[Path], Path], said: str) -> None:
-    result = run(*toy(prepare(base_path)))
+def test_a_wrong_folder_is_one_clear_line_at_once(
+    base_path: Path, prepare: Callable[[Path], Path], said: str, without_tensorflow: list[str]
+) -> None:
+    result = run("serve", *toy(prepare(base_path)), command=without_tensorflow)
     assert result.returncode == 4
     (line,) = result.stderr.splitlines()
     assert said in line
+
+
+@pytest.mark.parametrize("flag", ["model_config_file", "batching_parameters_file", "monitoring_config_file"])
+def test_a_file_that_cannot_be_read_as_its_message_is_named_at_once(
+    flag: str, base_path: Path, tmp_path: Path, without_tensorflow: list[str]
+) -> None:
+    file = tmp_path / "no message.txt"
+    file.write_text("no { message")
+    models = [] if flag == "model_config_file" else toy(base_path)
+    result = run("serve", *models, "--enable_batching", f"--{flag}={file}", command=without_tensorflow)
+    assert result.returncode != 0
+    (line,) = result.stderr.splitlines()
+    assert str(file) in line
 
 
 def test_a_damaged_model_is_one_clear_line(base_path: Path) -> None:
