@@ -12,7 +12,7 @@ import sys
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Final, cast
@@ -243,7 +243,7 @@ def _run_cell(job: _Job) -> CellResult:
     )
 
 
-@lru_cache(maxsize=2)  # several arms of a subset ask for the same digits
+@lru_cache(maxsize=2)  # several arms of a subset ask for the same digits, one after the other
 def _drawn(generator: Any, n: int, proportions: tuple[int, ...], seed: int, expansion: float | None) -> Drawn:
     return generator.draw(n, proportions=proportions, seed=seed, expansion=expansion)
 
@@ -314,7 +314,7 @@ def run(
         InvalidInputError: a class has fewer images than a size asks for.
         ServerError: a generator's server went away, or the scheduler cannot be reached; finished cells are kept.
     """
-    missing = [key for key in plan_cells(plan, sources) if key not in store.cells]
+    missing = _by_digits(key for key in plan_cells(plan, sources) if key not in store.cells)
     if jobs != 1 or scheduler:
         missing = spread(missing, subsets=plan.subsets if scheduler or jobs < 1 else jobs)
     results = side_by_side(
@@ -347,6 +347,16 @@ def _subset(plan: Plan, real: RealImages, key: CellKey) -> Dataset:
         cut=plan.cut,
         noisy_labels=plan.noisy_labels,
     )
+
+
+def _by_digits(keys: Iterable[CellKey]) -> list[CellKey]:
+    """The cells of each subset in an order in which arms with the same digits follow each other."""
+
+    def place(key: CellKey) -> tuple[Any, ...]:
+        name = ArmName.parse(key.arm)
+        return key.n_per_class, key.subset, name.source, name.variant
+
+    return sorted(keys, key=place)
 
 
 def spread(keys: Sequence[CellKey], *, subsets: int) -> list[CellKey]:

@@ -13,6 +13,7 @@ from digitforge_client.errors import InvalidInputError
 from digitforge_evaluation import experiment
 from digitforge_evaluation.experiment import Plan, identity, plan_cells, run, spread
 from digitforge_evaluation.generators import Budget, Exported, TrainedInside
+from digitforge_evaluation.sources import Drawn, SavedGenerator
 from digitforge_evaluation.store import CellKey, CellResult, Store, open_store, read_store
 from digitforge_evaluation.subsets import RealImages, hold_out, subset_indices
 from digitforge_training.data import Dataset, load
@@ -158,6 +159,22 @@ def test_generated_digits_reach_the_classifier_and_are_cited(
     of_first = {cells[key].generated[0]["seed"] for key in notes if key.subset == 0}
     assert len(of_first) == 1  # all arms of a subset get the same digits
     assert {cells[key].generated[0]["seed"] for key in notes if key.subset == 1} != of_first
+
+
+def test_digits_are_drawn_once_for_all_arms_that_use_them(
+    real: RealImages, exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[int, float | None]] = []
+    draw = SavedGenerator.draw
+
+    def counted(self: SavedGenerator, n: int, *, seed: int, expansion: float | None = None, **options: Any) -> Drawn:
+        drawn.append((seed, expansion))
+        return draw(self, n, seed=seed, expansion=expansion, **options)
+
+    monkeypatch.setattr(SavedGenerator, "draw", counted)
+    plan = Plan(arms=("gan", "classical+gan", "synthetic"), ratio=1.0, expansions=(1.1, 1.2, 1.3), **SMALL)
+    assert len(_run(tmp_path, plan, real, {Budget.ORACLE: exported})) == 2 * 3 * 4
+    assert len(drawn) == len(set(drawn)) == 2 * 4
 
 
 def test_strict_generators_are_trained_on_the_subset_alone_and_only_once(real: RealImages, tmp_path: Path) -> None:

@@ -67,10 +67,6 @@ def write_report(
         DataError: the folder cannot be made.
         InvalidInputError: it cannot be written to.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be made ({error.strerror}); choose another folder with --out") from error
     verdicts = [
         sentence(comparison, classes=len(facts.class_names), measure=analysis.measure)
         for comparison in analysis.primary
@@ -78,6 +74,10 @@ def write_report(
     content = {"verdicts": verdicts, **asdict(analysis), **asdict(facts)}
     drawn = _plots(analysis, facts)
     page = _render(analysis, facts, samples, verdicts, drawn)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be made ({error.strerror}); choose another folder with --out") from error
     with replacing(folder / JSON) as file:
         file.write(json.dumps(content, indent=2, allow_nan=False).encode() + b"\n")
     for name, kinds in drawn.items():
