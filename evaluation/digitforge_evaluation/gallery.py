@@ -53,7 +53,7 @@ class Exhibit:
     @property
     def title(self) -> str:
         """The recipe's name, and which of its fields have other values than its preset has, but for its length."""
-        preset, recipe = RECIPES[self.name].as_dict(), from_dict(self.recipe).as_dict()
+        preset, recipe = (one.computed(on_gpu=False).as_dict() for one in (RECIPES[self.name], from_dict(self.recipe)))
         changed = [
             f"{field}={written(recipe[field])}"
             for field in preset

@@ -108,6 +108,23 @@ def test_xla_and_plain_steps_agree(digits: Dataset) -> None:
         np.testing.assert_allclose(value, weights["false"][key], atol=1e-3, err_msg=key)
 
 
+def test_xla_and_bfloat16_are_used_on_a_gpu_unless_a_recipe_or_an_override_decides() -> None:
+    def computed(name: str, overrides: dict[str, str | float], *, on_gpu: bool) -> tuple[bool | None, bool | None]:
+        recipe = resolve(name, overrides).computed(on_gpu=on_gpu)
+        return recipe.jit, recipe.bfloat16
+
+    assert computed("forge", {}, on_gpu=True) == (True, True)
+    assert computed("forge", {"jit": "auto", "bfloat16": "false"}, on_gpu=True) == (True, False)
+    assert computed("forge", {}, on_gpu=False) == (False, False)
+    assert computed("forge", {"bfloat16": "true"}, on_gpu=False) == (False, True)
+    assert computed("dense-bn", {}, on_gpu=False) == (True, False)
+
+
+def test_a_training_here_leaves_nothing_to_the_device(digits: Dataset) -> None:
+    recipe = Trainer(_small("forge"), digits, seed=0).recipe
+    assert recipe == _small("forge").computed(on_gpu=bool(tf.config.list_logical_devices("GPU")))
+
+
 def test_combinations_without_meaning_are_refused() -> None:
     for name, override in (
         ("forge", {"separate_batches": "true"}),

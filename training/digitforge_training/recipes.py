@@ -11,7 +11,7 @@ import dataclasses
 import math
 import typing
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from digitforge_client.errors import InvalidInputError, did_you_mean
 
@@ -97,9 +97,10 @@ class Recipe:
     augment_scale: float = 0.0  # at most this much larger or smaller, as a share
     augment_cutout: int = 0  # side of the square that is blanked, in pixels; 0: none
 
-    # How the step is computed. The weights stay float32, and so does what is exported.
-    jit: bool = False  # by XLA; measured on a CPU: pays for dense networks, costs for convolutions and dropout
-    bfloat16: bool = False  # layers compute in bfloat16; for GPUs, and processors that have it: others take many times
+    # How the step is computed; auto, which is None: so on a GPU, and not on a CPU. The weights stay float32, and so
+    # does what is exported.
+    jit: bool | None = None  # by XLA; measured on a CPU: pays for dense networks, costs for convolutions and dropout
+    bfloat16: bool | None = None  # layers compute in bfloat16; pays on processors that have it, others take many times
 
     # Progress, counted in images.
     images_per_checkpoint: int = 64_000
@@ -160,12 +161,18 @@ class Recipe:
         """Real images shown to the discriminator in a step."""
         return self.batch_size * self.discriminator_steps
 
+    def computed(self, *, on_gpu: bool) -> Recipe:
+        """The recipe, with what it leaves to the device decided."""
+        left: dict[str, Any] = {field: on_gpu for field in ("jit", "bfloat16") if getattr(self, field) is None}
+        return dataclasses.replace(self, **left)
+
     def as_dict(self) -> dict[str, Any]:
         """The recipe as JSON-ready data."""
         values = dataclasses.asdict(self)
         return {field: list(value) if isinstance(value, tuple) else value for field, value in values.items()}
 
 
+_AUTO: Final = "auto"
 FIXED = {"name", "summary", "notes"}  # what no option overrides
 
 _MAY_BE_ZERO = {
@@ -292,10 +299,11 @@ RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _PRESETS}
 
 def _parse(field: str, kind: Any, value: str | float) -> Any:
     """Convert an override, which comes from the command line as text, to the type of its field."""
-    if kind is bool:
-        words = {"true": True, "false": False, "1": True, "0": False}
+    if kind in (bool, bool | None):
+        words = {"true": True, "false": False, "1": True, "0": False} | ({} if kind is bool else {_AUTO: None})
         if str(value).lower() not in words:
-            raise InvalidInputError(f"{field} is {value!r}; expected true or false")
+            expected = "true or false" if kind is bool else f"true, false or {_AUTO}"
+            raise InvalidInputError(f"{field} is {value!r}; expected {expected}")
         return words[str(value).lower()]
     if kind == tuple[int, ...]:
         return tuple(_parse(field, int, part) for part in str(value).split(",") if part.strip())
@@ -312,6 +320,8 @@ def _parse(field: str, kind: Any, value: str | float) -> Any:
 
 def written(value: Any) -> str:
     """The value of a field as an override takes it."""
+    if value is None:
+        return _AUTO
     return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value).lower()
 
 

@@ -58,10 +58,10 @@ class Trainer:
     """
 
     def __init__(self, recipe: Recipe, dataset: Dataset, *, seed: int) -> None:
-        self.recipe = recipe
+        self._strategy = replicas.strategy()
+        self.recipe = recipe = recipe.computed(on_gpu=bool(tf.config.list_logical_devices("GPU")))
         self._seed = seed
         self._classes = len(dataset.class_names)
-        self._strategy = replicas.strategy()
         self._together = False
         self._replicas = self._strategy.num_replicas_in_sync
         if recipe.batch_size % self._replicas:
