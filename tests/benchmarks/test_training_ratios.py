@@ -197,6 +197,12 @@ def test_xla_against_plain_graphs(name: str, steps: int, digits: Dataset) -> Non
     compare(f"{name}: with XLA against without", compiled.run, plain.run, steps=(steps, steps))
 
 
+@pytest.mark.parametrize(("name", "steps"), [("dcgan-rmsprop", 1), ("forge", 8)])
+def test_bfloat16_against_float32(name: str, steps: int, digits: Dataset) -> None:
+    narrow, plain = (Trainer(resolve(name, {"bfloat16": it}), digits, seed=0) for it in ("true", "false"))
+    compare(f"{name}: in bfloat16 against float32", narrow.run, plain.run, steps=(steps, steps))
+
+
 def resident() -> float:
     """Memory of this process in MB."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6

@@ -120,6 +120,15 @@ def test_xla_and_bfloat16_are_used_on_a_gpu_unless_a_recipe_or_an_override_decid
     assert computed("dense-bn", {}, on_gpu=False) == (True, False)
 
 
+@pytest.mark.parametrize("name", ["forge-small", "dcgan-rmsprop", "minimax"])  # one of each network
+def test_a_step_can_be_computed_as_on_a_gpu(name: str, digits: Dataset) -> None:
+    recipe = _small(name).computed(on_gpu=True)
+    assert recipe.jit
+    assert recipe.bfloat16
+    statistics = Trainer(recipe, digits, seed=0).run(2)
+    assert all(np.isfinite(value) for value in statistics.values())
+
+
 def test_a_training_here_leaves_nothing_to_the_device(digits: Dataset) -> None:
     recipe = Trainer(_small("forge"), digits, seed=0).recipe
     assert recipe == _small("forge").computed(on_gpu=bool(tf.config.list_logical_devices("GPU")))

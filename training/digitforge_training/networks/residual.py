@@ -74,7 +74,9 @@ def residual_generator(recipe: Recipe, parts: Parts, *, image_shape: tuple[int, 
     x = layers.Dense(height // 4 * (breadth // 4) * 2 * width, kernel_initializer=parts.he())(start)
     x = layers.Reshape((height // 4, breadth // 4, 2 * width))(x)  # quarter resolution
     x = _pair(parts, x, style)
-    x = layers.UpSampling2D(2, interpolation="bilinear")(_convolve(parts, x, width, size=1))
+    # In float32, because XLA cannot compile the gradient of this layer in bfloat16 (TensorFlow 2.21).
+    doubled = layers.UpSampling2D(2, interpolation="bilinear", dtype="float32")
+    x = doubled(_convolve(parts, x, width, size=1))
     for _ in range(recipe.generator_blocks):  # half resolution
         x = _pair(parts, x, style)
     x = leaky(_convolve(parts, leaky(x), 4 * _STEM))
