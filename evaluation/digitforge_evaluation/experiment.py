@@ -12,7 +12,7 @@ import sys
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Final, cast
@@ -146,19 +146,19 @@ def arm_names(plan: Plan, sources: Mapping[str, GeneratorSource]) -> tuple[str, 
     Raises:
         InvalidInputError: an arm needs a generator and there is none.
     """
-    names: list[str] = []
-    for arm in plan.arms:
-        if not ARMS[arm].generator:
-            names.append(arm)
-            continue
-        if not sources:
-            raise InvalidInputError(f"the arm {arm!r} needs generated digits; name a server with --server")
-        names += [
+    generated = [arm for arm in plan.arms if ARMS[arm].generator]
+    if generated and not sources:
+        raise InvalidInputError(f"the arm {generated[0]!r} needs generated digits; name a server with --server")
+    # Those with the same digits follow each other, so that these are drawn once (see `_drawn`).
+    return (
+        *(arm for arm in plan.arms if not ARMS[arm].generator),
+        *(
             str(replace(ArmName.parse(f"{arm} ({source})"), variant=variant))
             for source in sources
             for variant in plan.variants
-        ]
-    return tuple(names)
+            for arm in generated
+        ),
+    )
 
 
 def plan_cells(plan: Plan, sources: Mapping[str, GeneratorSource]) -> list[CellKey]:
@@ -314,7 +314,7 @@ def run(
         InvalidInputError: a class has fewer images than a size asks for.
         ServerError: a generator's server went away, or the scheduler cannot be reached; finished cells are kept.
     """
-    missing = _by_digits(key for key in plan_cells(plan, sources) if key not in store.cells)
+    missing = [key for key in plan_cells(plan, sources) if key not in store.cells]
     if jobs != 1 or scheduler:
         missing = spread(missing, subsets=plan.subsets if scheduler or jobs < 1 else jobs)
     results = side_by_side(
@@ -347,16 +347,6 @@ def _subset(plan: Plan, real: RealImages, key: CellKey) -> Dataset:
         cut=plan.cut,
         noisy_labels=plan.noisy_labels,
     )
-
-
-def _by_digits(keys: Iterable[CellKey]) -> list[CellKey]:
-    """The cells of each subset in an order in which arms with the same digits follow each other."""
-
-    def place(key: CellKey) -> tuple[Any, ...]:
-        name = ArmName.parse(key.arm)
-        return key.n_per_class, key.subset, name.source, name.variant
-
-    return sorted(keys, key=place)
 
 
 def spread(keys: Sequence[CellKey], *, subsets: int) -> list[CellKey]:

@@ -53,6 +53,7 @@ class Exhibit:
     @property
     def title(self) -> str:
         """The recipe's name, and which of its fields have other values than its preset has, but for its length."""
+        # What a recipe leaves to the device is no change of it, whether it says so or holds what a CPU makes of it.
         preset, recipe = (one.computed(on_gpu=False).as_dict() for one in (RECIPES[self.name], from_dict(self.recipe)))
         changed = [
             f"{field}={written(recipe[field])}"
