@@ -63,6 +63,12 @@ class OfficialServer:
     def stop(self) -> None:
         self._server.stop(0).wait()
 
+    def hold_from(self, seed: int) -> threading.Event:
+        """Hold back the digits from row seed *seed* on until the event that this returns is set."""
+        let_go = threading.Event()
+        self.before_answer = lambda request: self.first_seed(request) < seed or let_go.wait(60)
+        return let_go
+
     @staticmethod
     def first_seed(request: Any) -> int:
         """The seed of the first digit that is asked for."""

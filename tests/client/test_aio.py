@@ -160,8 +160,7 @@ def test_a_stream_outlives_a_server_that_dies_and_comes_back(start_server: Any, 
 
 
 def test_a_complete_batch_does_not_wait_for_the_next(server: Any) -> None:
-    received = threading.Event()
-    server.before_answer = lambda request: server.first_seed(request) < 30 or received.wait(60)
+    received = server.hold_from(30)
 
     async def ask() -> list[int | None]:
         async with AsyncDigitClient(server.target, timeout=Timeout(request_s=10), retry=ONCE) as client:
@@ -174,11 +173,14 @@ def test_a_complete_batch_does_not_wait_for_the_next(server: Any) -> None:
 
 
 def test_another_generator_in_mid_stream_is_an_error(server: Any) -> None:
+    let_go = server.hold_from(50)
+
     async def ask() -> None:
         async with AsyncDigitClient(server.target) as client:
             stream = client.stream(200, batch_size=50, seed=0)
             await anext(stream)
             server.generator_id = "f" * 16
+            let_go.set()
             with pytest.raises(GeneratorChangedError):
                 [batch async for batch in stream]
 

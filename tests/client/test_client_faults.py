@@ -167,33 +167,38 @@ def test_a_stream_outlives_a_server_that_dies_and_comes_back(start_server: Any, 
 
 def test_a_stream_waits_no_longer_than_the_outage_that_it_may(start_server: Any) -> None:
     server = start_server()
+    let_go = server.hold_from(10)
     timeout = Timeout(request_s=5, outage_s=0.5)
     with DigitClient(server.target, timeout=timeout, retry=ONCE, limits=Limits(requests_in_flight=1)) as client:
-        stream = client.stream(100, batch_size=10, seed=9)
+        stream = client.stream(100, batch_size=10, seed=0)
         next(stream)
         server.stop()
+        let_go.set()
         with pytest.raises(ServerUnavailableError):
             list(stream)
 
 
 def test_another_generator_in_mid_stream_is_an_error(server: Any) -> None:
+    let_go = server.hold_from(50)
     with DigitClient(server.target) as client:
         stream = client.stream(200, batch_size=50, seed=0)
         assert next(stream).generator_id == server.generator_id
         server.generator_id = "f" * 16  # under the same version number, as after a restart
+        let_go.set()
         with pytest.raises(GeneratorChangedError, match=r"from 0123456789abcdef to ffffffffffffffff after \d+ rows"):
             list(stream)
         assert client.sample(1).generator_id == "f" * 16  # what follows goes on with the new one
 
 
 def test_another_generator_may_be_accepted_and_no_batch_mixes_two(server: Any) -> None:
-    server.before_answer = lambda _: time.sleep(0.02)  # or the batches to come were there already
+    let_go = server.hold_from(150)
     with DigitClient(server.target, limits=Limits(rows_per_request=10)) as client:
         batches = []
         for number, batch in enumerate(client.stream(400, batch_size=50, seed=0, on_change="accept")):
             batches.append(batch)
             if number == 2:
                 server.generator_id, server.class_names = "f" * 16, ("a", "b")
+                let_go.set()
         assert [seed for batch in batches for seed in batch.seeds.tolist()] == list(range(400))
         names = [batch.generator_id for batch in batches]
         assert names[:3] == ["0123456789abcdef"] * 3
@@ -214,8 +219,7 @@ def test_batches_that_are_there_together_are_checked_together(server: Any, monke
 
 
 def test_a_complete_batch_does_not_wait_for_the_next(server: Any) -> None:
-    received = threading.Event()
-    server.before_answer = lambda request: server.first_seed(request) < 30 or received.wait(60)
+    received = server.hold_from(30)
     with DigitClient(server.target, timeout=Timeout(request_s=10), retry=ONCE) as client:
         stream = client.stream(80, batch_size=10, seed=0)
         starts = [next(stream).start for _ in range(3)]
