@@ -57,6 +57,19 @@ def test_every_recipe_trains_and_resumes_to_the_same_weights(name: str, digits: 
     assert (images.shape, images.dtype) == ((10, 28, 28, 1), np.uint8)
 
 
+@pytest.mark.parametrize("jit", ["true", "false"])
+def test_steps_are_the_same_in_one_call_or_in_several(jit: str, digits: Dataset) -> None:
+    recipe = _small("dense-bn", batch_size=600, jit=jit)
+    assert recipe.steps_at_once == 2
+    once, often = (Trainer(recipe, digits, seed=1) for _ in range(2))
+    means = once.run(5)
+    parts = [(steps, often.run(steps)) for steps in (1, 3, 1)]
+    for key, value in once.state().items():
+        np.testing.assert_array_equal(value, often.state()[key], err_msg=key)
+    for name, mean in means.items():
+        assert mean == pytest.approx(sum(steps * part[name] for steps, part in parts) / 5, rel=1e-5), name
+
+
 @pytest.mark.parametrize(
     ("loss", "generator_steps"),  # more than the discriminator's once: each update is a graph that takes seconds
     [("minimax", 3), ("non-saturating", 1), ("least-squares", 1), ("wasserstein", 1), ("hinge", 1)],

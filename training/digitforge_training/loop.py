@@ -39,7 +39,6 @@ SHEETS: Final = "sheets"
 GIF_FILE: Final = "training.gif"
 WALKS_FILE: Final = "walks.png"
 
-_REPORT_IMAGES = 1_600  # images between two reports; also how long Ctrl-C may wait
 _CHECKPOINTS_KEPT = 2
 _ROOM = 8 << 20  # bytes for sheets, statistics and events; rarely half of it is used
 
@@ -139,7 +138,7 @@ def _train_on(
 ) -> None:
     recipe = trainer.recipe
     total = recipe.steps
-    every_report = 1 if recipe.equilibrium else max(1, _REPORT_IMAGES // recipe.images_per_step)
+    every_report = recipe.steps_at_once
     every_sheet = max(1, recipe.images_per_sheet // recipe.images_per_step)
     every_checkpoint = max(1, recipe.images_per_checkpoint // recipe.images_per_step)
     reported = {name for line in journal.lines for name in line.get("troubles", ())}

@@ -18,6 +18,8 @@ from digitforge_client.errors import InvalidInputError, did_you_mean
 LossName = Literal["relativistic", "minimax", "non-saturating", "least-squares", "wasserstein", "hinge"]
 Normalisation = Literal["none", "batch", "instance", "spectral"]
 
+_REPORTED_IMAGES = 1_600  # between two reports
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -160,6 +162,11 @@ class Recipe:
     def images_per_step(self) -> int:
         """Real images shown to the discriminator in a step."""
         return self.batch_size * self.discriminator_steps
+
+    @property
+    def steps_at_once(self) -> int:
+        """Steps between two reports, in one compiled call; Ctrl-C waits for it. One, where any may end the training."""
+        return 1 if self.equilibrium else max(1, _REPORTED_IMAGES // self.images_per_step)
 
     def computed(self, *, on_gpu: bool) -> Recipe:
         """The recipe, with what it leaves to the device decided."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from typing import Any
 
 import keras
@@ -25,6 +26,9 @@ from digitforge_training.networks import build_discriminator, build_generator
 from digitforge_training.networks.parts import Clusters
 from digitforge_training.pixels import from_pixels, generated_pixels
 from digitforge_training.recipes import Recipe
+
+Batch = tuple[tf.Tensor, tf.Tensor]
+Inputs = tuple[list[Batch], list[tf.Tensor]]  # of a step, or of many, which then come first in each shape
 
 _GONE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
 _STREAMS = 16  # independent random streams of an update; see `_seed_of`
@@ -82,7 +86,7 @@ class Trainer:
             self._build()
         # XLA compiles what one device does alone; several meet within an update.
         alone = self._replicas == 1
-        self._update = tf.function(self._update_both, jit_compile=True) if recipe.jit and alone else self._update_both
+        self._steps = tf.function(self._take_steps, jit_compile=True) if recipe.jit and alone else self._take_steps
 
     def _build(self) -> None:
         recipe, seed = self.recipe, self._seed
@@ -173,44 +177,62 @@ class Trainer:
 
     @tf.function(reduce_retracing=True)
     def _run(self, first: tf.Tensor, steps: tf.Tensor) -> Statistics:
-        totals = dict.fromkeys(self._adversary.statistics, 0.0)
-        for step in tf.range(first, first + steps):
-            statistics = self._step(step)
-            totals = {name: totals[name] + statistics[name] for name in totals}
+        totals, most = dict.fromkeys(self._adversary.statistics, 0.0), self.recipe.steps_at_once
+        for begin in tf.range(first, first + steps, most):
+            # For as many steps even where fewer are left, because XLA compiles anew for other shapes.
+            steps_to_come = begin + tf.range(most, dtype=tf.int64)
+            inputs = tf.map_fn(self._inputs, steps_to_come, fn_output_signature=self._input_types())
+            sums = self._steps(begin, tf.minimum(first + steps - begin, most), inputs)
+            totals = {name: totals[name] + sums[name] for name in totals}
         return {name: total / tf.cast(steps, tf.float32) for name, total in totals.items()}
 
-    def _step(self, step: tf.Tensor) -> Statistics:
-        recipe, turns = self.recipe, self.recipe.discriminator_steps
-        # Drawn outside of what XLA may compile: it knows no shuffling, and has other normal numbers.
+    def _take_steps(self, first: tf.Tensor, steps: tf.Tensor, inputs: Inputs) -> Statistics:
+        """Take *steps* steps with the first of *inputs*, and sum up their statistics."""
+        sums = dict.fromkeys(self._adversary.statistics, 0.0)
+        for i in tf.range(steps):
+            statistics = self._step(first + i, *tf.nest.map_structure(operator.itemgetter(i), inputs))
+            sums = {name: sums[name] + statistics[name] for name in sums}
+        return sums
+
+    def _draws(self) -> tuple[int, int]:
+        """How many batches of images and of latents a step takes."""
+        turns, more = self.recipe.discriminator_steps, self.recipe.generator_steps
+        return turns, max(turns, more) if self.recipe.shared_latents else turns + more
+
+    def _inputs(self, step: tf.Tensor) -> Inputs:
+        """What a step draws; outside of what XLA may compile: it knows no shuffling, and has other normal numbers."""
+        turns, draws = self._draws()
         batches = [self._batch(step * turns + turn) for turn in range(turns)]
-        draws = max(turns, recipe.generator_steps) if recipe.shared_latents else turns + recipe.generator_steps
         latents = [self._latents(self._seed_of(step, turn), batches[turn % turns][1]) for turn in range(draws)]
+        return batches, latents
+
+    def _input_types(self) -> Any:
+        turns, draws = self._draws()
+        return [(tf.uint8, tf.float32)] * turns, [tf.float32] * draws
+
+    def _step(self, step: tf.Tensor, batches: list[Batch], latents: list[tf.Tensor]) -> Statistics:
         if self._replicas == 1:
-            statistics: Statistics = self._update(step, batches, latents)
+            statistics: Statistics = self._update_both(step, batches, latents)
             return statistics
         shares = self._strategy.run(self._update_share, args=(step, batches, latents))
         # All replicas have the same means.
         return {name: self._strategy.experimental_local_results(share)[0] for name, share in shares.items()}
 
     @tf.autograph.experimental.do_not_convert
-    def _update_share(
-        self, step: tf.Tensor, batches: list[tuple[tf.Tensor, tf.Tensor]], latents: list[tf.Tensor]
-    ) -> Statistics:
+    def _update_share(self, step: tf.Tensor, batches: list[Batch], latents: list[tf.Tensor]) -> Statistics:
         """The update on this replica's rows; the statistics of all."""
         own = functools.partial(replicas.own_rows, batch=self.recipe.batch_size)
         shares = [(own(real), own(class_weights)) for real, class_weights in batches]
-        statistics = self._update(step, shares, [own(drawn) for drawn in latents])
+        statistics = self._update_both(step, shares, [own(drawn) for drawn in latents])
         return dict(zip(statistics, replicas.mean(list(statistics.values())), strict=True))
 
     @tf.autograph.experimental.do_not_convert
-    def _update_both(
-        self, step: tf.Tensor, batches: list[tuple[tf.Tensor, tf.Tensor]], latents: list[tf.Tensor]
-    ) -> Statistics:
+    def _update_both(self, step: tf.Tensor, batches: list[Batch], latents: list[tf.Tensor]) -> Statistics:
         """The discriminator's updates, one for each batch, then the generator's."""
         recipe, adversary = self.recipe, self._adversary
         scores, watched = [], []
-        for turn, (real, class_weights) in enumerate(batches):
-            seed = self._seed_of(step, turn)
+        for turn, (images, class_weights) in enumerate(batches):
+            real, seed = from_pixels(images), self._seed_of(step, turn)
             with tf.GradientTape() as tape:
                 generated = adversary.generate(class_weights, latents[turn], training=not recipe.generator_predicts)
             score_real, statistics = self._update_discriminator(
@@ -290,8 +312,8 @@ class Trainer:
             gradients = [g if g is None else g / self._replicas for g in gradients]
         optimiser.apply(gradients, variables)
 
-    def _batch(self, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Real images in [−1, 1] and their classes and clusters, (n, K·m) one-hot.
+    def _batch(self, step: tf.Tensor) -> Batch:
+        """Real images, uint8, and their classes and clusters, (n, K·m) one-hot.
 
         Every epoch is another permutation of all images.
         """
@@ -307,7 +329,7 @@ class Trainer:
         if self.recipe.clusters > 1:
             index = tf.where(tf.range(size) % 4 != 0, index, self._any_cluster(index, step))
         class_weights = tf.one_hot(tf.gather(self._kinds, index), self._classes * self.recipe.clusters)
-        return from_pixels(tf.gather(self._images, index)), class_weights
+        return tf.gather(self._images, index), class_weights
 
     def _any_cluster(self, index: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
         """Images of the same classes, each of any of its class's clusters, however rare that is."""
