@@ -24,6 +24,7 @@ from digitforge_training.data import Dataset, load
 from digitforge_training.loop import Progress, train
 from digitforge_training.recipes import Recipe, resolve
 from digitforge_training.runs import read_run
+from digitforge_training.trainer import on_gpu
 
 TINY = {"clusters": 1, "width": 8, "generator_blocks": 1, "discriminator_blocks": 1, "batch_size": 32}
 
@@ -148,6 +149,16 @@ def test_another_recipe_seed_or_data_set_does_not_go_into_the_same_folder(digits
             train(**{"recipe": recipe, "dataset": digits, "run_dir": trained_run, **other})  # type: ignore[arg-type]
 
 
+def test_what_is_left_to_the_device_is_decided_and_recorded_where_a_run_begins(digits: Dataset, tmp_path: Path) -> None:
+    assert _quick(steps=1).jit is None
+    train(_quick(steps=1, bfloat16="true"), digits, run_dir=tmp_path)
+    train(_quick(steps=2), digits, run_dir=tmp_path)  # goes on as it began
+    recipe = read_run(tmp_path).recipe
+    assert (recipe.steps, recipe.jit, recipe.bfloat16) == (2, on_gpu(), True)
+    with pytest.raises(DataError, match="another run"):
+        train(_quick(steps=2, bfloat16="false"), digits, run_dir=tmp_path)
+
+
 def test_a_finished_run_is_not_trained_again(digits: Dataset, trained_run: Path) -> None:
     before = checkpoints.newest(trained_run).stat().st_mtime_ns  # type: ignore[union-attr]
     reports: list[Progress] = []
@@ -235,17 +246,14 @@ def test_a_damaged_checkpoint_is_named_with_the_remedy(digits: Dataset, tmp_path
 
 
 def test_every_epoch_shows_every_image_once(digits: Dataset) -> None:
-    from digitforge_training.pixels import to_pixels
     from digitforge_training.trainer import Trainer
 
     few = digits.subset(np.arange(48))
     trainer = Trainer(_tiny(batch_size=16), few, seed=1)
     import tensorflow as tf
 
-    epochs = [
-        np.concatenate([to_pixels(trainer._batch(tf.constant(3 * epoch + i, tf.int64))[0]) for i in range(3)])
-        for epoch in range(2)
-    ]
+    batches = [trainer._batch(tf.constant(step, tf.int64))[0].numpy() for step in range(6)]
+    epochs = [np.concatenate(batches[:3]), np.concatenate(batches[3:])]
     expected = {image.tobytes() for image in few.images}
     assert {image.tobytes() for image in epochs[0]} == {image.tobytes() for image in epochs[1]} == expected
     assert not np.array_equal(epochs[0], epochs[1])

@@ -31,8 +31,8 @@ from digitforge_training.journal import Journal
 from digitforge_training.judging import JUDGED_SEED, Judge, find_judge, hold_out
 from digitforge_training.recipes import Recipe
 from digitforge_training.replicas import only_chief_writes
-from digitforge_training.runs import Run, claim, describe
-from digitforge_training.trainer import Trainer
+from digitforge_training.runs import RUN_FILE, Run, claim, describe, read_run
+from digitforge_training.trainer import Trainer, on_gpu
 from digitforge_training.views import Watch, draw_latents, draw_sheet, draw_walks
 
 SHEETS: Final = "sheets"
@@ -85,6 +85,9 @@ def train(
     make_judge = find_judge(judge) if judge else None
     training, held = hold_out(dataset, held_out, seed=seed)
     _check(training, recipe)
+    # What is left to the device is decided once, where the run begins, and recorded with it.
+    begun = (run_dir / RUN_FILE).exists()
+    recipe = recipe.computed_like(read_run(run_dir).recipe) if begun else recipe.computed(on_gpu=on_gpu())
     run = describe(recipe, dataset, seed=seed, held_out=held_out, judge=judge)
     trainer = Trainer(recipe, training, seed=seed)  # first, because it may refuse the recipe
     newest = checkpoints.newest(run_dir)

@@ -170,7 +170,13 @@ class Recipe:
 
     def computed(self, *, on_gpu: bool) -> Recipe:
         """The recipe, with what it leaves to the device decided."""
-        left: dict[str, Any] = {field: on_gpu for field in ("jit", "bfloat16") if getattr(self, field) is None}
+        return self.computed_like(dataclasses.replace(self, jit=on_gpu, bfloat16=on_gpu))
+
+    def computed_like(self, other: Recipe) -> Recipe:
+        """The recipe, with what it leaves to the device as *other* has it."""
+        left: dict[str, Any] = {
+            field: getattr(other, field) for field in ("jit", "bfloat16") if getattr(self, field) is None
+        }
         return dataclasses.replace(self, **left)
 
     def as_dict(self) -> dict[str, Any]:

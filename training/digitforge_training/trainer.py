@@ -34,6 +34,11 @@ _GONE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.Cancelled
 _STREAMS = 16  # independent random streams of an update; see `_seed_of`
 
 
+def on_gpu() -> bool:
+    """Whether TensorFlow sees a GPU here."""
+    return bool(tf.config.list_logical_devices("GPU"))
+
+
 def _means(statistics: list[Statistics]) -> Statistics:
     """The mean of each statistic over the updates that have it."""
     values: dict[str, list[tf.Tensor]] = {}
@@ -63,7 +68,7 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, dataset: Dataset, *, seed: int) -> None:
         self._strategy = replicas.strategy()
-        self.recipe = recipe = recipe.computed(on_gpu=bool(tf.config.list_logical_devices("GPU")))
+        self.recipe = recipe = recipe.computed(on_gpu=on_gpu())
         self._seed = seed
         self._classes = len(dataset.class_names)
         self._together = False
