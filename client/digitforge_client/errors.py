@@ -94,6 +94,7 @@ class GeneratorChangedError(ServerError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of a message on a *word* that is none of the known ones: the nearest of them, or nothing."""
-    nearest = difflib.get_close_matches(word, list(known), n=1)
+    """The end of a message on a *word* that is none of the known ones: one that it begins, the nearest, or nothing."""
+    names = sorted(known)
+    nearest = [name for name in names if word and name.startswith(word)] or difflib.get_close_matches(word, names, n=1)
     return f"; did you mean {nearest[0]!r}?" if nearest else ""

@@ -54,6 +54,7 @@ def test_a_dry_run_prints_the_resolved_recipe_at_once_and_writes_nothing(
     [
         (["train"], 2, "--out"),
         (["train", "--out", "x", "--recipe", "forj"], 2, "did you mean 'forge'"),
+        (["train", "--out", "x", "--recipe", "dcgan"], 2, "did you mean 'dcgan-rmsprop'"),
         (["train", "--out", "x", "--set", "gamma"], 2, "FIELD=VALUE"),
         (["train", "--out", "x", "--set", "gama=1"], 2, "did you mean 'gamma'"),
         (["train", "--out", "x", "--steps", "0"], 2, "--steps"),
