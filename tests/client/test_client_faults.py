@@ -208,8 +208,18 @@ def test_another_generator_may_be_accepted_and_no_batch_mixes_two(server: Any) -
 
 def test_batches_that_are_there_together_are_checked_together(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delivery, "_MOST_HELD_ROWS", 100)
-    # all others are there before the first
-    server.before_answer = lambda request: time.sleep(server.first_seed(request) == 0)
+    answered = threading.Semaphore(0)
+
+    def answer_the_first_last(request: Any) -> None:
+        if server.first_seed(request) == 0:
+            assert all(answered.acquire(timeout=60) for _ in range(29))
+            time.sleep(0.5)  # for the way of the last
+
+    def count(reply: Any) -> Any:
+        answered.release()
+        return reply
+
+    server.before_answer, server.mend = answer_the_first_last, count
     with DigitClient(server.target, limits=Limits(requests_in_flight=30)) as client:
         stream = client.stream(295, batch_size=10, seed=0)
         seeds = [seed for batch in stream for seed in batch.seeds.tolist()]
