@@ -115,7 +115,11 @@ def switch(name: str, default: bool, **attributes: Any) -> Any:
     help="Allow labels of versions that are not loaded yet.",
 )
 @switch("enable_model_warmup", default=True, help="Replay a version's warm-up requests before it serves.")
-@switch("enable_serialization_as_tensor_content", default=True, help="Answer with raw bytes, not with typed fields.")
+@switch(
+    "enable_serialization_as_tensor_content",
+    default=ServerOptions.enable_serialization_as_tensor_content,
+    help="Answer over gRPC with raw bytes, not with typed fields.",
+)
 @flag("saved_model_tags", default="serve", help="Tags of the graph to load, separated by commas.")
 @flag(
     "tensorflow_intra_op_parallelism",

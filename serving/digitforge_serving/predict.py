@@ -25,7 +25,7 @@ def predict(
     find: Callable[[model_pb2.ModelSpec], Served],
     request: predict_pb2.PredictRequest,
     *,
-    as_content: bool = True,
+    as_content: bool,
     deadline: float | None = None,
 ) -> predict_pb2.PredictResponse:
     """Answer a request.
@@ -45,7 +45,7 @@ def predict(
 
 
 def run(
-    served: Served, request: predict_pb2.PredictRequest, *, as_content: bool = True, deadline: float | None = None
+    served: Served, request: predict_pb2.PredictRequest, *, as_content: bool, deadline: float | None = None
 ) -> predict_pb2.PredictResponse:
     """Answer a request with a given version of a model, whatever its ``model_spec`` asks for.
 

@@ -96,7 +96,7 @@ class Rest:
             request.model_spec.signature_name = name
             rows = json_tensors.fill(document, served.model.signatures[name].inputs, request)
             deadline = None if self._timeout_s is None else start + self._timeout_s
-            response = predict(lambda _: served, request, deadline=deadline)
+            response = predict(lambda _: served, request, as_content=True, deadline=deadline)
             answer = json_tensors.render(response.outputs, rows=rows)
             self._metrics.took(spec.name, 1e6 * (time.monotonic() - start), entry="REST")
             return answer

@@ -41,7 +41,7 @@ def warm_up(served: Served, path: Path) -> int:
                 )
             entry = prediction_log_pb2.PredictionLog.FromString(record)
             if entry.WhichOneof("log_type") == "predict_log":
-                predict.run(served, entry.predict_log.request)
+                predict.run(served, entry.predict_log.request, as_content=True)
     except tf.errors.DataLossError as error:
         raise refusal.from_number(
             tf.errors.DATA_LOSS, f"{error.message}. Please verify your warmup data is in TFRecord format."

@@ -127,7 +127,8 @@ def process(*arguments: str) -> Iterator[tuple[int, str]]:
 @contextmanager
 def served(base_path: Path, *flags: str) -> Iterator[Running]:
     command = ("-m", "digitforge_client.command", "serve", f"--model_base_path={base_path}", "--port=0", "--json")
-    with process(*command, *flags) as (number, line):
+    # Raw bytes, so that the figures compare servers and not ways to write an image.
+    with process(*command, "--enable_serialization_as_tensor_content", *flags) as (number, line):
         yield Running(number, json.loads(line)["grpc_target"])
 
 

@@ -118,8 +118,12 @@ def test_what_is_mounted_exists_and_every_file_named_by_a_flag_is_in_it(
         assert (mounts[folder] / file).is_file(), name
 
 
-def test_replies_are_tensor_content_and_labels_may_precede_their_version(flags: dict[str, str]) -> None:
-    assert flags["enable_serialization_as_tensor_content"] == "true"
+@pytest.mark.parametrize("name", ["serving", "serving-gpu"])
+def test_no_flag_lets_a_rest_request_crash_tensorflow_serving(services: dict[str, Any], name: str) -> None:
+    assert not [word for word in services[name]["command"] if "enable_serialization_as_tensor_content" in word]
+
+
+def test_requests_are_batched_and_labels_may_precede_their_version(flags: dict[str, str]) -> None:
     assert flags["allow_version_labels_for_unavailable_models"] == "true"
     assert flags["enable_batching"] == "true"
 
@@ -196,5 +200,5 @@ def test_the_embedded_server_takes_the_very_flags_of_the_compose_file(service: d
     assert (given["port"], given["rest_api_port"]) == (contract.GRPC_PORT, contract.REST_PORT)
     assert given["model_config_file"] == Path("/config/models.config")
     assert given["enable_batching"] is True
-    assert given["enable_serialization_as_tensor_content"] is True
+    assert given["enable_serialization_as_tensor_content"] is False
     assert given["allow_version_labels_for_unavailable_models"] is True

@@ -87,6 +87,11 @@ def test_the_server_is_started_as_by_compose(container: dict[str, Any], composed
     assert container["readinessProbe"]["exec"]["command"] == ["bash", "-c", check]
 
 
+def test_no_flag_lets_a_rest_request_crash_tensorflow_serving() -> None:
+    for path in KUBERNETES.rglob("*.yaml"):
+        assert "enable_serialization_as_tensor_content" not in path.read_text(), path
+
+
 def test_ports_are_the_contract_s_from_the_service_to_the_container(container: dict[str, Any]) -> None:
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     assert ports == {"grpc": contract.GRPC_PORT, "rest": contract.REST_PORT}

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import tensorflow as tf
 from google.protobuf import text_format
 from serving_toys import ECHOED, Stubs, connect, predict_request
-from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
+from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
 
+from digitforge_client import DigitClient
+from digitforge_client.contract import row_seeds
 from digitforge_serving import EmbeddedServer, tensors
 
 
@@ -38,26 +42,51 @@ def test_an_input_that_is_left_out_takes_the_default_of_the_signature(stubs: Stu
     assert tf.make_ndarray(response.outputs["sum"]).tolist() == [11.0, 22.0]
 
 
-def test_replies_use_tensor_content(stubs: Stubs) -> None:
+TEXTS = [b"seven", b"", "é".encode() * 100]
+
+
+def shout(stubs: Stubs) -> predict_pb2.PredictResponse:
+    text = tf.make_tensor_proto(np.array(TEXTS, dtype=object))
+    return stubs.predict(predict_request(signature="shout", inputs={"text": text}))
+
+
+def test_replies_use_typed_fields(stubs: Stubs) -> None:
     output = stubs.predict(predict_request()).outputs["sum"]
-    assert output.tensor_content == np.array([4, 6], "<f4").tobytes()
-    assert not output.float_val
-
-
-def test_replies_use_typed_fields_when_asked_to(toy_version: Path) -> None:
-    with EmbeddedServer(toy_version.parent, model_name="toy", enable_serialization_as_tensor_content=False) as target:
-        output = connect(target).predict(predict_request()).outputs["sum"]
     assert list(output.float_val) == [4.0, 6.0]
     assert not output.tensor_content
+    assert list(shout(stubs).outputs["loud_bytes"].string_val) == [text.upper() for text in TEXTS]
 
 
-def test_strings_come_back_as_lengths_and_bytes(stubs: Stubs) -> None:
-    text = tf.make_tensor_proto(np.array([b"seven", b"", "é".encode() * 100], dtype=object))
-    response = stubs.predict(predict_request(signature="shout", inputs={"text": text}))
+def test_replies_use_tensor_content_when_asked_to(toy_version: Path) -> None:
+    with EmbeddedServer(toy_version.parent, model_name="toy", enable_serialization_as_tensor_content=True) as target:
+        stubs = connect(target)
+        output = stubs.predict(predict_request()).outputs["sum"]
+        response = shout(stubs)
+    assert output.tensor_content == np.array([4, 6], "<f4").tobytes()
+    assert not output.float_val
     assert tf.make_ndarray(response.outputs["length"]).tolist() == [5, 0, 200]
     loud = response.outputs["loud_bytes"]
     assert loud.tensor_content.startswith(b"\x05\x00\xc8\x01SEVEN")  # 200 takes two bytes as a varint
-    assert tensors.decode(loud).tolist() == [b"SEVEN", b"", "é".encode() * 100]
+    assert tensors.decode(loud).tolist() == [text.upper() for text in TEXTS]
+
+
+def test_tensorflow_s_own_reader_and_our_client_read_the_same_in_every_reply(exported_model: Path) -> None:
+    with EmbeddedServer(exported_model) as target, DigitClient(target) as client:
+        stubs, batch = connect(target), client.sample(3, labels=[7, 3, 7], seed=5)
+        addresses = {"labels": np.array([7, 3, 7]), "seeds": row_seeds(5, 3)}
+
+        def outputs(signature: str, inputs: dict[str, npt.NDArray[np.int64]]) -> dict[str, Any]:
+            response = stubs.predict(predict_request(model="digits", signature=signature, inputs=inputs))
+            return {alias: tf.make_ndarray(tensor) for alias, tensor in response.outputs.items()}
+
+        sampled = outputs("serving_default", addresses)
+        assert np.array_equal(sampled["images"].reshape(batch.images.shape), batch.images)
+        assert sampled["valid"].tolist() == [True] * 3
+        files = outputs("png", addresses)["image_bytes"]
+        decoded = np.stack([tf.io.decode_png(file).numpy() for file in files])
+        assert np.array_equal(decoded, sampled["images"])
+        (card,) = outputs("card", {"rows": np.array([0])})["card"]
+        assert json.loads(card) == client.card()
 
 
 def _sample(dtype: tf.DType) -> Any:
@@ -65,7 +94,7 @@ def _sample(dtype: tf.DType) -> Any:
         return np.array([[b"a", b"bc"], [b"", b"\xff\x00"]], dtype=object)
     if dtype == tf.bool:
         return np.array([[True, False], [False, True]])
-    values = np.array([[1, 2], [3, 100]]).astype(dtype.as_numpy_dtype)
+    values = np.array([[1, 127], [128, 200] if dtype.is_unsigned else [3, 100]]).astype(dtype.as_numpy_dtype)
     return values * (1 + 2j) if dtype.is_complex else values
 
 
