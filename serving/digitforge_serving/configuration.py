@@ -184,8 +184,8 @@ class ServerOptions:
     model_config_file_poll_wait_seconds: float = 0.0  # between two looks at that file; 0: no look after the start
     allow_version_labels_for_unavailable_models: bool = False
     enable_model_warmup: bool = True  # replay assets.extra/tf_serving_warmup_requests before a version serves
-    # Raw bytes cost less than typed fields. But `tf.make_ndarray` cannot read strings in them, and with this flag one REST
-    # request for a prediction crashes TensorFlow Serving 2.19.1.
+    # Raw bytes cost less than typed fields. But `tf.make_ndarray` cannot read strings in them, and with this flag one
+    # REST request for a prediction crashes TensorFlow Serving 2.19.1.
     enable_serialization_as_tensor_content: bool = False
     saved_model_tags: tuple[str, ...] = ("serve",)
     tensorflow_intra_op_parallelism: int = 0  # threads within an operation; 0: one for each core

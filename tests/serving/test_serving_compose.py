@@ -123,6 +123,14 @@ def test_no_flag_lets_a_rest_request_crash_tensorflow_serving(services: dict[str
     assert not [word for word in services[name]["command"] if "enable_serialization_as_tensor_content" in word]
 
 
+@pytest.mark.parametrize("name", ["serving", "serving-gpu"])
+def test_many_requests_at_once_find_a_thread_and_fast_convolutions(services: dict[str, Any], name: str) -> None:
+    (threads,) = [word for word in services[name]["command"] if "grpc_max_threads" in word]
+    assert int(threads.removeprefix("--grpc_max_threads=")) == 256
+    assert services[name]["pids_limit"] > 2 * 256  # threads count as processes; REST and TensorFlow have theirs, too
+    assert services[name]["environment"]["TF_ENABLE_ONEDNN_OPTS"] == "1"
+
+
 def test_requests_are_batched_and_labels_may_precede_their_version(flags: dict[str, str]) -> None:
     assert flags["allow_version_labels_for_unavailable_models"] == "true"
     assert flags["enable_batching"] == "true"

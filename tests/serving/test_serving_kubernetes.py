@@ -79,6 +79,7 @@ def test_the_server_is_started_as_by_compose(container: dict[str, Any], composed
         "grpc.max_connection_age_ms",
         "grpc.max_connection_age_grace_ms",
     }
+    assert {entry["name"]: entry["value"] for entry in container["env"]} == composed["environment"]
     serve.make_context("serve", list(container["args"]))  # which takes the same flags
     (image,) = read("base/kustomization.yaml")["images"]
     assert f"{image['name']}:{image['newTag']}" in composed["image"]
@@ -90,6 +91,11 @@ def test_the_server_is_started_as_by_compose(container: dict[str, Any], composed
 def test_no_flag_lets_a_rest_request_crash_tensorflow_serving() -> None:
     for path in KUBERNETES.rglob("*.yaml"):
         assert "enable_serialization_as_tensor_content" not in path.read_text(), path
+
+
+def test_many_requests_at_once_find_a_thread_and_fast_convolutions(container: dict[str, Any]) -> None:
+    assert "--grpc_max_threads=256" in container["args"]
+    assert {"name": "TF_ENABLE_ONEDNN_OPTS", "value": "1"} in container["env"]
 
 
 def test_ports_are_the_contract_s_from_the_service_to_the_container(container: dict[str, Any]) -> None:
