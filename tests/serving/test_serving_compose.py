@@ -6,14 +6,18 @@ import re
 import socket
 import subprocess
 import threading
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from serving_toys import connect, predict_request
 
 from digitforge_client import contract
-from digitforge_serving import shipped_config, shipped_models
+from digitforge_serving import Server, ServerOptions, publication, shipped_config, shipped_models
 from digitforge_serving.cli import serve
 from digitforge_serving.config_messages import read
 from digitforge_serving.configuration import read_model_config
@@ -140,8 +144,49 @@ def test_the_model_configuration_names_the_contract_s_model() -> None:
     (source,) = read_model_config(shipped_config() / "models.config")
     assert source.name == contract.MODEL_NAME
     assert source.base_path == Path("/models") / contract.MODEL_NAME
-    assert source.labels["stable"] == 1
     assert source.choose([1, 2, 3]) == [3, 2]
+
+
+def model_configurations() -> list[tuple[Path, str]]:
+    """Every ModelServerConfig that TensorFlow Serving may be given: in a file, or in a manifest that contains one."""
+
+    def texts(value: Any) -> Iterator[str]:
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict | list):
+            for inner in value.values() if isinstance(value, dict) else value:
+                yield from texts(inner)
+
+    found = [(path, path.read_text()) for path in sorted((ROOT / "serving").rglob("*.config"))]
+    for path in [ROOT / "docker-compose.yml", *sorted((ROOT / "serving").rglob("*.y*ml"))]:
+        found += [(path, text) for document in yaml.safe_load_all(path.read_text()) for text in texts(document)]
+    return [(path, text) for path, text in found if "model_config_list" in text]
+
+
+def test_every_label_names_a_version_that_is_shipped_and_loaded(tmp_path: Path) -> None:
+    configurations = model_configurations()
+    assert shipped_config() / "models.config" in [path for path, _ in configurations]
+    labels = []
+    for path, text in configurations:
+        (tmp_path / "models.config").write_text(text)
+        for source in read_model_config(tmp_path / "models.config"):
+            shipped = [info.version for info in publication.versions(shipped_models() / source.base_path.name)]
+            assert set(source.labels.values()) <= set(source.choose(shipped)), path
+            labels += source.labels
+    assert "stable" in labels
+
+
+def test_the_label_of_the_shipped_configuration_is_answered() -> None:
+    (source,) = read_model_config(shipped_config() / "models.config")
+    here = replace(source, base_path=shipped_models() / source.base_path.name)
+    server = Server([here], ServerOptions(port=0, allow_version_labels_for_unavailable_models=True))
+    try:
+        assert server.start()
+        request = predict_request(model=source.name, inputs={"labels": np.array([7]), "seeds": np.array([1])})
+        request.model_spec.version_label = "stable"
+        assert connect(server.target).predict(request).model_spec.version.value == source.labels["stable"]
+    finally:
+        server.stop(0)
 
 
 def test_the_batching_file_allows_exactly_the_rows_of_the_contract() -> None:

@@ -29,10 +29,11 @@ from serving_toys import Stubs, connect
 from tensorflow_serving.apis import get_model_status_pb2, predict_pb2
 
 from digitforge_client import TLS, DigitClient, ServerUnavailableError
-from digitforge_serving import shipped_models
+from digitforge_serving import publication, shipped_models
 from digitforge_serving.states import AVAILABLE
 
 ROOT = Path(__file__).parents[2]
+SHIPPED = publication.versions(shipped_models() / "digits")[0].version
 PROFILES = {"serving": "", "serving-gpu": "gpu", "prometheus": "monitoring", "grafana": "monitoring", "train": "train"}
 
 
@@ -192,17 +193,16 @@ def test_the_service_becomes_healthy_answers_on_loopback_and_can_change_nothing(
 def test_a_published_version_is_served_without_a_restart(project: Project, stubs: Stubs) -> None:
     before = project.inspect()["State"]["StartedAt"]
     base = Path(project.environment["DIGITFORGE_MODELS"]) / "digits"
-    assert states(stubs) == {1: AVAILABLE}
-    shutil.copytree(base / "1", base / ".2.tmp")
-    (base / ".2.tmp").rename(base / "2")
+    assert states(stubs) == {SHIPPED: AVAILABLE}
+    published = publication.promote(base / str(SHIPPED), base).version
     deadline = time.monotonic() + 120
-    while states(stubs).get(2) != AVAILABLE:
+    while states(stubs).get(published) != AVAILABLE:
         assert time.monotonic() < deadline
         time.sleep(0.2)
-    assert stubs.predict(digits(1)).model_spec.version.value == 2
+    assert stubs.predict(digits(1)).model_spec.version.value == published
     labelled = digits(1)
     labelled.model_spec.version_label = "stable"  # serving/config/models.config
-    assert stubs.predict(labelled).model_spec.version.value == 1
+    assert stubs.predict(labelled).model_spec.version.value == SHIPPED
     assert project.inspect()["State"]["StartedAt"] == before
 
 
@@ -218,11 +218,11 @@ def test_a_container_is_unhealthy_while_its_model_does_not_serve(project: Projec
     """The server is there, and every version is gone from the mounted folder's point of view: health must say so."""
     base = Path(project.environment["DIGITFORGE_MODELS"]) / "digits"
     project.compose("stop")
-    (base / "1").rename(base / ".1.away")
+    (base / str(SHIPPED)).rename(base / ".away")
     project.compose("start")
     time.sleep(15)  # more than the server needs to start, and less than the check's start period
     assert project.inspect()["State"]["Health"]["Status"] == "starting"
-    (base / ".1.away").rename(base / "1")
+    (base / ".away").rename(base / str(SHIPPED))
     project.wait_until_healthy()
 
 
