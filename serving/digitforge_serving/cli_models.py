@@ -58,5 +58,4 @@ def rollback(base_path: Path) -> None:
 @click.option("--from", "base_path", type=_FOLDER, default=_BASE, show_default=True, help="The model folder.")
 def remove(version: int, base_path: Path) -> None:
     """Delete a VERSION from a model folder."""
-    publication.remove(base_path, version)
-    click.echo(f"removed {base_path / str(version)}", err=True)
+    click.echo(f"removed {publication.remove(base_path, version)}", err=True)

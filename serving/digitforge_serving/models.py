@@ -210,8 +210,8 @@ class Models:
 
     # -- loading and unloading, with the lock held ---------------------------------------------------------------
 
-    def _found(self, model: _Model) -> list[int] | None:
-        """Versions in the folder; None when it cannot be read, and nothing follows from that."""
+    def _found(self, model: _Model) -> dict[int, Path] | None:
+        """Versions in the folder, and where; None when it cannot be read, and nothing follows from that."""
         base = model.source.base_path
         try:
             versions = folder.versions(base)
@@ -220,27 +220,30 @@ class Models:
             return None
         if not versions:
             self._complain(model, f"waiting for a version of model {model.source.name}: {base} has no folder 1, 2, …")
+        elif ignored := [path.name for paths in versions.values() for path in paths[:-1]]:
+            self._complain(
+                model, f"ignoring {', '.join(ignored)} in {base}: another folder there is named by the same number"
+            )
         else:
             model.complaint = ""
-        return versions
+        return {number: paths[-1] for number, paths in versions.items()}
 
     def _complain(self, model: _Model, text: str) -> None:
         if model.complaint != text:
             model.complaint = text
             log.warning("%s", text)
 
-    def _load_and_unload(self, model: _Model, found: list[int]) -> None:
-        wanted = model.source.choose(found)
+    def _load_and_unload(self, model: _Model, found: dict[int, Path]) -> None:
+        wanted = model.source.choose(list(found))
         for number in wanted:
-            self._load(model, number)
+            self._load(model, number, found[number])
         serving = [number for number, version in model.versions.items() if version.state == AVAILABLE]
         # Until one of the versions that are wanted serves, those that serve stay.
         if not wanted or set(wanted) & set(serving):
             for number in set(serving) - set(wanted):
                 self._unload(model, number)
 
-    def _load(self, model: _Model, number: int) -> None:
-        path = model.source.base_path / str(number)
+    def _load(self, model: _Model, number: int, path: Path) -> None:
         version = model.versions.get(number)
         if version is not None and version.state == AVAILABLE:
             return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,14 +33,12 @@ def versions(base_path: Path) -> list[VersionInfo]:
         DataError: the folder cannot be read.
     """
     try:
-        numbers = sorted(folder.versions(base_path), reverse=True)
-        return [_info(base_path, number) for number in numbers]
+        return [_info(number, paths[-1]) for number, paths in sorted(folder.versions(base_path).items(), reverse=True)]
     except OSError as error:
         raise DataError(f"the model folder {base_path} cannot be read: {error.strerror}") from error
 
 
-def _info(base_path: Path, number: int) -> VersionInfo:
-    path = base_path / str(number)
+def _info(number: int, path: Path) -> VersionInfo:
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     return VersionInfo(version=number, path=path, bytes=size, complete=(path / "saved_model.pb").is_file())
 
@@ -60,41 +59,47 @@ def promote(source: Path, base_path: Path) -> VersionInfo:
     try:
         base_path.mkdir(parents=True, exist_ok=True)
         number = 1 + max(folder.versions(base_path), default=0)
-        temporary = base_path / f".{number}.tmp"
+        temporary, published = base_path / f".{number}.tmp", base_path / str(number)
         shutil.rmtree(temporary, ignore_errors=True)  # what a kill may have left
         try:
             shutil.copytree(source, temporary)
             for path in sorted(temporary.rglob("*"), reverse=True):
                 _flush(path)
-            temporary.rename(base_path / str(number))
+            temporary.rename(published)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         _flush(base_path)
     except OSError as error:
         raise DataError(f"{source} cannot be published in {base_path}: {error}") from error
-    return _info(base_path, number)
+    return _info(number, published)
 
 
-def remove(base_path: Path, number: int) -> None:
+def remove(base_path: Path, number: int) -> Path:
     """Delete a version.
 
+    Returns:
+        The folder that was deleted.
+
     Raises:
-        InvalidInputError: the folder has no such version, or no other one.
+        InvalidInputError: the model folder has no such version, two folders of that number, or no other version.
         DataError: it cannot be deleted.
     """
-    present = [info.version for info in versions(base_path)]
+    present = {info.version: info for info in versions(base_path)}
     if number not in present:
         raise InvalidInputError(f"{base_path} has no version {number}; it has {_listed(present)}")
     if len(present) == 1:
         raise InvalidInputError(f"version {number} is the only one in {base_path}: without it nothing would be served")
+    _check_single(base_path, number)
+    path = present[number].path
     going = base_path / f".{number}.removed"
     try:
         shutil.rmtree(going, ignore_errors=True)
-        (base_path / str(number)).rename(going)
+        path.rename(going)
         _flush(base_path)
         shutil.rmtree(going)
     except OSError as error:
         raise DataError(f"version {number} of {base_path} cannot be removed: {error}") from error
+    return path
 
 
 def rollback(base_path: Path) -> VersionInfo:
@@ -104,7 +109,7 @@ def rollback(base_path: Path) -> VersionInfo:
         The version that is now the highest.
 
     Raises:
-        InvalidInputError: the folder has fewer than two versions.
+        InvalidInputError: the folder has fewer than two versions, or two folders with the number of the highest.
         DataError: the folder cannot be changed.
     """
     present = versions(base_path)
@@ -117,6 +122,7 @@ def rollback(base_path: Path) -> VersionInfo:
         raise InvalidInputError(
             f"{before.path} has no saved_model.pb: no server could load it in place of {highest.path}"
         )
+    _check_single(base_path, highest.version)
     withdrawn = base_path / f".{highest.version}.withdrawn"
     try:
         shutil.rmtree(withdrawn, ignore_errors=True)
@@ -127,7 +133,21 @@ def rollback(base_path: Path) -> VersionInfo:
     return before
 
 
-def _listed(numbers: list[int]) -> str:
+def _check_single(base_path: Path, number: int) -> None:
+    """See that nothing else becomes a version once its folder is gone.
+
+    Raises:
+        InvalidInputError: another folder is named by the same number.
+    """
+    paths = folder.versions(base_path)[number]
+    if len(paths) > 1:
+        raise InvalidInputError(
+            f"version {number} of {base_path} has {len(paths)} folders, {', '.join(path.name for path in paths)}, of "
+            "which a server takes the last: delete the others, or rename them, first"
+        )
+
+
+def _listed(numbers: Iterable[int]) -> str:
     return ", ".join(map(str, numbers)) or "none"
 
 

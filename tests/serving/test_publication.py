@@ -87,6 +87,33 @@ def test_what_cannot_be_done_is_said_and_changes_nothing(
     assert numbers(base_path) == [1]
 
 
+def test_a_padded_version_is_listed_followed_rolled_back_and_removed(base_path: Path, other_version: Path) -> None:
+    shutil.copytree(other_version, base_path / "00000123")
+    shutil.copytree(other_version, base_path / "0000007")
+    assert [(info.version, info.path.name, info.complete) for info in publication.versions(base_path)] == [
+        (123, "00000123", True),
+        (7, "0000007", True),
+        (1, "1", True),
+    ]
+    assert publication.promote(other_version, base_path).path == base_path / "124"
+    assert publication.rollback(base_path).path == base_path / "00000123"
+    assert publication.rollback(base_path).path == base_path / "0000007"
+    assert run("remove", "7", "--from", base_path) == ""
+    assert sorted(path.name for path in base_path.iterdir()) == [".123.withdrawn", ".124.withdrawn", "1"]
+
+
+@pytest.mark.parametrize("act", [publication.rollback, lambda base: publication.remove(base, 5)])
+def test_where_two_folders_have_one_number_neither_goes_in_favor_of_the_other(
+    base_path: Path, other_version: Path, act: Callable[[Path], object]
+) -> None:
+    for name in ("5", "005"):
+        shutil.copytree(other_version, base_path / name)
+    with pytest.raises(InvalidInputError, match=r"version 5 of .* has 2 folders, 005, 5, of which"):
+        act(base_path)
+    assert numbers(base_path) == [5, 1]
+    assert publication.versions(base_path)[0].path.name == "5"
+
+
 def test_a_rollback_never_ends_at_a_version_that_cannot_be_loaded(base_path: Path) -> None:
     (base_path / "2").mkdir()
     shutil.move(base_path / "1" / "saved_model.pb", base_path / "2" / "saved_model.pb")

@@ -17,6 +17,8 @@ from tensorflow_serving.apis import get_model_status_pb2
 from digitforge_client.errors import DataError
 from digitforge_serving import EmbeddedServer, ModelSource, Server, ServerOptions
 from digitforge_serving.configuration import is_loopback
+from digitforge_serving.models import Models
+from digitforge_serving.predict import predict
 
 Publish = Callable[[Path, int], None]
 AVAILABLE, END = 30, 50
@@ -45,6 +47,50 @@ def test_the_highest_version_answers_and_goes_by_number_not_by_spelling(
         stubs = connect(target)
         assert sums(stubs) == [104.0, 106.0]
         assert states(stubs) == {10: AVAILABLE}
+
+
+@pytest.mark.parametrize("name", ["00000123", "0123", " 123", "123 ", "+123"])
+def test_a_folder_is_the_number_that_tensorflow_serving_reads_in_its_name(
+    base_path: Path, other_version: Path, name: str
+) -> None:
+    shutil.copytree(other_version, base_path / name)
+    with serve(base_path) as target:
+        stubs = connect(target)
+        assert states(stubs) == {123: AVAILABLE}
+        assert sums(stubs) == sums(stubs, version=123) == [104.0, 106.0]
+
+
+def test_a_padded_version_is_found_while_the_server_runs_and_goes_with_its_folder(
+    base_path: Path, other_version: Path
+) -> None:
+    with serve(base_path) as target:
+        stubs = connect(target)
+        shutil.copytree(other_version, base_path / ".tmp")
+        (base_path / ".tmp").rename(base_path / "002")
+        wait_for(lambda: sums(stubs) == [104.0, 106.0])
+        (base_path / "002").rename(base_path / ".gone")
+        wait_for(lambda: states(stubs) == {1: AVAILABLE, 2: END})
+
+
+def test_of_two_folders_with_one_number_the_last_by_name_serves_and_the_other_is_named_once(
+    base_path: Path, toy_version: Path, other_version: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(other_version, base_path / "5")
+    shutil.copytree(toy_version, base_path / "005")
+    models = Models([ModelSource(name="toy", base_path=base_path)], ServerOptions(file_system_poll_wait_seconds=0))
+    try:
+        assert models.start()
+        for _ in range(3):
+            models.look()
+        assert models.serving() == {"toy": [5]}
+        assert [record.getMessage() for record in caplog.records if "ignoring" in record.getMessage()] == [
+            f"ignoring 005 in {base_path}: another folder there is named by the same number"
+        ]
+        served = models.find(predict_request().model_spec)
+        response = predict(lambda _: served, predict_request(), as_content=False)
+        assert tf.make_ndarray(response.outputs["sum"]).tolist() == [104.0, 106.0]
+    finally:
+        models.stop()
 
 
 def test_a_new_version_takes_over_without_a_single_refused_request(
@@ -114,7 +160,17 @@ def test_an_emptied_folder_unloads_the_model_as_tensorflow_serving_does(base_pat
 
 
 def test_half_written_versions_are_not_looked_at(base_path: Path, other_version: Path) -> None:
-    for name in (".2.tmp", "2.tmp", "v2", "02", "-2"):
+    for name in (
+        ".2.tmp",
+        "2.tmp",
+        "v2",
+        "-2",
+        "2_0",
+        "0x2",
+        "\N{SUPERSCRIPT TWO}",
+        "\N{ARABIC-INDIC DIGIT TWO}",
+        str(2**63),
+    ):
         shutil.copytree(other_version, base_path / name)
     (base_path / "3").write_text("a file, not a folder")
     with serve(base_path) as target:
@@ -175,8 +231,6 @@ def test_labels_at_the_start_need_the_flag_that_allows_them(base_path: Path) -> 
 
 
 def test_an_unloaded_version_leaves_no_session_behind(base_path: Path, publish: Publish, other_version: Path) -> None:
-    from digitforge_serving.models import Models
-
     models = Models([ModelSource(name="toy", base_path=base_path)], ServerOptions(file_system_poll_wait_seconds=0))
     assert models.start()
     session = models.find(predict_request().model_spec).model._session
