@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import hypot
 from typing import Final
 
 import numpy as np
@@ -13,12 +14,14 @@ from digitforge_client.errors import InvalidInputError
 from digitforge_evaluation.features import Measured
 from digitforge_evaluation.intervals import Groups, Interval, jackknife_interval, share_interval
 from digitforge_evaluation.metrics.agreement import agreeing, classifier_score
+from digitforge_evaluation.metrics.bins import Bins, fill, missing_share
 from digitforge_evaluation.metrics.copying import Nearness, copying_score, copying_scores_left_out
 from digitforge_evaluation.metrics.extrapolation import extrapolated_distance, fewest_images
 from digitforge_evaluation.metrics.frechet import Gaussian, frechet_distance, gaussian
 from digitforge_evaluation.metrics.kernel import kernel_distance, left_out_discrepancies
 from digitforge_evaluation.metrics.manifold import manifold, manifold_and_left_out
 from digitforge_evaluation.metrics.memorisation import too_near
+from digitforge_evaluation.statistics import t_interval
 
 #: Nearest neighbours that the manifold's balls reach to.
 NEIGHBOURS = 5
@@ -42,7 +45,7 @@ KINDS = {
     "recall": Kind(title="recall", better="higher"),
     "density": Kind(title="density", better="as real"),
     "coverage": Kind(title="coverage", better="higher"),
-    "missing": Kind(title="in missing kinds", better="lower"),
+    "missing": Kind(title="in missing modes", better="lower"),
     "agreement": Kind(title="label agreement", better="higher"),
     "score": Kind(title="classifier score", better="higher"),
     "train_on_generated": Kind(title="accuracy, generated to real", better="higher"),
@@ -218,6 +221,42 @@ def figures_against_training_images(
     return found | {"copying": Estimate(value=value, interval=jackknife_interval(value, left_out))}
 
 
+def missing_modes(
+    partitions: Sequence[Bins],
+    *,
+    pixels: npt.NDArray[np.uint8],
+    labels: npt.NDArray[np.int64],
+    groups: Groups | None = None,
+) -> Estimate:
+    """The share of real images that lie in missing bins: the mean over partitions of the real images.
+
+    Args:
+        partitions: two or more, of the same real images.
+        pixels: (n, …) of the generated images.
+        labels: (n,) their classes.
+        groups: (n,) groups of images for a jackknife; None for no interval.
+
+    Returns:
+        The interval covers the generated images and the choice of partitions: their two squared margins, by jackknife
+        and by Student's t, are added. None where all partitions agree, whatever group is left out.
+    """
+    parts = [np.ones(len(labels), bool)] if groups is None else [groups == one for one in np.unique(groups)]
+    counts = [[fill(bins.centres, pixels=pixels[part], labels=labels[part]) for part in parts] for bins in partitions]
+
+    def shares(without: int | None = None) -> list[float]:
+        return [
+            missing_share(bins.counts, np.sum([each for part, each in enumerate(found) if part != without], axis=0))
+            for bins, found in zip(partitions, counts, strict=True)
+        ]
+
+    value = float(np.mean(shares()))
+    if groups is None:
+        return Estimate(value=value)
+    of_images = jackknife_interval(value, [float(np.mean(shares(part))) for part in range(len(parts))])
+    margin = hypot(value - of_images[0], value - t_interval(shares()).low)
+    return Estimate(value=value, interval=(max(0.0, value - margin), min(1.0, value + margin)) if margin else None)
+
+
 def figure_name(key: str, *, features: str, n: int, k: int) -> str:
     """A figure's full name: with its features, and with what its value depends on.
 
@@ -234,7 +273,7 @@ def figure_name(key: str, *, features: str, n: int, k: int) -> str:
         "distance": distance_name(features, n),
         "extrapolated": f"fd_infinity[{features}]@{size_name(n)}",
         "kernel": f"kd[{features}]@{KERNEL_SUBSETS}x{KERNEL_SUBSET_SIZE}",
-        "missing": f"missing[pixels]@{size_name(n)}",
+        "missing": f"missing_modes[pixels]@{size_name(n)}",
         "agreement": "label_agreement",
         "score": f"classifier_score[{features}]",
         "train_on_generated": f"train_on_generated[cnn]@{size_name(n)}",

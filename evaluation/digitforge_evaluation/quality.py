@@ -21,25 +21,28 @@ from digitforge_evaluation.figures import (
     KERNEL_SUBSET_SIZE,
     KINDS,
     NEIGHBOURS,
-    Estimate,
     Estimates,
     figure_name,
     figures_against_real_images,
     figures_against_training_images,
     figures_without_real_images,
+    missing_modes,
 )
 from digitforge_evaluation.intervals import GROUPS, Groups, Interval, groups_of
-from digitforge_evaluation.metrics.bins import fill, make_bins, missing
+from digitforge_evaluation.metrics.bins import make_bins, partition_seeds
 from digitforge_evaluation.metrics.copying import nearness
 from digitforge_evaluation.metrics.extrapolation import fewest_images
 from digitforge_evaluation.neighbours import Neighbourhood, find_neighbours
 from digitforge_evaluation.reference import (
+    FLOOR_REPEATS,
     Floor,
     Reference,
+    class_counts,
     copying_floors,
     floor_of,
     known_images,
     make_reference,
+    random_subsets,
     real_floors,
     shipped_reference,
 )
@@ -280,8 +283,8 @@ def _against_real(
 ) -> tuple[Estimates, dict[str, Floor]]:
     """The figures that need real images, and the floors of all."""
     found = figures_against_real_images(real=test, generated=generated, k=k, groups=groups)
-    of_kinds, floors_of_kinds = _kinds(real, drawn)
-    found |= of_kinds
+    of_modes, floors_of_modes = _missing_modes(real, drawn, groups)
+    found |= of_modes
     of_training = network.measure(real.train.images)
     floors = _floors(reference, real, test, of_training, n=len(generated.features), k=k, network=network)
     of_copying: dict[str, Floor] = {key: floors.pop(key) for key in ("authenticity", "copying") if key in floors}
@@ -310,22 +313,26 @@ def _against_real(
                     features=(generated.features, known.training, test.features),
                 )
             )
-    return found, floors | floors_of_kinds
+    return found, floors | floors_of_modes
 
 
-def _kinds(real: RealData, drawn: Drawn) -> tuple[Estimates, dict[str, Floor]]:
-    """The share of training images that are of kinds missing from the images drawn, and from the held-out ones."""
+def _missing_modes(real: RealData, drawn: Drawn, groups: Groups) -> tuple[Estimates, dict[str, Floor]]:
+    """The share of training images in modes that are missing from the images drawn, and from as many held-out ones."""
     train, test = real.train, real.test
     each = min(_BINS, int(np.bincount(train.labels, minlength=len(train.class_names)).min()) // _IMAGES_PER_BIN)
     if drawn.labels is None or each < 2:
         return {}, {}
-    clusters = find_bins(train, each, seed=0)
-    bins = make_bins(pixels=train.images, labels=train.labels, clusters=clusters)
-    value, floor = (
-        float(bins.counts[missing(bins.counts, fill(bins.centres, pixels=images, labels=labels))].sum() / len(train))
-        for images, labels in ((drawn.images, drawn.labels), (test.images, test.labels))
+    partitions = [
+        make_bins(pixels=train.images, labels=train.labels, clusters=clusters)
+        for clusters in find_bins(train, each, seeds=partition_seeds())
+    ]
+    n = min(len(drawn.images), len(test))
+    subsets = random_subsets(
+        test.labels, class_counts(np.bincount(test.labels), n), repeats=FLOOR_REPEATS if n < len(test) else 1
     )
-    return {"missing": Estimate(value=value)}, {"missing": floor_of([floor], n=len(test))}
+    floor = [missing_modes(partitions, pixels=test.images[rows], labels=test.labels[rows]).value for rows in subsets]
+    found = missing_modes(partitions, pixels=drawn.images, labels=drawn.labels, groups=groups)
+    return {"missing": found}, {"missing": floor_of(floor, n=n)}
 
 
 def _floors(

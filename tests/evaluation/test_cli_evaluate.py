@@ -72,7 +72,7 @@ def test_a_table_says_what_was_left_out_and_why(real_npz, run):
     assert status == 0, err
     assert "fd[digitnet-64]@500" in out
     assert (
-        "recall, density, coverage, in missing kinds, authenticity, copying, C_T: needs real images: give --data" in out
+        "recall, density, coverage, in missing modes, authenticity, copying, C_T: needs real images: give --data" in out
     )
     assert "digits.npz does not say what its generator was trained on" in out
 

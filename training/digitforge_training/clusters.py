@@ -14,13 +14,15 @@ much of the latent's law as it has training images.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from digitforge_training.data import Dataset
+
+Seed = int | np.random.RandomState
 
 _COMPONENTS = 40  # principal components of a class; they hold the strokes, and k-means is fast on them
 _STARTS = 3  # of k-means; the best is taken
@@ -36,7 +38,7 @@ def find_clusters(dataset: Dataset, clusters: int, *, seed: int) -> npt.NDArray[
     Args:
         dataset: the training images.
         clusters: of each class; a class with fewer images has one for each.
-        seed: see `find_bins`.
+        seed: of k-means, see `find_bins`.
 
     Returns:
         (n,) int64, in 0 … *clusters* − 1; those of a class are numbered from 0 on, without gaps.
@@ -45,7 +47,7 @@ def find_clusters(dataset: Dataset, clusters: int, *, seed: int) -> npt.NDArray[
 
     if clusters == 1:
         return np.zeros(len(dataset), np.int64)
-    found = find_bins(dataset, max(clusters, _BINS), seed=seed)
+    (found,) = find_bins(dataset, max(clusters, _BINS), seeds=[seed])
     for rows, pixels in _classes(dataset):
         bins = found[rows]
         if bins.max() >= clusters:
@@ -54,20 +56,20 @@ def find_clusters(dataset: Dataset, clusters: int, *, seed: int) -> npt.NDArray[
     return found
 
 
-def find_bins(dataset: Dataset, bins: int, *, seed: int) -> npt.NDArray[np.int64]:
+def find_bins(dataset: Dataset, bins: int, *, seeds: Sequence[Seed]) -> npt.NDArray[np.int64]:
     """The bin of each image within its class, by k-means on principal components of the class's pixels.
 
     Args:
         dataset: images.
         bins: of each class; a class with fewer images has one for each.
-        seed: of k-means.
+        seeds: of k-means, one for each partition.
 
     Returns:
-        (n,) int64, in 0 … *bins* − 1.
+        (partitions, n) int64, in 0 … *bins* − 1.
     """
-    found = np.zeros(len(dataset), np.int64)
+    found = np.zeros((len(seeds), len(dataset)), np.int64)
     for rows, pixels in _classes(dataset):
-        found[rows] = _divide(pixels, min(bins, len(rows)), seed)
+        found[:, rows] = _divide(pixels, min(bins, len(rows)), seeds)
     return found
 
 
@@ -78,7 +80,7 @@ def _classes(dataset: Dataset) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArr
         yield rows, dataset.images[rows].reshape(len(rows), -1).astype(np.float32) / np.float32(255)
 
 
-def _divide(pixels: npt.NDArray[np.float32], bins: int, seed: int) -> npt.NDArray[np.int64]:
+def _divide(pixels: npt.NDArray[np.float32], bins: int, seeds: Sequence[Seed]) -> list[npt.NDArray[np.int64]]:
     from sklearn.cluster import KMeans
     from sklearn.decomposition import PCA
     from sklearn.exceptions import ConvergenceWarning
@@ -88,9 +90,9 @@ def _divide(pixels: npt.NDArray[np.float32], bins: int, seed: int) -> npt.NDArra
     with threadpool_limits(limits=1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # images that are there twice make fewer bins
         components = min(_COMPONENTS, *pixels.shape)
-        places = PCA(components, svd_solver="full", random_state=seed).fit_transform(pixels)
-        means: Any = KMeans(bins, n_init=_STARTS, random_state=seed).fit(places)
-    return np.unique(means.labels_, return_inverse=True)[1].astype(np.int64)
+        places = PCA(components, svd_solver="full").fit_transform(pixels)
+        fitted: list[Any] = [KMeans(bins, n_init=_STARTS, random_state=seed).fit(places) for seed in seeds]
+    return [np.unique(means.labels_, return_inverse=True)[1].astype(np.int64) for means in fitted]
 
 
 def count_clusters(
