@@ -156,8 +156,9 @@ class DigitClient:
         """Ask for any number of digits, batch by batch, in order, with requests sent ahead and bounded memory.
 
         A server that goes away and comes back interrupts nothing, as long as it is not away for longer than
-        ``Timeout.outage_s``. To continue a stream that ended early, call again with the same *seed*,
-        fewer rows and a later *start*. Closing the iterator cancels what is under way.
+        ``Timeout.outage_s``. A busy server is asked again for as long, with fewer requests at once. To continue a
+        stream that ended early, call again with the same *seed*, fewer rows and a later *start*. Closing the iterator
+        cancels what is under way.
 
         Args:
             n: how many; may be left out where there is a label for each.

@@ -6,6 +6,7 @@ Every operation is a generator that yields steps and is sent their outcomes, so 
 from __future__ import annotations
 
 import itertools
+import random
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,14 +17,23 @@ import numpy as np
 
 from digitforge_client import description, pieces
 from digitforge_client.contract import Field, Signature
-from digitforge_client.errors import ModelNotFoundError, ServerTimeoutError, ServerUnavailableError
+from digitforge_client.errors import ModelNotFoundError, ServerBusyError, ServerTimeoutError, ServerUnavailableError
 from digitforge_client.options import Limits, Timeout
 from digitforge_client.steps import Pause, Receive, Send, Talk
 from digitforge_client.wire import GET_METADATA, GET_STATUS, PREDICT, Method, messages
 
-#: Waits between attempts while a server is away double from the first to the longest.
+#: Waits between attempts while a server is away or busy double from the first to the longest.
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 2.0
+
+#: The longest wait while a server is busy: a client that seldom asks finds that others took every free place.
+_LONGEST_BUSY_PAUSE_S: Final = 0.5
+
+#: So long after a server was busy, one more request is sent ahead.
+_CALM_S: Final = 1.0
+
+#: Rest after an answer of a busy server, as a share of the time that the answer took.
+_REST: Final = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +44,40 @@ class Sent:
     request: Any
     at: int  # number of the target
     pending: Any
+    time_s: float  # when, by the monotonic clock
+
+
+class Window:
+    """How many requests of one call may be under way: fewer while the server is busy.
+
+    As with TCP, a refusal halves the number, and calm lets it grow by one at a time.
+
+    Args:
+        most: while the server is not busy.
+
+    Attributes:
+        size: how many may be under way now.
+        rest_s: seconds to wait before the next request, so that other clients of a busy server have their turn.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.size = self._most = most
+        self.rest_s = 0.0
+        self._changed_s = 0.0
+
+    def refused(self, sent: Sent) -> None:
+        """Take note that the server was too busy for a request; refusals of one burst count once."""
+        if sent.time_s >= self._changed_s:
+            self.size = max(1, self.size // 2)
+            self._changed_s = time.monotonic()
+
+    def answered(self, sent: Sent) -> None:
+        """Take note that the server answered a request."""
+        now, narrowed = time.monotonic(), self.size < self._most
+        self.rest_s = min(_REST * (now - sent.time_s), _LONGEST_BUSY_PAUSE_S) if narrowed else 0.0
+        if narrowed and now - self._changed_s > _CALM_S:
+            self.size += 1
+            self._changed_s = now
 
 
 class Conversation:
@@ -56,6 +100,7 @@ class Conversation:
         self.targets = tuple(targets)
         self._timeout = timeout
         self.limits = limits
+        self.window = Window(limits.requests_in_flight)
         self._turns = itertools.count()
         self.known: description.Generator | None = None
 
@@ -97,10 +142,10 @@ class Conversation:
                         break
                     said = "; ".join(version.status.error_message for version in versions)
                     reason = f"the server answers, but has not loaded the model {said}".rstrip()
+                except (ModelNotFoundError, ServerBusyError) as error:  # a server may be told of a model later
+                    reason = str(error)
                 except (ServerUnavailableError, ServerTimeoutError):
                     reason = reason or "nothing listens there"
-                except ModelNotFoundError as error:  # a server may be told of a model later
-                    reason = str(error)
                 yield Pause(seconds=max(0.0, min(next(pauses), end - time.monotonic())))
             else:
                 raise ServerTimeoutError(
@@ -117,18 +162,19 @@ class Conversation:
         """Send one request, to one target or to the next in turn."""
         at = next(self._turns) % len(self.targets) if at is None else at
         pending = yield Send(at=at, method=method, request=request, timeout_s=self._timeout.request_s)
-        return Sent(method=method, request=request, at=at, pending=pending)
+        return Sent(method=method, request=request, at=at, pending=pending, time_s=time.monotonic())
 
     def answer(self, sent: Sent, *, only_there: bool = False, outage_s: float | None = 0.0) -> Talk[tuple[Any, int]]:
-        """Wait for the answer to a request, and repeat it while the server is away.
+        """Wait for the answer to a request, and repeat it while the server is away or busy.
 
-        A target that is away is waited for only after all others were tried. Repeating is safe: it gives the same
-        images.
+        A target that is away or busy is waited for only after all others were tried. Repeating is safe: it gives the
+        same images.
 
         Args:
             sent: the request.
             only_there: ask no other target.
-            outage_s: how long to wait for a server that went away; None for as long as it takes.
+            outage_s: how long to wait for a server that went away or is busy; None for as long as it takes. With 0, a
+                busy one is still given the time of a request.
 
         Returns:
             The answer, and the number of the target that gave it.
@@ -136,18 +182,24 @@ class Conversation:
         pauses, failing_since, tried = _pauses(), None, 1
         while True:
             try:
-                return (yield Receive(pending=sent.pending)), sent.at
+                reply = yield Receive(pending=sent.pending)
             except (ServerUnavailableError, ServerTimeoutError) as error:
                 now = time.monotonic()
                 failing_since = now if failing_since is None else failing_since
-                away = isinstance(error, ServerUnavailableError)
+                away, busy = isinstance(error, ServerUnavailableError), isinstance(error, ServerBusyError)
+                if busy:
+                    self.window.refused(sent)
+                patience_s = self._timeout.request_s if busy and outage_s == 0 else outage_s
                 if away and not only_there and tried < len(self.targets):
                     tried += 1
-                elif outage_s is None or now - failing_since < outage_s:
+                elif patience_s is None or now - failing_since < patience_s:
                     tried = 1
-                    yield Pause(seconds=next(pauses))
+                    yield Pause(seconds=min(next(pauses), _LONGEST_BUSY_PAUSE_S) if busy else next(pauses))
                 else:
                     raise
+            else:
+                self.window.answered(sent)
+                return reply, sent.at
             at = sent.at if only_there else (sent.at + 1) % len(self.targets)
             sent = yield from self.send(sent.method, sent.request, at=at)
 
@@ -161,7 +213,7 @@ class Ahead(Generic[Item]):
     Args:
         conversation: with whom.
         requests: what to send, made when its turn comes, each with something to know it by.
-        outage_s: how long to wait for a server that went away; None for as long as it takes.
+        outage_s: how long to wait for a server that went away or is busy; None for as long as it takes.
     """
 
     def __init__(
@@ -174,8 +226,11 @@ class Ahead(Generic[Item]):
 
     def receive(self) -> Talk[tuple[Item, Any, int] | None]:
         """The next answer, with what it is known by and who gave it; None after the last."""
-        free = self._conversation.limits.requests_in_flight - len(self._sent)
-        for item, request in itertools.islice(self._requests, free):
+        window = self._conversation.window
+        if window.rest_s:
+            yield Pause(seconds=window.rest_s)
+        free = window.size - len(self._sent)
+        for item, request in itertools.islice(self._requests, max(0, free)):
             self._sent.append((item, (yield from self._conversation.send(PREDICT, request))))
         if not self._sent:
             return None
@@ -194,8 +249,8 @@ class Ahead(Generic[Item]):
 
 
 def _pauses() -> Iterator[float]:
-    """Seconds to wait before each further attempt."""
+    """Seconds to wait before each further attempt, at random, so that clients that failed together part."""
     seconds = _FIRST_PAUSE_S
     while True:
-        yield seconds
+        yield random.uniform(0.5, 1.0) * seconds
         seconds = min(2 * seconds, _LONGEST_PAUSE_S)

@@ -88,7 +88,7 @@ def _batches(
         talk: with whom.
         rows_of: the addresses, given the generator; called again for another one.
         batch_size: rows of every batch but the last.
-        outage_s: how long to wait for a server that went away.
+        outage_s: how long to wait for a server that went away or is busy.
         accept_change: go on with another generator, should the server get one.
 
     Raises:

@@ -6,6 +6,7 @@
     ├── DataError                   exit status 4   data or a file cannot be had, read, trusted or written
     └── ServerError                 exit status 3   the server could not answer
         ├── ServerUnavailableError                  nothing listens there, or it went away
+        │   └── ServerBusyError                     it listens, and has too much to do
         ├── ServerTimeoutError                      no answer within the deadline
         ├── ModelNotFoundError                      the server has no such model, version or signature
         ├── RequestRejectedError                    the server understood the request and refused it
@@ -66,9 +67,13 @@ class ServerError(DigitforgeError):
 
 
 class ServerUnavailableError(ServerError):
-    """Nothing listens at the target, or it went away, or it is too busy."""
+    """Nothing listens at the target, or it went away."""
 
     retryable = True
+
+
+class ServerBusyError(ServerUnavailableError):
+    """The server has more requests than it takes, and stayed so for as long as the client asked again."""
 
 
 class ServerTimeoutError(ServerError, TimeoutError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,6 +11,7 @@ import grpc
 from digitforge_client.errors import (
     ModelNotFoundError,
     RequestRejectedError,
+    ServerBusyError,
     ServerError,
     ServerTimeoutError,
     ServerUnavailableError,
@@ -20,18 +22,23 @@ from digitforge_client.errors import (
 @dataclass(frozen=True, kw_only=True)
 class _Rule:
     codes: str  # gRPC status codes, separated by spaces
-    word: str = ""  # what the details must contain
+    text: str = ""  # regular expression that the details must contain
     error: type[ServerError]
     message: str
 
+
+_BUSY: Final = (
+    "the server at {target} is too busy ({details}); try again later, send less at once with "
+    "Limits(requests_in_flight=…), or let the server take more requests at once"
+)
 
 # TensorFlow Serving uses one code for several cases, which differ only in its words. The first rule that fits counts.
 _RULES: Final = (
     _Rule(
         codes="UNAVAILABLE",
-        word="queue",
-        error=ServerUnavailableError,
-        message="the server at {target} is too busy ({details}); try again, or send less at once",
+        text=r"queue.* full",  # of requests that wait for a batch
+        error=ServerBusyError,
+        message=_BUSY,
     ),
     _Rule(
         codes="UNAVAILABLE",
@@ -46,27 +53,34 @@ _RULES: Final = (
     ),
     _Rule(
         codes="RESOURCE_EXHAUSTED",
-        word="timeout",
+        text="timeout",
         error=ServerTimeoutError,
         message="the server at {target} did not get to the request in time ({details}); ask for less at once",
     ),
     _Rule(
         codes="RESOURCE_EXHAUSTED",
-        word="larger than max",
+        text="larger than max",
         error=RequestRejectedError,
         message="a message between the client and {target} is too large ({details}); accept more with "
         "Limits(message_mib=…), or ask for less at once with Limits(rows_per_request=…)",
     ),
+    _Rule(
+        codes="RESOURCE_EXHAUSTED",
+        # TensorFlow Serving's threads (some say nothing), Python's gRPC, proxies; not a lack of memory
+        text=r"^$|(?i:thread ?pool|concurrent rpc|rate.?limit)",
+        error=ServerBusyError,
+        message=_BUSY,
+    ),
     _Rule(codes="NOT_FOUND", error=ModelNotFoundError, message="there is no model {model!r} at {target}: {details}"),
     _Rule(
         codes="INVALID_ARGUMENT",
-        word="version label",
+        text="version label",
         error=ModelNotFoundError,
         message="model {model!r} at {target} has no such version label: {details}",
     ),
     _Rule(
         codes="FAILED_PRECONDITION",
-        word="ignature",
+        text="ignature",
         error=ModelNotFoundError,
         message="model {model!r} at {target} lacks a signature that the client needs ({details}); was it exported with "
         "`digitforge export`?",
@@ -79,7 +93,7 @@ _RULES: Final = (
     ),
     _Rule(
         codes="INTERNAL",
-        word="deserializing",
+        text="deserializing",
         error=UnexpectedReplyError,
         message="the answer of {target} is no message of TensorFlow Serving's protocol",
     ),
@@ -127,7 +141,7 @@ def translate(error: grpc.RpcError, *, target: str, model: str, timeout_s: float
         timeout_s: the deadline it had, in seconds.
     """
     code, details = error.code().name, error.details() or ""
-    rule = next((rule for rule in _RULES if code in rule.codes.split() and rule.word in details), _ANY_OTHER)
+    rule = next((rule for rule in _RULES if code in rule.codes.split() and re.search(rule.text, details)), _ANY_OTHER)
     message = rule.message.format(
         target=target,
         model=model,

@@ -13,8 +13,9 @@ from digitforge_client.errors import InvalidInputError
 class Timeout:
     """How long to wait, in seconds; None waits without limit."""
 
-    request_s: float | None = 30.0  # one request, all its retries included
-    outage_s: float | None = 60.0  # how long a stream waits for a server that has gone away
+    # One request, all retries of `Retry` included; also how long a busy server is asked again.
+    request_s: float | None = 30.0
+    outage_s: float | None = 60.0  # how long a stream waits for a server that has gone away or is busy
 
     def __post_init__(self) -> None:
         for name, value in (("request_s", self.request_s), ("outage_s", self.outage_s)):
@@ -44,7 +45,8 @@ class Limits:
     # Of one request; the generator's own limit is respected as well. Small ones are answered soon, so that a slow
     # server meets the deadline; a batching server merges them.
     rows_per_request: int = 256
-    requests_in_flight: int = 4  # of one call; bounds its memory, with the batch that is being filled
+    # Of one call; fewer while the server is busy. Bounds the call's memory, with the batch that is being filled.
+    requests_in_flight: int = 4
     message_mib: int = 64  # largest answer accepted; gRPC's own limit is 4, about 5 300 digits
     sample_rows: int = 1_000_000  # largest single sample, 784 MB of MNIST-sized digits; a stream has no limit
 

@@ -108,7 +108,7 @@ def _rows(
         output: the name of the output.
         dtype: of the output.
         shape: of one row of it.
-        outage_s: how long to wait for a server that went away.
+        outage_s: how long to wait for a server that went away or is busy.
         answered: the targets that answered are added here.
     """
     n = len(next(iter(inputs.values())))

@@ -28,7 +28,7 @@ def digits(labels: np.ndarray | None, seeds: np.ndarray, *, shape: tuple[int, ..
 class OfficialServer:
     """Serves one generator with TensorFlow Serving's own messages; its attributes may be changed while it runs."""
 
-    def __init__(self, port: int = 0, options: Sequence[tuple[str, int]] = ()) -> None:
+    def __init__(self, port: int = 0, options: Sequence[tuple[str, int]] = (), at_once: int | None = None) -> None:
         self.class_names: tuple[str, ...] = TEN
         self.image_shape = IMAGE_SHAPE
         self.generator_id = "0123456789abcdef"
@@ -45,6 +45,7 @@ class OfficialServer:
         self._lock = threading.Lock()
         self._port = port
         self._options = [("grpc.so_reuseport", 0), *options]
+        self._at_once = at_once  # requests; more are refused
         self.start()
 
     @property
@@ -54,7 +55,9 @@ class OfficialServer:
     def start(self) -> None:
         from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
-        self._server = grpc.server(futures.ThreadPoolExecutor(8), options=self._options)
+        self._server = grpc.server(
+            futures.ThreadPoolExecutor(8), options=self._options, maximum_concurrent_rpcs=self._at_once
+        )
         prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(self, self._server)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(self, self._server)
         self._port = self._server.add_insecure_port(f"127.0.0.1:{self._port}")
@@ -196,8 +199,8 @@ def start_server() -> Iterator[Any]:
     """Start further servers; all are stopped at the end."""
     running: list[OfficialServer] = []
 
-    def start(port: int = 0, options: Sequence[tuple[str, int]] = ()) -> OfficialServer:
-        running.append(OfficialServer(port, options))
+    def start(port: int = 0, options: Sequence[tuple[str, int]] = (), at_once: int | None = None) -> OfficialServer:
+        running.append(OfficialServer(port, options, at_once))
         return running[-1]
 
     yield start

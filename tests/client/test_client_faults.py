@@ -80,7 +80,6 @@ def test_a_slow_server_meets_the_deadline(server: Any) -> None:
         (Code.INVALID_ARGUMENT, "Task size 65 is larger than maximum input batch size 64", RequestRejectedError, "65"),
         (Code.PERMISSION_DENIED, "no", RequestRejectedError, "does not let this client in"),
         (Code.UNAUTHENTICATED, "who are you", RequestRejectedError, "does not let this client in"),
-        (Code.UNAVAILABLE, "The batch scheduling queue to which … is full", ServerUnavailableError, "busy"),
         (Code.RESOURCE_EXHAUSTED, "Run() timeout exceeded while waiting", ServerTimeoutError, "in time"),
         (Code.UNIMPLEMENTED, "", UnexpectedReplyError, "8501 is REST"),
         (Code.INTERNAL, "oops", ServerError, "INTERNAL: oops"),
