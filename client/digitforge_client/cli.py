@@ -16,6 +16,7 @@ import click
 from digitforge_client.client import DEFAULT_TARGET, DigitClient
 from digitforge_client.contract import MODEL_NAME
 from digitforge_client.errors import InvalidInputError
+from digitforge_client.files import open_descriptor
 from digitforge_client.options import Timeout
 from digitforge_client.rows import Ask
 from digitforge_client.writers import STANDARD_OUTPUT, WRITERS, writer_for
@@ -153,7 +154,8 @@ def sample(
     }
     click.echo(
         json.dumps(summary) if as_json else _sentence(summary),
-        err=STANDARD_OUTPUT in summary["files"],  # standard output belongs to the digits then
+        # standard output may belong to the digits
+        err=any(str(out) == STANDARD_OUTPUT or open_descriptor(out) == 1 for out in outs),
     )
 
 

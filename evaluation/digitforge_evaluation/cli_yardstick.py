@@ -20,6 +20,7 @@ from typing import Any
 import click
 
 from digitforge_client.errors import DigitforgeError
+from digitforge_client.files import replacing
 
 OUT = click.option(
     "--out",
@@ -69,7 +70,8 @@ def network(out: Path | None, data_dir: Path | None, seed: int, epochs: int | No
     }
     path = out or features.WEIGHTS
     digitnet.save_weights(model, path)
-    path.with_suffix(".json").write_text(json.dumps(described, indent=2) + "\n")
+    with replacing(path.with_suffix(".json")) as file:
+        file.write((json.dumps(described, indent=2) + "\n").encode())
     click.echo(f"{path}: test accuracy {described['test_accuracy']:.4f}, n = {len(test)}")
 
 

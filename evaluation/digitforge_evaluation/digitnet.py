@@ -11,7 +11,6 @@ Its 64 features are the activations before the last layer. Being small, it is qu
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from digitforge_client.archives import open_archive
+from digitforge_client.files import replacing
 
 NAME = "digitnet-64"
 FEATURES = 64
@@ -144,12 +144,8 @@ def train_network(
 def save_weights(model: Any, path: Path) -> None:
     """Write the weights as one array per variable, named by its path, whole or not at all."""
     arrays: dict[str, Any] = {weight.path: np.asarray(weight, np.float32) for weight in _weights(model)}
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
+    with replacing(path) as file:
         np.savez_compressed(file, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _weights(model: Any) -> list[Any]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import numpy.typing as npt
 from digitforge_client.archives import open_archive
 from digitforge_client.contract import image_hashes
 from digitforge_client.errors import InvalidInputError
+from digitforge_client.files import replacing
 from digitforge_evaluation.features import DATA, Measured
 from digitforge_evaluation.figures import (
     CLASS_DISTANCE,
@@ -257,13 +257,10 @@ def save_reference(reference: Reference, path: Path, provenance: dict[str, Any])
         "hashes": reference.hashes,
         "described": np.asarray(json.dumps(described)),  # so that the two files cannot come apart
     }
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
+    with replacing(path) as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    path.with_suffix(".json").write_text(json.dumps(described, indent=2) + "\n")
+    with replacing(path.with_suffix(".json")) as file:
+        file.write((json.dumps(described, indent=2) + "\n").encode())
 
 
 def _packed(covariance: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -177,3 +177,34 @@ def test_a_bar_is_shown_on_a_terminal_and_the_result_stays_clean(server: Any, tm
     assert process.returncode == 0
     assert json.loads(stdout)["n"] == 3000
     assert b"1024/3000" in shown
+
+
+def test_standard_output_may_be_named_like_a_file(server: Any, tmp_path: Path) -> None:
+    out, named = tmp_path / "d.npz", tmp_path / "stdout"
+    named.symlink_to("/dev/fd/1")  # as /dev/stdout, which a test must not risk
+    arguments = ["--n", "50", "--seed", "1", "--format", "npz", "--out", named]
+    for mode in ("wb", "ab"):  # > d.npz, >> d.npz
+        with out.open(mode) as file:
+            command = [sys.executable, "-m", "digitforge_client.command", "sample", "--server", server.target]
+            result = subprocess.run([*command, *arguments], stdout=file, stderr=subprocess.PIPE, check=False)
+        assert result.returncode == 0, result.stderr
+        assert b"50 digits" in result.stderr
+        with np.load(out) as archive:
+            assert archive["y"].tolist() == [row % 10 for row in range(50)]
+        out.write_bytes(b"")
+    assert named.is_symlink()
+    piped = sample(server, *arguments, text=False)
+    with np.load(io.BytesIO(piped.stdout)) as archive:
+        assert len(archive["y"]) == 50
+
+
+def test_a_shell_may_read_the_output_as_it_is_written(server: Any) -> None:
+    read_end, write_end = os.pipe()
+    command = [sys.executable, "-m", "digitforge_client.command", "sample", "--server", server.target]
+    command += ["--n", "50", "--out", f"/dev/fd/{write_end}", "--format", "npz"]  # >(…) in bash
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, pass_fds=[write_end]) as process:
+        os.close(write_end)
+        with os.fdopen(read_end, "rb") as pipe, np.load(io.BytesIO(pipe.read())) as archive:
+            assert len(archive["y"]) == 50
+        assert "50 digits" in process.communicate(timeout=60)[0]
+    assert process.returncode == 0
