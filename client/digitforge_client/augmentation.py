@@ -9,7 +9,7 @@ import numpy as np
 
 from digitforge_client import delivery, resampling
 from digitforge_client.batch import Batch
-from digitforge_client.containers import as_given
+from digitforge_client.containers import extended
 from digitforge_client.conversation import Conversation
 from digitforge_client.errors import InvalidInputError
 from digitforge_client.resampling import Array, PixelRange, Strategy
@@ -53,17 +53,19 @@ def augment(
     batch = yield from delivery.sample(talk, Ask.of(None, labels=new, seed=seed, start=start, expansion=expansion))
     digits = resampling.like(batch.images, images, pixel_range)
     return Augmented(
-        X=as_given(np.concatenate([images, digits]), X),
-        y=as_given(_targets(y, labels, new), y),
+        X=extended(X, digits),
+        y=extended(*_targets(y, new)),
         added=added,
         batch=batch,
     )
 
 
-def _targets(y: Any, labels: Array, new: Array) -> Array:
-    """The labels of all images, as they were given."""
+def _targets(y: Any, new: Array) -> tuple[Any, Array]:
+    """The labels of the real images as they were given, but a column as a vector, and the new ones like them."""
     given = np.asarray(y)
     if given.ndim == 2 and given.shape[1] > 1:
-        return np.concatenate([given, np.eye(given.shape[1], dtype=given.dtype)[new]])
-    together = np.concatenate([labels, new])
-    return together if together.dtype.kind in "UT" and given.dtype != object else together.astype(given.dtype)
+        return y, np.eye(given.shape[1], dtype=given.dtype)[new]
+    if given.ndim == 2 and not hasattr(y, "columns"):
+        given = given.reshape(-1)
+        y = given.tolist() if isinstance(y, list) else given
+    return y, new.astype(np.float64) if isinstance(y, list) and given.dtype.kind == "f" else new

@@ -235,7 +235,8 @@ class DigitClient:
             expansion: as for `sample`.
 
         Returns:
-            Images and labels, in the containers, layout, dtype and range in which they came.
+            Images and labels, in the containers, layout, dtype and range in which they came; the dtype is wider where
+            it cannot hold the synthetic ones, and a categorical gets the categories that it lacks.
 
         Raises:
             InvalidInputError: the images do not fit the generator, a label is none of its classes, or the strategy

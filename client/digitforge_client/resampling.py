@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -106,6 +107,9 @@ def real_images(X: Any, generator: Generator, pixel_range: PixelRange | None) ->
             f"X has shape {images.shape}; generator {generator.generator_id} makes images of "
             f"{height} × {width} × {channels}, so expected (n, …) with one of {shapes}"
         )
+    if images.dtype == object:  # pandas' dtypes that may lack values
+        with suppress(TypeError, ValueError):
+            images = images.astype(np.float64)
     if images.dtype.kind not in "uif":
         raise InvalidInputError(f"X is {images.dtype}; expected numbers")
     if pixel_range is None:
@@ -116,8 +120,12 @@ def real_images(X: Any, generator: Generator, pixel_range: PixelRange | None) ->
             )
         pixel_range = (0, 255)
     low, high = pixel_range
-    if not (np.isfinite(low) and np.isfinite(high) and low < high):
-        raise InvalidInputError(f"pixel_range is {pixel_range!r}; expected (black, white) with black below white")
+    largest = float(np.finfo(images.dtype if images.dtype.kind == "f" else np.float64).max)
+    if not -largest <= low < high <= largest:
+        raise InvalidInputError(
+            f"pixel_range is {pixel_range!r}; expected (black, white) with black below white, both of them "
+            f"numbers that {images.dtype} can hold"
+        )
     if images.dtype.kind in "ui" and (low, high) != (0, 255):
         raise InvalidInputError(f"X is {images.dtype}, whose pixel_range can only be (0, 255), not {pixel_range!r}")
     if images.size and not (low <= images.min() and images.max() <= high):
@@ -136,13 +144,14 @@ def like(digits: npt.NDArray[np.uint8], images: Array, pixel_range: PixelRange) 
         pixel_range: of the real ones.
 
     Returns:
-        (n, …) of the dtype and shape of *images*.
+        (n, …) of the shape of *images* and their dtype; uint8 where that is int8, which ends at 127.
     """
     shaped = digits.reshape(len(digits), *images.shape[1:])
     if images.dtype.kind in "ui":
-        return shaped.astype(images.dtype)
+        return shaped if images.dtype == np.int8 else shaped.astype(images.dtype)
     low, high = pixel_range
-    return np.clip(low + shaped.astype(np.float64) / 255 * (high - low), low, high).astype(images.dtype)
+    # divided last, so that whole numbers stay whole
+    return np.clip(low + shaped.astype(np.float64) * (high - low) / 255, low, high).astype(images.dtype)
 
 
 def class_labels(y: Any) -> Array:
@@ -169,7 +178,9 @@ def class_labels(y: Any) -> Array:
         labels = np.asarray(labels.tolist())
     if labels.dtype.kind == "f":
         if not np.array_equal(labels, np.round(labels)):
-            raise InvalidInputError("Unknown label type: y holds fractions; expected class numbers or class names")
+            raise InvalidInputError(
+                "Unknown label type: y holds fractions or lacks values; expected class numbers or class names"
+            )
         labels = labels.astype(np.int64)
     if labels.dtype.kind not in "iuUT" and labels.size:
         raise InvalidInputError(f"Unknown label type: y is {labels.dtype}; expected class numbers or class names")

@@ -186,6 +186,182 @@ def test_containers_come_back_as_they_were(client: DigitClient) -> None:
     assert (y3.name, len(y3)) == ("digit", 90)
 
 
+MANY = tuple(map(str, range(300)))
+
+
+def labels_after(y: Any, strategy: dict[Any, int]) -> Any:
+    """The labels after augmentation, by a generator of 300 classes."""
+    client = DigitClient(transports=[FakeTransport(class_names=MANY, image_shape=(2, 2, 1))])
+    return client.augment(np.zeros((len(y), 4), np.uint8), y, strategy=strategy, seed=0)[1]
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("kind", ["Series", "Categorical", "CategoricalIndex", "DataFrame"])
+@pytest.mark.parametrize(
+    ("known", "added", "categories"),
+    [
+        (["1", "3", "9"], "7", ["1", "3", "7", "9"]),
+        (["9", "3", "1"], "7", ["9", "3", "1", "7"]),
+        (["3", "1", "7"], "7", ["3", "1", "7"]),
+        ([1, 3, 9], 7, [1, 3, 7, 9]),
+        ([1.0, 3.0], 7, [1.0, 3.0, 7.0]),
+    ],
+)
+def test_a_categorical_gets_the_categories_that_it_lacks(
+    kind: str, known: list[Any], added: Any, categories: list[Any], ordered: bool
+) -> None:
+    pandas = pytest.importorskip("pandas")
+    values = [known[0], known[1], known[1], known[0]]
+    given = pandas.Categorical(values, categories=known, ordered=ordered)
+    y: Any = pandas.DataFrame({"digit": given}) if kind == "DataFrame" else getattr(pandas, kind)(given)
+    y2 = labels_after(y, {added: 20})
+    assert type(y2) is type(y)
+    column = y2["digit"] if kind == "DataFrame" else pandas.Series(y2)
+    assert column.tolist() == values + [added] * 20
+    assert column.dtype == pandas.CategoricalDtype(categories, ordered=ordered)
+    assert column.cat.categories.tolist() == categories
+
+
+@pytest.mark.parametrize(
+    ("dtype", "wider"),
+    [
+        ("int8", "int64"),
+        ("Int8", "Int64"),
+        ("int8[pyarrow]", "int64[pyarrow]"),
+        ("uint8", None),
+        ("UInt8", None),
+        ("Int64", None),
+        ("float32", None),
+        ("Float32", None),
+        ("uint8[pyarrow]", None),
+        ("double[pyarrow]", None),
+        ("object", None),
+    ],
+)
+def test_a_column_of_labels_keeps_its_dtype_or_gets_a_wider_one(dtype: str, wider: str | None) -> None:
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    y = pandas.Series([1, 3, 3, 1], name="digit", dtype=dtype)
+    for added, expected in ((7, dtype), (200, wider or dtype)):
+        y2 = labels_after(y, {added: 2})
+        assert y2.tolist() == [1, 3, 3, 1, added, added]
+        assert (y2.name, y2.dtype) == ("digit", expected)
+
+
+@pytest.mark.parametrize("dtype", ["object", "string", "string[pyarrow]", "category"])
+def test_a_column_of_names_takes_longer_names(dtype: str) -> None:
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    y2 = labels_after(pandas.Series(["1", "3", "3"], dtype=dtype), {"200": 2})
+    assert y2.tolist() == ["1", "3", "3", "200", "200"]
+    assert str(y2.dtype) == dtype.partition("[")[0]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "added", "expected"),
+    [
+        (np.int8, 7, np.int8),
+        (np.int8, 200, np.int64),
+        (np.uint8, 200, np.uint8),
+        (np.float16, 200, np.float16),
+        (object, 200, object),
+        ("<U1", "200", "<U3"),
+        (np.dtypes.StringDType(), "200", np.dtypes.StringDType()),
+    ],
+)
+def test_an_array_of_labels_keeps_its_dtype_or_gets_a_wider_one(dtype: Any, added: Any, expected: Any) -> None:
+    first = [type(added)(label) for label in (1, 3, 3)]
+    y2 = labels_after(np.array(first, dtype=dtype), {added: 2})
+    assert y2.tolist() == [*first, added, added]
+    assert y2.dtype == expected
+
+
+@pytest.mark.parametrize("y", [[1, "3", "3"], [1.0, 3.0, 3.0], [[1], [3], [3]], [np.int8(1), np.int8(3), np.int8(3)]])
+def test_a_list_of_labels_keeps_its_elements(y: list[Any]) -> None:
+    added = 7 if "3" not in y else "7"
+    y2 = labels_after(y, {added: 2})
+    first = np.ravel(y).tolist() if isinstance(y[0], list) else y
+    assert y2 == [*first, added, added]
+    assert [type(label) for label in y2[:3]] == [type(label) for label in first]
+    assert len({type(label) for label in y2[-2:]}) == 1
+    if isinstance(y[0], float):
+        assert isinstance(y2[-1], float)
+    array = np.array(y, dtype=object).reshape(-1)
+    assert labels_after(array, {added: 2}).tolist()[:3] == first
+
+
+def test_truth_values_are_no_classes() -> None:
+    for y in ([True, False], np.array([True, False]), np.array([True, False], object)):
+        with pytest.raises(InvalidInputError, match="label type"):
+            labels_after(y, {1: 5})
+
+
+def test_small_integers_hold_no_white_pixel_and_get_wider(client: DigitClient) -> None:
+    X, y = np.zeros((3, 784), np.int8), [1, 1, 2]
+    digits = client.sample(labels=[7] * 5, seed=0).images.reshape(5, 784)
+    assert digits.max() > 127
+    X2, _ = client.augment(X, y, strategy={7: 5}, seed=0, pixel_range=(0, 255))
+    np.testing.assert_array_equal(X2[3:], digits)
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame(X.astype(np.int64)).astype(dict.fromkeys(range(300), np.int8))  # as downcast= makes it
+    for each in (table, pandas.DataFrame(X)):
+        X3, _ = client.augment(each, y, strategy={7: 5}, seed=0, pixel_range=(0, 255))
+        np.testing.assert_array_equal(X3.to_numpy()[3:], digits)
+        assert X3.columns.tolist() == each.columns.tolist()
+
+
+def test_whole_columns_of_a_table_take_fractions(client: DigitClient) -> None:
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame(np.zeros((3, 784), np.float32)).astype(dict.fromkeys(range(300), np.uint8))
+    X2, _ = client.augment(table, [1, 1, 2], strategy={7: 5}, seed=0, pixel_range=(0, 1))
+    digits = client.sample(labels=[7] * 5, seed=0).images.reshape(5, 784) / 255
+    np.testing.assert_allclose(X2.to_numpy()[3:], digits, atol=1e-6)
+    assert set(X2.dtypes.iloc[300:]) == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "pixel_range"),
+    [
+        ("UInt8", (0, 255)),
+        ("Float32", (0, 1)),
+        ("uint8[pyarrow]", (0, 255)),
+        ("float[pyarrow]", (-1, 1)),
+        ("category", (0, 255)),
+        ("Sparse[uint8]", (0, 255)),
+    ],
+)
+def test_a_table_of_any_dtype_takes_digits(client: DigitClient, dtype: str, pixel_range: tuple[int, int]) -> None:
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    table = pandas.DataFrame(np.zeros((3, 784), np.uint8)).astype(dtype)
+    X2, _ = client.augment(table, [1, 1, 2], strategy={7: 5}, seed=0, pixel_range=pixel_range)
+    low, high = pixel_range
+    digits = client.sample(labels=[7] * 5, seed=0).images.reshape(5, 784) / 255 * (high - low) + low
+    np.testing.assert_allclose(X2.to_numpy(dtype=np.float64)[3:], digits, atol=1e-5)
+    if dtype != "category":
+        assert set(X2.dtypes) == set(table.dtypes)
+
+
+def test_names_of_columns_may_repeat(client: DigitClient) -> None:
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame(np.zeros((3, 784), np.uint8), columns=["pixel"] * 784, index=[5, 6, 7])
+    X2, _ = client.augment(table, [1, 1, 2], strategy={7: 5}, seed=0)
+    assert X2.columns.tolist() == ["pixel"] * 784
+    assert X2.index.tolist() == list(range(8))
+
+
+def test_a_list_of_arrays_stays_one(client: DigitClient) -> None:
+    X = list(images(3))
+    X2, _ = client.augment(X, [1, 1, 2], strategy={7: 5}, seed=0)
+    assert {(type(row), row.shape, str(row.dtype)) for row in X2} == {(np.ndarray, (28, 28), "uint8")}
+    assert X2[0] is X[0]
+
+
+def test_a_range_of_pixels_that_the_dtype_cannot_hold_is_refused(client: DigitClient) -> None:
+    with pytest.raises(InvalidInputError, match="float16 can hold"):
+        client.augment(images(44, np.float16), Y, pixel_range=(0, 65535))
+
+
 def test_an_augmented_set_says_the_same_every_time(client: DigitClient) -> None:
     one, other = (client.augment(images(44), Y, seed=5)[0] for _ in range(2))
     np.testing.assert_array_equal(one, other)
