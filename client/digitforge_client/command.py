@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 import tempfile
+import threading
+import time
 from importlib import metadata
-from typing import Any
+from types import FrameType
+from typing import Any, Final, Self
 
 import click
 
 from digitforge_client.errors import DigitforgeError, MissingExtraError, did_you_mean
 
 ENTRY_POINT_GROUP = "digitforge.commands"
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+#: Comes when the terminal is closed; None on Windows.
+HANGUP: Final[signal.Signals | None] = getattr(signal, "SIGHUP", None)
+#: What ends a command in order: Ctrl-C, a service manager or container engine, a closed terminal.
+ENDING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, *([HANGUP] if HANGUP else []))
+#: Within this time, a second signal is the first one, sent by two: `timeout` tells a process and its group.
+_ECHO_S: Final = 1.0
 
 
 class LazyGroup(click.Group):
@@ -84,8 +93,58 @@ def digitforge() -> None:
     Start with `digitforge demo`. Results go to standard output, everything else to standard error.
 
     Exit status: 0 done, 1 failed, 2 wrong arguments, 3 the server could not answer, 4 data cannot be had, read or
-    written, 130 interrupted.
+    written, 130 interrupted (Ctrl-C), 143 terminated (SIGTERM), 129 hung up (its terminal was closed).
     """
+
+
+class _Interrupts:
+    """Has SIGTERM and SIGHUP raise KeyboardInterrupt in the main thread, as Ctrl-C does; a second signal ends at once.
+
+    Attributes:
+        number: of the signal that came; None before.
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._since = 0.0
+        self._terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
+
+    def __enter__(self) -> Self:
+        handlers = {number: signal.getsignal(number) for number in ENDING_SIGNALS}
+        if threading.current_thread() is not threading.main_thread():
+            handlers = {}  # no other thread may set any
+        # What nohup or a shell has ignored stays ignored.
+        usual = (signal.SIG_DFL, signal.default_int_handler)
+        self._before = {number: handler for number, handler in handlers.items() if handler in usual}
+        for number in self._before:
+            signal.signal(number, self._told)
+        self._hook, sys.unraisablehook = sys.unraisablehook, self._lost
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.number is None:
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
+            sys.unraisablehook = self._hook
+
+    def _told(self, number: int, _: FrameType | None) -> None:
+        if self.number is None:
+            self.number, self._since = number, time.monotonic()
+            if number == HANGUP:
+                for terminal in self._terminals:  # writing there would fail
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), terminal)
+            raise KeyboardInterrupt
+        # The shell and the kernel both tell of a closed terminal; systemd may do so after SIGTERM.
+        if number != HANGUP and time.monotonic() - self._since > _ECHO_S:
+            os._exit(128 + number)
+
+    def _lost(self, unraisable: Any) -> None:
+        """Send a signal again whose exception was lost, because it struck inside a finaliser or a callback."""
+        if self.number is None or unraisable.exc_type is not KeyboardInterrupt:
+            self._hook(unraisable)
+            return
+        number, self.number = self.number, None
+        threading.Timer(0.1, os.kill, (os.getpid(), number)).start()
 
 
 def main() -> None:
@@ -94,21 +153,22 @@ def main() -> None:
     # oneDNN's convolutions, which TensorFlow leaves off on processors without AVX-512: 1.2 times the steps of `forge`
     # in the same time (tests/benchmarks).
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    try:
-        result = digitforge.main(standalone_mode=False)
-        status = result if isinstance(result, int) else 0
-    except click.exceptions.Abort:  # click's word for Ctrl-C
-        click.echo("digitforge: interrupted", err=True)
-        status = INTERRUPTED
-    except click.ClickException as error:
-        error.show()
-        status = error.exit_code
-    except DigitforgeError as error:
-        click.echo(f"digitforge: {error}", err=True)
-        status = error.exit_status
-    except BrokenPipeError:  # the reader of our output went away, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 1
+    with _Interrupts() as interrupts:
+        try:
+            result = digitforge.main(standalone_mode=False)
+            status = result if isinstance(result, int) else 0
+        except click.exceptions.Abort:  # click's word for Ctrl-C
+            click.echo("digitforge: interrupted", err=True)
+            status = 128 + (interrupts.number or signal.SIGINT)  # as shells have it
+        except click.ClickException as error:
+            error.show()
+            status = error.exit_code
+        except DigitforgeError as error:
+            click.echo(f"digitforge: {error}", err=True)
+            status = error.exit_status
+        except BrokenPipeError:  # the reader of our output went away, as `| head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            status = 1
     sys.exit(status)
 
 

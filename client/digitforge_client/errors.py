@@ -13,7 +13,8 @@
         ├── UnexpectedReplyError                    the answer is not what the contract promises
         └── GeneratorChangedError                   another generator answers than the one that began
 
-A command that ends with one of these prints one line and exits with its status; Ctrl-C exits with 130.
+A command that ends with one of these prints one line and exits with its status. Ctrl-C exits with 130, SIGTERM with
+143, and a closed terminal with 129.
 """
 
 from __future__ import annotations

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
+import threading
+import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
-from digitforge_client.command import import_quietly
+from digitforge_client.command import ENDING_SIGNALS, HANGUP, import_quietly
 from digitforge_client.errors import DigitforgeError, MissingExtraError, ServerUnavailableError
 
 Job = TypeVar("Job")
@@ -58,7 +61,8 @@ def side_by_side(
         workers = jobs if cluster is None else -1
         # no more are asked for than can be begun, so that a caller can stop
         parallel = Parallel(n_jobs=workers, return_as="generator_unordered", pre_dispatch="n_jobs")
-        results = parallel(delayed(work)(job) for job in jobs_to_do)
+        with _deaf_to_hangups():
+            results = parallel(delayed(work)(job) for job in jobs_to_do)
         try:
             for result in results:  # noqa: UP028 - `yield from` would hand on our closing at once
                 yield result
@@ -81,6 +85,24 @@ def _in_processes(imports: Sequence[str]) -> Iterator[None]:
     # one that has nothing to do waits for what the others are at, or joblib warns of its end
     with parallel_config(backend="loky", idle_worker_timeout=_IDLE_S, initializer=_prepare, initargs=(imports,)):
         yield
+
+
+@contextmanager
+def _deaf_to_hangups() -> Iterator[None]:
+    """Processes that are started meanwhile do not see a terminal close.
+
+    Workers ignore it in any case (`_prepare`). joblib's process that watches over resources does not, though it
+    ignores Ctrl-C and SIGTERM; where it dies, its successor writes tracebacks.
+    """
+    if HANGUP is None:
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [HANGUP])
+    try:
+        yield
+    finally:
+        if HANGUP not in before:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [HANGUP])
 
 
 @contextmanager
@@ -128,10 +150,19 @@ def _on_cluster(address: str, work: Callable[..., Any]) -> Iterator[Any]:
 
 
 def _prepare(imports: Sequence[str]) -> None:
-    """Leave Ctrl-C, which a terminal sends to all processes, to the one that began; it ends its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Leave Ctrl-C and its like, which may reach all processes, to the one that began; it ends its workers."""
+    for number in ENDING_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     for module in imports:
         import_quietly(module)
+
+
+def _end_with(parent: int) -> None:
+    """End this process when the one that began is gone: killed, it ends no workers."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _missing(library: str, extra: str) -> MissingExtraError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import signal
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -44,38 +43,17 @@ def demo(*, out: Path, **settings: Any) -> None:
     """
     from digitforge_evaluation import demo as job
 
-    with _Screen(_Stop()) as screen:
+    with _Screen() as screen:
         outcome = job.run(
             out, job.Settings(**settings), listener=screen, command=shlex.join(["digitforge", *sys.argv[1:]])
         )
     _print(outcome)
 
 
-class _Stop:
-    """Ends the command at SIGINT and SIGTERM as an exception does, so that the server is stopped as well."""
-
-    def __init__(self) -> None:
-        self._number: int | None = None
-        signal.signal(signal.SIGTERM, self._told)
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where a shell has it ignored
-            signal.signal(signal.SIGINT, self._told)
-
-    def _told(self, number: int, _frame: Any) -> None:
-        self._number = number
-        self.check()
-
-    def check(self) -> None:
-        """Raise again what a signal raised: it is lost if it struck inside a finaliser."""
-        if self._number == signal.SIGINT:
-            raise KeyboardInterrupt
-        if self._number is not None:
-            sys.exit(128 + self._number)
-
-
 class _Screen:
     """Stages, and a bar where standard error is a terminal."""
 
-    def __init__(self, stop: _Stop) -> None:
+    def __init__(self) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -85,7 +63,6 @@ class _Screen:
             TextColumn("  "), *columns, console=self._console, transient=True, speed_estimate_period=600
         )
         self._task: Any = None
-        self._stop = stop
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -99,7 +76,6 @@ class _Screen:
 
     def stage(self, name: str) -> None:
         """Say what is being done; the bar of the stage before vanishes."""
-        self._stop.check()
         if self._task is not None:
             self._bar.remove_task(self._task)
             self._task = None
@@ -107,7 +83,6 @@ class _Screen:
 
     def progress(self, done: int, total: int) -> None:
         """Move the bar."""
-        self._stop.check()
         if self._task is None:
             self._task = self._bar.add_task("", total=total)
         self._bar.update(self._task, completed=done, total=total)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -15,7 +16,7 @@ from typing import Any
 import click
 
 from digitforge_client import contract
-from digitforge_client.command import import_quietly
+from digitforge_client.command import ENDING_SIGNALS, HANGUP, import_quietly
 from digitforge_client.errors import InvalidInputError
 from digitforge_serving.configuration import (
     BatchingOptions,
@@ -30,8 +31,8 @@ from digitforge_serving.configuration import (
 from digitforge_serving.locations import shipped_models
 from digitforge_serving.server import Server
 
-_TERMINATED = 128 + signal.SIGTERM
 _LEGACY_KERAS = "TF_USE_LEGACY_KERAS"
+_LOOK_S = 0.5  # between two looks whether a signal came
 
 
 def flag(name: str, **attributes: Any) -> Any:
@@ -143,8 +144,8 @@ def switch(name: str, default: bool, **attributes: Any) -> Any:
 def serve(as_json: bool, **flags: Any) -> None:
     """Serve generated digits, or any SavedModel, over TensorFlow Serving's protocol.
 
-    Prints one line once every model is loaded and the port is open, and runs until it is told to stop. Ctrl-C and
-    SIGTERM let requests in flight finish; a second one ends at once.
+    Prints one line once every model is loaded and the port is open, and runs until it is told to stop. Ctrl-C,
+    SIGTERM and a closed terminal let requests in flight finish; a second signal ends at once.
 
     Without arguments it serves the shipped generator on 127.0.0.1:8500. The options are TensorFlow Serving's, under
     its names (--model_base_path) or with hyphens.
@@ -173,6 +174,7 @@ def _import_tensorflow() -> None:
     os.environ[_LEGACY_KERAS] = "1"  # it then looks for the package tf_keras instead, and does without
     try:
         import_quietly("tensorflow")
+        gc.freeze()  # or an interpreter that ends walks through all of TensorFlow once more, which takes seconds
     finally:
         del os.environ[_LEGACY_KERAS]
         if given is not None:
@@ -201,18 +203,22 @@ def _run_until_told(server: Server, *, as_json: bool) -> None:
     received: list[int] = []
 
     def tell(number: int, _: FrameType | None) -> None:
+        if received and number == HANGUP:  # which the shell and the kernel both send
+            return
         if received:
-            os._exit(_TERMINATED if number == signal.SIGTERM else 128 + signal.SIGINT)
+            os._exit(128 + number)
         received.append(number)
         told.set()
         server.interrupt()
 
-    before = {number: signal.signal(number, tell) for number in (signal.SIGTERM, signal.SIGINT)}
+    # nohup ignores a closed terminal, and that remains so
+    ending = [number for number in ENDING_SIGNALS if number != HANGUP or signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, tell) for number in ending}
     try:
         if server.start():
             click.echo(_announcement(server, as_json=as_json))
             sys.stdout.flush()
-            while not told.wait(3600):  # a wait without limit would not let the handler run on every platform
+            while not told.wait(_LOOK_S):  # a signal that another thread receives does not wake this one
                 pass
             logging.getLogger("digitforge.serving").info("stopping: requests in flight may finish")
         server.stop()

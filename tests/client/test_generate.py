@@ -139,13 +139,14 @@ def test_after_kill_9_nothing_that_was_finished_is_lost(
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_ctrl_c_ends_with_130_and_keeps_what_is_finished(
-    server: Any, gate: threading.Event, tmp_path: Path, jobs: int
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_with_its_status_and_keeps_what_is_finished(
+    server: Any, gate: threading.Event, tmp_path: Path, number: int, jobs: int
 ) -> None:
     with begin(server, tmp_path / "set", "--jobs", jobs) as process:
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to all of them
+        os.killpg(process.pid, number)  # to all of them, as a terminal and systemd do
         stdout, stderr = process.communicate(timeout=60)
-    assert (process.returncode, stdout, stderr.strip()) == (130, "", "digitforge: interrupted")
+    assert (process.returncode, stdout, stderr.strip()) == (128 + number, "", "digitforge: interrupted")
     before = finished(tmp_path / "set")
     assert names(tmp_path / "set") == {NAME, *before}
     checked = run(server, "verify", tmp_path / "set")
@@ -153,15 +154,30 @@ def test_ctrl_c_ends_with_130_and_keeps_what_is_finished(
     assert "3 of 8 shards are finished" in one_line(checked)
 
 
+def workers(process: subprocess.Popen[str]) -> list[int]:
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(child) for child in children if b"LokyProcess" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="processes are found in /proc")
+def test_workers_end_when_the_command_is_killed(server: Any, gate: threading.Event, tmp_path: Path) -> None:
+    with begin(server, tmp_path / "set", "--jobs", 2) as process:
+        left = workers(process)
+        assert len(left) == 2
+        process.kill()
+    deadline = time.monotonic() + 60
+    while any(Path(f"/proc/{child}").exists() for child in left):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="processes are found in /proc")
 def test_a_worker_that_is_killed_is_told_of_and_costs_only_its_shard(
     server: Any, gate: threading.Event, tmp_path: Path
 ) -> None:
     with begin(server, tmp_path / "set", "--jobs", 2) as process:
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        for child in children:
-            if b"LokyProcess" in Path(f"/proc/{child}/cmdline").read_bytes():
-                os.kill(int(child), signal.SIGKILL)
+        for child in workers(process):
+            os.kill(child, signal.SIGKILL)
         stdout, stderr = process.communicate(timeout=60)
     assert (process.returncode, stdout) == (1, "")
     assert "was killed" in stderr.strip().splitlines()[-1]

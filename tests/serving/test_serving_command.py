@@ -154,7 +154,8 @@ def test_an_empty_folder_is_waited_for_said_once_and_served_as_soon_as_it_has_a_
         assert process.end(signal.SIGTERM) == 0
 
 
-def test_sigterm_ends_a_server_that_waits_for_its_first_version(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_server_that_waits_for_its_first_version(tmp_path: Path, number: int) -> None:
     base = tmp_path / "empty"
     base.mkdir()
     with serving(tmp_path, *toy(base)) as process:
@@ -162,7 +163,7 @@ def test_sigterm_ends_a_server_that_waits_for_its_first_version(tmp_path: Path) 
         while "waiting" not in process.stderr.read_text():
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        assert process.end(signal.SIGTERM) == 0
+        assert process.end(number) == 0
 
 
 def test_a_port_in_use_is_one_clear_line_at_once(base_path: Path, without_tensorflow: list[str]) -> None:

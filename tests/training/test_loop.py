@@ -6,6 +6,8 @@ import contextlib
 import dataclasses
 import json
 import os
+import select
+import shlex
 import shutil
 import signal
 import subprocess
@@ -99,24 +101,82 @@ COMMAND = (
 )
 
 
-def test_ctrl_c_writes_a_checkpoint_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    arguments = [f"--set={field}={value}" for field, value in TINY.items()]
-    command = [
-        sys.executable, "-c", COMMAND, "train", "--data", "digits", "--out", str(tmp_path),
-        "--set", "images_per_checkpoint=1e9", *arguments,
-    ]  # fmt: skip
-    with subprocess.Popen([*command, "--steps", "100000"], stderr=subprocess.PIPE, text=True) as process:
-        while not (tmp_path / "stats.jsonl").exists():
+def _endless(run_dir: Path) -> list[str]:
+    """Arguments of a training that goes on until it is stopped, and writes no checkpoint by itself."""
+    fields = {**DENSE, "images_per_checkpoint": 1e9, "images_per_sheet": 1e9}
+    sets = [f"--set={field}={value}" for field, value in fields.items()]
+    return ["train", "--data", "digits", "--out", str(run_dir), *sets, "--steps", "10000000"]
+
+
+def _images(run_dir: Path) -> list[int]:
+    try:
+        lines = (run_dir / "stats.jsonl").read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    return [json.loads(line)["images"] for line in lines]
+
+
+def _interrupt(arguments: list[str], run_dir: Path, number: int) -> tuple[int, str]:
+    """Start a training, send a signal after its next report; its exit status and what it wrote on standard error."""
+    before = len(_images(run_dir))
+    with subprocess.Popen([sys.executable, "-c", COMMAND, *arguments], stderr=subprocess.PIPE, text=True) as process:
+        while len(_images(run_dir)) <= before:
             assert process.poll() is None
             time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130
-    assert "the same command goes on" in errors
+    return process.returncode, errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_writes_a_checkpoint_and_the_same_command_goes_on(number: int, tmp_path: Path) -> None:
+    found, errors = _interrupt(_endless(tmp_path), tmp_path, number)
+    assert found == 128 + number
     assert "Traceback" not in errors
     first = checkpoints.newest(tmp_path)
     assert first is not None
-    assert int(first.stem) > 0
+    assert checkpoints.images_of(first) > 0
+    *_, stopped, command, last = filter(None, errors.splitlines())
+    assert stopped == f"stopped; a checkpoint is in {tmp_path}, and the same command goes on from it:"
+    assert last == "digitforge: interrupted"
+    program, *again = shlex.split(command)
+    assert (program, again) == ("digitforge", _endless(tmp_path))
+
+    if number == signal.SIGTERM:
+        assert _interrupt(again, tmp_path, number)[0] == 143
+        images = _images(tmp_path)
+        assert checkpoints.images_of(checkpoints.newest(tmp_path)) >= images[-1] > checkpoints.images_of(first)  # type: ignore[arg-type]
+        assert images == sorted(set(images))
+
+
+def test_a_closed_terminal_writes_a_checkpoint(tmp_path: Path) -> None:
+    ours, theirs = os.openpty()
+    code = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n" + COMMAND
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *_endless(tmp_path)], stdin=theirs, stdout=theirs, stderr=theirs,
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        os.close(theirs)
+        while not _images(tmp_path):
+            assert process.poll() is None
+            if select.select([ours], [], [], 0.1)[0]:
+                os.read(ours, 10_000)
+        os.close(ours)
+        assert process.wait(timeout=120) == 129
+    assert checkpoints.newest(tmp_path) is not None
+
+
+def test_a_training_that_is_stopped_before_it_began_does_not_promise_a_checkpoint(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", COMMAND, *_endless(tmp_path / "run")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("forge: ")  # it has the data, and imports TensorFlow
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 143
+    assert "Traceback" not in errors
+    assert "a checkpoint is in" not in errors
+    assert not (tmp_path / "run").exists()
 
 
 def test_kill_9_leaves_only_whole_checkpoints(digits: Dataset, tmp_path: Path) -> None:

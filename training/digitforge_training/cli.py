@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,7 +82,7 @@ def train(  # noqa: PLR0917 – click passes by name
       digitforge train --recipe forge-small --data mine.npz --out runs/mine
       digitforge train --steps 200 --set learning_rate=1e-4 --out runs/try
 
-    Ctrl-C writes a checkpoint; the same command goes on from it. Then `digitforge export RUN --to FOLDER`.
+    Ctrl-C and SIGTERM write a checkpoint; the same command goes on from it. Then `digitforge export RUN --to FOLDER`.
     """
     from digitforge_training import data as data_module
     from digitforge_training.runs import describe
@@ -98,7 +100,7 @@ def train(  # noqa: PLR0917 – click passes by name
         err=True,
     )
     import_quietly("tensorflow")
-    from digitforge_training import loop
+    from digitforge_training import checkpoints, loop
 
     last: Progress | None = None
 
@@ -111,7 +113,11 @@ def train(  # noqa: PLR0917 – click passes by name
         with _live_line() as show_progress:
             loop.train(recipe, dataset, run_dir=out, seed=seed, on_progress=remember, **choice)
     except KeyboardInterrupt:
-        click.echo(f"\nstopped; a checkpoint is in {out}, and the same command goes on from it", err=True)
+        if checkpoints.newest(out) is None:
+            stopped = "stopped before there was a checkpoint; the same command begins again"
+        else:
+            stopped = f"stopped; a checkpoint is in {out}, and the same command goes on from it"
+        click.echo(f"\n{stopped}:\n  {shlex.join(['digitforge', *sys.argv[1:]])}", err=True)
         raise
     click.echo(f"{out}")
     if recipe.equilibrium and last is not None:

@@ -73,7 +73,7 @@ def train(
     not the training that so many steps at once would have been, and the run says so in `Run.earlier_steps`.
 
     With a *judge* (see judging.py), each checkpoint is judged beside *held_out* images that are not trained on, and
-    the best is kept and exported. An interrupt (Ctrl-C) writes a checkpoint before it goes on to the caller.
+    the best is kept and exported. A KeyboardInterrupt writes a checkpoint before it goes on to the caller.
 
     Raises:
         InvalidInputError: too few images, a class without an image, sizes that the recipe cannot make, or an unknown
