@@ -3,6 +3,8 @@
 A request that finds a computing thread free starts at once. While all are busy, requests gather in batches; whoever
 finishes a batch hands the next one to the thread of a request that waits in it. So nothing passes through a thread of
 its own, and a lone request pays nothing for being batched.
+
+Nothing is computed for a caller who has gone: a cancelled or expired request leaves its queue, and its thread, at once.
 """
 
 from __future__ import annotations
@@ -25,38 +27,125 @@ Array = npt.NDArray[Any]
 Feeds = dict[str, Array]
 #: feeds, names of the tensors wanted => their values
 Run = Callable[[Feeds, Sequence[str]], list[Array]]
-#: the same, and when the client gives up (`time.monotonic`; None: never)
-TimedRun = Callable[[Feeds, Sequence[str], float | None], list[Array]]
 
 _WAITED_TOO_LONG: Final = "Run() timeout exceeded while waiting in batching queue"
 
 
-def one_by_one(run: Run, *, at_once: int) -> TimedRun:
-    """Compute requests as they are, at most *at_once* of them at a time."""
-    free = threading.BoundedSemaphore(at_once)
+class Caller:
+    """Whoever waits for an answer, until a deadline or until they leave. Safe to use from any thread."""
 
-    def compute(feeds: Feeds, fetches: Sequence[str], deadline: float | None) -> list[Array]:
-        if not free.acquire(timeout=_remaining(deadline)):
-            raise refusal.RefusedError(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+    def __init__(self, deadline: float | None = None, *, hung_up: Callable[[], bool] = lambda: False) -> None:
+        """Begin to wait.
+
+        Args:
+            deadline: when the caller gives up, by `time.monotonic`; None: never.
+            hung_up: says whether they left without a word; asked before anything is computed for them.
+        """
+        self._deadline = deadline
+        self._hung_up = hung_up
+        self._left = False
+        self._woken = threading.Event()
+
+    def leave(self) -> None:
+        """Stop waiting: the call was cancelled."""
+        self._left = True
+        self.wake()
+
+    def wake(self) -> None:
+        """End `wait`, now or as soon as it begins."""
+        self._woken.set()
+
+    def wait(self) -> None:
+        """Wait to be woken, until the deadline at most."""
+        self._woken.wait(None if self._deadline is None else max(0.0, self._deadline - time.monotonic()))
+
+    @property
+    def gone(self) -> bool:
+        """Whether nobody would read an answer."""
+        return self._left or self._hung_up()
+
+    def refused(self) -> refusal.RefusedError | None:
+        """Why nothing should be computed for the caller any more; None while they wait."""
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            return refusal.RefusedError(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+        return refusal.cancelled() if self.gone else None
+
+
+#: feeds, names of the tensors wanted, for whom => their values
+Compute = Callable[[Feeds, Sequence[str], Caller], list[Array]]
+
+
+class OneByOne:
+    """Computes requests as they are, at most so many at a time, in the order in which they came."""
+
+    def __init__(self, run: Run, *, at_once: int) -> None:
+        self._run = run
+        self._lock = threading.Lock()
+        self._free = at_once
+        self._waiting: deque[Caller] = deque()
+
+    def __call__(self, feeds: Feeds, fetches: Sequence[str], caller: Caller) -> list[Array]:
+        """Compute a request.
+
+        Raises:
+            RefusedError: the caller has gone, or the deadline has passed.
+            tf.errors.OpError: an operation refused this request's input.
+        """
+        if not self._enter(caller):
+            self._wait(caller)
         try:
-            return run(feeds, fetches)
+            refused = caller.refused()
+            if refused is not None:
+                raise refused
+            return self._run(feeds, fetches)
         finally:
-            free.release()
+            self._pass_on()
 
-    return compute
+    def _enter(self, caller: Caller) -> bool:
+        """Take a turn; false where it must be waited for."""
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                return True
+            self._waiting.append(caller)
+            return False
+
+    def _wait(self, caller: Caller) -> None:
+        while True:
+            caller.wait()
+            with self._lock:
+                if caller not in self._waiting:  # whose turn it is
+                    return
+                refused = caller.refused()
+                if refused is not None:
+                    self._waiting.remove(caller)
+                    raise refused
+
+    def _pass_on(self) -> None:
+        with self._lock:
+            if self._waiting:
+                self._waiting.popleft().wake()
+            else:
+                self._free += 1
 
 
 @dataclass(eq=False)
 class _Task:
-    """A request in a batch; its own thread waits for `told`, and is told of a result or of a batch to compute."""
+    """A request in a batch; its own thread waits until it is told of a result or of a batch to compute."""
 
     feeds: Feeds
     rows: int
+    caller: Caller
     entered: float = field(default_factory=time.monotonic)
-    told: threading.Event = field(default_factory=threading.Event)
+    told: bool = False
     to_lead: _Batch | None = None
     values: list[Array] | None = None
     error: BaseException | None = None
+
+    def tell(self) -> None:
+        """Wake the thread of this request."""
+        self.told = True
+        self.caller.wake()
 
 
 @dataclass(eq=False)
@@ -88,22 +177,23 @@ class Batcher:
         self._lock = threading.Lock()
         self._queues: dict[Any, _Queue] = {}
 
-    def __call__(self, feeds: Feeds, fetches: Sequence[str], deadline: float | None) -> list[Array]:
+    def __call__(self, feeds: Feeds, fetches: Sequence[str], caller: Caller) -> list[Array]:
         """Compute a request together with others.
 
         Args:
             feeds: tensor name => value; the first dimension of all of them is the number of rows.
             fetches: names of the tensors wanted.
-            deadline: when the client gives up, by `time.monotonic`; None: never.
+            caller: who waits for it.
 
         Returns:
             The values of this request's rows.
 
         Raises:
-            RefusedError: too many rows, too many batches waiting, a tensor without rows, or the deadline passed.
+            RefusedError: too many rows, too many batches waiting, a tensor without rows, the deadline passed, or the
+                caller has gone.
             tf.errors.OpError: an operation refused this request's input.
         """
-        task = _Task(feeds, _rows(feeds))
+        task = _Task(feeds, _rows(feeds), caller)
         if task.rows > self._options.max_batch_size:
             raise refusal.invalid_argument(
                 f"Task size {task.rows} is larger than maximum input batch size {self._options.max_batch_size}"
@@ -113,7 +203,7 @@ class Batcher:
             queue = self._queues.setdefault(key, _Queue())
             batch = self._enter(queue, task)
         if batch is None:
-            batch = self._wait(queue, task, deadline)
+            batch = self._wait(queue, task)
         elif self._options.batch_timeout_micros:
             self._let_others_join(queue, batch)
         if batch is not None:
@@ -156,19 +246,30 @@ class Batcher:
         with self._lock:
             queue.waiting.remove(batch)
 
-    def _wait(self, queue: _Queue, task: _Task, deadline: float | None) -> _Batch | None:
+    def _wait(self, queue: _Queue, task: _Task) -> _Batch | None:
         """Wait for the result, or for a batch to compute."""
-        if not task.told.wait(_remaining(deadline)):
+        while True:
+            task.caller.wait()
             with self._lock:
-                for batch in queue.waiting:
-                    if task in batch.tasks:
-                        batch.tasks.remove(task)
-                        batch.rows -= task.rows
-                        if not batch.tasks:
-                            queue.waiting.remove(batch)
-                        raise refusal.RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, _WAITED_TOO_LONG)
-            task.told.wait()  # it is being computed
-        return task.to_lead
+                if task.told:
+                    return task.to_lead
+                refused = task.caller.refused()
+                if refused is None:
+                    continue
+                if self._withdraw(queue, task) and refused.code == grpc.StatusCode.DEADLINE_EXCEEDED:
+                    refused = refusal.RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, _WAITED_TOO_LONG)
+                raise refused
+
+    def _withdraw(self, queue: _Queue, task: _Task) -> bool:
+        """Take a task out of the batch in which it waits; false where that is being computed."""
+        for batch in queue.waiting:
+            if task in batch.tasks:
+                batch.tasks.remove(task)
+                batch.rows -= task.rows
+                if not batch.tasks:
+                    queue.waiting.remove(batch)
+                return True
+        return False
 
     def _pass_on(self, queue: _Queue, key: Any) -> None:
         """Hand the next batch to a thread that waits in it."""
@@ -178,7 +279,7 @@ class Batcher:
                 queue.waiting.remove(batch)
                 leader = batch.tasks[0]
                 leader.to_lead = batch
-                leader.told.set()
+                leader.tell()
                 return
             queue.running -= 1
             if not queue.running and not queue.waiting:
@@ -199,9 +300,14 @@ class Batcher:
                         task.error = own
         finally:
             for task in batch.tasks:
-                task.told.set()
+                task.tell()
 
     def _compute_together(self, tasks: list[_Task], fetches: tuple[str, ...]) -> None:
+        for task in tasks:
+            task.error = task.caller.refused()
+        tasks = [task for task in tasks if task.error is None]
+        if not tasks:
+            return
         rows = sum(task.rows for task in tasks)
         padding = self._options.padded(rows) - rows
         feeds: Feeds = {}
@@ -220,10 +326,6 @@ class Batcher:
         for task in tasks:
             task.values = [value[start : start + task.rows] for value in values]
             start += task.rows
-
-
-def _remaining(deadline: float | None) -> float | None:
-    return None if deadline is None else max(0.0, deadline - time.monotonic())
 
 
 def _rows(feeds: Feeds) -> int:

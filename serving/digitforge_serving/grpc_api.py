@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError, Message
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_management_pb2, predict_pb2
 
 from digitforge_serving import description, management
+from digitforge_serving.batching import Caller
 from digitforge_serving.metrics import Metrics
 from digitforge_serving.models import Models
 from digitforge_serving.predict import predict
@@ -38,9 +39,11 @@ def handlers(models: Models, metrics: Metrics, *, as_content: bool) -> list[Any]
         start = time.monotonic()
         remaining = context.time_remaining()
         # gRPC's word for a call without a deadline is one in 292 years.
-        deadline = None if remaining is None or remaining > _LONGEST_S else start + remaining
+        caller = Caller(None if remaining is None or remaining > _LONGEST_S else start + remaining)
+        if not context.add_callback(caller.leave):  # called when the call ends, however it does
+            caller.leave()
         try:
-            response = predict(models.find, request, as_content=as_content, deadline=deadline)
+            response = predict(models.find, request, as_content=as_content, caller=caller)
         except RefusedError as refused:
             metrics.count(request.model_spec.name, refused.code.name)
             raise

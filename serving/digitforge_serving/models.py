@@ -11,6 +11,7 @@ import gc
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ import grpc
 
 from digitforge_client.errors import DataError
 from digitforge_serving import folder, refusal
-from digitforge_serving.batching import Array, Batcher, Feeds, TimedRun, one_by_one
+from digitforge_serving.batching import Array, Batcher, Compute, Feeds, OneByOne
 from digitforge_serving.configuration import ModelSource, ServerOptions, cores
 from digitforge_serving.metrics import Metrics
 from digitforge_serving.saved_model import SavedModel, Served
@@ -52,6 +53,7 @@ class Models:
         self._models = {source.name: _Model(source=source) for source in sources}
         self._changing = threading.Lock()  # held by whoever loads and unloads
         self._ready: dict[str, dict[int, Served]] = {}  # replaced, never changed: readers need no lock
+        self._loaded: weakref.WeakSet[SavedModel] = weakref.WeakSet()  # also those that only requests in flight hold
         self._stopping = threading.Event()
         self._poller: threading.Thread | None = None
         #: Called after a version began or ceased to serve.
@@ -126,8 +128,10 @@ class Models:
         self._stopping.set()
 
     def stop(self) -> None:
-        """Look no more, and answer no request that begins from now on."""
+        """Look no more, and compute nothing from now on, neither what waits nor what has begun."""
         self.interrupt()
+        for loaded in list(self._loaded):
+            loaded.close()
         if self._poller is not None:
             self._poller.join()
         with self._changing:
@@ -270,14 +274,16 @@ class Models:
         log.info("loaded version %d of model %s from %s", number, model.source.name, path)
 
     def _read(self, path: Path) -> SavedModel:
-        return SavedModel(
+        loaded = SavedModel(
             path,
             tags=self._options.saved_model_tags,
             intra_op_threads=self._options.tensorflow_intra_op_parallelism,
             inter_op_threads=self._options.tensorflow_inter_op_parallelism,
         )
+        self._loaded.add(loaded)
+        return loaded
 
-    def _computing(self, name: str, loaded: SavedModel) -> TimedRun:
+    def _computing(self, name: str, loaded: SavedModel) -> Compute:
         def run(feeds: Feeds, fetches: Sequence[str]) -> list[Array]:
             start = time.monotonic()
             values = loaded.run(feeds, fetches)
@@ -286,7 +292,7 @@ class Models:
 
         if self._options.batching is not None:
             return Batcher(run, self._options.batching, self._metrics.batched)
-        return one_by_one(run, at_once=self._options.grpc_max_threads or 4 * cores())
+        return OneByOne(run, at_once=self._options.grpc_max_threads or 4 * cores())
 
     def _unload(self, model: _Model, number: int) -> None:
         version = model.versions[number]

@@ -12,6 +12,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import model_pb2, predict_pb2
 
 from digitforge_serving import refusal, tensors
+from digitforge_serving.batching import Caller
 from digitforge_serving.saved_model import Served
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def predict(
     request: predict_pb2.PredictRequest,
     *,
     as_content: bool,
-    deadline: float | None = None,
+    caller: Caller,
 ) -> predict_pb2.PredictResponse:
     """Answer a request.
 
@@ -34,18 +35,18 @@ def predict(
         find: gives the version that a ``model_spec`` means, or raises a RefusedError.
         request: the message as it came.
         as_content: answer with ``tensor_content``, not with typed fields.
-        deadline: when the client gives up, by `time.monotonic`; None: never.
+        caller: who waits for the answer.
 
     Raises:
         RefusedError: the request cannot be answered, with the code and the text for the client.
     """
     if not request.HasField("model_spec"):
         raise refusal.invalid_argument("Missing ModelSpec")
-    return run(find(request.model_spec), request, as_content=as_content, deadline=deadline)
+    return run(find(request.model_spec), request, as_content=as_content, caller=caller)
 
 
 def run(
-    served: Served, request: predict_pb2.PredictRequest, *, as_content: bool, deadline: float | None = None
+    served: Served, request: predict_pb2.PredictRequest, *, as_content: bool, caller: Caller
 ) -> predict_pb2.PredictResponse:
     """Answer a request with a given version of a model, whatever its ``model_spec`` asks for.
 
@@ -59,9 +60,11 @@ def run(
     feeds = _inputs(signature, request)
     aliases = _outputs(signature, request.output_filter)
     try:
-        values = served.compute(feeds, [signature.outputs[alias].name for alias in aliases], deadline)
+        values = served.compute(feeds, [signature.outputs[alias].name for alias in aliases], caller)
     except tf.errors.OpError as error:  # an operation refused its input, or failed
         raise refusal.from_number(error.error_code, error.message) from error
+    if caller.gone:  # large answers take a while to write
+        raise refusal.cancelled()
     response = predict_pb2.PredictResponse()
     response.model_spec.name = request.model_spec.name
     response.model_spec.signature_name = name

@@ -39,6 +39,11 @@ def failed_precondition(text: str) -> RefusedError:
     return RefusedError(grpc.StatusCode.FAILED_PRECONDITION, text)
 
 
+def cancelled() -> RefusedError:
+    """The client went away, or the server gave up: nobody waits for the answer."""
+    return RefusedError(grpc.StatusCode.CANCELLED, "Cancelled")
+
+
 def unimplemented(text: str) -> RefusedError:
     """This server cannot do what is asked, whoever asks."""
     return RefusedError(grpc.StatusCode.UNIMPLEMENTED, text)

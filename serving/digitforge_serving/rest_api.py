@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import re
+import selectors
 import socket
 import threading
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 from urllib.parse import unquote
@@ -17,6 +19,7 @@ from google.protobuf import json_format
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_pb2, predict_pb2
 
 from digitforge_serving import description, json_tensors, refusal
+from digitforge_serving.batching import Caller
 from digitforge_serving.metrics import Metrics
 from digitforge_serving.models import Models
 from digitforge_serving.predict import DEFAULT_SIGNATURE, predict
@@ -52,8 +55,16 @@ class Rest:
         self._metrics_path = metrics_path
         self._timeout_s = timeout_s
 
-    def answer(self, method: str, path: str, body: bytes) -> tuple[int, str, bytes]:
+    def answer(
+        self, method: str, path: str, body: bytes, *, hung_up: Callable[[], bool] = lambda: False
+    ) -> tuple[int, str, bytes]:
         """Answer a request.
+
+        Args:
+            method: of HTTP.
+            path: without a query.
+            body: the bytes sent.
+            hung_up: says whether the client has closed the connection.
 
         Returns:
             HTTP status, content type, body.
@@ -61,14 +72,14 @@ class Rest:
         if method == "GET" and self._metrics_path is not None and path == self._metrics_path:
             return 200, "text/plain; version=0.0.4", self._metrics.text().encode()
         try:
-            return 200, "application/json", self._answer(method, path, body)
+            return 200, "application/json", self._answer(method, path, body, hung_up)
         except RefusedError as refused:
             return _failed(_STATUS.get(refused.code, 500), refused.text)
         except Exception as error:
             log.exception("a request failed for a reason that was not foreseen")
             return _failed(500, f"{type(error).__name__}: {error}")
 
-    def _answer(self, method: str, path: str, body: bytes) -> bytes:
+    def _answer(self, method: str, path: str, body: bytes, hung_up: Callable[[], bool]) -> bytes:
         asked = (_PREDICT if method == "POST" else _DESCRIBE).fullmatch(path)
         if asked is None:
             raise refusal.invalid_argument(f"Malformed request: {method} {path}")
@@ -79,9 +90,9 @@ class Rest:
             return self._metadata(spec) if asked["metadata"] else self._status(spec)
         if asked["method"].lower() != "predict":
             raise refusal.unimplemented(f"{asked['method']} is not supported by the embedded server")
-        return self._predict(spec, body)
+        return self._predict(spec, body, hung_up)
 
-    def _predict(self, spec: model_pb2.ModelSpec, body: bytes) -> bytes:
+    def _predict(self, spec: model_pb2.ModelSpec, body: bytes, hung_up: Callable[[], bool]) -> bytes:
         start = time.monotonic()
         status = "OK"
         try:
@@ -95,8 +106,8 @@ class Rest:
             request = predict_pb2.PredictRequest(model_spec=spec)
             request.model_spec.signature_name = name
             rows = json_tensors.fill(document, served.model.signatures[name].inputs, request)
-            deadline = None if self._timeout_s is None else start + self._timeout_s
-            response = predict(lambda _: served, request, as_content=True, deadline=deadline)
+            caller = Caller(None if self._timeout_s is None else start + self._timeout_s, hung_up=hung_up)
+            response = predict(lambda _: served, request, as_content=True, caller=caller)
             answer = json_tensors.render(response.outputs, rows=rows)
             self._metrics.took(spec.name, 1e6 * (time.monotonic() - start), entry="REST")
             return answer
@@ -159,11 +170,12 @@ class RestServer:
 
     def stop(self, grace_s: float) -> None:
         """Take no new connection, let requests in flight finish, end."""
+        ends = time.monotonic() + grace_s
         if self._thread.ident is not None:  # it was started
             self._server.shutdown()
             self._thread.join()
         self._server.server_close()
-        self._server.drain(grace_s)
+        self._server.drain(max(0.0, ends - time.monotonic()))
 
 
 class _Server(ThreadingHTTPServer):
@@ -229,11 +241,21 @@ def _handler(rest: Rest) -> type[BaseHTTPRequestHandler]:
                     return
                 body = self.rfile.read(length)
                 if len(body) == length:  # otherwise the client went away
-                    self._send(*rest.answer(self.command, self.path.partition("?")[0], body))
+                    path = self.path.partition("?")[0]
+                    self._send(*rest.answer(self.command, path, body, hung_up=self._hung_up))
             finally:
                 self.server.end()
 
         do_GET = do_POST = _respond  # noqa: N815 - http.server's names
+
+        def _hung_up(self) -> bool:
+            """Whether the client has closed the connection; it may have sent its next request, which is left there."""
+            with selectors.DefaultSelector() as selector:
+                selector.register(self.connection, selectors.EVENT_READ)
+                try:
+                    return bool(selector.select(0)) and not self.connection.recv(1, socket.MSG_PEEK)
+                except OSError:
+                    return True
 
         def _send(self, status: int, kind: str, body: bytes) -> None:
             self.send_response(status)

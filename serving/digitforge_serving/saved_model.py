@@ -15,7 +15,7 @@ import numpy.typing as npt
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
 
-from digitforge_serving.batching import TimedRun
+from digitforge_serving.batching import Compute
 
 Array = npt.NDArray[Any]
 
@@ -87,6 +87,10 @@ class SavedModel:
         values = {name: _as_array(value) for name, value in zip(distinct, computed, strict=True)}
         return [values[name] for name in fetches]
 
+    def close(self) -> None:
+        """Compute nothing from now on: what is being computed ends with a ``tf.errors.CancelledError``, soon."""
+        self._session.close()
+
     def _call(self, feeds: tuple[str, ...], fetches: tuple[str, ...]) -> Any:
         prepared = self._prepared.get((feeds, fetches))
         if prepared is None:
@@ -111,4 +115,4 @@ class Served:
     name: str
     version: int
     model: SavedModel
-    compute: TimedRun  # of the model's tensors; the way there may merge requests
+    compute: Compute  # of the model's tensors; the way there may merge requests

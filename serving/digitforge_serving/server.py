@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("digitforge.serving")
 
 _LARGEST_MESSAGE: Final = 2**31 - 1  # bytes; TensorFlow Serving's limit too
+_LOOK_S: Final = 0.5
 _GRPC_OPTIONS: Final = (
     ("grpc.max_receive_message_length", _LARGEST_MESSAGE),
     ("grpc.max_send_message_length", _LARGEST_MESSAGE),
@@ -146,8 +147,8 @@ class Server:
         ended = None if self._server is None else self._server.stop(grace_s)
         if self._rest is not None:
             self._rest.stop(grace_s)
-        if ended is not None:
-            ended.wait()
+        while ended is not None and not ended.wait(_LOOK_S):  # a second signal is seen between two waits
+            pass
         if self._models is not None:
             self._models.stop()
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
 from digitforge_serving import predict, refusal
+from digitforge_serving.batching import Caller
 from digitforge_serving.saved_model import Served
 
 _FILE: Final = Path("assets.extra", "tf_serving_warmup_requests")
@@ -41,7 +42,7 @@ def warm_up(served: Served, path: Path) -> int:
                 )
             entry = prediction_log_pb2.PredictionLog.FromString(record)
             if entry.WhichOneof("log_type") == "predict_log":
-                predict.run(served, entry.predict_log.request, as_content=True)
+                predict.run(served, entry.predict_log.request, as_content=True, caller=Caller())
     except tf.errors.DataLossError as error:
         raise refusal.from_number(
             tf.errors.DATA_LOSS, f"{error.message}. Please verify your warmup data is in TFRecord format."

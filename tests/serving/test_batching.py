@@ -15,12 +15,12 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from serving_toys import connect, predict_request
+from serving_toys import connect, predict_request, wait_for
 
 from digitforge_client.contract import MAX_ROWS
 from digitforge_client.errors import InvalidInputError
 from digitforge_serving import EmbeddedServer, shipped_config
-from digitforge_serving.batching import Array, Batcher, Feeds, one_by_one
+from digitforge_serving.batching import Array, Batcher, Caller, Feeds, OneByOne
 from digitforge_serving.configuration import BatchingOptions, read_batching_options
 from digitforge_serving.refusal import RefusedError
 
@@ -47,13 +47,13 @@ def x(*values: float) -> Feeds:
 
 
 class Crowd:
-    """Clients that call a batcher from threads of their own, one after the other."""
+    """Clients that compute from threads of their own, one after the other."""
 
-    def __init__(self, batcher: Batcher) -> None:
-        self.batcher = batcher
+    def __init__(self, compute: Batcher | OneByOne) -> None:
+        self.compute = compute
         self.pool = ThreadPoolExecutor(64)
         self.entered = threading.Semaphore(0)
-        enter = batcher._enter
+        enter = compute._enter
 
         def enter_and_tell(*arguments: Any) -> Any:
             try:
@@ -61,12 +61,15 @@ class Crowd:
             finally:
                 self.entered.release()
 
-        batcher._enter = enter_and_tell  # type: ignore[method-assign]
+        compute._enter = enter_and_tell  # type: ignore[method-assign]
 
-    def send(self, feeds: Feeds, *, timeout_s: float | None = None) -> Future[list[Array]]:
+    def send(
+        self, feeds: Feeds, *, timeout_s: float | None = None, caller: Caller | None = None
+    ) -> Future[list[Array]]:
         """Send a request, and return once it is being computed or has its place in the queue."""
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        future = self.pool.submit(self.batcher, feeds, ["y"], deadline)
+        if caller is None:
+            caller = Caller(None if timeout_s is None else time.monotonic() + timeout_s)
+        future = self.pool.submit(self.compute, feeds, ["y"], caller)
         assert self.entered.acquire(timeout=30)
         return future
 
@@ -84,7 +87,7 @@ def test_requests_that_wait_together_are_computed_together() -> None:
 def test_a_lone_request_waits_for_nobody() -> None:
     graph = Graph(opened=True)
     batcher = Batcher(graph, BatchingOptions())
-    assert batcher(x(1, 2), ["y"], None)[0].tolist() == [2, 4]
+    assert batcher(x(1, 2), ["y"], Caller())[0].tolist() == [2, 4]
     assert graph.batches == [2]
 
 
@@ -99,7 +102,7 @@ def test_a_batch_never_exceeds_its_maximum() -> None:
 
 def test_a_request_larger_than_a_batch_is_refused() -> None:
     with pytest.raises(RefusedError) as caught:
-        Batcher(Graph(), BatchingOptions(max_batch_size=64))(x(*range(65)), ["y"], None)
+        Batcher(Graph(), BatchingOptions(max_batch_size=64))(x(*range(65)), ["y"], Caller())
     assert caught.value.code == grpc.StatusCode.INVALID_ARGUMENT
     assert caught.value.text == "Task size 65 is larger than maximum input batch size 64"
 
@@ -130,6 +133,106 @@ def test_a_client_that_gives_up_leaves_the_queue_and_its_neighbours_alone() -> N
     assert graph.batches == [1, 1]
 
 
+@pytest.fixture(params=["alone", "batched"])
+def one_thread(request: pytest.FixtureRequest) -> tuple[Graph, Crowd]:
+    """A graph that computes one request or batch at a time, and clients of it."""
+    graph = Graph()
+    if request.param == "batched":
+        options = BatchingOptions(num_batch_threads=1, max_batch_size=4, max_enqueued_batches=100)
+        return graph, Crowd(Batcher(graph, options))
+    return graph, Crowd(OneByOne(graph, at_once=1))
+
+
+def refusal_of(answer: Future[list[Array]]) -> grpc.StatusCode:
+    with pytest.raises(RefusedError) as caught:
+        answer.result(30)
+    return caught.value.code
+
+
+def test_a_cancelled_request_leaves_its_thread_at_once_and_is_not_computed(one_thread: tuple[Graph, Crowd]) -> None:
+    graph, crowd = one_thread
+    running, callers = crowd.send(x(1)), [Caller() for _ in range(20)]
+    wait_for(lambda: graph.batches == [1])
+    answers = [crowd.send(x(2, 2, 2), caller=caller) for caller in callers[:10]]
+    patient = crowd.send(x(3))  # in the batch of the one before
+    answers += [crowd.send(x(2, 2, 2), caller=caller) for caller in callers[10:]]
+    for caller in callers:
+        caller.leave()
+    assert {refusal_of(answer) for answer in answers} == {grpc.StatusCode.CANCELLED}
+    assert graph.batches == [1]  # all of them have an answer, and the first is still computed
+    graph.gate.set()
+    assert (running.result(30)[0].tolist(), patient.result(30)[0].tolist()) == ([2], [6])
+    assert graph.batches == [1, 1]
+
+
+def test_nothing_is_computed_for_a_caller_who_has_gone_before_their_turn(one_thread: tuple[Graph, Crowd]) -> None:
+    graph, crowd = one_thread
+    gone, late = Caller(), Caller(time.monotonic() - 1)
+    gone.leave()
+    hung_up = Caller(hung_up=lambda: True)  # found out only when it is looked at
+    assert refusal_of(crowd.send(x(1), caller=gone)) == grpc.StatusCode.CANCELLED
+    assert refusal_of(crowd.send(x(2), caller=late)) == grpc.StatusCode.DEADLINE_EXCEEDED
+    assert refusal_of(crowd.send(x(3), caller=hung_up)) == grpc.StatusCode.CANCELLED
+    running, waiting = crowd.send(x(4)), crowd.send(x(5), caller=Caller(hung_up=lambda: True))
+    graph.gate.set()
+    assert running.result(30)[0].tolist() == [8]
+    assert refusal_of(waiting) == grpc.StatusCode.CANCELLED
+    assert crowd.send(x(6)).result(30)[0].tolist() == [12]
+    assert graph.batches == [1, 1]
+
+
+def test_a_cancelled_request_waits_for_no_batch_that_is_computed_for_others() -> None:
+    graph, caller = Graph(), Caller()
+    crowd = Crowd(Batcher(graph, BatchingOptions(batch_timeout_micros=60_000_000, max_batch_size=2)))
+    first, second = crowd.send(x(1)), crowd.send(x(2), caller=caller)
+    wait_for(lambda: graph.batches == [2])
+    caller.leave()
+    assert refusal_of(second) == grpc.StatusCode.CANCELLED
+    assert not first.done()
+    graph.gate.set()
+    assert first.result(30)[0].tolist() == [2]
+
+
+def test_whoever_expires_while_others_may_join_is_not_computed() -> None:
+    graph = Graph(opened=True)
+    crowd = Crowd(Batcher(graph, BatchingOptions(batch_timeout_micros=60_000_000, max_batch_size=4)))
+    first, patient, late = crowd.send(x(1), timeout_s=0), crowd.send(x(2)), crowd.send(x(3), timeout_s=0)
+    assert refusal_of(late) == grpc.StatusCode.RESOURCE_EXHAUSTED
+    last = crowd.send(x(4, 4))  # now there are four
+    assert refusal_of(first) == grpc.StatusCode.DEADLINE_EXCEEDED
+    assert (patient.result(30)[0].tolist(), last.result(30)[0].tolist()) == ([4], [8, 8])
+    assert graph.batches == [3]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    leaving=st.lists(st.booleans(), min_size=1, max_size=40),
+    threads=st.integers(1, 3),
+    most=st.integers(1, 8),
+    batched=st.booleans(),
+)
+def test_whoever_leaves_takes_nobody_along(leaving: list[bool], threads: int, most: int, batched: bool) -> None:
+    options = BatchingOptions(num_batch_threads=threads, max_batch_size=most, max_enqueued_batches=100)
+    graph = Graph(opened=True)
+    compute = Batcher(graph, options) if batched else OneByOne(graph, at_once=threads)
+    callers = [Caller() for _ in leaving]
+    with ThreadPoolExecutor(16) as pool:
+        answers = [pool.submit(compute, x(number), ["y"], caller) for number, caller in enumerate(callers)]
+        for caller, leaves in zip(callers, leaving, strict=True):
+            if leaves:
+                caller.leave()
+    for number, (answer, leaves) in enumerate(zip(answers, leaving, strict=True)):
+        if leaves and answer.exception() is not None:  # otherwise the answer was there before
+            assert refusal_of(answer) == grpc.StatusCode.CANCELLED
+        else:
+            assert answer.result()[0].tolist() == [2 * number]
+    assert compute(x(7), ["y"], Caller())[0].tolist() == [14]  # nobody has kept a turn
+    if isinstance(compute, Batcher):
+        assert not compute._queues
+    else:
+        assert compute._free == threads
+
+
 def test_one_bad_request_fails_none_of_those_merged_with_it() -> None:
     graph = Graph()
     crowd = Crowd(Batcher(graph, BatchingOptions(num_batch_threads=1)))
@@ -152,7 +255,7 @@ def test_other_shapes_are_not_merged() -> None:
 def test_queues_are_forgotten_once_they_are_empty() -> None:
     batcher = Batcher(Graph(opened=True), BatchingOptions())
     for width in range(100):
-        batcher({"x": np.ones((1, width), np.float32)}, ["y"], None)
+        batcher({"x": np.ones((1, width), np.float32)}, ["y"], Caller())
     assert not batcher._queues
 
 
@@ -167,7 +270,7 @@ def test_a_timeout_lets_others_join_a_batch_that_is_not_full() -> None:
 def test_a_batch_is_padded_to_an_allowed_size_and_nobody_sees_it() -> None:
     graph = Graph(opened=True)
     options = BatchingOptions(max_batch_size=8, allowed_batch_sizes=(2, 8))
-    assert Batcher(graph, options)(x(1, 2, 3), ["y"], None)[0].tolist() == [2, 4, 6]
+    assert Batcher(graph, options)(x(1, 2, 3), ["y"], Caller())[0].tolist() == [2, 4, 6]
     assert graph.batches == [8]
 
 
@@ -194,12 +297,12 @@ def test_what_a_batch_held_and_how_long_its_requests_waited_is_told() -> None:
 )
 def test_inputs_that_cannot_be_merged_are_refused(feeds: Feeds, text: str) -> None:
     with pytest.raises(RefusedError, match=text):
-        Batcher(Graph(opened=True), BatchingOptions())(feeds, ["y"], None)
+        Batcher(Graph(opened=True), BatchingOptions())(feeds, ["y"], Caller())
 
 
 def test_an_output_without_a_row_for_each_row_is_refused() -> None:
     with pytest.raises(RefusedError, match="0th dimension does not equal"):
-        Batcher(lambda feeds, fetches: [np.ones(1)], BatchingOptions())(x(1, 2), ["y"], None)
+        Batcher(lambda feeds, fetches: [np.ones(1)], BatchingOptions())(x(1, 2), ["y"], Caller())
 
 
 @settings(max_examples=40, deadline=None)
@@ -215,7 +318,7 @@ def test_everybody_gets_their_own_rows(requests: list[list[int]], threads: int, 
     )
     batcher = Batcher(Graph(opened=True), options)
     with ThreadPoolExecutor(16) as pool:
-        answers = [pool.submit(batcher, x(*values), ["y"], None) for values in requests]
+        answers = [pool.submit(batcher, x(*values), ["y"], Caller()) for values in requests]
     for values, answer in zip(requests, answers, strict=True):
         assert answer.result(30)[0].tolist() == [2 * value for value in values]
     assert not batcher._queues
@@ -223,9 +326,9 @@ def test_everybody_gets_their_own_rows(requests: list[list[int]], threads: int, 
 
 def test_without_batching_only_so_many_are_computed_at_once() -> None:
     graph = Graph()
-    compute = one_by_one(graph, at_once=2)
+    compute = OneByOne(graph, at_once=2)
     with ThreadPoolExecutor(8) as pool:
-        answers = [pool.submit(compute, x(n), ["y"], None) for n in range(8)]
+        answers = [pool.submit(compute, x(n), ["y"], Caller()) for n in range(8)]
         limit = time.monotonic() + 30
         while len(graph.batches) < 2 and time.monotonic() < limit:
             time.sleep(0.01)
