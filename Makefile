@@ -33,7 +33,7 @@ benchmark: $(VENV)/installed-dev ## measure speed, memory and installed size
 	$(BIN)/python -m pytest tests/benchmarks -m slow --capture=no $(ARGS)
 
 verify-tfs: $(VENV)/installed-dev ## check a running TensorFlow Serving that serves digits: TARGET=127.0.0.1:8500
-	DIGITFORGE_TFS_TARGET=$(or $(TARGET),127.0.0.1:8500) $(BIN)/python -m pytest tests/serving/test_serving_congruence.py -k real $(ARGS)
+	DIGITFORGE_TFS_TARGET=$(or $(TARGET),127.0.0.1:8500) $(BIN)/python -m pytest tests/serving/test_congruence.py -k real $(ARGS)
 
 lint: $(VENV)/installed-dev ## check style, formatting and who imports whom
 	$(BIN)/ruff check

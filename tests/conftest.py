@@ -27,7 +27,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the command does
 @pytest.fixture(scope="session")
 def without_tensorflow() -> list[str]:
     """The command `digitforge` where TensorFlow cannot be imported: that takes seconds, too long for a refusal."""
-    code = "import sys; sys.modules['tensorflow'] = None; from digitforge_client.command import main; main()"
+    code = "import sys; sys.modules['tensorflow'] = None; from digitforge_client.common.command import main; main()"
     return [sys.executable, "-c", code]
 
 
@@ -35,8 +35,8 @@ def without_tensorflow() -> list[str]:
 def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run folder of a tiny generator, trained for a few steps on real handwritten digits."""
     from digitforge_training.data import load
-    from digitforge_training.loop import train
     from digitforge_training.recipes import resolve
+    from digitforge_training.runs.loop import train
 
     tiny = {"width": 8, "generator_blocks": 1, "discriminator_blocks": 1, "steps": 6, "batch_size": 32, "clusters": 1}
     run_dir = tmp_path_factory.mktemp("runs") / "tiny"
@@ -48,7 +48,7 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exported_model(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Base folder of the tiny generator's export: it contains the version ``1/``."""
     from digitforge_training.data import load
-    from digitforge_training.export import export
+    from digitforge_training.export.saved_model import export
 
     base = tmp_path_factory.mktemp("models") / "digits"
     export(trained_run, load("digits"), to=base)

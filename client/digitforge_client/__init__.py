@@ -1,4 +1,4 @@
-"""digitforge's client: labelled synthetic digits over gRPC, without TensorFlow.
+"""digitforge's client: labeled synthetic digits over gRPC, without TensorFlow.
 
 from digitforge_client import DigitClient
 
@@ -8,11 +8,9 @@ with DigitClient("localhost:8500") as client:
 
 from typing import TYPE_CHECKING, Any
 
-from digitforge_client.addresses import Addresses
 from digitforge_client.aio import AsyncDigitClient
-from digitforge_client.batch import Batch
+from digitforge_client.batch import Addresses, Batch
 from digitforge_client.client import DigitClient
-from digitforge_client.description import Generator, Metadata, SignatureInfo, TensorInfo
 from digitforge_client.errors import (
     DataError,
     DigitforgeError,
@@ -28,9 +26,10 @@ from digitforge_client.errors import (
     UnexpectedReplyError,
 )
 from digitforge_client.options import TLS, Compression, Keepalive, Limits, Retry, Timeout
+from digitforge_client.protocol.description import Generator, Metadata, SignatureInfo, TensorInfo
 
 if TYPE_CHECKING:
-    from digitforge_client.sampler import GeneratedDigitsSampler
+    from digitforge_client.adapters.imblearn import GeneratedDigitsSampler
 
 __all__ = [
     "TLS",
@@ -66,7 +65,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import what looks for scikit-learn only when it is used."""
     if name == "GeneratedDigitsSampler":
-        from digitforge_client.sampler import GeneratedDigitsSampler
+        from digitforge_client.adapters.imblearn import GeneratedDigitsSampler
 
         return GeneratedDigitsSampler
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

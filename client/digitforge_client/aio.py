@@ -13,29 +13,28 @@ import grpc.aio
 import numpy as np
 import numpy.typing as npt
 
-from digitforge_client import delivery, rowwise
-from digitforge_client.addresses import Addresses
-from digitforge_client.augmentation import augment
-from digitforge_client.batch import Batch, addresses_of
-from digitforge_client.channel import Headers, Settings, Transport, channel_credentials, channel_options
+from digitforge_client.augmentation.augment import augment
+from digitforge_client.augmentation.resampling import PixelRange, Strategy
+from digitforge_client.batch import Addresses, Batch, addresses_of
 from digitforge_client.client import DEFAULT_TARGET, check_targets
 from digitforge_client.contract import MAX_ROWS, MODEL_NAME
-from digitforge_client.conversation import Conversation
-from digitforge_client.description import Generator, Metadata
 from digitforge_client.errors import ServerError
-from digitforge_client.faults import translate
-from digitforge_client.memory import keep_freed_memory
 from digitforge_client.options import TLS, Compression, Keepalive, Limits, Retry, Timeout
-from digitforge_client.resampling import PixelRange, Strategy
-from digitforge_client.rows import Ask
-from digitforge_client.steps import Emit, Pause, Receive, Send, Talk
-from digitforge_client.wire import Method
+from digitforge_client.protocol import queries, sampling
+from digitforge_client.protocol.connection import Conversation
+from digitforge_client.protocol.description import Generator, Metadata
+from digitforge_client.protocol.rows import Ask
+from digitforge_client.protocol.steps import Emit, Pause, Receive, Send, Talk
+from digitforge_client.transport.channel import Headers, Settings, Transport, channel_credentials, channel_options
+from digitforge_client.transport.memory import keep_freed_memory
+from digitforge_client.transport.rpc_errors import translate
+from digitforge_client.transport.wire import Method
 
 T = TypeVar("T")
 
 
 class AsyncDigitClient:
-    """Asks a server for labelled synthetic digits, without blocking the event loop.
+    """Asks a server for labeled synthetic digits, without blocking the event loop.
 
     Everything is as for `DigitClient`, except that methods are awaited, and `stream` is used with ``async for``.
     Cancelling a task cancels its requests. Leave a stream early inside ``contextlib.aclosing``.
@@ -94,7 +93,7 @@ class AsyncDigitClient:
         class_weights: npt.ArrayLike | None = None,
     ) -> Batch:
         """Ask for digits; see `DigitClient.sample`."""
-        talk = delivery.sample(
+        talk = sampling.sample(
             self._talk,
             Ask.of(
                 n,
@@ -122,7 +121,7 @@ class AsyncDigitClient:
         on_change: Literal["raise", "accept"] = "raise",
     ) -> AsyncGenerator[Batch, None]:
         """Ask for any number of digits, batch by batch; see `DigitClient.stream`."""
-        talk = delivery.stream(
+        talk = sampling.stream(
             self._talk,
             Ask.of(
                 n,
@@ -141,7 +140,7 @@ class AsyncDigitClient:
 
     async def fetch(self, addresses: Batch | Addresses | Iterable[tuple[int, int]]) -> Batch:
         """Ask for the digits of addresses; see `DigitClient.fetch`."""
-        return await self._run(delivery.fetch(self._talk, addresses_of(addresses)))
+        return await self._run(sampling.fetch(self._talk, addresses_of(addresses)))
 
     async def augment(
         self,
@@ -155,7 +154,7 @@ class AsyncDigitClient:
         start: int = 0,
         expansion: float | None = None,
     ) -> tuple[Any, Any]:
-        """Add synthetic digits to a labelled data set; see `DigitClient.augment`."""
+        """Add synthetic digits to a labeled data set; see `DigitClient.augment`."""
         talk = augment(
             self._talk,
             X,
@@ -172,23 +171,23 @@ class AsyncDigitClient:
 
     async def latents(self, seeds: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """Ask for the latents behind row seeds; see `DigitClient.latents`."""
-        return await self._run(rowwise.latents(self._talk, seeds))
+        return await self._run(queries.latents(self._talk, seeds))
 
     async def from_latents(
         self, latents: npt.ArrayLike, *, labels: Any = None, class_weights: npt.ArrayLike | None = None
     ) -> npt.NDArray[np.uint8]:
         """Ask for the digits that latents give; see `DigitClient.from_latents`."""
-        return await self._run(rowwise.from_latents(self._talk, latents, labels=labels, class_weights=class_weights))
+        return await self._run(queries.from_latents(self._talk, latents, labels=labels, class_weights=class_weights))
 
     async def interpolate(
         self, first: tuple[Any, int], last: tuple[Any, int], *, steps: int = 16
     ) -> npt.NDArray[np.uint8]:
         """Ask for the digits on the way between two addresses; see `DigitClient.interpolate`."""
-        return await self._run(rowwise.interpolate(self._talk, first, last, steps=steps))
+        return await self._run(queries.interpolate(self._talk, first, last, steps=steps))
 
     async def seen(self, images: npt.ArrayLike) -> npt.NDArray[np.bool_]:
         """Ask which images the generator was trained on; see `DigitClient.seen`."""
-        return await self._run(rowwise.seen(self._talk, images))
+        return await self._run(queries.seen(self._talk, images))
 
     async def generator(self) -> Generator:
         """What is known of the generator; see `DigitClient.generator`."""

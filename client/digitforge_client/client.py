@@ -1,4 +1,4 @@
-"""The client: labelled synthetic digits from a server."""
+"""The client: labeled synthetic digits from a server."""
 
 from __future__ import annotations
 
@@ -10,26 +10,25 @@ from typing import Any, Literal, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from digitforge_client import delivery, rowwise
-from digitforge_client.addresses import Addresses
-from digitforge_client.augmentation import Augmented, augment
-from digitforge_client.batch import Batch, Batches, addresses_of
-from digitforge_client.channel import Channel, Headers, Settings, Transport
+from digitforge_client.augmentation.augment import Augmented, augment
+from digitforge_client.augmentation.resampling import PixelRange, Strategy
+from digitforge_client.batch import Addresses, Batch, Batches, addresses_of
 from digitforge_client.contract import GRPC_PORT, MAX_ROWS, MODEL_NAME
-from digitforge_client.conversation import Conversation
-from digitforge_client.description import Generator, Metadata
 from digitforge_client.errors import InvalidInputError, ServerError
 from digitforge_client.options import TLS, Compression, Keepalive, Limits, Retry, Timeout
-from digitforge_client.resampling import PixelRange, Strategy
-from digitforge_client.rows import Ask
-from digitforge_client.steps import Emit, Pause, Receive, Send, Talk
+from digitforge_client.protocol import queries, sampling
+from digitforge_client.protocol.connection import Conversation
+from digitforge_client.protocol.description import Generator, Metadata
+from digitforge_client.protocol.rows import Ask
+from digitforge_client.protocol.steps import Emit, Pause, Receive, Send, Talk
+from digitforge_client.transport.channel import Channel, Headers, Settings, Transport
 
 T = TypeVar("T")
 DEFAULT_TARGET = f"localhost:{GRPC_PORT}"
 
 
 class DigitClient:
-    """Asks a server for labelled synthetic digits. Needs no TensorFlow; safe to share between threads and after a fork.
+    """Asks a server for labeled synthetic digits. Needs no TensorFlow; safe to share between threads and after a fork.
 
     Nothing is sent before the first question. A client is also a context manager, which closes it.
 
@@ -115,7 +114,7 @@ class DigitClient:
             seed: 0 … 2²¹ − 1; None draws one, which the batch then names.
             start: number of the first row of the seed.
             truncation: how far a component of the latents may lie from 0: the smaller, the more usual the digits and
-                the less they vary (`spread.truncated`). About 1 for latents of the normal law, 1 at most for
+                the less they vary (`spread.truncated`). About 1 for latents of the normal distribution, 1 at most for
                 uniform ones; None: no truncation.
             expansion: instead of a truncation, what the latents are multiplied by: the larger, the more unusual digits
                 there are, and digits that do not look like their label. Between 1 and 1.6 or so; None: nothing.
@@ -126,7 +125,7 @@ class DigitClient:
             InvalidInputError: an argument is out of range, or a label none of the generator's classes.
             ServerError: the server could not answer; its subclasses say why.
         """
-        talk = delivery.sample(
+        talk = sampling.sample(
             self._talk,
             Ask.of(
                 n,
@@ -177,7 +176,7 @@ class DigitClient:
                 classes (with the first batch).
             ServerError: the server could not answer; its subclasses say why.
         """
-        talk = delivery.stream(
+        talk = sampling.stream(
             self._talk,
             Ask.of(
                 n,
@@ -206,7 +205,7 @@ class DigitClient:
             InvalidInputError: they are no addresses, or more than a sample may hold.
             ServerError: the server could not answer; its subclasses say why.
         """
-        return self._run(delivery.fetch(self._talk, addresses_of(addresses)))
+        return self._run(sampling.fetch(self._talk, addresses_of(addresses)))
 
     def augment(
         self,
@@ -220,7 +219,7 @@ class DigitClient:
         start: int = 0,
         expansion: float | None = None,
     ) -> tuple[Any, Any]:
-        """Add synthetic digits to a labelled data set, after the real images.
+        """Add synthetic digits to a labeled data set, after the real images.
 
         Args:
             X: (n, H·W·C), (n, H, W) or (n, H, W, C) images of the generator's size: an array, a list or a DataFrame.
@@ -266,13 +265,13 @@ class DigitClient:
             seeds: (n,) integers, row seeds.
 
         Returns:
-            (n, d) float32, of the law that the card names.
+            (n, d) float32, of the distribution that the card names.
 
         Raises:
             InvalidInputError: they are no row seeds.
             ServerError: the server could not answer; its subclasses say why.
         """
-        return self._run(rowwise.latents(self._talk, seeds))
+        return self._run(queries.latents(self._talk, seeds))
 
     def from_latents(
         self, latents: npt.ArrayLike, *, labels: Any = None, class_weights: npt.ArrayLike | None = None
@@ -292,12 +291,12 @@ class DigitClient:
             InvalidInputError: shapes disagree with each other or with the generator.
             ServerError: the server could not answer; its subclasses say why.
         """
-        return self._run(rowwise.from_latents(self._talk, latents, labels=labels, class_weights=class_weights))
+        return self._run(queries.from_latents(self._talk, latents, labels=labels, class_weights=class_weights))
 
     def interpolate(self, first: tuple[Any, int], last: tuple[Any, int], *, steps: int = 16) -> npt.NDArray[np.uint8]:
         """Ask for the digits on the way between two addresses, both ends included.
 
-        Latents go along the great circle where their law is normal and straight otherwise, class weights straight.
+        Normal latents go along the great circle, uniform ones straight; class weights go straight.
 
         Args:
             first: label and row seed.
@@ -311,7 +310,7 @@ class DigitClient:
             InvalidInputError: an address or the number of steps is out of range.
             ServerError: the server could not answer; its subclasses say why.
         """
-        return self._run(rowwise.interpolate(self._talk, first, last, steps=steps))
+        return self._run(queries.interpolate(self._talk, first, last, steps=steps))
 
     def generator(self) -> Generator:
         """What is known of the generator: its id, classes, image shape. The server is asked once, unless it changes."""
@@ -338,7 +337,7 @@ class DigitClient:
         Raises:
             InvalidInputError: the array is neither.
         """
-        return self._run(rowwise.seen(self._talk, images))
+        return self._run(queries.seen(self._talk, images))
 
     def wait_ready(self, timeout_s: float = 60.0) -> None:
         """Wait until the server listens and has loaded the model.

@@ -23,7 +23,7 @@ MODEL_NAME: Final = "digits"
 GRPC_PORT: Final = 8500
 REST_PORT: Final = 8501
 
-#: What one address gives twice differs by no more grey levels than this on any pixel …
+#: What one address gives twice differs by no more gray levels than this on any pixel …
 SAME_WITHIN: Final = 1
 #: … and not at all on at least this share of the pixels: float rounding differs with batch size and device.
 SAME_SHARE: Final = 0.999

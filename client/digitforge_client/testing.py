@@ -6,8 +6,8 @@
     with DigitClient(transports=[FakeTransport()]) as client:
         batch = client.sample(100, seed=0)  # always the same
 
-Its generator is a formula. It keeps the contract: an image depends on its address alone, latents follow the law of the
-card, and images of one class resemble each other more than those of two, so that a classifier can learn them.
+Its generator is a formula. It keeps the contract: an image depends on its address alone, latents have the card's
+distribution, and images of one class resemble each other more than those of two, so that a classifier can learn them.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import numpy.typing as npt
 
 from digitforge_client.contract import CONTRACT_VERSION, MAX_ROWS, Field, Signature
 from digitforge_client.errors import ModelNotFoundError, RequestRejectedError, ServerError
-from digitforge_client.wire import GET_METADATA, GET_STATUS, Method, messages
-from digitforge_client.wire.tensors import decode, encode
+from digitforge_client.transport.wire import GET_METADATA, GET_STATUS, Method, messages
+from digitforge_client.transport.wire.tensors import decode, encode
 
 _LATENT_SIZE: Final = 8
 _Arrays = dict[str, npt.NDArray[Any]]
@@ -65,9 +65,9 @@ class FakeTransport:
         }
         self._shape = image_shape
         pixels = int(np.prod(image_shape))
-        law = np.random.default_rng(int(generator_id, 16))
-        self._class_images = law.uniform(-1.0, 1.0, size=(max(len(class_names), 1), pixels))
-        self._directions = law.uniform(-0.1, 0.1, size=(_LATENT_SIZE, pixels))
+        rng = np.random.default_rng(int(generator_id, 16))
+        self._class_images = rng.uniform(-1.0, 1.0, size=(max(len(class_names), 1), pixels))
+        self._directions = rng.uniform(-0.1, 0.1, size=(_LATENT_SIZE, pixels))
 
     def send(self, method: Method, request: Any, *, timeout_s: float | None, wait: bool = False) -> _Answered:
         """Answer a message at once."""

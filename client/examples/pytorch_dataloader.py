@@ -28,16 +28,16 @@ def main() -> None:
     torch.manual_seed(0)
     small, large = nn.Conv2d(1, 16, 5, stride=2), nn.Conv2d(16, 32, 3, stride=2)
     model = nn.Sequential(small, nn.ReLU(), large, nn.ReLU(), nn.Flatten(), nn.Linear(800, 10))
-    optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     digits = SyntheticDigits(DigitClient(options.server), options.n, batch_size=64, seed=0)
     loader = DataLoader(digits, batch_size=None, num_workers=2)
     for epoch in range(options.epochs):
         digits.set_epoch(epoch)  # fresh digits in every epoch
         for images, labels in loader:
             loss = nn.functional.cross_entropy(model(images / 255.0), labels)
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
         print(f"epoch {epoch + 1}: loss of the last batch {loss.item():.3f}")
 
     real = load_digits()

@@ -12,5 +12,5 @@ import numpy as np
 pipe = io.BytesIO(sys.stdin.buffer.read())
 images, labels = np.load(pipe), np.load(pipe)
 for digit in range(10):
-    print(digit, "mean grey level", round(images[labels == digit].mean(), 1))
+    print(digit, "mean gray level", round(images[labels == digit].mean(), 1))
 '

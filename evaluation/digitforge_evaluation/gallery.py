@@ -14,13 +14,13 @@ from typing import Any, Final
 
 import numpy as np
 
+from digitforge_client.common.files import replacing
 from digitforge_client.errors import DataError
-from digitforge_client.files import replacing
-from digitforge_evaluation.features import FeatureNetwork
-from digitforge_evaluation.quality import Figure, RealData, assess
+from digitforge_evaluation.features.extract import FeatureNetwork
+from digitforge_evaluation.images.sources import SavedGenerator, Source
+from digitforge_evaluation.quality.assess import Figure, RealData, assess
 from digitforge_evaluation.report.plots import sheet
 from digitforge_evaluation.report.templates import data_uri, template
-from digitforge_evaluation.sources import SavedGenerator, Source
 from digitforge_training.data import Dataset
 from digitforge_training.recipes import FIXED, RECIPES, Recipe, from_dict, written
 
@@ -29,9 +29,17 @@ TABLE: Final = "table.md"
 JSON: Final = "gallery.json"
 #: Titles of the table's columns behind the recipe's name.
 TITLES: Final = (
-    "steps", "images seen", "minutes", "parameters", "feature distance", "÷ floor", "score", "precision", "recall",
+    "steps",
+    "images seen",
+    "minutes",
+    "parameters",
+    "feature distance",
+    "÷ floor",
+    "score",
+    "precision",
+    "recall",
     "label agreement",
-)  # fmt: skip
+)
 _ROWS, _COLUMNS = 6, 10  # of a sheet of samples
 _RECORD: Final = "exhibit.json"
 
@@ -104,9 +112,9 @@ def train_and_measure(
         InvalidInputError: the data do not suit the recipe.
         DataError: the folder cannot be written, holds another run, or holds nothing to measure.
     """
-    from digitforge_training.export import export
-    from digitforge_training.loop import Progress, train
-    from digitforge_training.runs import read_run
+    from digitforge_training.export.saved_model import export
+    from digitforge_training.runs.folder import read_run
+    from digitforge_training.runs.loop import Progress, train
 
     def show(progress: Progress) -> None:
         on_progress(f"{recipe.name}: training, {progress.images_seen / progress.images_total:.0%}")
@@ -122,9 +130,17 @@ def train_and_measure(
         on_progress(f"{recipe.name}: exporting")
         source = SavedGenerator(export(run_dir, real.train, to=models))
     exhibit = _measured(
-        source, recipe, record=run_dir / _RECORD, minutes=minutes, ended=ended, real=real,
-        network=network, n=n, seed=seed, on_progress=on_progress,
-    )  # fmt: skip
+        source,
+        recipe,
+        record=run_dir / _RECORD,
+        minutes=minutes,
+        ended=ended,
+        real=real,
+        network=network,
+        n=n,
+        seed=seed,
+        on_progress=on_progress,
+    )
     return Shown(exhibit=exhibit, source=source, animation=run_dir / "training.gif")
 
 
@@ -145,15 +161,23 @@ def measure_export(
     """
     source = SavedGenerator(folder)
     exhibit = _measured(
-        source, from_dict(source.card["recipe_config"]), record=record, minutes=None, ended="", real=real,
-        network=network, n=n, seed=seed, on_progress=on_progress,
-    )  # fmt: skip
+        source,
+        from_dict(source.card["recipe_config"]),
+        record=record,
+        minutes=None,
+        ended="",
+        real=real,
+        network=network,
+        n=n,
+        seed=seed,
+        on_progress=on_progress,
+    )
     return Shown(exhibit=exhibit, source=source)
 
 
 def _training(run_dir: Path) -> tuple[int, float, str]:
     """Images seen at the newest checkpoint, minutes spent in steps until then, and what ended the training early."""
-    from digitforge_training import checkpoints
+    from digitforge_training.runs import checkpoints
 
     newest = checkpoints.newest(run_dir)
     if newest is None:
@@ -168,9 +192,18 @@ def _training(run_dir: Path) -> tuple[int, float, str]:
 
 
 def _measured(
-    source: SavedGenerator, recipe: Recipe, *, record: Path, minutes: float | None, ended: str, real: RealData,
-    network: FeatureNetwork, n: int, seed: int, on_progress: Callable[[str], None],
-) -> Exhibit:  # fmt: skip
+    source: SavedGenerator,
+    recipe: Recipe,
+    *,
+    record: Path,
+    minutes: float | None,
+    ended: str,
+    real: RealData,
+    network: FeatureNetwork,
+    n: int,
+    seed: int,
+    on_progress: Callable[[str], None],
+) -> Exhibit:
     card = source.card
     kept = _read_record(record)
     if kept and kept.generator_id == card["generator_id"] and kept.seed == seed and _n_of(kept) == n:
@@ -210,7 +243,7 @@ def _n_of(exhibit: Exhibit) -> int:
 
 
 def _parameters(recipe: Recipe, card: Mapping[str, Any]) -> int:
-    from digitforge_training.networks import build_generator
+    from digitforge_training.gan.networks import build_generator
 
     generator = build_generator(
         recipe, image_shape=tuple(card["image_shape"]), classes=len(card["class_names"]), seed=0
@@ -254,7 +287,7 @@ def legend(exhibits: Iterable[Exhibit], real: Dataset) -> tuple[str, ...]:
             if key in first.figures and first.figures[key]["real"]
         )
         + ". One training of each recipe; no interval covers other trainings.",
-        "Label agreement is the share of images that the network recognises as the class asked for; a recipe without "
+        "Label agreement is the share of images that the network recognizes as the class asked for; a recipe without "
         "classes has none. Minutes are those spent in training steps on the machine at hand. A dash stands for what "
         "is not known or has no meaning.",
     )

@@ -14,9 +14,9 @@ from PIL import Image
 
 from digitforge_client import DigitClient
 from digitforge_serving import EmbeddedServer
-from digitforge_serving.locations import shipped_models
+from digitforge_serving.models.locations import shipped_models
 from digitforge_training.data import load
-from digitforge_training.pictures import save_png, sheet
+from digitforge_training.runs.pictures import save_png, sheet
 
 ROWS, CLASSES, GAP = 8, 10, 24
 PICTURE = Path(__file__).with_name("real-and-generated.png")

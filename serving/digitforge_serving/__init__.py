@@ -10,8 +10,8 @@ Importing this package imports neither TensorFlow nor the protocol's messages; s
 
 from __future__ import annotations
 
-from digitforge_serving.configuration import ModelSource, ServerOptions
-from digitforge_serving.locations import shipped_config, shipped_models
+from digitforge_serving.config.options import ModelSource, ServerOptions
+from digitforge_serving.models.locations import shipped_config, shipped_models
 from digitforge_serving.server import EmbeddedServer, Server
 
 __all__ = ["EmbeddedServer", "ModelSource", "Server", "ServerOptions", "shipped_config", "shipped_models"]

@@ -16,14 +16,14 @@ import grpc
 
 from digitforge_client import contract
 from digitforge_client.errors import DigitforgeError
-from digitforge_serving.configuration import ModelSource, ServerOptions, Tls, is_loopback
+from digitforge_serving.config.options import ModelSource, ServerOptions, Tls, is_loopback
 
 if TYPE_CHECKING:
-    from digitforge_serving.health import Health
-    from digitforge_serving.management import ConfigWatch
+    from digitforge_serving.api.health import Health
+    from digitforge_serving.api.management import ConfigWatch
+    from digitforge_serving.api.rest import RestServer
     from digitforge_serving.metrics import Metrics
-    from digitforge_serving.models import Models
-    from digitforge_serving.rest_api import RestServer
+    from digitforge_serving.models.manager import Models
 
 log = logging.getLogger("digitforge.serving")
 
@@ -95,7 +95,7 @@ class Server:
         """
         self.check()  # before the seconds that loading takes
         from digitforge_serving.metrics import Metrics
-        from digitforge_serving.models import Models
+        from digitforge_serving.models.manager import Models
 
         metrics = Metrics()
         self._models = Models(self._sources, self._options, metrics)
@@ -110,8 +110,8 @@ class Server:
 
     def _open(self, models: Models, metrics: Metrics) -> None:
         """Open the ports and begin to answer."""
-        from digitforge_serving.grpc_api import handlers
-        from digitforge_serving.health import Health
+        from digitforge_serving.api.grpc import handlers
+        from digitforge_serving.api.health import Health
 
         self._rest = self._open_rest(models, metrics)  # first: a gRPC server gives up its port only with its memory
         self._server = grpc.server(
@@ -179,7 +179,7 @@ class Server:
     def _open_rest(self, models: Models, metrics: Metrics) -> RestServer | None:
         if self._options.rest_api_port is None:
             return None
-        from digitforge_serving.rest_api import Rest, RestServer
+        from digitforge_serving.api.rest import Rest, RestServer
 
         timeout_s = self._options.rest_api_timeout_in_ms / 1000 or None
         rest = Rest(models, metrics, metrics_path=self._options.metrics_path, timeout_s=timeout_s)
@@ -189,7 +189,7 @@ class Server:
             raise _taken(self._options.host, self._options.rest_api_port, "--rest-api-port", error) from error
 
     def _watch_configuration(self, models: Models) -> None:
-        from digitforge_serving.management import ConfigWatch
+        from digitforge_serving.api.management import ConfigWatch
 
         file, every_s = self._options.model_config_file, self._options.model_config_file_poll_wait_seconds
         if file is not None and every_s > 0:

@@ -26,8 +26,8 @@ import sys
 from concurrent import futures
 import grpc, numpy as np
 from digitforge_client.testing import FakeTransport
-from digitforge_client.wire import GET_METADATA, PREDICT, messages
-from digitforge_client.wire.tensors import encode
+from digitforge_client.transport.wire import GET_METADATA, PREDICT, messages
+from digitforge_client.transport.wire.tensors import encode
 
 rows = int(sys.argv[1])
 fake = FakeTransport(max_rows=rows)

@@ -20,8 +20,8 @@ import pytest
 import tensorflow as tf
 
 from digitforge_client.contract import Signature, balanced_labels, row_seeds
-from digitforge_evaluation.sources import newest_version
-from digitforge_serving.locations import shipped_models
+from digitforge_evaluation.images.sources import newest_version
+from digitforge_serving.models.locations import shipped_models
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

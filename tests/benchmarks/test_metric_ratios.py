@@ -93,11 +93,11 @@ def test_precision_to_coverage_of_ten_thousand_images_against_ten_thousand() -> 
 LARGE = """
 import resource
 import numpy as np
-from digitforge_evaluation.intervals import groups_of
+from digitforge_evaluation.metrics.intervals import groups_of
 from digitforge_evaluation.metrics.frechet import frechet_distance, gaussian
 from digitforge_evaluation.metrics.kernel import kernel_distance, left_out_discrepancies
 from digitforge_evaluation.metrics.manifold import manifold_and_left_out
-from digitforge_evaluation.metrics.memorisation import too_near
+from digitforge_evaluation.metrics.memorization import too_near
 
 real, generated = (np.random.default_rng(seed).normal(size=(50_000, 64)).astype(np.float32) for seed in (1, 2))
 groups = groups_of(None, 50_000)

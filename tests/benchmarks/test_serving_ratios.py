@@ -29,9 +29,9 @@ from serving_toys import connect
 from tensorflow_serving.apis import predict_pb2
 
 from digitforge_serving import shipped_config, shipped_models
-from digitforge_serving.batching import Batcher
-from digitforge_serving.configuration import read_batching_options
-from digitforge_serving.saved_model import SavedModel
+from digitforge_serving.config.options import read_batching_options
+from digitforge_serving.models.batching import Batcher
+from digitforge_serving.models.saved_model import SavedModel
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -126,7 +126,14 @@ def process(*arguments: str) -> Iterator[tuple[int, str]]:
 
 @contextmanager
 def served(base_path: Path, *flags: str) -> Iterator[Running]:
-    command = ("-m", "digitforge_client.command", "serve", f"--model_base_path={base_path}", "--port=0", "--json")
+    command = (
+        "-m",
+        "digitforge",
+        "serve",
+        f"--model_base_path={base_path}",
+        "--port=0",
+        "--json",
+    )
     # Raw bytes, so that the figures compare servers and not ways to write an image.
     with process(*command, "--enable_serialization_as_tensor_content", *flags) as (number, line):
         yield Running(number, json.loads(line)["grpc_target"])

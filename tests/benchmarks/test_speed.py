@@ -33,7 +33,7 @@ def machine() -> None:
 @pytest.fixture(scope="module")
 def client() -> Iterator[DigitClient]:
     """A client of the embedded server, which is a process of its own with the shipped generator."""
-    command = [sys.executable, "-m", "digitforge_client.command", "serve", "--port", "0", "--json"]
+    command = [sys.executable, "-m", "digitforge", "serve", "--port", "0", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout

@@ -1,7 +1,7 @@
 """What training costs, as ratios within one run: `make benchmark ARGS="-k training_ratios"`.
 
 The same network, the same batch and the same updates, in short blocks that alternate between the two sides, so that a
-busy machine slows both. Nothing is asserted about time; each line gives the median of the ratios of neighbouring
+busy machine slows both. Nothing is asserted about time; each line gives the median of the ratios of neighboring
 blocks and their range, by the clock and by the processor time that they took. Sides in PyTorch are skipped where it is
 not installed. PyTorch's threads wait for each other much longer than TensorFlow's where other programs hold the cores:
 there DIGITFORGE_BENCHMARK_THREADS=1 gives both sides one thread, which is fair, and the processor time is what counts.
@@ -26,8 +26,8 @@ import tensorflow as tf
 from keras import layers
 
 from digitforge_training.data import Dataset, load
+from digitforge_training.gan.trainer import Trainer
 from digitforge_training.recipes import Recipe, resolve
-from digitforge_training.trainer import Trainer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -78,31 +78,38 @@ def cost(side: Side, steps: int) -> tuple[float, float]:
 def published_loop(images: np.ndarray) -> Side:
     """The loop that `dense-bn` reproduces, as published: `predict`, and three calls of `train_on_batch`."""
 
-    def optimiser() -> keras.optimizers.Optimizer:
+    def optimizer() -> keras.optimizers.Optimizer:
         return keras.optimizers.Adam(2e-4, beta_1=0.5)
 
-    def hidden(width: int, *, normalised: bool) -> list[Any]:
-        more = [layers.BatchNormalization(momentum=0.8)] if normalised else []
+    def hidden(width: int, *, normalized: bool) -> list[Any]:
+        more = [layers.BatchNormalization(momentum=0.8)] if normalized else []
         return [layers.Dense(width), layers.LeakyReLU(negative_slope=0.2), *more]
 
     widths = (256, 512, 1024)
-    generator = keras.Sequential([
-        keras.Input((100,)), *(layer for width in widths for layer in hidden(width, normalised=True)),
-        layers.Dense(784, activation="tanh"), layers.Reshape((28, 28, 1)),
-    ])  # fmt: skip
-    discriminator = keras.Sequential([
-        keras.Input((28, 28, 1)), layers.Flatten(),
-        *(layer for width in (512, 256) for layer in hidden(width, normalised=False)),
-        layers.Dense(1, activation="sigmoid"),
-    ])  # fmt: skip
-    discriminator.compile(optimiser(), loss="binary_crossentropy", metrics=["accuracy"])
+    generator = keras.Sequential(
+        [
+            keras.Input((100,)),
+            *(layer for width in widths for layer in hidden(width, normalized=True)),
+            layers.Dense(784, activation="tanh"),
+            layers.Reshape((28, 28, 1)),
+        ]
+    )
+    discriminator = keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            layers.Flatten(),
+            *(layer for width in (512, 256) for layer in hidden(width, normalized=False)),
+            layers.Dense(1, activation="sigmoid"),
+        ]
+    )
+    discriminator.compile(optimizer(), loss="binary_crossentropy", metrics=["accuracy"])
     real = images / np.float32(127.5) - 1
     ones, zeros, random = np.ones((32, 1), np.float32), np.zeros((32, 1), np.float32), np.random.default_rng(0)
     # Keras 3 decides at the first call what is trained, Keras 2 did at `compile`.
     discriminator.train_on_batch(real[:32], ones)
     discriminator.trainable = False
     combined = keras.Sequential([keras.Input((100,)), generator, discriminator])
-    combined.compile(optimiser(), loss="binary_crossentropy")
+    combined.compile(optimizer(), loss="binary_crossentropy")
 
     def weight(model: keras.Model) -> float:
         return float(np.abs(model.get_weights()[0]).sum())
@@ -140,9 +147,9 @@ def in_torch(recipe: Recipe, dataset: Dataset, trainer: Trainer) -> Side:
         torch.set_num_threads(THREADS)
     twin = runpy.run_path(str(Path(__file__).with_name("torch_twins.py")))["twin"]
     generator, discriminator, run = twin(recipe, dataset.images, dataset.labels)
-    ours = {name: value.size for name, value in trainer.state().items() if "optimiser" not in name}
+    ours = {name: value.size for name, value in trainer.state().items() if "optimizer" not in name}
     for name, model in (("generator", generator), ("discriminator", discriminator)):
-        # Both sides count the moving averages of batch normalisation; PyTorch also counts its batches.
+        # Both sides count the moving averages of batch normalization; PyTorch also counts its batches.
         theirs = sum(v.numel() for k, v in model.state_dict().items() if "num_batches" not in k)
         assert theirs == sum(size for key, size in ours.items() if key.startswith(f"{name}/")), name
     return run
@@ -163,7 +170,7 @@ import time
 import numpy as np
 from digitforge_training.data import load
 from digitforge_training.recipes import resolve
-from digitforge_training.trainer import Trainer
+from digitforge_training.gan.trainer import Trainer
 trainer = Trainer(resolve("forge"), load("digits"), seed=0)
 labels, latents = np.arange(2048) % 10, np.zeros((2048, trainer.recipe.latent_size), np.float32)
 for work in (lambda: trainer.run(20), lambda: trainer.sample(labels, latents)):
@@ -180,9 +187,12 @@ def test_onednn_against_none() -> None:
         seconds = []
         for switch in "01":
             done = subprocess.run(
-                [sys.executable, "-c", _STEPS_AND_IMAGES], env={**os.environ, "TF_ENABLE_ONEDNN_OPTS": switch},
-                capture_output=True, text=True, check=True,
-            )  # fmt: skip
+                [sys.executable, "-c", _STEPS_AND_IMAGES],
+                env={**os.environ, "TF_ENABLE_ONEDNN_OPTS": switch},
+                capture_output=True,
+                text=True,
+                check=True,
+            )
             seconds.append([float(line) for line in done.stdout.split()])
         ratios.append([without / with_it for without, with_it in zip(*seconds, strict=True)])
     print(f"\nforge: with oneDNN against without; {BLOCKS} pairs of processes")

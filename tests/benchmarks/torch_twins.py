@@ -22,21 +22,22 @@ def twin(recipe: Recipe, images: np.ndarray, labels: np.ndarray) -> Twin:
 
 
 def dense(recipe: Recipe, real: Tensor, labels: Tensor) -> Twin:
-    def hidden(widths: tuple[int, ...], *, normalised: bool) -> list[nn.Module]:
+    def hidden(widths: tuple[int, ...], *, normalized: bool) -> list[nn.Module]:
         parts: list[nn.Module] = []
         for before, width in itertools.pairwise(widths):
             parts += [nn.Linear(before, width), nn.LeakyReLU(0.2)]
-            parts += [nn.BatchNorm1d(width, eps=1e-3, momentum=0.2)] if normalised else []
+            parts += [nn.BatchNorm1d(width, eps=1e-3, momentum=0.2)] if normalized else []
         return parts
 
     generator = nn.Sequential(
-        *hidden((recipe.latent_size, *recipe.generator_widths), normalised=True),
-        nn.Linear(recipe.generator_widths[-1], 784), nn.Tanh(),
-    )  # fmt: skip
-    discriminator = nn.Sequential(
-        *hidden((784, *recipe.discriminator_widths), normalised=False), nn.Linear(recipe.discriminator_widths[-1], 1)
+        *hidden((recipe.latent_size, *recipe.generator_widths), normalized=True),
+        nn.Linear(recipe.generator_widths[-1], 784),
+        nn.Tanh(),
     )
-    optimisers = [
+    discriminator = nn.Sequential(
+        *hidden((784, *recipe.discriminator_widths), normalized=False), nn.Linear(recipe.discriminator_widths[-1], 1)
+    )
+    optimizers = [
         torch.optim.Adam(model.parameters(), recipe.learning_rate, (recipe.beta_1, recipe.beta_2))
         for model in (generator, discriminator)
     ]
@@ -49,15 +50,15 @@ def dense(recipe: Recipe, real: Tensor, labels: Tensor) -> Twin:
                 generated = generator(torch.randn(size, recipe.latent_size))
             for images, sign in ((rows[torch.randint(len(rows), (size,))], -1), (generated, 1)):
                 loss = F.softplus(sign * discriminator(images)).mean()
-                optimisers[1].zero_grad()
+                optimizers[1].zero_grad()
                 loss.backward()
-                optimisers[1].step()
+                optimizers[1].step()
             generator.train()
             discriminator.requires_grad_(False)
             loss = F.softplus(-discriminator(generator(torch.randn(size, recipe.latent_size)))).mean()
-            optimisers[0].zero_grad()
+            optimizers[0].zero_grad()
             loss.backward()
-            optimisers[0].step()
+            optimizers[0].step()
             discriminator.requires_grad_(True)
 
     return generator, discriminator, run
@@ -131,7 +132,7 @@ def forge(recipe: Recipe, real: Tensor, labels: Tensor) -> Twin:
     generator = Generator(recipe, classes).to(memory_format=torch.channels_last)
     averaged = Generator(recipe, classes).to(memory_format=torch.channels_last)
     discriminator = Discriminator(recipe, classes).to(memory_format=torch.channels_last)
-    optimisers = [
+    optimizers = [
         torch.optim.Adam(model.parameters(), recipe.learning_rate, (recipe.beta_1, recipe.beta_2))
         for model in (generator, discriminator)
     ]
@@ -152,16 +153,16 @@ def forge(recipe: Recipe, real: Tensor, labels: Tensor) -> Twin:
             if done % recipe.penalty_every == 0:
                 moved, _ = discriminator(images + sigma * torch.randn_like(images), both)
                 loss += recipe.gamma * recipe.penalty_every * ((moved - score) / sigma).square().mean()
-            optimisers[1].zero_grad()
+            optimizers[1].zero_grad()
             loss.backward()
-            optimisers[1].step()
+            optimizers[1].step()
             discriminator.requires_grad_(False)
             score, logits = discriminator(generated, target)
             loss = F.softplus(score_real.detach() - score).mean()
             loss += recipe.auxiliary_generator * F.cross_entropy(logits, target)
-            optimisers[0].zero_grad()
+            optimizers[0].zero_grad()
             loss.backward()
-            optimisers[0].step()
+            optimizers[0].step()
             discriminator.requires_grad_(True)
             with torch.no_grad():
                 torch._foreach_lerp_(list(averaged.parameters()), list(generator.parameters()), 0.001)

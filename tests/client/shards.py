@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 
 from digitforge_client.contract import ROWS_PER_SEED
-from digitforge_client.manifest import NAME, Manifest, Plan
-from digitforge_client.readers import read
-from digitforge_client.verify import problem_of
+from digitforge_client.datasets.manifest import NAME, Manifest, Plan
+from digitforge_client.datasets.readers import read
+from digitforge_client.datasets.verify import problem_of
 
 PLAN = Plan(n=2500, seed=6, start=70, rows_per_shard=600)
 
 
 def run(server: Any, command: str, *arguments: str | Path, code: str = "") -> subprocess.CompletedProcess[str]:
-    program = f"{code}\nfrom digitforge_client.command import main; main()"
+    program = f"{code}\nfrom digitforge_client.common.command import main; main()"
     words = [sys.executable, "-c", program, command, "--server", server.target, *map(str, arguments)]
     return subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
 

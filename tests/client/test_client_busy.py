@@ -24,8 +24,8 @@ from digitforge_client import (
     ServerTimeoutError,
     ServerUnavailableError,
     Timeout,
-    conversation,
 )
+from digitforge_client.protocol import connection
 from digitforge_client.testing import FakeTransport
 
 Code = grpc.StatusCode
@@ -148,7 +148,7 @@ def test_many_streams_share_a_busy_server(start_server: Any, at_once: int, async
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_a_full_queue_of_batches_is_a_busy_server(exported_model: Path, asynchronous: bool) -> None:
     from digitforge_serving import EmbeddedServer
-    from digitforge_serving.configuration import BatchingOptions
+    from digitforge_serving.config.options import BatchingOptions
 
     batching = BatchingOptions(max_batch_size=256, max_enqueued_batches=1, num_batch_threads=1)
     with EmbeddedServer(exported_model, batching=batching) as target:
@@ -211,7 +211,7 @@ class Crowded(FakeTransport):
 def test_fewer_requests_are_in_flight_while_the_server_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
     fake, limits = Crowded(), Limits(rows_per_request=10, requests_in_flight=8)
     client = DigitClient(transports=[fake], limits=limits)
-    monkeypatch.setattr(conversation, "_CALM_S", float("inf"))
+    monkeypatch.setattr(connection, "_CALM_S", float("inf"))
     client.sample(300)
     assert max(fake.in_flight) == 8
     fake.failures, fake.in_flight = [ServerBusyError("busy")], []
@@ -225,14 +225,14 @@ def test_fewer_requests_are_in_flight_while_the_server_is_busy(monkeypatch: pyte
         client.sample(5)
         client.sample(300)
         assert max(fake.in_flight) == most
-    monkeypatch.setattr(conversation, "_CALM_S", -1.0)
+    monkeypatch.setattr(connection, "_CALM_S", -1.0)
     fake.in_flight = []
     client.sample(300)
     assert max(fake.in_flight) == 8
 
 
 def test_a_burst_of_refusals_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conversation, "_CALM_S", float("inf"))
+    monkeypatch.setattr(connection, "_CALM_S", float("inf"))
     fake, limits = Crowded(), Limits(rows_per_request=10, requests_in_flight=8)
     client = DigitClient(transports=[fake], limits=limits)
     client.card()
@@ -246,7 +246,7 @@ def test_a_burst_of_refusals_counts_once(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_another_target_is_asked_at_once_where_one_is_busy(start_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     busy, idle = start_server(), start_server()
     busy.failures = [BUSY[0]] * 1000
-    monkeypatch.setattr(conversation, "_FIRST_PAUSE_S", 1000.0)  # a pause would be noticed
+    monkeypatch.setattr(connection, "_FIRST_PAUSE_S", 1000.0)  # a pause would be noticed
     with DigitClient([busy.target, idle.target], limits=Limits(rows_per_request=10)) as client:
         assert len(client.sample(100)) == 100
 

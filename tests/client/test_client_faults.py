@@ -25,8 +25,8 @@ from digitforge_client import (
     ServerUnavailableError,
     Timeout,
     UnexpectedReplyError,
-    delivery,
 )
+from digitforge_client.protocol import sampling
 
 Code = grpc.StatusCode
 ONCE = Retry(attempts=1)
@@ -85,7 +85,7 @@ def test_a_slow_server_meets_the_deadline(server: Any) -> None:
         (Code.INTERNAL, "oops", ServerError, "INTERNAL: oops"),
         (Code.DATA_LOSS, "", ServerError, "DATA_LOSS"),
     ],
-)  # fmt: skip
+)
 def test_each_refusal_of_a_server_has_its_error(
     server: Any, code: Code, text: str, error: type[ServerError], says: str
 ) -> None:
@@ -206,7 +206,7 @@ def test_another_generator_may_be_accepted_and_no_batch_mixes_two(server: Any) -
 
 
 def test_batches_that_are_there_together_are_checked_together(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delivery, "_MOST_HELD_ROWS", 100)
+    monkeypatch.setattr(sampling, "_MOST_HELD_ROWS", 100)
     answered = threading.Semaphore(0)
 
     def answer_the_first_last(request: Any) -> None:

@@ -18,7 +18,7 @@ from digitforge_client import (
     Limits,
     ModelNotFoundError,
 )
-from digitforge_client.spread import truncated
+from digitforge_client.latent_space import truncated
 
 pytest.importorskip("tensorflow_serving.apis")
 
@@ -123,7 +123,7 @@ def test_a_walk_begins_and_ends_at_its_addresses(client: DigitClient) -> None:
             client.interpolate((4, 11), (8, 12), steps=steps)  # type: ignore[arg-type]
 
 
-def test_training_images_are_recognised(client: DigitClient) -> None:
+def test_training_images_are_recognized(client: DigitClient) -> None:
     from digitforge_training.data import load
 
     real = load("digits").images[:20]
@@ -168,7 +168,7 @@ def test_both_clients_hand_out_the_same(client: DigitClient, target: str) -> Non
 
 def test_truncated_digits_are_those_of_latents_that_were_truncated(client: DigitClient) -> None:
     batch = client.sample(40, seed=3, truncation=0.7)
-    latents = truncated(client.latents(batch.seeds), 0.7, law=client.card()["latent_law"])
+    latents = truncated(client.latents(batch.seeds), 0.7, distribution=client.card()["latent_law"])
     assert np.abs(latents).max() <= 0.7
     assert_same_digits(batch.images, client.from_latents(latents, labels=batch.labels))
     assert_same_digits(batch.images, client.fetch(batch).images)

@@ -28,7 +28,7 @@ def test_the_client_needs_no_tensorflow() -> None:
     code = """
 import numpy as np
 from digitforge_client import DigitClient, ServerUnavailableError
-import digitforge_client.cli, digitforge_client.command, digitforge_client.writers
+import digitforge_client.cli.sample, digitforge_client.common.command, digitforge_client.datasets.writers
 with DigitClient("127.0.0.1:1") as client:
     assert client.sample(0).images.shape == (0, 28, 28)
     try:
@@ -51,7 +51,7 @@ def test_importing_the_client_loads_only_what_every_user_needs() -> None:
 def test_the_help_needs_neither_pictures_nor_progress_bars() -> None:
     code = """
 from click.testing import CliRunner
-from digitforge_client.command import digitforge
+from digitforge_client.common.command import digitforge
 result = CliRunner().invoke(digitforge, ["sample", "--help"])
 assert result.exit_code == 0, result.output
 print(result.output)

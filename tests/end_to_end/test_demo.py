@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-COMMAND = [sys.executable, "-m", "digitforge_client.command", "demo"]
+COMMAND = [sys.executable, "-m", "digitforge", "demo"]
 SMALL = ["--digits", "1000", "--repeats", "2", "--steps", "20"]
 
 
@@ -49,12 +49,17 @@ def test_the_demonstration_runs_without_mnist_and_says_so(
 ) -> None:
     done = subprocess.run(
         [*COMMAND, *SMALL, "--model-base-path", str(exported_model), "--out", "here"],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=280,
-    )  # fmt: skip
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
     assert done.returncode == 0, done.stderr
     printed = re.sub(r"\s+", " ", done.stdout)
     assert "MNIST could not be had, so the real images are scikit-learn's 1 797 digits" in printed
-    assert "1000 labelled digits over gRPC in" in printed
+    assert "1000 labeled digits over gRPC in" in printed
     assert re.search(r"fd\[digitnet-64\]@1k +\d", printed)
     assert "Do they help a classifier with 100 real images of digits?" in printed
     assert re.search(r"classical\+gan \(oracle\) +\d\d?\.\d\d % ± ", printed)  # the tiny generator saw the digits
@@ -88,8 +93,12 @@ def test_an_interrupt_stops_the_server_too_and_leaves_no_report(
 ) -> None:
     demo = subprocess.Popen(
         [*COMMAND, "--model-base-path", str(exported_model), "--digits", "1000", "--out", "here"],
-        cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
         assert demo.stderr is not None
         target = ""
@@ -118,8 +127,13 @@ def test_a_server_that_does_not_start_is_reported_with_what_it_wrote(
     (tmp_path / "damaged" / "1" / "saved_model.pb").write_bytes(b"not a model")
     done = subprocess.run(
         [*COMMAND, *SMALL, "--model-base-path", str(tmp_path / "damaged"), "--out", "here"],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=200,
-    )  # fmt: skip
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
     assert done.returncode == 3
     assert "the embedded server did not start: it ended with exit status" in done.stderr
     assert "damaged" in done.stderr.partition("It wrote:")[2]
@@ -134,8 +148,13 @@ def test_a_folder_without_a_generator_is_refused_not_waited_for(
     (tmp_path / "empty").mkdir()
     done = subprocess.run(
         [*COMMAND, *SMALL, "--model-base-path", folder, "--out", "here"],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=100,
-    )  # fmt: skip
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
     assert done.returncode == 4
     assert f"{folder}: no generator here" in done.stderr
     assert done.stdout == ""
@@ -145,8 +164,13 @@ def test_a_folder_that_cannot_be_written_is_noticed_first(environment: dict[str,
     (tmp_path / "file").write_text("")
     done = subprocess.run(
         [*COMMAND, *SMALL, "--out", "file/folder"],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=100,
-    )  # fmt: skip
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
     assert done.returncode == 4
     assert "choose another folder with --out" in done.stderr
     assert "starting the embedded server" not in done.stderr
@@ -155,7 +179,12 @@ def test_a_folder_that_cannot_be_written_is_noticed_first(environment: dict[str,
 def test_a_data_folder_that_is_named_must_hold_mnist(environment: dict[str, str], tmp_path: Path) -> None:
     done = subprocess.run(
         [*COMMAND, *SMALL, "--data-dir", str(tmp_path), "--out", "here"],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=100,
-    )  # fmt: skip
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
     assert done.returncode == 4
     assert str(tmp_path) in done.stderr

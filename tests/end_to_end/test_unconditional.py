@@ -14,13 +14,13 @@ from digitforge_client import DigitClient
 from digitforge_client.contract import Field, Signature, row_seeds
 from digitforge_client.errors import InvalidInputError
 from digitforge_serving import EmbeddedServer
-from digitforge_training.card import make_card
 from digitforge_training.data import load
-from digitforge_training.export import ServedGenerator, publish
-from digitforge_training.latents import latents_of
-from digitforge_training.pixels import to_pixels
+from digitforge_training.export.card import make_card
+from digitforge_training.export.saved_model import ServedGenerator, publish
+from digitforge_training.gan.latents import latents_of
+from digitforge_training.gan.pixels import to_pixels
 from digitforge_training.recipes import resolve
-from digitforge_training.runs import describe
+from digitforge_training.runs.folder import describe
 
 SIZE = 5
 
@@ -34,7 +34,7 @@ def generator() -> keras.Model:
 
 @pytest.fixture(scope="module")
 def base(generator: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = describe(resolve("forge", {"latent_size": SIZE, "latent_law": "uniform"}), load("digits"), seed=0)
+    run = describe(resolve("forge", {"latent_size": SIZE, "latent_distribution": "uniform"}), load("digits"), seed=0)
     weights = generator.get_weights()
     card = {**make_card(run, weights=weights, images_seen=0, metrics={}), "class_names": []}
     folder = tmp_path_factory.mktemp("unconditional") / "digits"

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from digitforge_training.data import load
-from digitforge_training.loop import train
 from digitforge_training.recipes import resolve
+from digitforge_training.runs.loop import train
 
-COMMAND = [sys.executable, "-m", "digitforge_client.command"]
+COMMAND = [sys.executable, "-m", "digitforge"]
 
 
 def _gallery(*arguments: str | Path, command: list[str] = COMMAND) -> subprocess.CompletedProcess[str]:
@@ -29,9 +29,20 @@ def test_a_gallery_shows_trained_and_loaded_recipes_and_measures_nothing_twice(
     narrow = {"generator_widths": "8", "discriminator_widths": "8", "batch_size": 32, "steps": 4, "jit": "false"}
     train(resolve("dense-bn", narrow), load("digits"), run_dir=runs / "dense-bn")
     arguments = [
-        "--recipe", "dense-bn", "--recipe", "forge", "--model", f"forge={exported_model}", "--no-training",
-        "--runs", runs, "--out", out, "--n", "200",
-    ]  # fmt: skip
+        "--recipe",
+        "dense-bn",
+        "--recipe",
+        "forge",
+        "--model",
+        f"forge={exported_model}",
+        "--no-training",
+        "--runs",
+        runs,
+        "--out",
+        out,
+        "--n",
+        "200",
+    ]
     done = _gallery(*arguments)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(out / "index.html")
@@ -39,7 +50,7 @@ def test_a_gallery_shows_trained_and_loaded_recipes_and_measures_nothing_twice(
     dense, forge = json.loads((out / "gallery.json").read_text())
     assert (dense["name"], dense["images_seen"], forge["name"], forge["minutes"]) == ("dense-bn", 128, "forge", None)
     assert dense["minutes"] > 0
-    assert dense["parameters"] == 101 * 8 + 2 * 8 + 9 * 784  # one hidden layer, its normalisation, the image
+    assert dense["parameters"] == 101 * 8 + 2 * 8 + 9 * 784  # one hidden layer, its normalization, the image
     assert "agreement" not in dense["figures"]
     assert dense["figures"]["distance"]["n"] == 200
     page = (out / "index.html").read_text()

@@ -21,9 +21,23 @@ from tensorflow_serving.apis import (
 
 #: dtypes that have an identity signature, `echo_NAME`.
 ECHOED = (
-    tf.float32, tf.float64, tf.float16, tf.bfloat16, tf.int8, tf.int16, tf.int32, tf.int64,
-    tf.uint8, tf.uint16, tf.uint32, tf.uint64, tf.bool, tf.complex64, tf.complex128, tf.string,
-)  # fmt: skip
+    tf.float32,
+    tf.float64,
+    tf.float16,
+    tf.bfloat16,
+    tf.int8,
+    tf.int16,
+    tf.int32,
+    tf.int64,
+    tf.uint8,
+    tf.uint16,
+    tf.uint32,
+    tf.uint64,
+    tf.bool,
+    tf.complex64,
+    tf.complex128,
+    tf.string,
+)
 
 
 def _vector(name: str) -> tf.TensorSpec:

@@ -28,7 +28,7 @@ PROGRAMS: Final = ("bash", "grep", "cat", "touch")
 #: What `entrypoint: ["tensorflow_model_server"]` finds; like TensorFlow Serving, it listens on every interface.
 SERVER: Final = """#!/bin/bash
 export PYTHONPATH={site} HOME=/tmp
-exec {python} -m digitforge_client.command serve --host=0.0.0.0 "$@"
+exec {python} -m digitforge serve --host=0.0.0.0 "$@"
 """
 #: Headers and what else makes the image larger and nothing better.
 _LEFT_OUT: Final = re.compile(r"/(tensorflow/include|libclang|python3\.\d+/(site-packages|test|idlelib|tkinter))/")

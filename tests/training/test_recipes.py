@@ -17,12 +17,12 @@ def test_every_preset_survives_its_own_description() -> None:
 
 
 def test_an_override_beats_the_preset_and_takes_the_type_of_its_field() -> None:
-    recipe = resolve("forge", {"learning_rate": "1e-4", "steps": "2e3", "latent_law": "uniform"})
-    assert (recipe.learning_rate, recipe.steps, recipe.latent_law) == (1e-4, 2000, "uniform")
+    recipe = resolve("forge", {"learning_rate": "1e-4", "steps": "2e3", "latent_distribution": "uniform"})
+    assert (recipe.learning_rate, recipe.steps, recipe.latent_distribution) == (1e-4, 2000, "uniform")
     assert isinstance(recipe.steps, int)
 
 
-def test_a_misspelt_recipe_or_field_is_answered_with_the_nearest_name() -> None:
+def test_a_misspelled_recipe_or_field_is_answered_with_the_nearest_name() -> None:
     with pytest.raises(InvalidInputError, match="did you mean 'forge'"):
         resolve("forg")
     with pytest.raises(InvalidInputError, match="did you mean 'learning_rate'"):
@@ -37,10 +37,17 @@ def test_the_name_of_a_recipe_cannot_be_overridden() -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("steps", "many"), ("steps", "1.5"), ("steps", "0"), ("learning_rate", "-1"), ("beta_1", "1"),
-        ("gamma", "-0.1"), ("latent_law", "cauchy"), ("learning_rate", "nan"), ("batch_size", "inf"),
+        ("steps", "many"),
+        ("steps", "1.5"),
+        ("steps", "0"),
+        ("learning_rate", "-1"),
+        ("beta_1", "1"),
+        ("gamma", "-0.1"),
+        ("latent_distribution", "cauchy"),
+        ("learning_rate", "nan"),
+        ("batch_size", "inf"),
     ],
-)  # fmt: skip
+)
 def test_a_value_out_of_range_is_refused_by_name(field: str, value: str) -> None:
     with pytest.raises(InvalidInputError, match=field):
         resolve("forge", {field: value})

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from digitforge_client.command import import_quietly
+from digitforge_client.common.command import import_quietly
 from digitforge_training.recipes import FIXED, RECIPES, resolve, written
 
 if TYPE_CHECKING:
-    from digitforge_training.loop import Progress
+    from digitforge_training.runs.loop import Progress
 
 _PATH = click.Path(path_type=Path)
 
@@ -25,19 +25,22 @@ _PATH = click.Path(path_type=Path)
 def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that name a data set."""
     for option in (
+        click.option("--transpose", is_flag=True, help="Swap rows and columns of IDX images, as EMNIST needs it."),
         click.option(
-            "--transpose", is_flag=True, help="Swap rows and columns of IDX images, as EMNIST needs it."
-        ),
-        click.option(
-            "--data-dir", type=_PATH, envvar="DIGITFORGE_DATA_DIR", show_envvar=True,
+            "--data-dir",
+            type=_PATH,
+            envvar="DIGITFORGE_DATA_DIR",
+            show_envvar=True,
             help="Folder that holds MNIST's four files; without it the cache, then a download.",
         ),
         click.option(
-            "--data", default="mnist", show_default=True,
+            "--data",
+            default="mnist",
+            show_default=True,
             help="mnist, digits (scikit-learn's, no network), a folder with four IDX files, a folder of CLASS/*.png, "
             "or an .npz with x and y.",
         ),
-    ):  # fmt: skip
+    ):
         command = option(command)
     return command
 
@@ -71,10 +74,21 @@ def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--jit/--no-jit", default=None, help="Compile the step by XLA; without it as the recipe says.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved recipe and the data, and train nothing.")
 def train(  # noqa: PLR0917 – click passes by name
-    recipe_name: str, data: str, data_dir: Path | None, transpose: bool, out: Path, steps: int | None, seed: int,
-    overrides: tuple[str, ...], keep: str, judge: str, held_out: int, jit: bool | None, dry_run: bool,
-) -> None:  # fmt: skip
-    """Train a generator on labelled images.
+    recipe_name: str,
+    data: str,
+    data_dir: Path | None,
+    transpose: bool,
+    out: Path,
+    steps: int | None,
+    seed: int,
+    overrides: tuple[str, ...],
+    keep: str,
+    judge: str,
+    held_out: int,
+    jit: bool | None,
+    dry_run: bool,
+) -> None:
+    """Train a generator on labeled images.
 
     \b
     Examples:
@@ -85,7 +99,7 @@ def train(  # noqa: PLR0917 – click passes by name
     Ctrl-C and SIGTERM write a checkpoint; the same command goes on from it. Then `digitforge export RUN --to FOLDER`.
     """
     from digitforge_training import data as data_module
-    from digitforge_training.runs import describe
+    from digitforge_training.runs.folder import describe
 
     recipe = resolve(recipe_name, _parse_overrides(overrides, steps=steps, jit=jit))
     dataset = data_module.load(data, split="train", data_dir=data_dir, transpose=transpose)
@@ -100,7 +114,7 @@ def train(  # noqa: PLR0917 – click passes by name
         err=True,
     )
     import_quietly("tensorflow")
-    from digitforge_training import checkpoints, loop
+    from digitforge_training.runs import checkpoints, loop
 
     last: Progress | None = None
 
@@ -185,36 +199,47 @@ def _describe(progress: Progress) -> str:
 @click.option("--to", type=_PATH, required=True, help="Base folder of the model, for instance models/digits.")
 @data_options
 @click.option(
-    "--metrics", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    "--metrics",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Report of `digitforge evaluate --json` on an earlier export of this run; its figures go onto the card.",
-)  # fmt: skip
+)
 @click.option(
-    "--expansion", default="1", show_default=True, metavar="FACTOR|auto",
+    "--expansion",
+    default="1",
+    show_default=True,
+    metavar="FACTOR|auto",
     help="Multiply latents by this inside the model: above 1 for more variety and less density. auto: what the judge "
     "finds nearest to held-out or training images.",
-)  # fmt: skip
+)
 @click.option("--judge", default="digitnet-64", show_default=True, help="Who chooses, with --expansion auto.")
 @click.option("--json", "as_json", is_flag=True, help="Print the card as JSON.")
 def export(  # noqa: PLR0917 – click passes by name
-    run: Path, to: Path, data: str, data_dir: Path | None, transpose: bool, metrics: Path | None, expansion: str,
-    judge: str, as_json: bool,
-) -> None:  # fmt: skip
+    run: Path,
+    to: Path,
+    data: str,
+    data_dir: Path | None,
+    transpose: bool,
+    metrics: Path | None,
+    expansion: str,
+    judge: str,
+    as_json: bool,
+) -> None:
     """Publish a trained generator as the next version of a model that TensorFlow Serving can load.
 
     RUN is the folder of `digitforge train`. Give the same --data as in training: the identities of the training
     images travel with the model, so that nobody scores on them by accident.
     """
     from digitforge_training import data as data_module
-    from digitforge_training.expansion import Expansion
-    from digitforge_training.runs import read_run
+    from digitforge_training.export.expansion import Expansion
+    from digitforge_training.runs.folder import read_run
 
     chosen = None if expansion == "auto" else Expansion(factor=_parse_factor(expansion))
     figures = _read_metrics(metrics) if metrics else {}
     read_run(run)  # a folder without a run is noticed before data are read or downloaded for it
     dataset = data_module.load(data, split="train", data_dir=data_dir, transpose=transpose)
     import_quietly("tensorflow")
-    from digitforge_training.export import choose_expansion, read_card
-    from digitforge_training.export import export as publish
+    from digitforge_training.export.saved_model import choose_expansion, read_card
+    from digitforge_training.export.saved_model import export as publish
 
     chosen = chosen or choose_expansion(run, dataset, judge=judge)
     for tried, value in chosen.values:

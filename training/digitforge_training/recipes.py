@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 from digitforge_client.errors import InvalidInputError, did_you_mean
 
 LossName = Literal["relativistic", "minimax", "non-saturating", "least-squares", "wasserstein", "hinge"]
-Normalisation = Literal["none", "batch", "instance", "spectral"]
+Normalization = Literal["none", "batch", "instance", "spectral"]
 
 _REPORTED_IMAGES = 1_600  # between two reports
 
@@ -31,7 +31,7 @@ class Recipe:
 
     # Latents and classes.
     latent_size: int = 64
-    latent_law: Literal["normal", "uniform"] = "normal"  # N(0, 1), or uniform on [−1, 1]
+    latent_distribution: Literal["normal", "uniform"] = "normal"  # N(0, 1), or uniform on [−1, 1]
     positive_latents: bool = False  # the generator first maps latents from [−1, 1] to [0, 1]
     # Whether the networks know classes: not at all, or the discriminator by a projection of the class onto its
     # features, by an auxiliary classifier, or by both. The generator then takes an embedding of the class.
@@ -50,9 +50,9 @@ class Recipe:
     discriminator_widths: tuple[int, ...] = ()
     activation: Literal["leaky-relu", "sigmoid"] = "leaky-relu"  # dense: of the hidden layers
     output: Literal["linear", "tanh", "sigmoid"] = "linear"  # sigmoid: both networks work with pixels in [0, 1]
-    generator_normalisation: Normalisation = "none"
-    discriminator_normalisation: Normalisation = "none"
-    normalisation_momentum: float = 0.9  # of batch normalisation's moving averages
+    generator_normalization: Normalization = "none"
+    discriminator_normalization: Normalization = "none"
+    normalization_momentum: float = 0.9  # of batch normalization's moving averages
     generator_dropout: float = 0.0  # share of features that are dropped
     discriminator_dropout: float = 0.0
 
@@ -60,7 +60,7 @@ class Recipe:
     loss: LossName = "relativistic"
     label_smoothing: float = 0.0  # the discriminator's target for real images is 1 less this much
     gamma: float = 0.1  # weight γ of (γ/2)·‖∇D‖² on real and on generated images, at the start
-    gamma_end: float = 0.01  # at the end; γ falls along a cosine, as R3GAN has it, so that detail can still be learnt
+    gamma_end: float = 0.01  # at the end; γ falls along a cosine, as R3GAN has it, so that detail can still be learned
     penalty_every: int = 2  # steps; the penalty is weighted up by as much, so that γ keeps its meaning
     penalty_noise: float = 0.03  # σ of the finite difference that estimates ‖∇D‖², in units of [−1, 1] pixels
     gradient_penalty: float = 0.0  # weight λ of WGAN-GP's λ·(‖∇D‖ − 1)² between real and generated images
@@ -78,10 +78,10 @@ class Recipe:
     discriminator_in_chain: Literal["frozen", "trained", "copied"] = "frozen"
     equilibrium: float = 0.0  # stop when 0.5 ± this much of the generated images pass for real; 0: never
 
-    # Optimisation.
+    # Optimization.
     batch_size: int = 64  # real images of an update
     steps: int = 15_000
-    optimiser: Literal["adam", "rmsprop"] = "adam"
+    optimizer: Literal["adam", "rmsprop"] = "adam"
     learning_rate: float = 4e-4
     discriminator_learning_rate: float = 0.0  # 0: the same as the generator's
     # Along a cosine to zero; constant; or divided by 1 + decay · updates.
@@ -128,10 +128,10 @@ class Recipe:
             raise InvalidInputError(
                 "a convolutional network needs generator_widths, at least three, and discriminator_widths"
             )
-        if self.network == "dense" and "instance" in {self.generator_normalisation, self.discriminator_normalisation}:
+        if self.network == "dense" and "instance" in {self.generator_normalization, self.discriminator_normalization}:
             raise InvalidInputError(
-                "dense layers have no images to normalise one by one: set generator_normalisation and "
-                "discriminator_normalisation to none, batch or spectral"
+                "dense layers have no images to normalize one by one: set generator_normalization and "
+                "discriminator_normalization to none, batch or spectral"
             )
         if self.clusters > 1 and not self.projection:
             raise InvalidInputError(
@@ -189,14 +189,29 @@ _AUTO: Final = "auto"
 FIXED = {"name", "summary", "notes"}  # what no option overrides
 
 _MAY_BE_ZERO = {
-    "gamma", "gamma_end", "gradient_penalty", "auxiliary_discriminator", "auxiliary_generator", "augment_shift",
-    "augment_rotation", "augment_cutout", "discriminator_learning_rate", "decay",
-    "discriminator_decay", "clip_value", "ema_images",
-}  # fmt: skip
+    "gamma",
+    "gamma_end",
+    "gradient_penalty",
+    "auxiliary_discriminator",
+    "auxiliary_generator",
+    "augment_shift",
+    "augment_rotation",
+    "augment_cutout",
+    "discriminator_learning_rate",
+    "decay",
+    "discriminator_decay",
+    "clip_value",
+    "ema_images",
+}
 _SHARES = {
-    "beta_1", "beta_2", "normalisation_momentum", "generator_dropout", "discriminator_dropout", "label_smoothing",
+    "beta_1",
+    "beta_2",
+    "normalization_momentum",
+    "generator_dropout",
+    "discriminator_dropout",
+    "label_smoothing",
     "augment_scale",
-}  # fmt: skip
+}
 
 
 def _check_number(field: str, value: float) -> None:
@@ -220,22 +235,43 @@ def _any_of(words: Iterable[object]) -> str:
 
 # What the published recipes have in common: no penalties, new latents for the generator, no averaged weights.
 _PUBLISHED: dict[str, Any] = {
-    "conditioning": "none", "latent_size": 100, "gamma": 0.0, "gamma_end": 0.0, "shared_latents": False,
-    "ema_images": 0, "schedule": "constant", "beta_2": 0.999,
-}  # fmt: skip
+    "conditioning": "none",
+    "latent_size": 100,
+    "gamma": 0.0,
+    "gamma_end": 0.0,
+    "shared_latents": False,
+    "ema_images": 0,
+    "schedule": "constant",
+    "beta_2": 0.999,
+}
 
 _PRESETS = (
     Recipe(
-        name="forge", summary="The default: class-conditional, our best.",
-        width=40, generator_blocks=1, penalty_every=4, clusters=4, steps=24_000,
+        name="forge",
+        summary="The default: class-conditional, our best.",
+        width=40,
+        generator_blocks=1,
+        penalty_every=4,
+        clusters=4,
+        steps=24_000,
     ),
     Recipe(
-        name="forge-small", summary="The same for a thousand images or fewer.",
-        width=32, generator_blocks=1, discriminator_blocks=1, gamma=0.5, gamma_end=0.1, steps=4_000, learning_rate=3e-4,
-        augment_shift=3, augment_cutout=8, images_per_checkpoint=32_000,
+        name="forge-small",
+        summary="The same for a thousand images or fewer.",
+        width=32,
+        generator_blocks=1,
+        discriminator_blocks=1,
+        gamma=0.5,
+        gamma_end=0.1,
+        steps=4_000,
+        learning_rate=3e-4,
+        augment_shift=3,
+        augment_cutout=8,
+        images_per_checkpoint=32_000,
     ),
     Recipe(
-        name="mlp", summary="Published: fully connected, Adam at 0.02, frozen updates in turn.",
+        name="mlp",
+        summary="Published: fully connected, Adam at 0.02, frozen updates in turn.",
         notes=(
             "Fault kept: a learning rate of 0.02, a hundred times the customary one. Mend it: "
             "--set learning_rate=0.0002 --set beta_1=0.5",
@@ -243,71 +279,146 @@ _PRESETS = (
             "customary ones are used.",
             "500 epochs are 234375 steps of 128 images.",
         ),
-        network="dense", generator_widths=(256, 512, 1024), discriminator_widths=(1024, 512, 256), output="tanh",
-        discriminator_dropout=0.3, loss="non-saturating", learning_rate=0.02, beta_1=0.9, batch_size=128,
-        steps=234_375, generator_predicts=True, images_per_checkpoint=600_000, images_per_sheet=600_000,
+        network="dense",
+        generator_widths=(256, 512, 1024),
+        discriminator_widths=(1024, 512, 256),
+        output="tanh",
+        discriminator_dropout=0.3,
+        loss="non-saturating",
+        learning_rate=0.02,
+        beta_1=0.9,
+        batch_size=128,
+        steps=234_375,
+        generator_predicts=True,
+        images_per_checkpoint=600_000,
+        images_per_sheet=600_000,
         **_PUBLISHED,
     ),
     Recipe(
-        name="dense-bn", summary="Published: fully connected with batch normalisation, Adam, 30 000 iterations.",
+        name="dense-bn",
+        summary="Published: fully connected with batch normalization, Adam, 30 000 iterations.",
         notes=(
             "Quality falls again when trained too long, the text says; the number of iterations needs tuning: "
             "--steps, or --keep best.",
             "It suggests unequal updates of the two networks: --set generator_steps=5",
         ),
-        network="dense", generator_widths=(256, 512, 1024), discriminator_widths=(512, 256), output="tanh",
-        generator_normalisation="batch", normalisation_momentum=0.8, loss="non-saturating", separate_batches=True,
-        generator_predicts=True, learning_rate=2e-4, beta_1=0.5, batch_size=32, steps=30_000, jit=True,
-        images_per_sheet=48_000, **_PUBLISHED,
+        network="dense",
+        generator_widths=(256, 512, 1024),
+        discriminator_widths=(512, 256),
+        output="tanh",
+        generator_normalization="batch",
+        normalization_momentum=0.8,
+        loss="non-saturating",
+        separate_batches=True,
+        generator_predicts=True,
+        learning_rate=2e-4,
+        beta_1=0.5,
+        batch_size=32,
+        steps=30_000,
+        jit=True,
+        images_per_sheet=48_000,
+        **_PUBLISHED,
     ),
     Recipe(
-        name="dcgan-rmsprop", summary="Published: DCGAN with dropout and RMSprop, pixels in [0, 1].",
+        name="dcgan-rmsprop",
+        summary="Published: DCGAN with dropout and RMSprop, pixels in [0, 1].",
         notes=(
             "Fault kept: the discriminator is not frozen while the generator learns through it, so that it is also "
             "pushed to call generated images real. Mend it: --set discriminator_in_chain=frozen",
             "Left open by the text: the batch size and the number of steps; 256 and 10000 fit its pictures.",
             "It asks to look at 500 and 1000 steps before training past 2000: --steps 500",
         ),
-        network="convolutional", latent_law="uniform", generator_widths=(256, 128, 64, 32),
-        discriminator_widths=(64, 128, 256, 512), output="sigmoid", generator_normalisation="batch",
-        normalisation_momentum=0.9, generator_dropout=0.4, discriminator_dropout=0.4, loss="non-saturating",
-        generator_predicts=True, discriminator_in_chain="trained", optimiser="rmsprop", learning_rate=4e-4,
-        discriminator_learning_rate=8e-4, decay=3e-8, discriminator_decay=6e-8, clip_value=1.0, batch_size=256,
-        steps=10_000, images_per_checkpoint=12_800, images_per_sheet=25_600,
+        network="convolutional",
+        latent_distribution="uniform",
+        generator_widths=(256, 128, 64, 32),
+        discriminator_widths=(64, 128, 256, 512),
+        output="sigmoid",
+        generator_normalization="batch",
+        normalization_momentum=0.9,
+        generator_dropout=0.4,
+        discriminator_dropout=0.4,
+        loss="non-saturating",
+        generator_predicts=True,
+        discriminator_in_chain="trained",
+        optimizer="rmsprop",
+        learning_rate=4e-4,
+        discriminator_learning_rate=8e-4,
+        decay=3e-8,
+        discriminator_decay=6e-8,
+        clip_value=1.0,
+        batch_size=256,
+        steps=10_000,
+        images_per_checkpoint=12_800,
+        images_per_sheet=25_600,
         **_PUBLISHED | {"schedule": "inverse-time"},
     ),
     Recipe(
-        name="minimax", summary="Published: the original algorithm with its minimax loss and an MLP.",
+        name="minimax",
+        summary="Published: the original algorithm with its minimax loss and an MLP.",
         notes=(
             "The generator descends log(1 − D(G(z))), whose gradient vanishes while the discriminator is sure. Its "
             "non-saturating twin: --set loss=non-saturating",
             "The original algorithm allows k updates of the discriminator: --set discriminator_steps=K",
-            "Left open by the text: network, optimiser and lengths. LeakyReLU in both networks is its own remedy.",
+            "Left open by the text: network, optimizer and lengths. LeakyReLU in both networks is its own remedy.",
         ),
-        network="dense", generator_widths=(128, 256, 512), discriminator_widths=(512, 256), output="tanh",
-        discriminator_dropout=0.3, loss="minimax", learning_rate=2e-4, beta_1=0.5, batch_size=128, steps=30_000,
-        images_per_checkpoint=256_000, images_per_sheet=256_000, **_PUBLISHED,
+        network="dense",
+        generator_widths=(128, 256, 512),
+        discriminator_widths=(512, 256),
+        output="tanh",
+        discriminator_dropout=0.3,
+        loss="minimax",
+        learning_rate=2e-4,
+        beta_1=0.5,
+        batch_size=128,
+        steps=30_000,
+        images_per_checkpoint=256_000,
+        images_per_sheet=256_000,
+        **_PUBLISHED,
     ),
     Recipe(
-        name="bp-gan", summary="Published: a 100-784-100-1 chain of sigmoid units that stops at equilibrium.",
+        name="bp-gan",
+        summary="Published: a 100-784-100-1 chain of sigmoid units that stops at equilibrium.",
         notes=(
             "Fault kept: the discriminator's layers that are copied into the generator's chain are trained there too, "
             "until the next copy. Mend it: --set discriminator_in_chain=frozen",
             "It stops when the mean of the discriminator's rounded outputs is 0.5 ± 0.05, or after 1500 rounds. The "
             "text does not say for which images; over real and generated ones together a perfect discriminator has "
             "that mean too, so it is taken over the generated ones. All rounds: --set equilibrium=0",
-            "Left open by the text: units, optimiser and passes of a round. Here both networks are trained for one "
+            "Left open by the text: units, optimizer and passes of a round. Here both networks are trained for one "
             "pass over the round's rows, 1000 real and 1000 generated, in ten parts.",
         ),
-        network="dense", latent_law="uniform", positive_latents=True, discriminator_widths=(100,),
-        activation="sigmoid", output="sigmoid", loss="non-saturating", discriminator_in_chain="copied",
-        discriminator_steps=10, generator_steps=10, equilibrium=0.05, learning_rate=2e-4, beta_1=0.9, batch_size=100,
-        steps=1_500, images_per_checkpoint=100_000, images_per_sheet=50_000,
+        network="dense",
+        latent_distribution="uniform",
+        positive_latents=True,
+        discriminator_widths=(100,),
+        activation="sigmoid",
+        output="sigmoid",
+        loss="non-saturating",
+        discriminator_in_chain="copied",
+        discriminator_steps=10,
+        generator_steps=10,
+        equilibrium=0.05,
+        learning_rate=2e-4,
+        beta_1=0.9,
+        batch_size=100,
+        steps=1_500,
+        images_per_checkpoint=100_000,
+        images_per_sheet=50_000,
         **_PUBLISHED | {"shared_latents": True},
     ),
-)  # fmt: skip
+)
 
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _PRESETS}
+
+
+#: Fields that once had other names. The recipe.json and cards of that time still load, and `--set` takes both.
+_FORMER_NAMES: Final = {
+    "optimiser": "optimizer",
+    "latent_law": "latent_distribution",
+    "generator_normalisation": "generator_normalization",
+    "discriminator_normalisation": "discriminator_normalization",
+    "normalisation_momentum": "normalization_momentum",
+}
 
 
 def _parse(field: str, kind: Any, value: str | float) -> Any:
@@ -350,7 +461,8 @@ def resolve(name: str, overrides: Mapping[str, str | float] | None = None) -> Re
         )
     kinds = typing.get_type_hints(Recipe)
     changes: dict[str, Any] = {}
-    for field, value in (overrides or {}).items():
+    for given, value in (overrides or {}).items():
+        field = _FORMER_NAMES.get(given, given)
         if field not in kinds or field in FIXED:
             raise InvalidInputError(
                 f"a recipe has no field {field!r}{did_you_mean(field, set(kinds) - FIXED)}; "
@@ -367,7 +479,9 @@ def from_dict(values: Mapping[str, Any]) -> Recipe:
         InvalidInputError: a field is missing or unknown.
     """
     try:
-        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        fields: dict[str, Any] = {
+            _FORMER_NAMES.get(k, k): tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
         return Recipe(**fields)
     except TypeError as error:
         raise InvalidInputError(f"this recipe was written by another version of digitforge: {error}") from error

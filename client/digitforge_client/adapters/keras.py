@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from digitforge_client.adapters.mixing import MixedBatches
-from digitforge_client.resampling import Array
+from digitforge_client.augmentation.resampling import Array
 
 
 class MixedDataset(keras.utils.PyDataset):

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from digitforge_client.augmentation.resampling import Array, PixelRange, class_labels, like, real_images
 from digitforge_client.client import DigitClient
 from digitforge_client.contract import ROWS_PER_SEED, check_seed
 from digitforge_client.errors import InvalidInputError
-from digitforge_client.resampling import Array, PixelRange, class_labels, like, real_images
-from digitforge_client.spread import check_spread
+from digitforge_client.latent_space import check_spread
 
 
 class MixedBatches:

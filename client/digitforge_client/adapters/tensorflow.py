@@ -7,8 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from digitforge_client.augmentation.resampling import Array
 from digitforge_client.client import DigitClient
-from digitforge_client.resampling import Array
 
 
 def dataset(

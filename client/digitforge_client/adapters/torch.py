@@ -12,7 +12,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from digitforge_client.client import DigitClient
 from digitforge_client.contract import MAX_ROWS
 from digitforge_client.errors import InvalidInputError
-from digitforge_client.rows import Ask, check_stream
+from digitforge_client.protocol.rows import Ask, check_stream
 
 
 class SyntheticDigits(IterableDataset):

@@ -127,15 +127,15 @@ def over_distances(rows: Points, columns: Points, measure: Callable[[slice, Floa
     Yields:
         Each block's place and what *measure* made of it, in order.
     """
-    centre = columns.mean(axis=0, dtype=np.float64)  # near the origin, squared distances lose fewer digits
+    center = columns.mean(axis=0, dtype=np.float64)  # near the origin, squared distances lose fewer digits
     # |x|² − 2 x·y + |y|² as one product of matrices: of (−2x, 1, |x|²) and (y, |y|², 1)
     wide = np.empty((len(columns), columns.shape[1] + 2))
-    np.subtract(columns, centre, out=wide[:, :-2])
+    np.subtract(columns, center, out=wide[:, :-2])
     wide[:, -2] = np.einsum("ij,ij->i", wide[:, :-2], wide[:, :-2])
     wide[:, -1] = 1
 
     def block(at: slice) -> tuple[slice, T]:
-        points = rows[at] - centre
+        points = rows[at] - center
         squares = np.einsum("ij,ij->i", points, points)
         distances = np.concatenate([-2 * points, np.ones((len(points), 1)), squares[:, None]], axis=1) @ wide.T
         if rows is columns:
@@ -164,11 +164,11 @@ def smallest(values: Floats, count: int) -> Floats:
 
 def rounding(*arrays: Points) -> float:
     """How far rounding may move a squared distance between these points: ties are decided within it."""
-    centre = arrays[0].mean(axis=0, dtype=np.float64)
+    center = arrays[0].mean(axis=0, dtype=np.float64)
 
     def farthest(array: Points) -> float:
         def block(at: slice) -> float:
-            points = array[at] - centre
+            points = array[at] - center
             return float(np.einsum("ij,ij->i", points, points).max())
 
         return max(over_blocks(len(array), array.shape[1], block))

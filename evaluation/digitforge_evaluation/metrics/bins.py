@@ -8,8 +8,8 @@ In pixels, because a classifier's features hold little of what does not matter f
 without are far apart as images, and close in such features, so that recall may overlook that no 1 has a foot.
 
 One partition into bins is not enough. In some a rare mode has a bin of its own, in others it shares one with digits
-that are not missing. And a generator that was trained on a partition (`digitforge_training.clusters`) must be measured
-on others.
+that are not missing. And a generator that was trained on a partition (`digitforge_training.gan.clusters`) must be
+measured on others.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _SEED: Final = 20_181_205  # of the partitions; an arbitrary number
 class Bins:
     """Bins of K classes, m of each."""
 
-    centres: Floats  # (K, m, d)
+    centers: Floats  # (K, m, d)
     counts: Counts  # (K, m), real images in each
 
 
@@ -59,24 +59,24 @@ def make_bins(*, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], c
     """
     classes, each = int(labels.max()) + 1, int(clusters.max()) + 1
     flat = pixels.reshape(len(pixels), -1)
-    centres = np.full((classes, each, flat.shape[1]), _FAR, float)
+    centers = np.full((classes, each, flat.shape[1]), _FAR, float)
     for label, cluster in set(zip(labels.tolist(), clusters.tolist(), strict=True)):
-        centres[label, cluster] = flat[(labels == label) & (clusters == cluster)].mean(axis=0)
-    return Bins(centres=centres, counts=fill(centres, pixels=pixels, labels=labels))
+        centers[label, cluster] = flat[(labels == label) & (clusters == cluster)].mean(axis=0)
+    return Bins(centers=centers, counts=fill(centers, pixels=pixels, labels=labels))
 
 
-def fill(centres: Floats, *, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> Counts:
-    """How many images have each bin's centre for the nearest of their class, (K, m).
+def fill(centers: Floats, *, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> Counts:
+    """How many images have each bin's center for the nearest of their class, (K, m).
 
     Args:
-        centres: (K, m, d).
+        centers: (K, m, d).
         pixels: (n, …) of images, d numbers each.
         labels: (n,) their classes.
     """
-    counts = np.zeros(centres.shape[:2], np.int64)
-    for label, of_class in enumerate(centres):
+    counts = np.zeros(centers.shape[:2], np.int64)
+    for label, of_class in enumerate(centers):
         points = pixels[labels == label].reshape(-1, of_class.shape[1]).astype(np.float32)
-        # The square of a point's own length is the same for all centres.
+        # The square of a point's own length is the same for all centers.
         squares = (of_class**2).sum(axis=1) - 2 * points @ of_class.T
         counts[label] = np.bincount(squares.argmin(axis=1), minlength=len(of_class))
     return counts

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from digitforge_client.errors import InvalidInputError
 from digitforge_evaluation.metrics.arrays import Floats, Points, checked_groups, checked_pair
-from digitforge_evaluation.metrics.memorisation import nearest_neighbours
+from digitforge_evaluation.metrics.memorization import nearest_neighbors
 
 #: Most cells, and fewest held-out images for each.
 CELLS: Final = 20
@@ -32,7 +32,7 @@ class Cells:
 
     training: Points  # (n, d)
     cell: npt.NDArray[np.int64]  # (n,)
-    centres: Points  # (C, d)
+    centers: Points  # (C, d)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,7 +59,7 @@ def divide(*, training: npt.ArrayLike, held_out: int, seed: int = 0) -> Cells:
     points, _ = checked_pair(training, training, names=("training", "training"))
     count = max(1, min(CELLS, held_out // _HELD_OUT_PER_CELL, len(points) // 2))
     means = KMeans(count, n_init=1, random_state=seed).fit(points)
-    return Cells(training=points, cell=means.labels_.astype(np.int64), centres=means.cluster_centers_)
+    return Cells(training=points, cell=means.labels_.astype(np.int64), centers=means.cluster_centers_)
 
 
 def nearness(cells: Cells, images: npt.ArrayLike) -> Nearness:
@@ -73,12 +73,12 @@ def nearness(cells: Cells, images: npt.ArrayLike) -> Nearness:
         InvalidInputError: fewer than two rows, not finite, every row the same, or another width.
     """
     _, points = checked_pair(cells.training, images, names=("training", "sample"))
-    where = nearest_neighbours(cells.centres, points)[1][:, 0]
+    where = nearest_neighbors(cells.centers, points)[1][:, 0]
     distances = np.empty(len(points))
-    for cell in range(len(cells.centres)):
+    for cell in range(len(cells.centers)):
         rows = np.flatnonzero(where == cell)
         if len(rows):
-            found, _ = nearest_neighbours(cells.training[cells.cell == cell], points[rows])
+            found, _ = nearest_neighbors(cells.training[cells.cell == cell], points[rows])
             distances[rows] = found[:, 0]
     return Nearness(cell=where, distance=distances)
 

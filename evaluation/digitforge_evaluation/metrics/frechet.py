@@ -47,8 +47,8 @@ def gaussian(features: npt.ArrayLike, *, name: str = "these") -> Gaussian:
     mean = array.mean(axis=0, dtype=np.float64)
     products = np.zeros((len(mean), len(mean)))
     for at in range(0, len(array), _ROWS):  # so that no copy of all rows is held in float64
-        centred = array[at : at + _ROWS] - mean
-        products += centred.T @ centred
+        centered = array[at : at + _ROWS] - mean
+        products += centered.T @ centered
     return Gaussian(mean=mean, covariance=products / (len(array) - 1), n=len(array))
 
 
@@ -78,3 +78,23 @@ def frechet_distance(*, real: Gaussian, generated: Gaussian) -> float:
     trace = np.trace(real.covariance) + np.trace(generated.covariance) - 2 * np.sqrt(np.maximum(inner, 0)).sum()
     difference = real.mean - generated.mean
     return max(0.0, float(difference @ difference + trace))  # rounding may leave −1e-12 between equals
+
+
+def distance_name(features: str, n: int) -> str:
+    """A distance's full name, with its features and sample size: ``fd[digitnet-64]@10k``.
+
+    Raises:
+        InvalidInputError: n < 1.
+    """
+    return f"fd[{features}]@{size_name(n)}"
+
+
+def size_name(n: int) -> str:
+    """A sample size as names have it: 10k, 1234.
+
+    Raises:
+        InvalidInputError: n < 1.
+    """
+    if n < 1:
+        raise InvalidInputError(f"n is {n}; expected at least 1")
+    return f"{n // 1000}k" if n % 1000 == 0 else str(n)

@@ -1,6 +1,6 @@
 """Precision, recall, density and coverage: fidelity and variety told apart.
 
-A set's manifold is the union of balls around its points, each reaching the point's k-th nearest neighbour in the set.
+A set's manifold is the union of balls around its points, each reaching the point's k-th nearest neighbor in the set.
 
 * precision: share of generated points inside the real manifold; recall: share of real points inside the generated
   one. Kynkäänniemi et al., *Improved precision and recall metric for assessing generative models*, NeurIPS 2019.
@@ -44,7 +44,7 @@ def manifold(*, real: npt.ArrayLike, generated: npt.ArrayLike, k: int = 5) -> Ma
     Args:
         real: (n, d) features of real images.
         generated: (m, d) features of generated images. Compare values only at equal n, m and k.
-        k: the neighbour that a ball reaches to, its own centre not counted.
+        k: the neighbor that a ball reaches to, its own center not counted.
 
     Memory, besides that of one of the arrays in float64, stays below some 100 MiB whatever n and m.
 
@@ -137,7 +137,7 @@ def _radii(points: Points, slices: list[slice], k: int) -> Floats:
     Args:
         points: (n, d), n > k.
         slices: of the points, which together are all of them.
-        k: neighbour.
+        k: neighbor.
 
     Returns:
         (1 + G, n) for G > 1 slices, else (1, n). Without its own slice, a point's value means nothing.

@@ -12,11 +12,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from digitforge_client.common.files import replacing
 from digitforge_client.errors import DataError
-from digitforge_client.files import replacing
-from digitforge_evaluation.analysis import Analysis, points, sentence, worth_sentence
-from digitforge_evaluation.arms import ARMS, ArmName
-from digitforge_evaluation.benefit import Benefit
+from digitforge_evaluation.experiment.analysis import Analysis, points, sentence, worth_sentence
+from digitforge_evaluation.experiment.arms import ARMS, ArmName
+from digitforge_evaluation.experiment.benefit import Benefit
 from digitforge_evaluation.report import plots
 from digitforge_evaluation.report.templates import data_uri, template
 

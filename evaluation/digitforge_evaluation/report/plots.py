@@ -11,9 +11,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from digitforge_evaluation.analysis import Analysis, ArmResult, Measure, points
-from digitforge_evaluation.arms import ArmName
-from digitforge_evaluation.benefit import Benefit
+from digitforge_evaluation.experiment.analysis import Analysis, ArmResult, Measure, points
+from digitforge_evaluation.experiment.arms import ArmName
+from digitforge_evaluation.experiment.benefit import Benefit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Style:
 _LIGHT: Final = {"ink": "#1d2433", "faint": "#c9cfda", "accent": "#0b63b5", "paper": "#ffffff"}
 _DARK: Final = {"ink": "#e6e9ef", "faint": "#475063", "accent": "#74b3f5", "paper": "#171b23"}
 _WIDE, _NARROW = 7.6, 3.5
-_COLOURS: Final = 128  # of a PNG's palette
+_COLORS: Final = 128  # of a PNG's palette
 _EDGE: Final = 5  # of a plot of differences, in the farthest ends of the primary family's intervals
 _WRITTEN_CLASSES: Final = 12  # up to so many, numbers and names fit into a confusion matrix
 STYLES: Final = {
@@ -40,7 +40,7 @@ STYLES: Final = {
     "narrow dark": Style(width=_NARROW, **_DARK),
 }
 
-#: One colour and one marker per arm, the same in both themes; the marker alone tells arms apart without colour.
+#: One color and one marker per arm, the same in both themes; the marker alone tells arms apart without color.
 _MARKS: Final = {
     "real": ("#7d8697", "o"),
     "oversampled": ("#a98467", "v"),
@@ -65,27 +65,33 @@ def forest(analysis: Analysis, style: Style) -> bytes:
     figure, axes = _axes(style, height=0.9 + 0.34 * len(rows))
     narrow = style.width == _NARROW
     for y, (comparison, interval) in enumerate(rows):
-        colour = style.accent if comparison.primary else style.ink
+        color = style.accent if comparison.primary else style.ink
         ends = np.clip([interval.low, interval.high], -edge, edge)
         if ends[0] < ends[1]:
-            axes.plot(100 * ends, [y, y], color=colour, linewidth=2)
+            axes.plot(100 * ends, [y, y], color=color, linewidth=2)
         if abs(comparison.difference) <= edge:
-            axes.plot(100 * comparison.difference, y, marker="o", color=colour, markersize=7)
+            axes.plot(100 * comparison.difference, y, marker="o", color=color, markersize=7)
         if interval.low < -edge:
-            axes.plot(-100 * edge, y, marker="<", color=colour, markersize=7)
+            axes.plot(-100 * edge, y, marker="<", color=color, markersize=7)
         if interval.high > edge:
-            axes.plot(100 * edge, y, marker=">", color=colour, markersize=7)
+            axes.plot(100 * edge, y, marker=">", color=color, markersize=7)
         name = f"{comparison.arm} − {comparison.baseline}, n = {comparison.n_per_class}"
         across = axes.get_yaxis_transform()
         if narrow:  # above its point, or names would leave the points no room
             axes.text(
-                0, y + 0.25, name, transform=across, fontsize=8, color=colour, va="bottom",
+                0,
+                y + 0.25,
+                name,
+                transform=across,
+                fontsize=8,
+                color=color,
+                va="bottom",
                 bbox={"facecolor": style.paper, "edgecolor": "none", "pad": 1},
-            )  # fmt: skip
+            )
         else:
-            axes.text(-0.02, y, name, transform=across, fontsize=9, color=colour, ha="right", va="center")
+            axes.text(-0.02, y, name, transform=across, fontsize=9, color=color, ha="right", va="center")
             numbers = f"{points(comparison.difference)} [{points(interval.low)}, {points(interval.high)}]"
-            axes.text(1.02, y, numbers, transform=across, fontsize=9, color=colour, va="center")
+            axes.text(1.02, y, numbers, transform=across, fontsize=9, color=color, va="center")
     axes.axvline(0, color=style.ink, linewidth=1, linestyle=(0, (4, 3)))
     axes.set_yticks([])
     axes.set_ylim(-0.6, len(rows) - 0.2)
@@ -113,13 +119,13 @@ def _curves(analysis: Analysis, arms: Sequence[str], style: Style) -> bytes:
                 means[place] = 100 * results[size].accuracy
                 if interval := results[size].interval:
                     lows[place], highs[place] = 100 * interval.low, 100 * interval.high
-        colour, marker = _MARKS[ArmName.parse(arm).arm]
+        color, marker = _MARKS[ArmName.parse(arm).arm]
         line = (0, (4, 2)) if ArmName.parse(arm).variant else "solid"
-        axes.plot(sizes, means, color=colour, marker=marker, linestyle=line, label=arm)
-        axes.fill_between(sizes, lows, highs, color=colour, alpha=0.18, linewidth=0)
+        axes.plot(sizes, means, color=color, marker=marker, linestyle=line, label=arm)
+        axes.fill_between(sizes, lows, highs, color=color, alpha=0.18, linewidth=0)
         beside = np.isnan(np.pad(means, 1, constant_values=np.nan))
         alone = beside[:-2] & beside[2:]  # no band is seen there
-        axes.vlines(np.array(sizes)[alone], lows[alone], highs[alone], color=colour, alpha=0.5, linewidth=1.5)
+        axes.vlines(np.array(sizes)[alone], lows[alone], highs[alone], color=color, alpha=0.5, linewidth=1.5)
     axes.set_xscale("log")
     axes.set_xticks(sizes, [str(size) for size in sizes])
     axes.set_xticks([], minor=True)
@@ -164,17 +170,26 @@ def confusions(results: Sequence[ArmResult], class_names: Sequence[str], style: 
     written = len(class_names) <= _WRITTEN_CLASSES
     for axes, result, share, errors in zip(
         np.ravel(figure.subplots(len(results) if stacked else 1, 1 if stacked else len(results))),
-        results, shares, wrong, strict=True,
-    ):  # fmt: skip
+        results,
+        shares,
+        wrong,
+        strict=True,
+    ):
         axes.set_facecolor(style.paper)
         axes.imshow(_shades(errors / strongest, style))
         for row, column in np.argwhere(share >= 0.005) if written else ():
             loud = errors[row, column] > 0.65 * strongest
             axes.text(
-                column, row, f"{100 * share[row, column]:.0f}", ha="center", va="center", fontsize=7,
-                color=style.paper if loud else style.ink, fontweight="bold" if row == column else "normal",
+                column,
+                row,
+                f"{100 * share[row, column]:.0f}",
+                ha="center",
+                va="center",
+                fontsize=7,
+                color=style.paper if loud else style.ink,
+                fontweight="bold" if row == column else "normal",
                 in_layout=False,  # it stays inside, so the layout need not measure it
-            )  # fmt: skip
+            )
         axes.set_title(result.arm, color=style.ink, fontsize=9)
         if written:
             axes.set_xticks(range(len(class_names)), class_names)
@@ -188,7 +203,7 @@ def confusions(results: Sequence[ArmResult], class_names: Sequence[str], style: 
 
 
 def _shades(shares: npt.NDArray[np.float64], style: Style) -> npt.NDArray[np.float64]:
-    """From the paper's colour (0) to the accent (1): (h, w) => (h, w, 3)."""
+    """From the paper's color (0) to the accent (1): (h, w) => (h, w, 3)."""
     from matplotlib.colors import to_rgb
 
     paper, accent = np.array(to_rgb(style.paper)), np.array(to_rgb(style.accent))
@@ -202,19 +217,27 @@ def distance_against_benefit(benefit: Benefit, measure: Measure, style: Style) -
     figure, axes = _axes(style, height=4.2)
     sizes = sorted({point.n_per_class for point in benefit.points})
     for point in benefit.points:
-        colour, marker = _MARKS[point.arm]
+        color, marker = _MARKS[point.arm]
         alpha = 1 - 0.6 * sizes.index(point.n_per_class) / len(sizes)
         if point.interval is not None:
             axes.plot(
-                [point.distance] * 2, [100 * point.interval.low, 100 * point.interval.high],
-                color=colour, alpha=0.5 * alpha, linewidth=1.5,
-            )  # fmt: skip
+                [point.distance] * 2,
+                [100 * point.interval.low, 100 * point.interval.high],
+                color=color,
+                alpha=0.5 * alpha,
+                linewidth=1.5,
+            )
         label = f"{point.arm} − {point.baseline}, n = {point.n_per_class}"
         known = label in axes.get_legend_handles_labels()[1]
         axes.plot(
-            [point.distance], [100 * point.difference], color=colour, marker=marker, alpha=alpha, linestyle="none",
+            [point.distance],
+            [100 * point.difference],
+            color=color,
+            marker=marker,
+            alpha=alpha,
+            linestyle="none",
             label=None if known else label,
-        )  # fmt: skip
+        )
     axes.axhline(0, color=style.ink, linewidth=1, linestyle=(0, (4, 3)))
     distances = [point.distance for point in benefit.points]
     if min(distances) > 0 and max(distances) > 10 * min(distances):
@@ -231,9 +254,12 @@ def distance_against_benefit(benefit: Benefit, measure: Measure, style: Style) -
         loc="outside lower center", ncols=1 if style.width == _NARROW else 2, frameon=False, labelcolor=style.ink
     )
     highest = {point.generator: point for point in sorted(benefit.points, key=lambda point: point.difference)}
-    name_points(axes, [(p.distance, 100 * p.difference) for p in benefit.points], style, {
-        name: (point.distance, 100 * point.difference) for name, point in highest.items()
-    })  # fmt: skip
+    name_points(
+        axes,
+        [(p.distance, 100 * p.difference) for p in benefit.points],
+        style,
+        {name: (point.distance, 100 * point.difference) for name, point in highest.items()},
+    )
     return _png(figure, style)
 
 
@@ -264,10 +290,10 @@ def name_points(
 def _dots(results: Sequence[ArmResult], style: Style) -> bytes:
     figure, axes = _axes(style, height=0.9 + 0.34 * len(results))
     for y, result in enumerate(reversed(results)):
-        colour, marker = _MARKS[ArmName.parse(result.arm).arm]
+        color, marker = _MARKS[ArmName.parse(result.arm).arm]
         if result.interval is not None:
-            axes.plot([100 * result.interval.low, 100 * result.interval.high], [y, y], color=colour, linewidth=2)
-        axes.plot([100 * result.accuracy], [y], color=colour, marker=marker, markersize=7)
+            axes.plot([100 * result.interval.low, 100 * result.interval.high], [y, y], color=color, linewidth=2)
+        axes.plot([100 * result.accuracy], [y], color=color, marker=marker, markersize=7)
     # a generator's long name on a line of its own leaves a narrow plot its room
     gap = "\n(" if style.width == _NARROW else " ("
     axes.set_yticks(range(len(results)), [result.arm.replace(" (", gap) for result in reversed(results)])
@@ -297,8 +323,8 @@ def _png(figure: Any, style: Style) -> bytes:
 
     drawn, packed = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=200, facecolor=style.paper)
-    # a plot has few colours: a palette of them takes a third of the room
-    Image.open(drawn).convert("RGB").quantize(_COLOURS).save(packed, format="PNG", optimize=True)
+    # a plot has few colors: a palette of them takes a third of the room
+    Image.open(drawn).convert("RGB").quantize(_COLORS).save(packed, format="PNG", optimize=True)
     return packed.getvalue()
 
 

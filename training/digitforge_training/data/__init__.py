@@ -1,4 +1,4 @@
-"""Labelled images, wherever they come from: ``load(source, split=...)`` gives a ``Dataset``.
+"""Labeled images, wherever they come from: ``load(source, split=...)`` gives a ``Dataset``.
 
 Imports without TensorFlow. What a source may be is written at `load`.
 """

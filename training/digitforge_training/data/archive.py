@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from digitforge_client.archives import open_archive
+from digitforge_client.common.archives import open_archive
 from digitforge_client.errors import DataError
 from digitforge_training.data.dataset import (
     Dataset,

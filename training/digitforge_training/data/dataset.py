@@ -16,13 +16,13 @@ from digitforge_client.errors import DataError, InvalidInputError
 SPLITS: Final = ("train", "test")
 SMALLEST_SIDE: Final = 16
 LARGEST_SIDE: Final = 64
-CHANNELS: Final = (1, 3)  # grey, or red-green-blue
+CHANNELS: Final = (1, 3)  # gray, or red-green-blue
 TEST_SHARE: Final = 0.2  # of the images of a source that has no test images of its own
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dataset:
-    """Labelled images of one split of one source.
+    """Labeled images of one split of one source.
 
     Raises:
         InvalidInputError: the arrays are not what the fields below say.

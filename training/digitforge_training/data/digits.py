@@ -41,10 +41,10 @@ def load_digits(*, split: str) -> Dataset:
 
 
 def _enlarge(counts: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
-    """(8, 8), 0 … 16 => (28, 28) uint8: grey levels scaled, enlarged smoothly, and centred as MNIST's are."""
-    grey = np.round(counts * (255 / FULL_COUNT)).astype(np.uint8)
+    """(8, 8), 0 … 16 => (28, 28) uint8: gray levels scaled, enlarged smoothly, and centered as MNIST's are."""
+    gray = np.round(counts * (255 / FULL_COUNT)).astype(np.uint8)
     margin = (SIDE - BOX) // 2
     canvas = np.zeros((SIDE, SIDE), dtype=np.uint8)
-    enlarged = Image.fromarray(grey).resize((BOX, BOX), Image.Resampling.BICUBIC)
+    enlarged = Image.fromarray(gray).resize((BOX, BOX), Image.Resampling.BICUBIC)
     canvas[margin:-margin, margin:-margin] = np.asarray(enlarged)
     return canvas

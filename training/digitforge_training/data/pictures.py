@@ -19,7 +19,7 @@ from digitforge_training.data.dataset import (
 )
 
 #: Pillow's modes whose values are 0 … 255 beyond doubt.
-MODES: Final = {"L": "grey", "RGB": "colour"}
+MODES: Final = {"L": "gray", "RGB": "color"}
 
 
 def load_pictures(folder: Path, *, split: str) -> Dataset:
@@ -103,7 +103,7 @@ def _read_one(path: Path) -> npt.NDArray[np.uint8]:
                 )
             if picture.mode not in MODES:
                 raise DataError(
-                    f"{path}: its mode is {picture.mode}; expected L (grey) or RGB, 8 bits each: convert it first, "
+                    f"{path}: its mode is {picture.mode}; expected L (gray) or RGB, 8 bits each: convert it first, "
                     "for instance with Pillow's picture.convert('L')"
                 )
             return np.asarray(picture).reshape(height, width, -1)
@@ -113,4 +113,4 @@ def _read_one(path: Path) -> npt.NDArray[np.uint8]:
 
 def _words(image: npt.NDArray[np.uint8]) -> str:
     height, width, channels = image.shape
-    return f"{height}×{width} {'grey' if channels == 1 else 'colour'}"
+    return f"{height}×{width} {'gray' if channels == 1 else 'color'}"

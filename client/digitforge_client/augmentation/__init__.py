@@ -1,0 +1,1 @@
+"""Add synthetic digits to a labeled data set."""

@@ -1,0 +1,1 @@
+"""The commands `sample`, `generate` and `verify`."""

@@ -1,0 +1,191 @@
+"""The command ``digitforge sample``."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from digitforge_client.client import DEFAULT_TARGET, DigitClient
+from digitforge_client.common.files import open_descriptor
+from digitforge_client.contract import MODEL_NAME
+from digitforge_client.datasets.writers import STANDARD_OUTPUT, WRITERS, writer_for
+from digitforge_client.errors import InvalidInputError
+from digitforge_client.options import Timeout
+from digitforge_client.protocol.rows import Ask
+
+BATCH_ROWS = 1024
+
+# Of all commands that ask a server.
+server_option = click.option(
+    "--server",
+    default=DEFAULT_TARGET,
+    show_default=True,
+    envvar="DIGITFORGE_SERVER",
+    show_envvar=True,
+    help="Where the server listens for gRPC.",
+)
+model_option = click.option("--model", default=MODEL_NAME, show_default=True, help="The model's name on the server.")
+timeout_option = click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0, min_open=True),
+    default=30.0,
+    show_default=True,
+    help="Seconds to wait for the answer to one request.",
+)
+# Of the commands that write digits.
+truncation_option = click.option(
+    "--truncation", type=float, help="Fewer unusual digits and less variety: try 1.0, or 0.5.  [default: none]"
+)
+expansion_option = click.option(
+    "--expansion",
+    type=float,
+    help="Instead, more unusual digits and more variety, and more that do not look like their label: try 1.2.  "
+    "[default: none]",
+)
+
+
+@click.command(short_help="Ask a server for labeled digits and write them to files.")
+@click.option("--n", "-n", type=int, help="How many digits.")
+@click.option("--label", metavar="CLASS", help="Only this class, by name or number. Otherwise classes are balanced.")
+@click.option("--labels", metavar="CLASS,CLASS,…", help="One class for each digit, instead of --n.")
+@click.option(
+    "--out",
+    "-o",
+    "outs",
+    type=click.Path(path_type=Path, allow_dash=True),
+    multiple=True,
+    required=True,
+    help="Where to: a .npz archive, a .tfrecord or .parquet file, a .png picture of all digits, or - for NumPy arrays "
+    "on standard output. May be given several times.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(list(WRITERS)),
+    help="What to write, where the name does not tell: idx makes a folder with the two files of MNIST's training set "
+    "(put those of a real test set beside them), files makes one PNG file for each digit in a folder for each class.",
+)
+@click.option("--seed", type=int, help="Same seed, same digits: 0 to 2097151.  [default: a new one, which is reported]")
+@click.option("--start", type=int, default=0, show_default=True, help="Row of the seed to begin with.")
+@truncation_option
+@expansion_option
+@server_option
+@model_option
+@timeout_option
+@click.option("--json", "as_json", is_flag=True, help="Report as JSON.")
+def sample(
+    *,
+    n: int | None,
+    label: str | None,
+    labels: str | None,
+    outs: tuple[Path, ...],
+    form: str | None,
+    seed: int | None,
+    start: int,
+    truncation: float | None,
+    expansion: float | None,
+    server: str,
+    model: str,
+    timeout_s: float,
+    as_json: bool,
+) -> None:
+    """Ask a server for labeled synthetic digits and write them to files.
+
+    The server is one that `digitforge serve` or `docker compose up` started, or any TensorFlow Serving with an
+    exported generator. The same --seed and --start give the same digits again, from any server with the same generator.
+
+    \b
+    Examples:
+      digitforge sample --n 1000 --out digits.npz
+      digitforge sample --n 1000 --label 7 --out sevens.npz --out sevens.png
+      digitforge sample --labels 3,1,4,1,5 --seed 0 --out pi.png
+      digitforge sample --n 60000 --out synthetic --format idx
+      digitforge sample --n 60000 --out synthetic.tfrecord
+    """
+    if label is not None and labels is not None:
+        raise InvalidInputError("--label is one class for all digits, --labels one for each; give one of the two")
+    wanted = label if labels is None else [name.strip() for name in labels.split(",") if name.strip()]
+    ask = Ask.of(n, labels=wanted, seed=seed, start=start, truncation=truncation, expansion=expansion)
+    if ask.n == 0:
+        raise InvalidInputError("no digits were asked for, so there is nothing to write: --n is 0 or --labels empty")
+    writers = [writer_for(out, form) for out in outs]
+    began, counts = time.monotonic(), Counter[int]()
+    with (
+        ExitStack() as stack,
+        DigitClient(server, model=model, timeout=Timeout(request_s=timeout_s)) as client,
+    ):
+        adds = [stack.enter_context(writer(out, ask.n)) for writer, out in zip(writers, outs, strict=True)]
+        class_names = client.card().get("class_names", [])
+        stream = client.stream(
+            ask.n,
+            labels=classes_of(wanted, class_names),
+            batch_size=BATCH_ROWS,
+            seed=ask.seed,
+            start=ask.start,
+            truncation=truncation,
+            expansion=expansion,
+        )
+        with progress(ask.n) as advance:
+            for batch in stream:
+                for add in adds:
+                    add(batch)
+                counts.update(batch.labels.tolist())
+                advance(len(batch))
+    seconds = time.monotonic() - began
+    summary: dict[str, Any] = {
+        "n": ask.n,
+        "generator_id": batch.generator_id,
+        "seed": ask.seed,
+        "start": ask.start,
+        "truncation": truncation,
+        "expansion": expansion,
+        "classes": {class_names[number]: count for number, count in sorted(counts.items()) if number >= 0},
+        "files": [str(out) for out in outs],
+        "seconds": round(seconds, 3),
+    }
+    click.echo(
+        json.dumps(summary) if as_json else _sentence(summary),
+        # standard output may belong to the digits
+        err=any(str(out) == STANDARD_OUTPUT or open_descriptor(out) == 1 for out in outs),
+    )
+
+
+def classes_of(wanted: list[str] | str | None, class_names: list[str]) -> Any:
+    """Classes as the client takes them: names, or numbers if the generator has no class of such a name."""
+    given = [wanted] if isinstance(wanted, str) else wanted or []
+    if not given or set(given) & set(class_names) or not all(one.isdecimal() for one in given):
+        return wanted
+    return int(wanted) if isinstance(wanted, str) else [int(one) for one in given]
+
+
+def _sentence(summary: dict[str, Any]) -> str:
+    last = summary["start"] + summary["n"] - 1
+    rows = f"row {last}" if summary["n"] == 1 else f"rows {summary['start']} to {last}"
+    return (
+        f"{summary['n']} digits of generator {summary['generator_id']} (seed {summary['seed']}, {rows}) in "
+        f"{summary['seconds']:.1f} s: {', '.join(summary['files'])}"
+    )
+
+
+@contextmanager
+def progress(n: int) -> Iterator[Any]:
+    """A bar on standard error if that is a terminal; gives the function that moves it."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("digits"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("digits", total=n)
+        yield lambda done: bar.update(task, advance=done)

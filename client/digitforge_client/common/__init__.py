@@ -1,0 +1,1 @@
+"""What all four components share: the command, files, archives, parallel work."""

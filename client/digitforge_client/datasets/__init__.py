@@ -1,0 +1,1 @@
+"""Very large data sets of digits on disk: generate, describe, verify, read."""

@@ -1,0 +1,124 @@
+"""TFRecord files, without TensorFlow: framing, checksums and records.
+
+A file is a sequence of frames: the record's length (8 bytes), its checksum (4), the record, its checksum (4), all
+little-endian. The checksum is CRC-32C (Castagnoli), rotated and offset, so that one of data with checksums in it stays
+meaningful; https://www.tensorflow.org/tutorials/load_data/tfrecord. A record is a `tf.train.Example`:
+
+| feature | | |
+|---|---|---|
+| ``image`` | bytes | the pixels, H·W·C of them: ``tf.reshape(tf.io.decode_raw(image, tf.uint8), shape)`` |
+| ``shape`` | 3 × int64 | H, W, C |
+| ``label`` | int64 | class number; −1 without one |
+| ``seed`` | int64 | row seed; with the label and the generator, the digit's address |
+| ``generator_id`` | bytes | |
+| ``truncation``, ``expansion`` | float | if any |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from google.protobuf.message import DecodeError
+
+from digitforge_client.batch import Batch
+from digitforge_client.datasets import example_pb2
+from digitforge_client.errors import DataError
+
+_Words = npt.NDArray[np.uint32]
+
+#: CRC-32C's polynomial, bits reversed.
+_POLYNOMIAL: Final = 0x82F63B78
+_MASK_OFFSET: Final = np.uint32(0xA282EAD8)
+
+
+def _table() -> _Words:
+    """What each value of a byte does to the checksum."""
+    table = np.arange(256, dtype=np.uint32)
+    for _ in range(8):
+        table = (table >> np.uint32(1)) ^ (table & np.uint32(1)) * np.uint32(_POLYNOMIAL)
+    return table
+
+
+_TABLE: Final = _table()
+
+
+def masked_crc32c(rows: npt.NDArray[np.uint8]) -> _Words:
+    """Checksums as TFRecord files have them, of many rows of one length at once: byte by byte, but all rows together.
+
+    Args:
+        rows: (n, length) uint8.
+
+    Returns:
+        (n,) uint32.
+    """
+    crc = np.full(len(rows), 0xFFFFFFFF, dtype=np.uint32)
+    for column in np.ascontiguousarray(rows.T):
+        crc = _TABLE[(crc ^ column) & np.uint32(0xFF)] ^ (crc >> np.uint32(8))
+    crc = ~crc
+    return ((crc >> np.uint32(15)) | (crc << np.uint32(17))) + _MASK_OFFSET
+
+
+def examples(batch: Batch) -> list[bytes]:
+    """The records of a batch, in order."""
+    shape = [*batch.images.shape[1:], 1][:3]
+    same = {"generator_id": _bytes(batch.generator_id.encode()), "shape": _int64(*shape)}
+    same |= {name: _float(value) for name, value in batch.spread.items()}
+    pixels = batch.images.reshape(len(batch), -1)
+    records = []
+    for image, label, seed in zip(pixels, batch.labels.tolist(), batch.seeds.tolist(), strict=True):
+        feature = same | {"image": _bytes(image.tobytes()), "label": _int64(label), "seed": _int64(seed)}
+        record = example_pb2.Example(features=example_pb2.Features(feature=feature))
+        records.append(record.SerializeToString(deterministic=True))
+    return records
+
+
+def frames(records: Sequence[bytes]) -> bytes:
+    """Records as they stand in a file, one after the other."""
+    heads: dict[int, bytes] = {}
+    whole = [b""] * len(records)
+    places: dict[int, list[int]] = {}
+    for place, record in enumerate(records):
+        places.setdefault(len(record), []).append(place)
+    for length, group in places.items():
+        head = np.array([length], dtype="<u8")
+        heads[length] = head.tobytes() + masked_crc32c(head.view(np.uint8)[None]).astype("<u4").tobytes()
+        rows = np.frombuffer(b"".join(records[place] for place in group), dtype=np.uint8).reshape(len(group), length)
+        for place, checksum in zip(group, masked_crc32c(rows).astype("<u4"), strict=True):
+            whole[place] = heads[length] + records[place] + checksum.tobytes()
+    return b"".join(whole)
+
+
+def read(path: Path) -> Iterator[example_pb2.Example]:
+    """The records of a file that `frames` filled, in order.
+
+    Checksums are not looked at; `digitforge verify` has one for the whole file.
+
+    Raises:
+        DataError: it is no such file.
+    """
+    try:
+        with path.open("rb") as file:
+            while head := file.read(12):
+                length = int.from_bytes(head[:8], "little")
+                record = file.read(length)
+                if len(head) < 12 or len(record) < length or len(file.read(4)) < 4:
+                    raise DataError(f"{path} ends in the midst of a record; it was not written whole")
+                yield example_pb2.Example.FromString(record)
+    except (DecodeError, OverflowError, MemoryError) as error:
+        raise DataError(f"{path} cannot be read as TFRecord of examples: {error}") from error
+
+
+def _bytes(value: bytes) -> example_pb2.Feature:
+    return example_pb2.Feature(bytes_list=example_pb2.BytesList(value=[value]))
+
+
+def _float(value: float) -> example_pb2.Feature:
+    return example_pb2.Feature(float_list=example_pb2.FloatList(value=[value]))
+
+
+def _int64(*values: int) -> example_pb2.Feature:
+    return example_pb2.Feature(int64_list=example_pb2.Int64List(value=values))

@@ -1,0 +1,267 @@
+"""Digits into files. A writer is a context manager: it gives a function that takes batches, and leaves finished files.
+
+It refuses at its beginning what it could not write at its end, so that nobody waits for digits that cannot be kept.
+
+| format | target | content |
+|---|---|---|
+| `npz` | file | ``x`` (n, H, W) uint8, ``y`` and ``seeds`` (n,) int64, ``generator_id``, ``truncation`` if any, … |
+| `png` | file | one picture of all digits, row by row |
+| `idx` | new folder | ``train-images-idx3-ubyte`` and ``train-labels-idx1-ubyte``, MNIST's training set |
+| `files` | new folder | ``CLASS/ROW-SEED.png`` |
+| `npy` | file, or standard output for ``-`` | two NumPy arrays, one after the other: images, labels |
+| `tfrecord` | file | a `tf.train.Example` for each digit; see `tfrecord` |
+| `parquet` | file | a table of ``image`` (H·W·C bytes), ``label``, ``seed``; needs the extra ``parquet`` |
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from digitforge_client.batch import Batch
+from digitforge_client.common.files import new_folder, replacing
+from digitforge_client.errors import InvalidInputError, MissingExtraError
+
+#: Digits of the largest picture: 100 × 100.
+GRID_DIGITS: Final = 10_000
+#: Digits of the largest archive, which is put together in memory.
+ARCHIVE_DIGITS: Final = 1_000_000
+#: Rows of a Parquet file that are compressed, and later read, together: 13 MB of MNIST-sized digits.
+ROW_GROUP: Final = 16_384
+STANDARD_OUTPUT: Final = "-"
+
+Add = Callable[[Batch], None]
+Writer = Callable[[Path, int], AbstractContextManager[Add]]
+
+
+@contextmanager
+def npz(path: Path, n: int) -> Iterator[Add]:
+    """A NumPy archive."""
+    if n > ARCHIVE_DIGITS:
+        raise InvalidInputError(
+            f"{n} digits in one archive; at most {ARCHIVE_DIGITS} are held in memory at once: write several "
+            "archives with --start, or another format, such as idx"
+        )
+    batches: list[Batch] = []
+    with replacing(path) as file:
+        yield batches.append
+        spread: dict[str, Any] = {name: np.array(value) for name, value in batches[-1].spread.items()}
+        np.savez_compressed(
+            file,
+            x=np.concatenate([batch.images for batch in batches]),
+            y=np.concatenate([batch.labels for batch in batches]),
+            seeds=np.concatenate([batch.seeds for batch in batches]),
+            generator_id=np.array(batches[-1].generator_id),
+            **spread,
+        )
+
+
+@contextmanager
+def png(path: Path, n: int) -> Iterator[Add]:
+    """One picture of all digits, about as wide as high; see `grid`."""
+    if n > GRID_DIGITS:
+        raise InvalidInputError(f"{n} digits in one picture; at most {GRID_DIGITS} can be seen: write .npz instead")
+    batches: list[Batch] = []
+    with replacing(path) as file:
+        yield batches.append
+        picture = grid(np.concatenate([batch.images for batch in batches]))
+        _image(picture).save(file, format="PNG", optimize=True)
+
+
+@contextmanager
+def idx(path: Path, n: int) -> Iterator[Add]:
+    """The two files of MNIST's training set; most loaders want those of a real test set beside them."""
+    with (
+        new_folder(path) as folder,
+        (folder / "train-images-idx3-ubyte").open("wb") as images,
+        (folder / "train-labels-idx1-ubyte").open("wb") as labels,
+    ):
+        labels.write(_idx_header(n))
+
+        def add(batch: Batch) -> None:
+            if batch.images.ndim != 3 or batch.labels.min(initial=0) < 0:
+                raise InvalidInputError("IDX files hold labeled gray images only; write .npz instead")
+            if images.tell() == 0:
+                images.write(_idx_header(n, *batch.images.shape[1:]))
+            images.write(batch.images.tobytes())
+            labels.write(batch.labels.astype(np.uint8).tobytes())
+
+        yield add
+
+
+@contextmanager
+def files(path: Path, n: int) -> Iterator[Add]:  # noqa: ARG001 - one file for each, however many
+    """One PNG file for each digit, in a folder for each class."""
+    with new_folder(path) as folder:
+
+        def add(batch: Batch) -> None:
+            for image, label, seed in zip(batch.images, batch.labels, batch.seeds, strict=True):
+                place = folder / str(label) if label >= 0 else folder
+                place.mkdir(exist_ok=True)
+                _image(image).save(place / f"{seed}.png")
+
+        yield add
+
+
+@contextmanager
+def npy(path: Path, n: int) -> Iterator[Add]:
+    """Two arrays for a pipe; read them with two calls of ``np.load`` on ``io.BytesIO(sys.stdin.buffer.read())``."""
+    if str(path) == STANDARD_OUTPUT:
+        with _npy(sys.stdout.buffer, n) as add:
+            yield add
+        sys.stdout.buffer.flush()
+    else:
+        with replacing(path) as file, _npy(file, n) as add:
+            yield add
+
+
+@contextmanager
+def _npy(file: BinaryIO, n: int) -> Iterator[Add]:
+    labels: list[npt.NDArray[np.int64]] = []
+
+    def add(batch: Batch) -> None:
+        if not labels:
+            header = {"descr": "|u1", "fortran_order": False, "shape": (n, *batch.images.shape[1:])}
+            np.lib.format.write_array_header_1_0(file, header)
+        file.write(batch.images.tobytes())
+        labels.append(batch.labels)
+
+    yield add
+    np.save(file, np.concatenate(labels))
+
+
+@contextmanager
+def tfrecord(path: Path, n: int) -> Iterator[Add]:  # noqa: ARG001 - one record after the other, however many
+    """A TFRecord file, which `tf.data.TFRecordDataset` reads."""
+    from digitforge_client.datasets.tfrecord import examples, frames
+
+    with replacing(path) as file:
+
+        def add(batch: Batch) -> None:
+            file.write(frames(examples(batch)))
+
+        yield add
+
+
+@contextmanager
+def parquet(path: Path, n: int) -> Iterator[Add]:  # noqa: ARG001 - one group of rows after the other, however many
+    """A Parquet file; its metadata under the key ``digitforge`` are JSON.
+
+    They hold ``generator_id``, ``image_shape``, and ``truncation`` or ``expansion`` if any.
+    """
+    arrow, parquet = import_pyarrow()
+    waiting: list[Batch] = []
+    table: Any = None
+
+    def flush() -> None:
+        nonlocal table
+        first, images = waiting[0], np.concatenate([batch.images for batch in waiting])
+        pixels = arrow.FixedSizeBinaryArray.from_buffers(
+            arrow.binary(images[0].size), len(images), [None, arrow.py_buffer(images)]
+        )
+        shape = [*first.images.shape[1:], 1][:3]
+        about = {"generator_id": first.generator_id, "image_shape": shape, **first.spread}
+        columns = {
+            "image": pixels,
+            "label": np.concatenate([batch.labels for batch in waiting]),
+            "seed": np.concatenate([batch.seeds for batch in waiting]),
+        }
+        rows = arrow.table(columns, metadata={"digitforge": json.dumps(about)})
+        table = table or parquet.ParquetWriter(file, rows.schema, compression="zstd")
+        table.write_table(rows)
+        waiting.clear()
+
+    def add(batch: Batch) -> None:
+        waiting.append(batch)
+        if sum(map(len, waiting)) >= ROW_GROUP:
+            flush()
+
+    with replacing(path) as file:
+        yield add
+        if waiting:
+            flush()
+        table.close()
+
+
+def import_pyarrow() -> tuple[Any, Any]:
+    """pyarrow and its module for Parquet.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            "Parquet files need pyarrow, which is not installed: pip install 'digitforge[parquet]'"
+        ) from error
+    return pyarrow, pyarrow.parquet
+
+
+WRITERS: Final[dict[str, Writer]] = {
+    "npz": npz,
+    "png": png,
+    "idx": idx,
+    "files": files,
+    "npy": npy,
+    "tfrecord": tfrecord,
+    "parquet": parquet,
+}
+
+
+def writer_for(path: Path, form: str | None = None) -> Writer:
+    """The writer of a format; without one, what the file's name asks for.
+
+    Raises:
+        InvalidInputError: the name asks for none of them.
+    """
+    if form is None:
+        form = "npy" if str(path) == STANDARD_OUTPUT else path.suffix.lower().removeprefix(".")
+    if form not in WRITERS:
+        raise InvalidInputError(
+            f"what should {path} be? Name a file .npz, .png, .tfrecord or .parquet, or - for standard output, or "
+            f"choose a format: {', '.join(WRITERS)}"
+        )
+    return WRITERS[form]
+
+
+def grid(images: npt.NDArray[np.uint8], columns: int | None = None) -> npt.NDArray[np.uint8]:
+    """Lay images out row by row, with a dark margin of 1 pixel between them.
+
+    Args:
+        images: (n, H, W) or (n, H, W, C) uint8.
+        columns: images in a row; None for a picture about as wide as high, with a multiple of ten in a row, so that the
+            columns of ten balanced classes hold one class each.
+
+    Returns:
+        (height, width) or (height, width, C) uint8.
+    """
+    n, height, width = images.shape[:3]
+    if columns is None:
+        columns = min(n, 10 * math.ceil(math.sqrt(n) / 10))
+    rows = math.ceil(n / columns)
+    picture = np.zeros((rows * (height + 1), columns * (width + 1), *images.shape[3:]), dtype=np.uint8)
+    for number, image in enumerate(images):
+        top, left = number // columns * (height + 1), number % columns * (width + 1)
+        picture[top : top + height, left : left + width] = image
+    return picture[:-1, :-1]
+
+
+def _image(pixels: npt.NDArray[np.uint8]) -> Any:
+    from PIL import Image
+
+    return Image.fromarray(pixels)
+
+
+def _idx_header(*sizes: int) -> bytes:
+    """Magic number (unsigned bytes, so many dimensions) and sizes, big-endian."""
+    return bytes([0, 0, 8, len(sizes)]) + np.array(sizes, dtype=">u4").tobytes()

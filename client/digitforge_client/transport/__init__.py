@@ -1,0 +1,1 @@
+"""How messages travel: gRPC channels, errors, the wire format."""

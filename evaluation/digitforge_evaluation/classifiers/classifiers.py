@@ -1,0 +1,274 @@
+"""The downstream classifiers whose accuracy is the question.
+
+Every classifier is trained by ``fit(draw, seed=...)``: *draw* hands out training images, and is the only thing in
+which the arms of an experiment differ. Architecture, number of optimizer steps, batch size and schedule belong to
+the classifier and are the same in every arm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from digitforge_client.errors import InvalidInputError
+from digitforge_evaluation.classifiers.estimators import estimator_by_path
+
+Images = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.int64]
+#: ``draw(rows, rng)`` gives (rows, H, W, C) uint8 images and (rows,) int64 labels.
+Draw = Callable[[int, np.random.Generator], tuple[Images, Labels]]
+
+BATCH_SIZE: Final = 64
+LEARNING_RATE: Final = 2e-3  # at the start; falls to zero along a cosine
+WEIGHT_DECAY: Final = 1e-4
+STEPS_PER_CALL: Final = 50  # optimizer steps inside one call of the graph
+PREDICTION_BATCH: Final = 1000
+#: Most rows that a scikit-learn classifier is fitted on; beyond, it takes longer and learns no more.
+SCIKIT_ROWS: Final = 4_000
+
+
+class Classifier(Protocol):
+    """What an experiment needs of a classifier."""
+
+    def fit(self, draw: Draw, *, seed: int) -> None:
+        """Forget everything and train on what *draw* hands out; the same *seed* gives the same classifier."""
+
+    def predict(self, images: Images) -> Labels:
+        """Classes, (n,) int64, of (n, H, W, C) uint8 images."""
+
+    def predict_surely(self, images: Images) -> tuple[Labels, npt.NDArray[np.float64]]:
+        """The same, and the probability, (n,), that it gives to each; 1 where it knows no probabilities."""
+
+
+class Cnn:
+    """A convolutional network, small or large (see `_small_cnn` and `_large_cnn`), trained with AdamW.
+
+    The graph is traced once per object and re-initialized by every `fit`, because tracing takes longer than
+    training on a hundred images does.
+    """
+
+    def __init__(self, *, image_shape: tuple[int, int, int], classes: int, steps: int, large: bool = False) -> None:
+        """Build the network.
+
+        Args:
+            large: whether to take the one with 459 thousand weights for 28×28 images instead of 114 thousand.
+            image_shape: height, width, channels.
+            classes: number of classes.
+            steps: optimizer steps of every fit, each on ``BATCH_SIZE`` images.
+        """
+        import keras
+        import tensorflow as tf
+
+        self._steps = steps
+        self._network = (_large_cnn if large else _small_cnn)(image_shape, classes)
+        schedule = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, decay_steps=steps)
+        self._optimizer = keras.optimizers.AdamW(schedule, weight_decay=WEIGHT_DECAY)
+        self._optimizer.build(self._network.trainable_variables)
+        loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+        def scaled(images: Any) -> Any:
+            return tf.cast(images, tf.float32) / 255.0
+
+        def train(images: Any, labels: Any) -> None:
+            """Images (steps, batch, H, W, C) uint8 and labels (steps, batch): one optimizer step per row."""
+            for step in tf.range(tf.shape(images)[0]):
+                with tf.GradientTape() as tape:
+                    loss = loss_of(labels[step], self._network(scaled(images[step]), training=True))
+                variables = self._network.trainable_variables
+                self._optimizer.apply(tape.gradient(loss, variables), variables)
+
+        def probabilities_of(images: Any) -> Any:
+            return tf.nn.softmax(self._network(scaled(images), training=False))
+
+        some_images = tf.TensorSpec((None, *image_shape), tf.uint8)
+        self._train = tf.function(
+            train,
+            input_signature=(
+                tf.TensorSpec((None, BATCH_SIZE, *image_shape), tf.uint8),
+                tf.TensorSpec((None, BATCH_SIZE), tf.int64),
+            ),
+        )
+        self._probabilities_of = tf.function(probabilities_of, input_signature=(some_images,))
+
+    def fit(self, draw: Draw, *, seed: int) -> None:
+        """Train from new weights; see `Classifier`."""
+        rng = np.random.default_rng(seed)
+        self._start_again(rng)
+        for done in range(0, self._steps, STEPS_PER_CALL):
+            steps = min(STEPS_PER_CALL, self._steps - done)
+            images, labels = draw(steps * BATCH_SIZE, rng)
+            self._train(
+                images.reshape(steps, BATCH_SIZE, *images.shape[1:]),
+                labels.reshape(steps, BATCH_SIZE),
+            )
+
+    def _start_again(self, rng: np.random.Generator) -> None:
+        """New weights after He et al. (2015), zero biases, an optimizer that remembers nothing."""
+        for variable in self._network.trainable_variables:
+            shape = tuple(variable.shape)
+            if len(shape) == 1:
+                variable.assign(np.zeros(shape, np.float32))
+            else:
+                fan_in = np.prod(shape[:-1])
+                variable.assign(rng.normal(0.0, np.sqrt(2.0 / fan_in), shape).astype(np.float32))
+        for variable in self._network.non_trainable_variables:  # the states of the dropout layers' generators
+            variable.assign(rng.integers(0, 2**31, tuple(variable.shape)).astype(variable.dtype))
+        for variable in self._optimizer.variables:  # momenta and the step count, from which the schedule is read
+            if variable.path.rpartition("/")[2] != "learning_rate":
+                variable.assign(np.zeros(tuple(variable.shape), variable.dtype))
+
+    def predict(self, images: Images) -> Labels:
+        """Classes of the images; see `Classifier`."""
+        return self.predict_surely(images)[0]
+
+    def predict_surely(self, images: Images) -> tuple[Labels, npt.NDArray[np.float64]]:
+        """Classes and their probabilities; see `Classifier`."""
+        if not len(images):
+            return np.zeros(0, np.int64), np.zeros(0)
+        probabilities = np.concatenate(
+            [
+                self._probabilities_of(images[start : start + PREDICTION_BATCH]).numpy()
+                for start in range(0, len(images), PREDICTION_BATCH)
+            ]
+        )
+        return probabilities.argmax(axis=1).astype(np.int64), probabilities.max(axis=1).astype(np.float64)
+
+
+def _small_cnn(image_shape: tuple[int, int, int], classes: int) -> Any:
+    import keras
+    from keras import layers
+
+    return keras.Sequential(
+        [
+            keras.Input(image_shape),
+            layers.Conv2D(16, 5, padding="same", activation="relu"),
+            layers.MaxPooling2D(2),
+            layers.Conv2D(32, 5, padding="same", activation="relu"),
+            layers.MaxPooling2D(2),
+            layers.Flatten(),
+            layers.Dropout(0.5),
+            layers.Dense(64, activation="relu"),
+            layers.Dropout(0.5),
+            layers.Dense(classes),
+        ]
+    )
+
+
+def _large_cnn(image_shape: tuple[int, int, int], classes: int) -> Any:
+    """Made to come near the best that small networks reach on MNIST, for questions of tenths of a point."""
+    import keras
+    from keras import layers
+
+    return keras.Sequential(
+        [
+            keras.Input(image_shape),
+            layers.Conv2D(32, 5, padding="same", activation="relu"),
+            layers.MaxPooling2D(2),
+            layers.Conv2D(64, 3, padding="same", activation="relu"),
+            layers.MaxPooling2D(2),
+            layers.Conv2D(64, 3, padding="same", activation="relu"),
+            layers.Flatten(),
+            layers.Dropout(0.5),
+            layers.Dense(128, activation="relu"),
+            layers.Dropout(0.5),
+            layers.Dense(classes),
+        ]
+    )
+
+
+class Scikit:
+    """A scikit-learn classifier on pixels, fitted on rows drawn like the CNN's batches, all at once."""
+
+    def __init__(self, make: Callable[[int], Any], *, rows: int) -> None:
+        """Keep *make*, which builds a fresh estimator from a random state, and the number of rows to fit it on."""
+        self._make = make
+        self._rows = rows
+        self._estimator: Any = None
+
+    def fit(self, draw: Draw, *, seed: int) -> None:
+        """Fit a new estimator; see `Classifier`."""
+        from threadpoolctl import threadpool_limits
+
+        images, labels = draw(self._rows, np.random.default_rng(seed))
+        # One thread: on problems this small, several wait for each other most of the time.
+        with threadpool_limits(limits=1):
+            self._estimator = self._make(seed).fit(_flat(images), labels)
+
+    def predict(self, images: Images) -> Labels:
+        """Classes of the images; see `Classifier`."""
+        return np.asarray(self._estimator.predict(_flat(images)), dtype=np.int64)
+
+    def predict_surely(self, images: Images) -> tuple[Labels, npt.NDArray[np.float64]]:
+        """Classes and their probabilities; see `Classifier`."""
+        classes = self.predict(images)
+        if not hasattr(self._estimator, "predict_proba"):
+            return classes, np.ones(len(classes))
+        return classes, np.asarray(self._estimator.predict_proba(_flat(images))).max(axis=1)
+
+
+def _flat(images: Images) -> npt.NDArray[np.float32]:
+    return images.reshape(len(images), -1).astype(np.float32) / 255.0
+
+
+def _logistic_regression(seed: int) -> Any:
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(C=0.1, max_iter=200, random_state=seed)
+
+
+def _rbf_svm(seed: int) -> Any:
+    from sklearn.svm import SVC
+
+    return SVC(C=5.0, random_state=seed)
+
+
+def _random_forest(seed: int) -> Any:
+    from sklearn.ensemble import RandomForestClassifier
+
+    return RandomForestClassifier(n_estimators=200, random_state=seed)
+
+
+_SCIKIT: Final = {"logistic": _logistic_regression, "svm": _rbf_svm, "forest": _random_forest}
+_CNNS: Final = ("cnn", "cnn-large")
+CLASSIFIERS: Final = (*_CNNS, *_SCIKIT)
+
+
+def check_classifier(name: str) -> None:
+    """Check a classifier's name.
+
+    Raises:
+        InvalidInputError: there is no such classifier.
+    """
+    if ":" in name:
+        estimator_by_path(name)
+    elif name not in CLASSIFIERS:
+        raise InvalidInputError(
+            f"there is no classifier {name!r}; expected one of {', '.join(CLASSIFIERS)}, or MODULE:NAME of your own"
+        )
+
+
+@lru_cache(maxsize=4)
+def classifier(name: str, *, image_shape: tuple[int, int, int], classes: int, steps: int) -> Classifier:
+    """The classifier called *name*, built once per process and arguments.
+
+    Args:
+        name: one of ``CLASSIFIERS``, or ``MODULE:NAME`` as `estimator_by_path` takes it.
+        image_shape: height, width, channels.
+        classes: number of classes.
+        steps: optimizer steps of a fit, each on ``BATCH_SIZE`` rows; the scikit-learn classifiers take as many rows at
+            once, ``SCIKIT_ROWS`` at most, and run to their own convergence.
+
+    Raises:
+        InvalidInputError: there is no such classifier, or *steps* is not positive.
+    """
+    if steps < 1:
+        raise InvalidInputError(f"steps is {steps}; expected at least 1")
+    if name in _CNNS:
+        return Cnn(image_shape=image_shape, classes=classes, steps=steps, large=name == "cnn-large")
+    check_classifier(name)
+    make = _SCIKIT[name] if name in _SCIKIT else estimator_by_path(name)
+    return Scikit(make, rows=min(steps * BATCH_SIZE, SCIKIT_ROWS))

@@ -1,0 +1,269 @@
+"""``digitforge evaluate``: how good are generated digits?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from digitforge_client.common.command import import_quietly
+from digitforge_client.errors import InvalidInputError
+from digitforge_client.latent_space import check_spread
+
+if TYPE_CHECKING:
+    from digitforge_evaluation.images.sources import Source
+    from digitforge_evaluation.quality.assess import Figure, RealData, Report
+    from digitforge_evaluation.quality.neighbors import Neighborhood
+
+#: Columns of the table where standard output is no terminal and has no width of its own.
+PIPED_WIDTH = 110
+
+
+@click.command()
+@click.option("--server", metavar="HOST:PORT", help="A running server, TensorFlow Serving or `digitforge serve`.")
+@click.option(
+    "--model",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="An exported generator: its folder, or the folder with its numbered versions.",
+)
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    help="Images that exist already: an .npz (images and labels, or x and y), a folder of IDX files, or a folder of "
+    "PNG files with or without class folders.",
+)
+@click.option("--n", type=click.IntRange(min=100), default=10_000, show_default=True, help="Images to measure.")
+@click.option(
+    "--data",
+    metavar="SOURCE",
+    help="Real images to measure against: mnist, digits, a folder or an .npz, as for `digitforge train`. Without it "
+    "the distance uses the shipped statistics of MNIST's test images, and figures that need real images are left out.",
+)
+@click.option("--data-dir", type=click.Path(file_okay=False, path_type=Path), help="Folder with MNIST's four files.")
+@click.option(
+    "--k", type=click.IntRange(min=1), default=5, show_default=True, help="Neighbors, for precision to coverage."
+)
+@click.option(
+    "--features",
+    metavar="NAME",
+    default="digitnet-64",
+    show_default=True,
+    help="What distances are measured in: digitnet-64; inception, the network of the FID paper, from the cache, a "
+    "download or inception:FILE; or MODULE:NAME, a function of your own from images to rows of numbers. All but the "
+    "first need --data.",
+)
+@click.option("--seed", type=click.IntRange(0, 2**21 - 1), default=0, show_default=True, help="Of the images drawn.")
+@click.option(
+    "--expansion", type=float, help="Multiply the generator's latents by this: 1.2 for more variety.  [default: none]"
+)
+@click.option(
+    "--accuracy",
+    is_flag=True,
+    help="Train classifiers as well: on generated digits, tested on real ones, and the reverse; needs --data.",
+)
+@click.option(
+    "--neighbors",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for a page with generated digits and the training images nearest to them; needs --data.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def evaluate(
+    *,
+    server: str | None,
+    model: Path | None,
+    images: Path | None,
+    n: int,
+    data: str | None,
+    data_dir: Path | None,
+    k: int,
+    features: str,
+    seed: int,
+    expansion: float | None,
+    accuracy: bool,
+    neighbors: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure generated digits: how near to real ones, how varied, how well labeled, and whether they are copies.
+
+    Name one source of images: --server, --model or --images. Digits are drawn with the class proportions of the
+    held-out real images. Each figure stands with its sample size, a 95 % interval where there is one, and what as
+    many real digits score in its place: for the distance, that is its floor.
+
+    A distance depends on its features and its sample size, so both are part of its name: fd[digitnet-64]@10k. The
+    network digitnet-64 was trained on MNIST's training images; the held-out images are MNIST's test images. A
+    generator that was trained on a held-out image is refused.
+
+    \b
+    Examples:
+      digitforge evaluate --server localhost:8500
+      digitforge evaluate --model serving/models/digits --data mnist
+      digitforge evaluate --images digits.npz --data digits --json
+    """
+    if sum(option is not None for option in (server, model, images)) != 1:
+        raise InvalidInputError("name one source of images: --server, --model or --images")
+    if data_dir is not None and data is None:
+        data = "mnist"
+    for option, given in (("--neighbors", neighbors is not None), ("--accuracy", accuracy)):
+        if given and data is None:
+            raise InvalidInputError(f"{option} needs real images: give --data as well")
+    check_spread(None, expansion)
+    if model is not None:
+        from digitforge_evaluation.images.sources import newest_version
+
+        newest_version(model)  # a folder without a generator is noticed before TensorFlow is imported
+    import_quietly("tensorflow")
+    from digitforge_evaluation.features.choice import features_called
+    from digitforge_evaluation.quality import assess
+
+    with ExitStack() as stack:
+        progress = stack.enter_context(_stages())
+        source = _open(server, model, images, stack)
+        real = _real(data, data_dir) if data else None
+        network = features_called(features)
+        pages: list[Path] = []
+
+        def show(found: Neighborhood) -> None:
+            assert neighbors is not None
+            assert real is not None
+            pages.append(
+                _write_page(neighbors, found, source, real, features=network.name, seed=seed, expansion=expansion)
+            )
+
+        report = assess.assess(
+            source,
+            network=network,
+            n=n,
+            seed=seed,
+            expansion=expansion,
+            k=k,
+            real=real,
+            progress=progress,
+            show=None if neighbors is None else show,
+            train_classifiers=accuracy,
+        )
+    if as_json:
+        click.echo(json.dumps(report.as_dict(), indent=2))
+    else:
+        _print(report)
+    for page in pages:
+        click.echo(f"Nearest training images: {page}", err=as_json)
+    if neighbors is not None and not pages:
+        click.echo(f"no page of neighbors: {report.left_out['authenticity']}", err=True)
+
+
+def _write_page(
+    folder: Path,
+    found: Neighborhood,
+    source: Source,
+    real: RealData,
+    *,
+    features: str,
+    seed: int,
+    expansion: float | None,
+) -> Path:
+    from digitforge_evaluation.quality.neighbors import Origin, write_neighbors
+
+    notes = [] if source.card else [f"{source.name} does not say what its generator was trained on."]
+    if expansion is not None:
+        notes.append(f"The generator’s latents were multiplied by {expansion:g}.")
+    return write_neighbors(
+        folder,
+        found,
+        Origin(
+            source=source.name,
+            training=f"{real.train.name} {real.train.split}",
+            held_out=f"{real.test.name} {real.test.split}",
+            features=features,
+            seed=seed,
+            notes=tuple(notes),
+        ),
+    )
+
+
+def _open(server: str | None, model: Path | None, images: Path | None, stack: ExitStack) -> Source:
+    from digitforge_evaluation.images import files, sources
+
+    if server is not None:
+        from digitforge_client import DigitClient
+
+        return sources.ServedGenerator(stack.enter_context(DigitClient(server)), server)
+    if model is not None:
+        return sources.SavedGenerator(model)
+    assert images is not None  # one of the three was given
+    return files.read_images(images)
+
+
+def _real(data: str, data_dir: Path | None) -> RealData:
+    from digitforge_evaluation.quality.assess import RealData
+    from digitforge_training.data import load
+
+    return RealData(
+        train=load(data, split="train", data_dir=data_dir), test=load(data, split="test", data_dir=data_dir)
+    )
+
+
+@contextmanager
+def _stages() -> Iterator[Any]:
+    """A line on the terminal that says what is being done; nothing where standard error is no terminal."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    with console.status("starting") as status:
+        yield status.update
+
+
+def _cells(figure: Figure) -> tuple[str, str, str, str]:
+    """Value, interval, n, and real digits' own."""
+    interval, real = "", ""
+    if figure.interval:
+        interval = f"{figure.interval[0]:.4g} … {figure.interval[1]:.4g}"
+    if figure.real:
+        spread = figure.real.standard_deviation
+        real = f"{figure.real.mean:.4g}" + ("" if spread is None else f" ± {spread:.2g}")
+    return f"{figure.value:.4g}", interval, str(figure.n), real
+
+
+def _print(report: Report) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from digitforge_evaluation.quality.figures import KINDS
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = PIPED_WIDTH
+    about = f"generator {report.generator_id} at {report.source}" if report.generator_id else report.source
+    spread = "" if report.expansion is None else f", expansion {report.expansion:g}"
+    console.print(about, markup=False, highlight=False, soft_wrap=True)
+    console.print(
+        f"{report.n} images (seed {report.seed}{spread}) against {report.reference} (n = {report.reference_n}), "
+        f"features {report.features}, k = {report.k}",
+        markup=False,
+        soft_wrap=True,
+    )
+    table = Table(box=box.SIMPLE)
+    table.add_column("figure", no_wrap=True)
+    for column in ("value", "95 % interval", "n", "real digits", "better"):
+        table.add_column(column, justify="right")
+    for figure in report.figures:
+        kind = KINDS[figure.key]
+        title = figure.name if figure.key in {"distance", "extrapolated", "kernel"} else kind.title
+        table.add_row(title.replace("[", r"\["), *_cells(figure), kind.better)
+    for of_class in report.classes:
+        table.add_row(f"  fd of class {of_class.title}".replace("[", r"\["), *_cells(of_class.figure), "lower")
+    console.print(table)
+    console.print(
+        "real digits: random real images in place of the generated ones, mean ± standard deviation; for a distance, "
+        "the floor",
+        soft_wrap=True,
+    )
+    for note in report.notes:
+        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+    for why in dict.fromkeys(report.left_out.values()):
+        titles = ", ".join(KINDS[key].title for key in report.left_out if report.left_out[key] == why)
+        console.print(f"left out: {titles}: {why}", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,162 @@
+"""``digitforge gallery``: recipes side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from digitforge_client.common.command import import_quietly
+from digitforge_client.errors import InvalidInputError
+from digitforge_training.recipes import RECIPES, resolve
+
+if TYPE_CHECKING:
+    from digitforge_evaluation.gallery import Exhibit, Shown
+
+_FOLDER = click.Path(file_okay=False, path_type=Path)
+#: Lengths of recipes whose full length takes much longer than two hours on two cores.
+_STEPS = {"dcgan-rmsprop": "2000"}
+_FULL = "full"
+
+
+@click.command()
+@click.option("--recipe", "names", multiple=True, help="A recipe to show; may be repeated. Without it, all.")
+@click.option("--runs", type=_FOLDER, default="runs/gallery", show_default=True, help="Folder of the runs.")
+@click.option("--out", type=_FOLDER, default="gallery", show_default=True, help="Folder for the page.")
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="RECIPE=FOLDER",
+    help="Load the exported generator in FOLDER instead of training RECIPE; may be repeated.",
+)
+@click.option(
+    "--steps",
+    "lengths",
+    multiple=True,
+    metavar="RECIPE=STEPS",
+    help="Train RECIPE for STEPS steps, or for its `full` length; may be repeated. dcgan-rmsprop gets 2000 unless "
+    "asked, the others their full lengths.",
+)
+@click.option("--no-training", is_flag=True, help="Measure the runs as they are, and leave out recipes without one.")
+@click.option("--data", default="mnist", show_default=True, help="What to train on, as for `digitforge train`.")
+@click.option(
+    "--data-dir",
+    type=_FOLDER,
+    envvar="DIGITFORGE_DATA_DIR",
+    show_envvar=True,
+    help="Folder with MNIST's four files; without it the cache, then a download.",
+)
+@click.option("--n", type=click.IntRange(min=100), default=10_000, show_default=True, help="Images to measure of each.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**21 - 1), default=0, show_default=True, help="Of trainings and images."
+)
+def gallery(  # noqa: PLR0917 – click passes by name
+    names: tuple[str, ...],
+    runs: Path,
+    out: Path,
+    models: tuple[str, ...],
+    lengths: tuple[str, ...],
+    no_training: bool,
+    data: str,
+    data_dir: Path | None,
+    n: int,
+    seed: int,
+) -> None:
+    """Train or load recipes, measure each in the same way, and write one page with samples, trainings and a table.
+
+    All recipes at their usual lengths take many hours on two cores. Ctrl-C loses nothing: trained and measured
+    recipes are kept in the folder of the runs, and the same command goes on.
+
+    \b
+    Examples:
+      digitforge gallery --recipe dense-bn --recipe bp-gan
+      digitforge gallery --model forge=serving/models/digits
+      digitforge gallery --steps dcgan-rmsprop=full --steps mlp=20000
+    """
+    from digitforge_evaluation.images.sources import newest_version
+
+    chosen = {name: resolve(name) for name in names or RECIPES}
+    loaded = {name: newest_version(Path(folder)) for name, folder in _pairs(models, "--model", chosen).items()}
+    steps = _STEPS | _pairs(lengths, "--steps", chosen)
+    recipes = {
+        name: resolve(name, {"steps": steps[name]}) if steps.get(name, _FULL) != _FULL else recipe
+        for name, recipe in chosen.items()
+        if name in loaded or not no_training or (runs / name).is_dir()
+    }
+    if not recipes:
+        raise InvalidInputError(f"{runs} holds no run of {', '.join(chosen)}; leave out --no-training to train them")
+    import_quietly("tensorflow")
+    from rich.console import Console
+
+    from digitforge_evaluation import gallery as job
+    from digitforge_evaluation.features.extract import digitnet
+    from digitforge_evaluation.quality.assess import RealData
+    from digitforge_training.data import load
+
+    real = RealData(
+        train=load(data, split="train", data_dir=data_dir), test=load(data, split="test", data_dir=data_dir)
+    )
+    network = digitnet()
+    shown: list[Shown] = []
+    with Console(stderr=True).status("starting") as status:
+        for name, recipe in recipes.items():
+            run_dir = runs / name
+            if name in loaded:
+                one = job.measure_export(
+                    loaded[name],
+                    record=run_dir / "exported.json",
+                    real=real,
+                    network=network,
+                    n=n,
+                    seed=seed,
+                    on_progress=status.update,
+                )
+            else:
+                one = job.train_and_measure(
+                    recipe,
+                    run_dir=run_dir,
+                    real=real,
+                    network=network,
+                    n=n,
+                    seed=seed,
+                    training=not no_training,
+                    on_progress=status.update,
+                )
+            shown.append(one)
+    page = job.write_gallery(out, shown, real)
+    _print([one.exhibit for one in shown])
+    click.echo(page)
+
+
+def _pairs(values: tuple[str, ...], option: str, known: Iterable[str]) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for value in values:
+        name, equals, what = value.partition("=")
+        if not equals or name not in list(known):
+            raise click.BadParameter(
+                f"{value!r}: expected RECIPE=…, RECIPE one of {', '.join(known)}", param_hint=f"'{option}'"
+            )
+        pairs[name] = what
+    return pairs
+
+
+def _print(exhibits: list[Exhibit]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from digitforge_evaluation.gallery import TITLES, cells
+
+    # The page has all columns; a terminal has room for those that tell most.
+    shown = [TITLES.index(title) for title in ("steps", "feature distance", "÷ floor", "precision", "recall")]
+    table = Table(box=box.SIMPLE)
+    table.add_column("recipe", no_wrap=True)
+    for place in shown:
+        table.add_column(TITLES[place], justify="right")
+    for exhibit in exhibits:
+        row = cells(exhibit)
+        table.add_row(exhibit.name, *(row[place] for place in shown))
+    Console(stderr=True).print(table)

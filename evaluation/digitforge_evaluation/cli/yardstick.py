@@ -1,0 +1,119 @@
+"""The commands that make what is shipped in ``digitforge_evaluation/data``: the yardstick itself.
+
+    python -m digitforge_evaluation.cli.yardstick network     # digitnet-64.npz: about eight minutes on two cores
+    python -m digitforge_evaluation.cli.yardstick reference   # mnist-test.npz: some minutes
+
+Both files are written with a ``.json`` beside them that says how they were made.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import time
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import click
+
+from digitforge_client.common.files import replacing
+from digitforge_client.errors import DigitforgeError
+
+OUT = click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File to write instead of the one in the package.",
+)
+DATA_DIR = click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder with MNIST's four files; else DIGITFORGE_DATA_DIR, the cache, or a download.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def yardstick() -> None:
+    """Make the feature network and the reference statistics again."""
+
+
+@yardstick.command()
+@OUT
+@DATA_DIR
+@click.option("--seed", default=0, show_default=True, help="Of initialization, batches, augmentation and dropout.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training images; 14 when left out.")
+def network(out: Path | None, data_dir: Path | None, seed: int, epochs: int | None) -> None:
+    """Train digitnet-64 on MNIST's 60 000 training images and test it once on the 10 000 test images."""
+    from digitforge_evaluation.features import digitnet, extract
+    from digitforge_training.data import load
+
+    config = digitnet.DigitnetConfig(seed=seed, **({} if epochs is None else {"epochs": epochs}))
+    train, test = (load("mnist", split=split, data_dir=data_dir) for split in ("train", "test"))
+    started = time.monotonic()
+    model = digitnet.train_network(
+        train.images,
+        train.labels,
+        config,
+        lambda epoch, loss, accuracy: click.echo(f"epoch {epoch}: loss {loss:.4f}, accuracy {accuracy:.4f}", err=True),
+    )
+    described = {
+        "name": digitnet.NAME,
+        "test_accuracy": digitnet.accuracy(model, test.images, test.labels),
+        "test_images": len(test),
+        "training_data": {"name": train.name, "split": train.split, "images": len(train), "sha256": train.sha256},
+        "config": asdict(config),
+        "parameters": model.count_params(),
+        "minutes": round((time.monotonic() - started) / 60, 1),
+        "made_by": provenance("network"),
+    }
+    path = out or extract.WEIGHTS
+    digitnet.save_weights(model, path)
+    with replacing(path.with_suffix(".json")) as file:
+        file.write((json.dumps(described, indent=2) + "\n").encode())
+    click.echo(f"{path}: test accuracy {described['test_accuracy']:.4f}, n = {len(test)}")
+
+
+@yardstick.command()
+@OUT
+@DATA_DIR
+def reference(out: Path | None, data_dir: Path | None) -> None:
+    """Measure MNIST's test images with digitnet-64, and what random training images score against them."""
+    from digitforge_evaluation.features import extract
+    from digitforge_evaluation.quality import reference as statistics
+    from digitforge_evaluation.quality.figures import CLASS_DISTANCE, NEIGHBORS, figure_name
+    from digitforge_training.data import load
+
+    net = extract.digitnet()
+    train, test = (load("mnist", split=split, data_dir=data_dir) for split in ("train", "test"))
+    measured, of_training = net.measure(test.images), net.measure(train.images)
+    made = statistics.make_reference(test=test, measured=measured, features=net.name)
+    known = statistics.known_images(training=of_training.features, test=measured)
+    of_copying = statistics.copying_floors(test=measured, known=known)
+    for n in statistics.FLOOR_SIZES:
+        made.floors[n] = statistics.real_floors(made, test=measured, train=of_training, train_labels=train.labels, n=n)
+        made.floors[n] |= of_copying
+        for key, floor in made.floors[n].items():
+            name = figure_name(key, features=net.name, n=floor.n, k=NEIGHBORS)
+            name += f" of class {key.removeprefix(CLASS_DISTANCE)}" if key.startswith(CLASS_DISTANCE) else ""
+            spread = "" if floor.standard_deviation is None else f" ± {floor.standard_deviation:.4f}"
+            click.echo(f"{name}: {floor.mean:.4f}{spread}, n = {floor.n}, repeats = {floor.repeats}")
+    statistics.save_reference(made, out or statistics.SHIPPED, provenance("reference"))
+
+
+def provenance(command: str) -> dict[str, Any]:
+    """How a shipped file was made: the command and the versions that matter."""
+    return {
+        "command": f"python -m digitforge_evaluation.cli.yardstick {command}",
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in ("digitforge", "tensorflow", "keras", "numpy")},
+    }
+
+
+if __name__ == "__main__":
+    try:
+        yardstick()
+    except DigitforgeError as error:
+        click.echo(f"{error}", err=True)
+        sys.exit(error.exit_status)

@@ -1,0 +1,1 @@
+"""The demonstration: serve, draw and measure digits in one command."""

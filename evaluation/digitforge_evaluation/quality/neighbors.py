@@ -1,0 +1,214 @@
+"""Generated digits beside the training images nearest to them: are they copies? A page to look at.
+
+Distances are Euclidean, in the features that the figures are in. They mean something beside the same distances of
+held-out real images alone: a real digit that the generator never saw has a near neighbor too.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from digitforge_client.common.files import replacing
+from digitforge_client.errors import DataError
+from digitforge_evaluation.images.sources import Images, Labels
+from digitforge_evaluation.metrics.memorization import nearest_neighbors
+from digitforge_evaluation.report.plots import STYLES, Style
+from digitforge_evaluation.report.templates import data_uri, template
+
+HTML: Final = "neighbors.html"
+PNG: Final = "neighbors.png"
+DISTANCES: Final = "distances.png"
+NEIGHBORS: Final = 5
+ROWS: Final = 20  # digits shown of each kind
+_GAP: Final = 3  # pixels between images on the sheet
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Neighborhood:
+    """Generated images, and the training images nearest to each."""
+
+    generated: Images  # (n, H, W, C)
+    labels: Labels | None  # (n,)
+    training: Images  # (m, H, W, C), those that the generator has seen
+    training_labels: Labels  # (m,)
+    places: npt.NDArray[np.int64]  # (n, NEIGHBORS) places in *training*, nearest first
+    distances: npt.NDArray[np.float64]  # (n, NEIGHBORS)
+    held_out: npt.NDArray[np.float64]  # (h,) distance of each held-out real image to its nearest training image
+
+    def share_nearer(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
+        """The share of held-out real images that are nearer to a training image than each of these is: 0 … 1."""
+        return np.searchsorted(np.sort(self.held_out), self.distances[rows, 0]) / len(self.held_out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What the page says of its images."""
+
+    source: str
+    training: str
+    held_out: str
+    features: str
+    seed: int
+    notes: tuple[str, ...] = ()
+
+
+def find_neighbors(
+    *,
+    generated: Images,
+    labels: Labels | None,
+    training: Images,
+    training_labels: Labels,
+    features: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]],
+) -> Neighborhood:
+    """The training images nearest to each generated image.
+
+    Args:
+        generated: (n, H, W, C) uint8.
+        labels: (n,) int64, the classes asked for, or None.
+        training: (m, H, W, C) uint8, m ≥ 1.
+        training_labels: (m,) int64.
+        features: of the generated, the training and the held-out real images, (·, d) each.
+    """
+    of_generated, of_training, of_held_out = features
+    squares, places = nearest_neighbors(of_training, of_generated, count=min(NEIGHBORS, len(of_training)))
+    return Neighborhood(
+        generated=generated,
+        labels=labels,
+        training=training,
+        training_labels=training_labels,
+        places=places,
+        distances=np.sqrt(squares),
+        held_out=np.sqrt(nearest_neighbors(of_training, of_held_out)[0][:, 0]),
+    )
+
+
+def write_neighbors(folder: Path, found: Neighborhood, origin: Origin) -> Path:
+    """Write the page into *folder*, and its pictures as PNG files; each file appears whole or not at all.
+
+    Args:
+        folder: made if need be.
+        found: what to show: the digits nearest to a training image, and some at random.
+        origin: what the page says of them; its seed is that of the random choice too.
+
+    Returns:
+        The HTML file.
+
+    Raises:
+        DataError: the folder cannot be made or written to.
+    """
+    nearest = np.argsort(found.distances[:, 0], kind="stable")[:ROWS]
+    some = np.random.default_rng(origin.seed).permutation(len(found.generated))[:ROWS]
+    drawn = {name: _histogram(found, style) for name, style in STYLES.items()}
+    page = _render(found, origin, {"nearest": nearest, "some": some}, drawn)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be made ({error.strerror}); choose another folder") from error
+    for name, content in (
+        (PNG, _sheet(found, [nearest, some])),
+        (DISTANCES, drawn["wide light"]),
+        (HTML, page.encode()),
+    ):
+        with replacing(folder / name) as file:
+            file.write(content)
+    return folder / HTML
+
+
+def _render(
+    found: Neighborhood, origin: Origin, chosen: dict[str, npt.NDArray[np.intp]], drawn: dict[str, bytes]
+) -> str:
+    return template("neighbors.html.j2").render(
+        origin=origin,
+        count=len(found.generated),
+        known=len(found.training),
+        held_out=len(found.held_out),
+        medians=[f"{np.median(values):.4g}" for values in (found.distances[:, 0], found.held_out)],
+        pictures={name.replace(" ", "_"): data_uri(png) for name, png in drawn.items()},
+        sections={name: _rows(found, rows) for name, rows in chosen.items()},
+    )
+
+
+def _rows(found: Neighborhood, rows: npt.NDArray[np.intp]) -> list[dict[str, Any]]:
+    """What the page shows of some generated images."""
+    return [
+        {
+            "image": data_uri(_picture(found.generated[row])),
+            "label": None if found.labels is None else int(found.labels[row]),
+            "nearer": f"{100 * share:.1f} %",
+            "neighbors": [
+                {
+                    "image": data_uri(_picture(found.training[place])),
+                    "label": int(found.training_labels[place]),
+                    "distance": f"{distance:.3g}",
+                }
+                for place, distance in zip(found.places[row], found.distances[row], strict=True)
+            ],
+        }
+        for row, share in zip(rows, found.share_nearer(rows), strict=True)
+    ]
+
+
+def _sheet(found: Neighborhood, sections: Sequence[npt.NDArray[np.intp]]) -> bytes:
+    """Each section's images in rows: the generated one, a gap, and its neighbors; sections side by side. PNG."""
+    height, width, channels = found.generated.shape[1:]
+    across = 1 + found.places.shape[1]
+    sheet = np.full(
+        (ROWS * (height + _GAP) + _GAP, len(sections) * ((across + 1) * (width + _GAP)), channels), 255, np.uint8
+    )
+    for section, rows in enumerate(sections):
+        for at, row in enumerate(rows):
+            images = [found.generated[row], *found.training[found.places[row]]]
+            for column, image in enumerate(images):
+                top = _GAP + at * (height + _GAP)
+                left = (section * (across + 1) + column) * (width + _GAP) + (2 * _GAP if column else _GAP)
+                sheet[top : top + height, left : left + width] = image
+    return _picture(sheet, enlarged=2)
+
+
+def _picture(image: npt.NDArray[np.uint8], *, enlarged: int = 1) -> bytes:
+    """One image as a PNG file."""
+    from PIL import Image
+
+    picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    buffer = io.BytesIO()
+    picture.resize((picture.width * enlarged, picture.height * enlarged), Image.Resampling.NEAREST).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _histogram(found: Neighborhood, style: Style) -> bytes:
+    """Distances to the nearest training image, of generated and of held-out real images. PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(style.width, 3.0), layout="constrained", facecolor=style.paper)
+    axes = figure.add_subplot(facecolor=style.paper)
+    far = float(max(np.quantile(found.held_out, 0.995), np.quantile(found.distances[:, 0], 0.995), 1e-12))
+    bins = np.linspace(0, far, 61)
+    of_generated, of_held_out = np.minimum(found.distances[:, 0], far), np.minimum(found.held_out, far)
+    shares = [np.full(len(values), 100 / len(values)) for values in (of_generated, of_held_out)]
+    axes.hist(
+        of_generated,
+        list(bins),
+        weights=shares[0],
+        color=style.accent,
+        label="generated",
+        histtype="stepfilled",
+        alpha=0.45,
+    )
+    axes.hist(of_held_out, list(bins), weights=shares[1], color=style.ink, label="held-out real", histtype="step")
+    axes.set_xlabel("distance to the nearest training image", color=style.ink)
+    axes.set_ylabel("share, %", color=style.ink)
+    axes.tick_params(colors=style.ink, labelsize=9)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side == "bottom")
+        spine.set_color(style.faint)
+    axes.legend(frameon=False, labelcolor=style.ink)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=200, facecolor=style.paper)
+    return buffer.getvalue()

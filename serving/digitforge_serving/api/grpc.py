@@ -1,0 +1,104 @@
+"""The protocol over gRPC: ``PredictionService`` and ``ModelService`` on TensorFlow Serving's own messages."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Final, NoReturn
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_management_pb2, predict_pb2
+
+from digitforge_serving.api import management, metadata
+from digitforge_serving.metrics import Metrics
+from digitforge_serving.models.batching import Caller
+from digitforge_serving.models.manager import Models
+from digitforge_serving.models.predict import predict
+from digitforge_serving.models.refusal import RefusedError
+
+log = logging.getLogger("digitforge.serving")
+
+PREDICTION_SERVICE: Final = "tensorflow.serving.PredictionService"
+MODEL_SERVICE: Final = "tensorflow.serving.ModelService"
+_LONGEST_S: Final = 24 * 3600.0
+_UNSUPPORTED: Final = ("Classify", "Regress", "MultiInference")
+
+
+def handlers(models: Models, metrics: Metrics, *, as_content: bool) -> list[Any]:
+    """The handlers to give to a ``grpc.server``.
+
+    Args:
+        models: the models to serve.
+        metrics: what counts the requests.
+        as_content: answer with ``tensor_content``.
+    """
+
+    def answer(request: predict_pb2.PredictRequest, context: grpc.ServicerContext) -> Message:
+        start = time.monotonic()
+        remaining = context.time_remaining()
+        # gRPC's word for a call without a deadline is one in 292 years.
+        caller = Caller(None if remaining is None or remaining > _LONGEST_S else start + remaining)
+        if not context.add_callback(caller.leave):  # called when the call ends, however it does
+            caller.leave()
+        try:
+            response = predict(models.find, request, as_content=as_content, caller=caller)
+        except RefusedError as refused:
+            metrics.count(request.model_spec.name, refused.code.name)
+            raise
+        metrics.count(request.model_spec.name, "OK")
+        metrics.took(request.model_spec.name, 1e6 * (time.monotonic() - start), entry="GRPC")
+        return response
+
+    prediction = {
+        "Predict": _method(predict_pb2.PredictRequest, answer),
+        "GetModelMetadata": _method(
+            get_model_metadata_pb2.GetModelMetadataRequest, lambda request, _: metadata.metadata(models, request)
+        ),
+    }
+    model = {
+        "GetModelStatus": _method(
+            get_model_status_pb2.GetModelStatusRequest, lambda request, _: metadata.status(models, request)
+        ),
+        "HandleReloadConfigRequest": _method(
+            model_management_pb2.ReloadConfigRequest, lambda request, _: management.reload(models, request)
+        ),
+    }
+    prediction.update({name: _unsupported(name) for name in _UNSUPPORTED})
+    return [
+        grpc.method_handlers_generic_handler(PREDICTION_SERVICE, prediction),
+        grpc.method_handlers_generic_handler(MODEL_SERVICE, model),
+    ]
+
+
+def _abort(context: grpc.ServicerContext, code: grpc.StatusCode, text: str) -> NoReturn:
+    """End the call with an error; grpc's own method raises too, but carries no type that says so."""
+    context.abort(code, text)
+    raise AssertionError("unreachable")
+
+
+def _method(request_type: type[Message], answer: Callable[[Any, grpc.ServicerContext], Message]) -> Any:
+    """A method that takes and gives bytes, so that a message which cannot be parsed is ours to refuse."""
+
+    def handle(message: bytes, context: grpc.ServicerContext) -> bytes:
+        try:
+            request = request_type.FromString(message)
+        except DecodeError:
+            _abort(context, grpc.StatusCode.INTERNAL, f"the message is not a valid {request_type.DESCRIPTOR.full_name}")
+        try:
+            return answer(request, context).SerializeToString()
+        except RefusedError as refused:
+            _abort(context, refused.code, refused.text)
+        except Exception as error:
+            log.exception("a request failed for a reason that was not foreseen")
+            _abort(context, grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
+
+    return grpc.unary_unary_rpc_method_handler(handle)
+
+
+def _unsupported(name: str) -> Any:
+    def handle(_: bytes, context: grpc.ServicerContext) -> bytes:
+        _abort(context, grpc.StatusCode.UNIMPLEMENTED, f"{name} is not supported by the embedded server")
+
+    return grpc.unary_unary_rpc_method_handler(handle)

@@ -1,0 +1,1 @@
+"""The commands `serve`, `models` and `certificates`."""

@@ -1,0 +1,1 @@
+"""Options and configuration files of the server."""

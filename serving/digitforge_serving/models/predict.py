@@ -1,0 +1,152 @@
+"""One PredictRequest in, one PredictResponse out; no transport, and no knowledge of which models there are.
+
+The checks, their order and their words are TensorFlow Serving's: a client cannot tell the two apart by an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final
+
+import tensorflow as tf
+from tensorflow_serving.apis import model_pb2, predict_pb2
+
+from digitforge_serving.models import refusal, tensors
+from digitforge_serving.models.batching import Caller
+from digitforge_serving.models.saved_model import Served
+
+if TYPE_CHECKING:
+    from tensorflow.core.protobuf import meta_graph_pb2
+
+DEFAULT_SIGNATURE: Final = "serving_default"
+_METHODS: Final = ("tensorflow/serving/predict", "tensorflow/serving/classify", "tensorflow/serving/regress")
+
+
+def predict(
+    find: Callable[[model_pb2.ModelSpec], Served],
+    request: predict_pb2.PredictRequest,
+    *,
+    as_content: bool,
+    caller: Caller,
+) -> predict_pb2.PredictResponse:
+    """Answer a request.
+
+    Args:
+        find: gives the version that a ``model_spec`` means, or raises a RefusedError.
+        request: the message as it came.
+        as_content: answer with ``tensor_content``, not with typed fields.
+        caller: who waits for the answer.
+
+    Raises:
+        RefusedError: the request cannot be answered, with the code and the text for the client.
+    """
+    if not request.HasField("model_spec"):
+        raise refusal.invalid_argument("Missing ModelSpec")
+    return run(find(request.model_spec), request, as_content=as_content, caller=caller)
+
+
+def run(
+    served: Served, request: predict_pb2.PredictRequest, *, as_content: bool, caller: Caller
+) -> predict_pb2.PredictResponse:
+    """Answer a request with a given version of a model, whatever its ``model_spec`` asks for.
+
+    Raises:
+        RefusedError: as in `predict`.
+    """
+    name = request.model_spec.signature_name or DEFAULT_SIGNATURE
+    signature = served.model.signatures.get(name)
+    if signature is None:
+        raise refusal.failed_precondition(f'Serving signature key "{name}" not found.')
+    feeds = _inputs(signature, request)
+    aliases = _outputs(signature, request.output_filter)
+    try:
+        values = served.compute(feeds, [signature.outputs[alias].name for alias in aliases], caller)
+    except tf.errors.OpError as error:  # an operation refused its input, or failed
+        raise refusal.from_number(error.error_code, error.message) from error
+    if caller.gone:  # large answers take a while to write
+        raise refusal.cancelled()
+    response = predict_pb2.PredictResponse()
+    response.model_spec.name = request.model_spec.name
+    response.model_spec.signature_name = name
+    response.model_spec.version.value = served.version
+    for alias, value in zip(aliases, values, strict=True):
+        dtype = signature.outputs[alias].dtype
+        tensors.encode(value, dtype, into=response.outputs[alias], as_content=as_content)
+    return response
+
+
+def _inputs(signature: meta_graph_pb2.SignatureDef, request: predict_pb2.PredictRequest) -> dict[str, tensors.Array]:
+    """Tensor name => value, for the request's inputs and the signature's defaults."""
+    if signature.method_name not in _METHODS:
+        raise refusal.from_number(
+            tf.errors.INTERNAL,
+            f"Expected prediction signature method_name to be one of {{{', '.join(_METHODS)}}}. "
+            f"Was: {signature.method_name}",
+        )
+    sent, known = set(request.inputs), set(signature.inputs)
+    if len(sent) > len(known) or (len(sent) < len(known) and not signature.defaults):
+        raise refusal.invalid_argument(
+            f"input size does not match signature: {len(sent)}!={len(known)} len({_set(sent)}) != "
+            f"len({_set(known)}). Sent extra: {_set(sent - known)}. Missing but required: {_set(known - sent)}."
+        )
+    feeds: dict[str, tensors.Array] = {}
+    dtypes: dict[str, tuple[int, int]] = {}
+    for alias in sorted(known):
+        feed = signature.inputs[alias].name
+        if alias in sent:
+            message = request.inputs[alias]
+        elif alias in signature.defaults:
+            message = signature.defaults[alias]
+        else:
+            raise refusal.invalid_argument(
+                f"Signature input alias: {alias}(feed name: {feed}) not found in request and no default value "
+                f"provided. Inputs expected to be in the request {_set(sent)}, or default input alias set: "
+                f"{','.join(sorted(signature.defaults))}"
+            )
+        try:
+            feeds[feed] = tensors.decode(message)
+        except (ValueError, MemoryError) as error:
+            raise refusal.invalid_argument(f"tensor parsing error: {alias}") from error
+        dtypes[feed] = (signature.inputs[alias].dtype, message.dtype)
+    if not sent <= known:
+        raise refusal.invalid_argument(
+            f"Inputs contains invalid name. Used request inputs: {','.join(sorted(sent & known))}, "
+            f"request input: {','.join(sorted(sent))}"
+        )
+    _check_dtypes(dtypes)
+    return feeds
+
+
+def _check_dtypes(dtypes: dict[str, tuple[int, int]]) -> None:
+    """Refuse a tensor of another dtype than the graph's; TensorFlow numbers the arguments by sorted tensor name."""
+    for index, feed in enumerate(sorted(dtypes)):
+        expected, sent = dtypes[feed]
+        if expected != sent:
+            raise refusal.invalid_argument(
+                f"Expects arg[{index}] to be {dtype_name(expected)} but {dtype_name(sent)} is provided"
+            )
+
+
+def _outputs(signature: meta_graph_pb2.SignatureDef, output_filter: Iterable[str]) -> list[str]:
+    """Aliases of the outputs to send: those asked for, or all."""
+    aliases: list[str] = []
+    for alias in output_filter:
+        if alias not in signature.outputs:
+            raise refusal.invalid_argument(
+                f"output tensor alias not found in signature: {alias} Outputs expected to be in the set "
+                f"{_set(signature.outputs)}."
+            )
+        if alias in aliases:
+            raise refusal.invalid_argument(f"duplicate output tensor alias: {alias}")
+        aliases.append(alias)
+    return aliases or sorted(signature.outputs)
+
+
+def _set(names: Iterable[str]) -> str:
+    return f"{{{','.join(sorted(names))}}}"
+
+
+def dtype_name(dtype: int) -> str:
+    """TensorFlow's word for a dtype in C++, which differs from Python's for three of them."""
+    name = str(tf.dtypes.as_dtype(dtype).name)
+    return {"float16": "half", "float32": "float", "float64": "double"}.get(name, name)

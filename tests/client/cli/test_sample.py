@@ -1,0 +1,218 @@
+"""`digitforge sample`, run as a user runs it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+def sample(server: Any, *arguments: str | Path, text: bool = True) -> subprocess.CompletedProcess[Any]:
+    target = server if isinstance(server, str) else server.target
+    command = [
+        sys.executable,
+        "-m",
+        "digitforge",
+        "sample",
+        "--server",
+        target,
+        *map(str, arguments),
+    ]
+    return subprocess.run(command, capture_output=True, text=text, check=False, timeout=120)
+
+
+def one_line(result: subprocess.CompletedProcess[str]) -> str:
+    """The error of a command that failed with one line, and printed no result."""
+    assert result.stdout == ""
+    assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+    return result.stderr
+
+
+def test_sevens_are_sevens(server: Any, tmp_path: Path, formula: Any) -> None:
+    out = tmp_path / "sevens.npz"
+    result = sample(server, "--n", "3000", "--label", "7", "--seed", "5", "--out", out)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert f"3000 digits of generator {server.generator_id} (seed 5, rows 0 to 2999)" in result.stdout
+    with np.load(out) as archive:
+        assert archive["x"].shape == (3000, 28, 28)
+        assert set(archive["y"].tolist()) == {7}
+        np.testing.assert_array_equal(archive["x"], formula(archive["y"], archive["seeds"])[..., 0])
+        assert str(archive["generator_id"]) == server.generator_id
+
+
+def test_several_outputs_show_the_same_digits_and_json_tells_about_them(server: Any, tmp_path: Path) -> None:
+    archive, picture = tmp_path / "d.npz", tmp_path / "d.png"
+    result = sample(server, "--n", "20", "--out", archive, "--out", picture, "--start", "40", "--json")
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert (report["n"], report["start"], report["generator_id"]) == (20, 40, server.generator_id)
+    assert report["files"] == [str(archive), str(picture)]
+    assert report["classes"] == {str(digit): 2 for digit in range(10)}
+    with np.load(archive) as written:
+        np.testing.assert_array_equal(np.asarray(Image.open(picture))[:28, :28], written["x"][0])
+        assert written["seeds"][0] == report["seed"] * 2**32 + 40
+
+
+def test_labels_are_one_for_each_digit(server: Any, tmp_path: Path) -> None:
+    result = sample(server, "--labels", "3,1,4, 1,5", "--out", tmp_path / "pi.npz")
+    assert result.returncode == 0, result.stderr
+    with np.load(tmp_path / "pi.npz") as archive:
+        assert archive["y"].tolist() == [3, 1, 4, 1, 5]
+
+
+def test_a_class_may_be_named_or_numbered(server: Any, tmp_path: Path) -> None:
+    server.class_names = ("T-shirt/top", "Trouser")
+    for label in ("Trouser", "1"):
+        result = sample(server, "--n", "4", "--label", label, "--out", tmp_path / "d.npz", "--json")
+        assert result.returncode == 0, result.stderr
+        assert json.loads(result.stdout)["classes"] == {"Trouser": 4}
+    assert "0 (T-shirt/top), 1 (Trouser)" in one_line(
+        sample(server, "--n", "4", "--label", "Hat", "--out", tmp_path / "d.npz")
+    )
+
+
+def test_arrays_go_down_a_pipe_and_words_do_not(server: Any, formula: Any) -> None:
+    result = sample(server, "--n", "1500", "--seed", "1", "--out", "-", text=False)
+    assert result.returncode == 0
+    assert b"1500 digits" in result.stderr
+    pipe = io.BytesIO(result.stdout)
+    images, labels = np.load(pipe), np.load(pipe)
+    np.testing.assert_array_equal(images, formula(labels, 2**32 + np.arange(1500))[..., 0])
+
+
+def test_a_folder_of_idx_files(server: Any, tmp_path: Path) -> None:
+    result = sample(server, "--n", "50", "--out", tmp_path / "synthetic", "--format", "idx")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "synthetic" / "train-images-idx3-ubyte").stat().st_size == 16 + 50 * 784
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--n", "5", "--label", "eleven"], "no class 'eleven'"),
+        (["--n", "5", "--label", "12"], "no class 12"),
+        (["--n", "10000000"], "at most 1000000"),
+        (["--n", "0"], "no digits were asked for"),
+        (["--n", "-1"], "n is -1"),
+        (["--n", "5", "--seed", "3000000"], "seed is 3000000"),
+        (["--n", "5", "--start", "-2"], "start is -2"),
+        (["--n", "5", "--labels", "1,2"], "leave n out"),
+        ([], "say how many"),
+        (["--labels", "1,2", "--label", "3"], "give one of the two"),
+    ],
+)
+def test_wrong_input_is_one_line_and_status_2(server: Any, tmp_path: Path, arguments: list[str], says: str) -> None:
+    result = sample(server, *arguments, "--out", tmp_path / "d.npz")
+    assert says in one_line(result)
+    assert result.returncode == 2
+    assert list(tmp_path.iterdir()) == []
+    assert server.requests == []
+
+
+def test_a_place_that_cannot_be_written_is_told_before_any_request(server: Any, tmp_path: Path) -> None:
+    result = sample(server, "--n", "5", "--out", tmp_path / "missing" / "d.npz")
+    assert "cannot write" in one_line(result)
+    assert result.returncode == 4
+    assert "Name a file .npz" in one_line(sample(server, "--n", "5", "--out", tmp_path / "d.jpg"))
+    assert server.calls == 0
+
+
+def test_without_a_server_there_is_one_line_and_status_3(tmp_path: Path) -> None:
+    result = sample("127.0.0.1:1", "--n", "5", "--out", tmp_path / "d.npz")
+    assert "127.0.0.1:1" in one_line(result)
+    assert "digitforge serve" in result.stderr
+    assert result.returncode == 3
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_model_has_status_3(server: Any, tmp_path: Path) -> None:
+    result = sample(server, "--n", "5", "--model", "letters", "--out", tmp_path / "d.npz")
+    assert "no model 'letters'" in one_line(result)
+    assert result.returncode == 3
+
+
+def test_an_unconditional_generator_gives_digits_and_takes_no_label(server: Any, tmp_path: Path) -> None:
+    server.class_names = ()
+    result = sample(server, "--n", "5", "--out", tmp_path / "d.npz", "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["classes"] == {}
+    assert "unconditional" in one_line(sample(server, "--n", "5", "--label", "1", "--out", tmp_path / "e.npz"))
+
+
+def test_ctrl_c_ends_with_130_and_leaves_nothing(server: Any, tmp_path: Path) -> None:
+    server.delay_s = 0.2
+    # a shell that runs the tests in the background makes its children deaf to Ctrl-C
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += "from digitforge_client.common.command import main; main()"
+    command = [sys.executable, "-c", code, "sample", "--server", server.target]
+    command += ["--n", "100000", "--out", str(tmp_path / "d.npz")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while len(server.requests) < 6:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stdout) == (130, "")
+    assert stderr.strip() == "digitforge: interrupted"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="this system has no terminals")
+def test_a_bar_is_shown_on_a_terminal_and_the_result_stays_clean(server: Any, tmp_path: Path) -> None:
+    server.delay_s = 0.3
+    terminal, end = os.openpty()
+    command = [sys.executable, "-m", "digitforge", "sample", "--server", server.target]
+    command += ["--n", "3000", "--out", str(tmp_path / "d.npz"), "--json"]
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=end, text=True, env=environment) as process:
+        os.close(end)
+        shown = b""
+        with contextlib.suppress(OSError):  # the terminal ends with the command
+            while piece := os.read(terminal, 65536):
+                shown += piece
+        stdout, _ = process.communicate(timeout=60)
+    os.close(terminal)
+    assert process.returncode == 0
+    assert json.loads(stdout)["n"] == 3000
+    assert b"1024/3000" in shown
+
+
+def test_standard_output_may_be_named_like_a_file(server: Any, tmp_path: Path) -> None:
+    out, named = tmp_path / "d.npz", tmp_path / "stdout"
+    named.symlink_to("/dev/fd/1")  # as /dev/stdout, which a test must not risk
+    arguments = ["--n", "50", "--seed", "1", "--format", "npz", "--out", named]
+    for mode in ("wb", "ab"):  # > d.npz, >> d.npz
+        with out.open(mode) as file:
+            command = [sys.executable, "-m", "digitforge", "sample", "--server", server.target]
+            result = subprocess.run([*command, *arguments], stdout=file, stderr=subprocess.PIPE, check=False)
+        assert result.returncode == 0, result.stderr
+        assert b"50 digits" in result.stderr
+        with np.load(out) as archive:
+            assert archive["y"].tolist() == [row % 10 for row in range(50)]
+        out.write_bytes(b"")
+    assert named.is_symlink()
+    piped = sample(server, *arguments, text=False)
+    with np.load(io.BytesIO(piped.stdout)) as archive:
+        assert len(archive["y"]) == 50
+
+
+def test_a_shell_may_read_the_output_as_it_is_written(server: Any) -> None:
+    read_end, write_end = os.pipe()
+    command = [sys.executable, "-m", "digitforge", "sample", "--server", server.target]
+    command += ["--n", "50", "--out", f"/dev/fd/{write_end}", "--format", "npz"]  # >(…) in bash
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, pass_fds=[write_end]) as process:
+        os.close(write_end)
+        with os.fdopen(read_end, "rb") as pipe, np.load(io.BytesIO(pipe.read())) as archive:
+            assert len(archive["y"]) == 50
+        assert "50 digits" in process.communicate(timeout=60)[0]
+    assert process.returncode == 0

@@ -1,0 +1,129 @@
+"""The root command: what imports may write, what a missing extra is answered with, and what signals do."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+NOISE = "import os; os.write(2, b'a note from the depths\\n')\n"
+
+
+def _import_quietly(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
+    (folder / "noisy.py").write_text(NOISE + code)
+    program = "from digitforge_client.common.command import import_quietly; import_quietly('noisy'); print('imported')"
+    return subprocess.run(
+        [sys.executable, "-c", program], env={"PYTHONPATH": str(folder)}, capture_output=True, text=True, check=False
+    )
+
+
+def test_what_a_library_writes_while_it_is_imported_is_held_back(tmp_path: Path) -> None:
+    done = _import_quietly(tmp_path, "")
+    assert (done.stdout, done.stderr) == ("imported\n", "")
+
+
+def test_what_it_wrote_is_shown_when_the_import_fails(tmp_path: Path) -> None:
+    done = _import_quietly(tmp_path, "raise RuntimeError('broken')\n")
+    assert done.returncode == 1
+    assert "a note from the depths" in done.stderr
+    assert "RuntimeError: broken" in done.stderr
+
+
+def test_a_mistyped_command_is_answered_with_the_nearest() -> None:
+    done = subprocess.run([sys.executable, "-m", "digitforge", "trian"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "'trian'; did you mean 'train'?" in done.stderr
+
+
+@contextmanager
+def _under_way(body: str, before: str = "") -> Iterator[subprocess.Popen[str]]:
+    """The command with a subcommand of this body, which has come to `wait`."""
+    program = f"""
+import os, signal, sys, time, click
+from digitforge_client import command
+{before}
+def wait():
+    print("waits", flush=True)
+    while True:
+        time.sleep(0.01)
+def work():
+{body}
+command.LazyGroup.get_command = lambda self, context, name: click.Command(name, callback=work)
+sys.argv = ["digitforge", "work"]
+command.main()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "waits\n"
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_command_as_ctrl_c_does(number: int) -> None:
+    with _under_way("    try: wait()\n    finally: print('put in order')") as process:
+        process.send_signal(number)
+        assert process.communicate(timeout=60) == ("put in order\n", "\ndigitforge: interrupted\n")
+        assert process.returncode == 128 + number
+
+
+def test_the_same_signal_sent_twice_at_once_is_one_and_a_later_one_ends_at_once() -> None:
+    body = """
+    try: wait()
+    except KeyboardInterrupt:
+        signal.raise_signal(signal.SIGTERM)
+        wait()
+"""
+    with _under_way(body) as process:
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waits\n"  # again
+        while process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.05)
+        assert process.returncode == 143
+
+
+def test_a_terminal_that_closes_is_told_of_any_number_of_times() -> None:
+    body = """
+    try: wait()
+    except KeyboardInterrupt:
+        time.sleep(1.5)  # longer than two senders of one signal take
+        signal.raise_signal(signal.SIGHUP)
+        print("still here", flush=True)
+"""
+    with _under_way(body) as process:
+        process.send_signal(signal.SIGHUP)
+        assert process.communicate(timeout=60)[0] == "still here\n"
+
+
+def test_a_signal_that_strikes_inside_a_finalizer_is_not_lost() -> None:
+    """Python cannot raise an exception there."""
+    body = """
+    class Struck:
+        def __del__(self):
+            signal.raise_signal(signal.SIGTERM)
+    Struck()
+    wait()
+"""
+    with _under_way(body) as process:
+        assert process.communicate(timeout=60) == ("", "\ndigitforge: interrupted\n")
+        assert process.returncode == 143
+
+
+def test_what_nohup_ignores_stays_ignored() -> None:
+    with _under_way("    wait()", before="signal.signal(signal.SIGHUP, signal.SIG_IGN)") as process:
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate(timeout=60)[1] == "\ndigitforge: interrupted\n"
+        assert process.returncode == 143  # by the second

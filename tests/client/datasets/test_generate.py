@@ -1,0 +1,298 @@
+"""Very large data sets: every digit once, and nothing finished ever lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from shards import PLAN, assert_whole, finished, names, one_line, run
+
+from digitforge_client import DataError, DigitClient, GeneratorChangedError
+from digitforge_client.contract import ROWS_PER_SEED
+from digitforge_client.datasets.generate import generate
+from digitforge_client.datasets.manifest import FORMATS, NAME, Manifest
+from digitforge_client.datasets.readers import read
+from digitforge_client.datasets.verify import compare
+from digitforge_client.testing import FakeTransport
+
+pytest.importorskip("joblib")
+
+
+@pytest.fixture
+def client() -> DigitClient:
+    return DigitClient(transports=[FakeTransport()])
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_shards_of_every_format_hold_the_digits_of_a_sample(tmp_path: Path, client: DigitClient, form: str) -> None:
+    pytest.importorskip("pyarrow")
+    plan = replace(PLAN, format=form)
+    advanced: list[int] = []
+    manifest = generate(client, tmp_path / "set", plan, jobs=1, advance=advanced.append)
+    whole = client.sample(2500, seed=6, start=70)
+    parts = [read(tmp_path / "set" / shard.file, form) for shard in manifest.shards]
+    assert [len(part) for part in parts] == [600, 600, 600, 600, 100] == advanced
+    np.testing.assert_array_equal(np.concatenate([part.images for part in parts]), whole.images)
+    np.testing.assert_array_equal(np.concatenate([part.labels for part in parts]), whole.labels)
+    np.testing.assert_array_equal(np.concatenate([part.seeds for part in parts]), whole.seeds)
+    assert {part.generator_id for part in parts} == {whole.generator_id}
+    assert Manifest.load(tmp_path / "set") == manifest
+
+
+@pytest.mark.parametrize("spread", [{"truncation": 0.4}, {"expansion": 1.4}])
+def test_a_class_and_a_spread_hold_for_all_shards(
+    tmp_path: Path, client: DigitClient, spread: dict[str, float]
+) -> None:
+    manifest = generate(client, tmp_path, replace(PLAN, label=7, **spread), jobs=1)
+    last = read(tmp_path / manifest.shards[-1].file, "npz")
+    assert set(last.labels.tolist()) == {7}
+    assert last.spread == spread
+    np.testing.assert_array_equal(last.images, client.sample(100, labels=7, seed=6, start=2470, **spread).images)
+    assert all(compare(client, tmp_path, manifest, shard).tolerable for shard in manifest.shards)
+
+
+def test_processes_side_by_side_write_what_one_writes(server: Any, tmp_path: Path, formula: Any) -> None:
+    for jobs in ("1", "2"):
+        arguments = ("--n", 5000, "--rows-per-shard", 700, "--seed", 1, "--jobs", jobs, "--json")
+        result = run(server, "generate", tmp_path / jobs, *arguments)
+        assert result.returncode == 0, result.stderr
+        report = json.loads(result.stdout)
+        assert (report["n"], report["shards"], report["generator_id"]) == (5000, 8, server.generator_id)
+        assert_whole(tmp_path / jobs, Manifest.load(tmp_path / jobs), formula)
+    for file in names(tmp_path / "1"):
+        assert (tmp_path / "1" / file).read_bytes() == (tmp_path / "2" / file).read_bytes()
+    checked = run(server, "verify", tmp_path / "2", "--regenerate", 2)
+    assert checked.returncode == 0, checked.stderr
+    assert "8 shards with 5000 digits are as their checksums say; 2 of them hold" in checked.stdout
+
+
+def test_a_dask_cluster_writes_the_same(server: Any, tmp_path: Path, scheduler: str, formula: Any) -> None:
+    arguments = ("--n", 5000, "--rows-per-shard", 700, "--seed", 1)
+    result = run(server, "generate", tmp_path / "set", *arguments, "--scheduler", scheduler)
+    assert result.returncode == 0, result.stderr
+    assert_whole(tmp_path / "set", Manifest.load(tmp_path / "set"), formula)
+    server.failures = [(grpc.StatusCode.INTERNAL, "oops")] * 100
+    result = run(server, "generate", tmp_path / "b", *arguments, "--scheduler", scheduler)
+    assert (result.returncode, "oops" in one_line(result)) == (3, True)
+
+
+# --- interrupted, and continued
+
+
+@pytest.fixture
+def gate(server: Any) -> Iterator[threading.Event]:
+    """Until it is set, the server answers requests for the first three of `begin`'s shards only."""
+    event = threading.Event()
+
+    def hold(request: Any) -> None:
+        seeds = np.frombuffer(request.inputs["seeds"].tensor_content, dtype="<i8")
+        if seeds[0] % ROWS_PER_SEED >= 1500:
+            event.wait(60)
+
+    server.before_answer = hold
+    yield event
+    event.set()
+
+
+def begin(server: Any, folder: Path, *arguments: Any) -> subprocess.Popen[str]:
+    """A command under way, of whose eight shards three are finished."""
+    # a shell that runs the tests in the background makes its children deaf to Ctrl-C
+    program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    program += "from digitforge_client.common.command import main; main()"
+    words = [sys.executable, "-c", program, "generate", "--server", server.target, str(folder)]
+    words += ["--n", "4000", "--rows-per-shard", "500", "--seed", "2", *map(str, arguments)]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while process.poll() is None:
+        if (folder / NAME).exists() and Manifest.load(folder).finished == 3:
+            break
+        time.sleep(0.01)
+    return process
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_after_kill_9_nothing_that_was_finished_is_lost(
+    server: Any, gate: threading.Event, tmp_path: Path, formula: Any, jobs: int
+) -> None:
+    with begin(server, tmp_path / "set", "--jobs", jobs) as process:
+        os.killpg(process.pid, signal.SIGKILL)
+    gate.set()
+    before = finished(tmp_path / "set")
+    assert len(before) == 3
+    asked = len(server.requests)
+    result = run(server, "generate", tmp_path / "set", "--json")  # the rest stands in the manifest
+    assert result.returncode == 0, result.stderr
+    assert before.items() <= finished(tmp_path / "set").items()
+    assert len(server.requests) - asked == 2 * (8 - len(before))  # 500 rows in requests of 256: only what was missing
+    assert_whole(tmp_path / "set", Manifest.load(tmp_path / "set"), formula)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_with_its_status_and_keeps_what_is_finished(
+    server: Any, gate: threading.Event, tmp_path: Path, number: int, jobs: int
+) -> None:
+    with begin(server, tmp_path / "set", "--jobs", jobs) as process:
+        os.killpg(process.pid, number)  # to all of them, as a terminal and systemd do
+        stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stdout, stderr.strip()) == (128 + number, "", "digitforge: interrupted")
+    before = finished(tmp_path / "set")
+    assert names(tmp_path / "set") == {NAME, *before}
+    checked = run(server, "verify", tmp_path / "set")
+    assert checked.returncode == 4
+    assert "3 of 8 shards are finished" in one_line(checked)
+
+
+def workers(process: subprocess.Popen[str]) -> list[int]:
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(child) for child in children if b"LokyProcess" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="processes are found in /proc")
+def test_workers_end_when_the_command_is_killed(server: Any, gate: threading.Event, tmp_path: Path) -> None:
+    with begin(server, tmp_path / "set", "--jobs", 2) as process:
+        left = workers(process)
+        assert len(left) == 2
+        process.kill()
+    deadline = time.monotonic() + 60
+    while any(Path(f"/proc/{child}").exists() for child in left):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="processes are found in /proc")
+def test_a_worker_that_is_killed_is_told_of_and_costs_only_its_shard(
+    server: Any, gate: threading.Event, tmp_path: Path
+) -> None:
+    with begin(server, tmp_path / "set", "--jobs", 2) as process:
+        for child in workers(process):
+            os.kill(child, signal.SIGKILL)
+        stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stdout) == (1, "")
+    assert "was killed" in stderr.strip().splitlines()[-1]
+    assert len(finished(tmp_path / "set")) == 3
+
+
+def test_a_server_that_fails_costs_only_what_was_not_finished(server: Any, tmp_path: Path, formula: Any) -> None:
+    def fail_at_the_fifth_shard(request: Any) -> None:
+        if len(server.requests) == 9:
+            server.failures.append((grpc.StatusCode.INTERNAL, "oops"))
+
+    server.before_answer = fail_at_the_fifth_shard
+    arguments = ("--n", 4000, "--rows-per-shard", 500, "--seed", 2, "--jobs", 1)
+    result = run(server, "generate", tmp_path / "set", *arguments)
+    assert (result.returncode, "oops" in one_line(result)) == (3, True)
+    before = finished(tmp_path / "set")
+    assert len(before) in (4, 5)
+    assert names(tmp_path / "set") == {NAME, *before}
+    assert run(server, "generate", tmp_path / "set", *arguments).returncode == 0
+    assert before.items() <= finished(tmp_path / "set").items()
+    assert_whole(tmp_path / "set", Manifest.load(tmp_path / "set"), formula)
+
+
+def test_a_finished_data_set_is_left_as_it_is(server: Any, tmp_path: Path) -> None:
+    arguments = ("--n", 1000, "--rows-per-shard", 500, "--seed", 2, "--jobs", 1)
+    run(server, "generate", tmp_path, *arguments)
+    before, asked = finished(tmp_path), len(server.requests)
+    assert run(server, "generate", tmp_path, *arguments).returncode == 0
+    assert (finished(tmp_path), len(server.requests)) == (before, asked)
+
+
+def test_another_plan_or_generator_never_continues_a_data_set(tmp_path: Path, client: DigitClient) -> None:
+    generate(client, tmp_path, PLAN, jobs=1)
+    before = finished(tmp_path)
+    for other in (
+        replace(PLAN, n=2501),
+        replace(PLAN, seed=7),
+        replace(PLAN, label=1),
+        replace(PLAN, format="parquet"),
+    ):
+        with pytest.raises(DataError, match="holds another data set: "):
+            generate(client, tmp_path, other, jobs=1)
+    stranger = DigitClient(transports=[FakeTransport(generator_id="0" * 16)])
+    with pytest.raises(GeneratorChangedError, match="begun with generator fa4efa4efa4efa4e"):
+        generate(stranger, tmp_path, PLAN, jobs=1)
+    assert finished(tmp_path) == before
+
+
+def test_a_generator_that_changes_between_two_shards_ends_the_work(tmp_path: Path) -> None:
+    fake = FakeTransport()
+
+    def change(_: int) -> None:
+        fake.card["generator_id"] = "0" * 16
+
+    with pytest.raises(GeneratorChangedError, match="begun with generator fa4efa4efa4efa4e, but the server has 0000"):
+        generate(DigitClient(transports=[fake]), tmp_path, PLAN, jobs=1, advance=change)
+    assert 1 <= len(finished(tmp_path)) < 5
+
+
+def test_two_commands_never_write_one_data_set(server: Any, gate: threading.Event, tmp_path: Path) -> None:
+    with begin(server, tmp_path / "set", "--jobs", 1) as process:
+        second = run(server, "generate", tmp_path / "set")
+        gate.set()
+        stdout, _ = process.communicate(timeout=60)
+    assert (second.returncode, "another `digitforge generate` is at work" in one_line(second)) == (4, True)
+    assert process.returncode == 0
+    assert "in 8 shards" in stdout
+
+
+# --- refused
+
+
+def test_a_folder_with_something_else_is_never_touched(tmp_path: Path, client: DigitClient) -> None:
+    (tmp_path / "letters.txt").write_text("dear")
+    with pytest.raises(DataError, match="holds something else"):
+        generate(client, tmp_path, PLAN, jobs=1)
+    assert {each.name for each in tmp_path.iterdir()} == {"letters.txt"}
+    with pytest.raises(DataError, match="name another place"):
+        generate(client, tmp_path / "letters.txt" / "set", PLAN, jobs=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (("--n", 10, "--label", "A"), 2, "no class 'A'"),
+        (("--n", 10, "--truncation", 0), 2, "truncation is 0"),
+        (("--n", 10, "--truncation", 1, "--expansion", 1.2), 2, "one of the two"),
+        (("--n", 10, "--jobs", 0), 2, "--jobs is 0"),
+        (("--n", 0), 2, "n is 0"),
+        ((), 2, "say how many digits with --n"),
+        (("--n", 10, "--model", "letters"), 3, "no model 'letters'"),
+    ],
+)
+def test_what_cannot_be_done_leaves_no_folder(
+    server: Any, tmp_path: Path, arguments: tuple[Any, ...], status: int, says: str
+) -> None:
+    result = run(server, "generate", tmp_path / "set", *arguments)
+    assert (result.returncode, says in one_line(result)) == (status, True), result.stderr
+    assert not (tmp_path / "set").exists()
+
+
+@pytest.mark.parametrize(
+    ("library", "arguments", "extra"),
+    [("joblib", (), "generate"), ("filelock", (), "generate"), ("pyarrow", ("--format", "parquet"), "parquet")],
+)
+def test_a_library_that_is_not_installed_is_named_with_its_extra(
+    server: Any, tmp_path: Path, library: str, arguments: tuple[str, ...], extra: str
+) -> None:
+    blocked = f"import sys; sys.modules[{library!r}] = None"
+    result = run(server, "generate", tmp_path / "set", "--n", 10, *arguments, code=blocked)
+    assert result.returncode == 2
+    assert f"pip install 'digitforge[{extra}]'" in one_line(result)
+
+
+def test_dask_that_is_not_installed_is_named_with_its_extra(server: Any, tmp_path: Path) -> None:
+    blocked = "import sys; sys.modules['distributed'] = None"
+    result = run(server, "generate", tmp_path / "s", "--n", 10, "--scheduler", "tcp://127.0.0.1:1", code=blocked)
+    assert (result.returncode, "pip install 'digitforge[dask]'" in one_line(result)) == (2, True)

@@ -1,0 +1,119 @@
+"""What happened to the files of a data set is noticed, and what is made anew is compared."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from shards import PLAN, assert_whole, one_line, run
+
+from digitforge_client import DataError, DigitClient
+from digitforge_client.datasets.generate import generate
+from digitforge_client.datasets.manifest import FORMATS, Manifest, Plan
+from digitforge_client.datasets.verify import compare, problem_of, spread
+from digitforge_client.testing import FakeTransport
+
+pytest.importorskip("joblib")
+
+
+@pytest.fixture
+def client() -> DigitClient:
+    return DigitClient(transports=[FakeTransport()])
+
+
+def test_what_happened_to_files_is_found_and_mended(server: Any, tmp_path: Path, formula: Any) -> None:
+    arguments = ("--n", 2000, "--rows-per-shard", 300, "--seed", 2, "--jobs", 1)
+    assert run(server, "generate", tmp_path, *arguments).returncode == 0
+    files = [tmp_path / shard.file for shard in Manifest.load(tmp_path).shards]
+    files[0].unlink()
+    files[2].write_bytes(files[2].read_bytes()[:-1])
+    content = bytearray(files[4].read_bytes())
+    content[len(content) // 2] ^= 1
+    files[4].write_bytes(content)
+    result = run(server, "verify", tmp_path, "--json")
+    assert result.returncode == 4
+    problems = json.loads(result.stdout)["problems"]
+    assert [problem.split()[0] for problem in problems] == [files[number].name for number in (0, 2, 4)]
+    assert ["missing" in problems[0], "bytes instead of" in problems[1], "checksum" in problems[2]] == [True] * 3
+    assert "remove such files and run `digitforge generate" in one_line(run(server, "verify", tmp_path))
+    files[4].unlink()
+    assert run(server, "generate", tmp_path).returncode == 0  # a missing file, or one of another size, is made anew
+    assert run(server, "verify", tmp_path).returncode == 0
+    assert_whole(tmp_path, Manifest.load(tmp_path), formula)
+
+
+def add(levels: int, pixels: int) -> Callable[[Any], Any]:
+    """Answers in which so many pixels differ by so many gray levels."""
+
+    def mend(reply: Any) -> Any:
+        images = np.frombuffer(reply.outputs["images"].tensor_content, dtype=np.uint8).copy()
+        images[:pixels] += np.where(images[:pixels] < 128, levels, -levels).astype(np.uint8)
+        reply.outputs["images"].tensor_content = images.tobytes()
+        return reply
+
+    return mend
+
+
+def test_regenerated_digits_are_compared_within_the_tolerance(server: Any, tmp_path: Path) -> None:
+    arguments = ("--n", 1000, "--rows-per-shard", 256, "--seed", 2, "--jobs", 1)
+    assert run(server, "generate", tmp_path, *arguments).returncode == 0
+    pixels = 256 * 784
+    for levels, changed, status in ((1, pixels // 1001, 0), (1, pixels // 990, 4), (2, 1, 4)):
+        server.mend = add(levels, changed)
+        result = run(server, "verify", tmp_path, "--regenerate", 1, "--json")
+        assert result.returncode == status, (levels, changed, result.stderr)
+        (compared,) = json.loads(result.stdout)["regenerated"]
+        assert (compared["pixels"], compared["differing"], compared["largest"]) == (pixels, changed, levels)
+    assert "holds other digits than the server gives" in result.stderr
+    server.mend = lambda reply: reply
+    server.generator_id = "f" * 16
+    result = run(server, "verify", tmp_path, "--regenerate", 1)
+    assert (result.returncode, "begun with generator 0123456789abcdef" in one_line(result)) == (3, True)
+
+
+def test_a_file_with_other_addresses_is_noticed(tmp_path: Path, client: DigitClient) -> None:
+    manifest = generate(client, tmp_path, PLAN, jobs=1)
+    files = [tmp_path / shard.file for shard in manifest.shards]
+    files[0].write_bytes(files[1].read_bytes())
+    with pytest.raises(DataError, match="addresses differ"):
+        compare(client, tmp_path, manifest, manifest.shards[0])
+    files[0].write_bytes(b"no archive")
+    with pytest.raises(DataError, match=r"cannot read .*shard-00000"):
+        compare(client, tmp_path, manifest, manifest.shards[0])
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@given(data=st.data())
+def test_a_damaged_file_is_an_error_of_the_library(
+    tmp_path_factory: pytest.TempPathFactory, form: str, data: st.DataObject
+) -> None:
+    pytest.importorskip("pyarrow")
+    folder = tmp_path_factory.mktemp("damaged")
+    plan = replace(PLAN, n=3, format=form)
+    client = DigitClient(transports=[FakeTransport(image_shape=(4, 4, 1))])
+    manifest = generate(client, folder, plan, jobs=1)
+    path = folder / manifest.shards[0].file
+    content = bytearray(path.read_bytes())
+    if data.draw(st.booleans()):
+        del content[data.draw(st.integers(0, len(content) - 1)) :]
+    else:
+        content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+    path.write_bytes(content)
+    assert problem_of(folder, manifest.shards[0]) is not None
+    with contextlib.suppress(DataError):  # some bytes mean nothing
+        compare(client, folder, manifest, manifest.shards[0])
+
+
+def test_shards_to_regenerate_are_evenly_spread() -> None:
+    shards = Plan(n=1000, seed=0, rows_per_shard=10).shards()
+    assert [shards.index(shard) for shard in spread(shards, 4)] == [0, 33, 66, 99]
+    assert spread(shards, 1) == shards[:1]
+    assert spread(shards, 1000) == shards

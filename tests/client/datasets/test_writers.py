@@ -1,0 +1,410 @@
+"""Files hold what was handed out, whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import stat
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO
+
+import hypothesis.strategies
+import numpy as np
+import pytest
+from hypothesis import given
+from PIL import Image
+
+from digitforge_client import Batch, DataError, DigitClient, DigitforgeError, InvalidInputError, MissingExtraError
+from digitforge_client.common.files import new_folder, open_descriptor, replacing
+from digitforge_client.datasets.manifest import FORMATS
+from digitforge_client.datasets.readers import read
+from digitforge_client.datasets.tfrecord import frames
+from digitforge_client.datasets.writers import WRITERS, grid, writer_for
+from digitforge_client.testing import FakeTransport
+
+
+def batch(n: int, first: int = 0) -> Batch:
+    rows = np.arange(first, first + n)
+    images = (rows[:, None, None] * 7 + np.arange(28 * 28).reshape(28, 28)).astype(np.uint8)
+    return Batch(images=images, labels=rows % 10, seeds=rows + 2**40, generator_id="0123456789abcdef", seed=2**8)
+
+
+def write(form: str, path: Path, *batches: Batch) -> None:
+    with WRITERS[form](path, sum(len(one) for one in batches)) as add:
+        for one in batches:
+            add(one)
+
+
+def test_an_archive_holds_images_labels_seeds_and_generator(tmp_path: Path) -> None:
+    write("npz", tmp_path / "d.npz", batch(30), batch(12, 30))
+    whole = batch(42)
+    with np.load(tmp_path / "d.npz", allow_pickle=False) as archive:
+        assert set(archive) == {"x", "y", "seeds", "generator_id"}
+        np.testing.assert_array_equal(archive["x"], whole.images)
+        np.testing.assert_array_equal(archive["y"], whole.labels)
+        np.testing.assert_array_equal(archive["seeds"], whole.seeds)
+        assert str(archive["generator_id"]) == whole.generator_id
+        assert (archive["x"].dtype, archive["y"].dtype, archive["seeds"].dtype) == (np.uint8, np.int64, np.int64)
+
+
+def test_a_picture_shows_every_digit_in_its_place(tmp_path: Path) -> None:
+    write("png", tmp_path / "d.png", batch(60), batch(60, 60))
+    picture = np.asarray(Image.open(tmp_path / "d.png"))
+    assert picture.shape == (6 * 29 - 1, 20 * 29 - 1)  # 120 digits in rows of 20: each class in two columns
+    np.testing.assert_array_equal(picture[29 : 29 + 28, 58 : 58 + 28], batch(120).images[22])
+    assert not picture[28].any()  # the margin
+
+
+@pytest.mark.parametrize(("n", "columns"), [(1, 1), (9, 9), (10, 10), (100, 10), (101, 20), (10_000, 100)])
+def test_a_row_of_a_picture_holds_ten_digits_or_a_multiple(n: int, columns: int) -> None:
+    assert grid(np.zeros((n, 2, 2), np.uint8)).shape[1] == columns * 3 - 1
+
+
+def test_colors_stay_colors() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (4, 3, 5, 3), dtype=np.uint8)
+    picture = grid(images, columns=2)
+    assert picture.shape == (7, 11, 3)
+    np.testing.assert_array_equal(picture[4:7, 6:11], images[3])
+
+
+def test_idx_files_are_mnists(tmp_path: Path) -> None:
+    write("idx", tmp_path / "synthetic", batch(30), batch(12, 30))
+    images = (tmp_path / "synthetic" / "train-images-idx3-ubyte").read_bytes()
+    labels = (tmp_path / "synthetic" / "train-labels-idx1-ubyte").read_bytes()
+    assert images[:16] == bytes.fromhex("00000803 0000002a 0000001c 0000001c")
+    assert labels[:8] == bytes.fromhex("00000801 0000002a")
+    assert images[16:] == batch(42).images.tobytes()
+    assert list(labels[8:]) == batch(42).labels.tolist()
+
+
+def test_separate_files_are_named_for_class_and_row_seed(tmp_path: Path) -> None:
+    write("files", tmp_path / "digits", batch(12))
+    assert len(list((tmp_path / "digits").rglob("*.png"))) == 12
+    one = tmp_path / "digits" / "1" / f"{2**40 + 11}.png"
+    np.testing.assert_array_equal(np.asarray(Image.open(one)), batch(12).images[11])
+
+
+def test_tensorflow_reads_what_stands_in_a_tfrecord_file(tmp_path: Path) -> None:
+    tf = pytest.importorskip("tensorflow")
+    # row seeds and labels of several lengths, so that records have them too
+    first = replace(batch(30), seeds=np.arange(30) * 7**7, labels=np.where(np.arange(30) % 3, np.arange(30) * 9, -1))
+    write("tfrecord", tmp_path / "d.tfrecord", first, batch(12, 30))
+    form = {
+        "image": tf.io.FixedLenFeature([], tf.string),
+        "shape": tf.io.FixedLenFeature([3], tf.int64),
+        "label": tf.io.FixedLenFeature([], tf.int64),
+        "seed": tf.io.FixedLenFeature([], tf.int64),
+        "generator_id": tf.io.FixedLenFeature([], tf.string),
+    }
+    records = list(tf.data.TFRecordDataset(str(tmp_path / "d.tfrecord")))  # checks both checksums of each
+    assert len(records) == 42
+    assert len({len(record.numpy()) for record in records}) > 3
+    for number, record in enumerate(records):
+        example = tf.io.parse_single_example(record, form)
+        row, place = (first, number) if number < 30 else (batch(12, 30), number - 30)
+        image = tf.reshape(tf.io.decode_raw(example["image"], tf.uint8), example["shape"]).numpy()
+        np.testing.assert_array_equal(image[..., 0], row.images[place])
+        assert (int(example["label"]), int(example["seed"])) == (row.labels[place], row.seeds[place])
+        assert example["generator_id"].numpy() == b"0123456789abcdef"
+
+
+@given(hypothesis.strategies.lists(hypothesis.strategies.binary(max_size=300), max_size=8))
+def test_tensorflow_takes_frames_of_any_records(records: list[bytes]) -> None:
+    tf = pytest.importorskip("tensorflow")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "d.tfrecord")
+        path.write_bytes(frames(records))
+        assert [record.numpy() for record in tf.data.TFRecordDataset(str(path))] == records
+
+
+def test_a_parquet_file_is_a_table_with_its_generator(tmp_path: Path) -> None:
+    table = pytest.importorskip("pyarrow.parquet")
+    write("parquet", tmp_path / "d.parquet", batch(30), batch(12, 30))
+    rows = table.read_table(tmp_path / "d.parquet")
+    whole = batch(42)
+    assert rows.column_names == ["image", "label", "seed"]
+    pixels = np.frombuffer(b"".join(rows["image"].to_pylist()), dtype=np.uint8).reshape(42, 28, 28)
+    np.testing.assert_array_equal(pixels, whole.images)
+    np.testing.assert_array_equal(rows["label"].to_numpy(), whole.labels)
+    np.testing.assert_array_equal(rows["seed"].to_numpy(), whole.seeds)
+    about = json.loads(rows.schema.metadata[b"digitforge"])
+    assert about == {"generator_id": whole.generator_id, "image_shape": [28, 28, 1]}
+
+
+def test_a_large_parquet_file_is_written_group_by_group(tmp_path: Path) -> None:
+    table = pytest.importorskip("pyarrow.parquet")
+    write("parquet", tmp_path / "d.parquet", *(batch(1000, 1000 * part) for part in range(40)))
+    file = table.ParquetFile(tmp_path / "d.parquet")
+    assert file.metadata.num_rows == 40_000
+    assert file.metadata.num_row_groups == 3
+    assert file.read(["seed"])["seed"].to_numpy().tolist() == [2**40 + row for row in range(40_000)]
+
+
+@pytest.mark.parametrize("spread", [{}, {"truncation": 0.7}, {"expansion": 1.3}])
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_file_holds_the_whole_address(tmp_path: Path, form: str, spread: dict[str, float]) -> None:
+    if form == "parquet":
+        pytest.importorskip("pyarrow")
+    client = DigitClient(transports=[FakeTransport()])
+    digits = client.sample(5, seed=3, **spread)
+    write(form, tmp_path / "digits", digits)
+    again = read(tmp_path / "digits", form)
+    assert again.spread == spread
+    np.testing.assert_array_equal(client.fetch(again).images, digits.images)
+
+
+def test_parquet_without_its_library_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingExtraError, match=r"digitforge\[parquet\]"), WRITERS["parquet"](tmp_path / "d", 3):
+        pytest.fail("began to write")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_arrays_can_be_read_one_after_the_other(tmp_path: Path) -> None:
+    write("npy", tmp_path / "d.npy", batch(30), batch(12, 30))
+    file = io.BytesIO((tmp_path / "d.npy").read_bytes())
+    np.testing.assert_array_equal(np.load(file), batch(42).images)
+    np.testing.assert_array_equal(np.load(file), batch(42).labels)
+    assert file.read() == b""
+
+
+@pytest.mark.parametrize("form", list(WRITERS))
+def test_an_error_on_the_way_leaves_nothing(tmp_path: Path, form: str) -> None:
+    def fail() -> None:
+        with WRITERS[form](tmp_path / "target", 20) as add:
+            add(batch(10))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("form", ["npz", "png", "npy", "tfrecord", "parquet"])
+def test_an_older_file_is_replaced_only_by_a_whole_one(tmp_path: Path, form: str) -> None:
+    target = tmp_path / "target"
+    target.write_bytes(b"old")
+    with pytest.raises(RuntimeError), WRITERS[form](target, 10):
+        raise RuntimeError
+    assert target.read_bytes() == b"old"
+    write(form, target, batch(10))
+    assert target.read_bytes() != b"old"
+
+
+@pytest.mark.parametrize("form", list(WRITERS))
+def test_a_place_that_cannot_be_written_is_refused_at_the_beginning(tmp_path: Path, form: str) -> None:
+    (tmp_path / "file").write_text("no folder")
+    for place in (tmp_path / "missing" / "target", tmp_path / "file" / "target"):
+        with pytest.raises(DataError, match="target"), WRITERS[form](place, 10):
+            pytest.fail("began to write")
+
+
+@pytest.mark.parametrize("form", ["idx", "files"])
+def test_an_existing_folder_is_never_touched(tmp_path: Path, form: str) -> None:
+    with pytest.raises(DataError, match="exists"), WRITERS[form](tmp_path, 10):
+        pytest.fail("began to write")
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="it is a folder"), replacing(tmp_path):
+        pytest.fail("began to write")
+
+
+def test_too_many_digits_for_a_format_are_refused_at_the_beginning(tmp_path: Path) -> None:
+    for form, n in (("png", 10_001), ("npz", 1_000_001)):
+        with pytest.raises(InvalidInputError, match="at most"), WRITERS[form](tmp_path / "target", n):
+            pytest.fail("began to write")
+
+
+def test_unlabeled_or_colored_digits_do_not_fit_idx(tmp_path: Path) -> None:
+    colored = Batch(
+        images=np.zeros((2, 4, 4, 3), np.uint8),
+        labels=np.zeros(2, np.int64),
+        seeds=np.zeros(2, np.int64),
+        generator_id="x",
+        seed=0,
+    )
+    with pytest.raises(InvalidInputError, match="gray"):
+        write("idx", tmp_path / "a", colored)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_while_writing_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+    def fill(place: Path | BinaryIO) -> None:
+        if isinstance(place, Path):
+            (place / "half").touch()
+        else:
+            place.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    for begin in (replacing, new_folder):
+        with pytest.raises(DigitforgeError, match="No space left"), begin(tmp_path / "target") as place:
+            fill(place)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_decides_the_format() -> None:
+    assert writer_for(Path("a/b.NPZ")) is WRITERS["npz"]
+    assert writer_for(Path("b.png")) is WRITERS["png"]
+    assert writer_for(Path("b.tfrecord")) is WRITERS["tfrecord"]
+    assert writer_for(Path("b.parquet")) is WRITERS["parquet"]
+    assert writer_for(Path("-")) is WRITERS["npy"]
+    assert writer_for(Path("b.png"), "files") is WRITERS["files"]
+    with pytest.raises(InvalidInputError, match=r"Name a file \.npz"):
+        writer_for(Path("b.jpg"))
+
+
+def test_a_finished_file_has_the_usual_permissions(tmp_path: Path) -> None:
+    write("npz", tmp_path / "a.npz", batch(1))
+    code = f"open({str(tmp_path / 'b')!r}, 'w')"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert (tmp_path / "a.npz").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+# --- what a name may lead to
+
+
+def test_a_link_stays_and_the_file_it_leads_to_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    file, near, far = tmp_path / "folder" / "d.npz", tmp_path / "near.npz", tmp_path / "folder" / "far.npz"
+    near.symlink_to("folder/far.npz")  # relative to where it stands
+    far.symlink_to("d.npz")
+    for n in (5, 7):  # at first the links lead nowhere
+        write("npz", near, batch(n))
+        with np.load(near) as archive:
+            assert len(archive["y"]) == n
+        assert near.is_symlink()
+        assert far.is_symlink()
+        assert not file.is_symlink()
+    with pytest.raises(RuntimeError), replacing(near):
+        raise RuntimeError
+    with np.load(file) as archive:
+        assert len(archive["y"]) == 7
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["d.npz", "far.npz", "folder", "near.npz"]
+
+
+def test_links_that_lead_to_no_file_are_refused_at_the_beginning(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "nowhere").symlink_to("missing/d.npz")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "to-folder").symlink_to("folder")
+    for name in ("loop", "nowhere", "to-folder"):
+        with pytest.raises(DataError, match=f"cannot write .*{name}"), replacing(tmp_path / name):
+            pytest.fail("began to write")
+        with pytest.raises(DataError, match=f"cannot write the folder .*{name}"), new_folder(tmp_path / name):
+            pytest.fail("began to write")
+    assert len(list(tmp_path.rglob("*"))) == 4
+
+
+def test_an_existing_file_keeps_its_permissions_and_its_owner(tmp_path: Path) -> None:
+    file = tmp_path / "d.npz"
+    file.touch()
+    root = os.geteuid() == 0
+    if root:
+        os.chown(file, 12345, 23456)
+    for mode in (0o600, 0o664, 0o444):
+        file.chmod(mode)
+        write("npz", file, batch(3))
+        assert stat.S_IMODE(file.stat().st_mode) == mode
+        assert np.load(file)["y"].tolist() == [0, 1, 2]
+    if root:
+        assert (file.stat().st_uid, file.stat().st_gid) == (12345, 23456)
+
+
+def test_nobody_else_reads_along_while_a_private_file_is_replaced(tmp_path: Path) -> None:
+    file = tmp_path / "d.npz"
+    file.touch(0o600)
+    with replacing(file) as open_file:
+        open_file.write(b"secret")
+        assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
+
+
+def test_another_name_of_a_replaced_file_keeps_the_old_content(tmp_path: Path) -> None:
+    (tmp_path / "other").write_bytes(b"old")
+    (tmp_path / "d.npz").hardlink_to(tmp_path / "other")
+    write("npz", tmp_path / "d.npz", batch(3))
+    assert (tmp_path / "other").read_bytes() == b"old"
+
+
+FILES = ["npz", "png", "npy", "tfrecord", "parquet"]
+
+
+@pytest.mark.parametrize("form", FILES)
+def test_a_named_pipe_is_written_to_and_stays(tmp_path: Path, form: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    write(form, tmp_path / "file", batch(3000))
+    with (tmp_path / "received").open("wb") as file:
+        reader = subprocess.Popen(["cat", tmp_path / "pipe"], stdout=file)
+    try:
+        write(form, tmp_path / "pipe", batch(3000))
+        assert reader.wait(60) == 0
+    finally:
+        reader.kill()
+        reader.wait()
+    assert (tmp_path / "pipe").is_fifo()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "pipe", "received"]
+    if form in FORMATS:
+        one, other = (read(tmp_path / name, form) for name in ("file", "received"))
+        np.testing.assert_array_equal(one.images, other.images)
+        np.testing.assert_array_equal(one.seeds, other.seeds)
+    else:
+        assert (tmp_path / "received").read_bytes() == (tmp_path / "file").read_bytes()
+
+
+@pytest.mark.parametrize("form", FILES)
+@pytest.mark.parametrize("link", [False, True])
+def test_a_device_is_written_to_and_stays(tmp_path: Path, form: str, link: bool) -> None:
+    device = path = tmp_path / "null"
+    try:
+        os.mknod(device, stat.S_IFCHR | 0o666, os.makedev(1, 3))  # as /dev/null, which a test must not risk
+        device.write_bytes(b"")
+    except PermissionError:
+        pytest.skip("only root may make a device, and not everywhere")
+    if link:
+        path = tmp_path / "link"
+        path.symlink_to("null")
+    write(form, path, batch(3000))
+    assert device.is_char_device()
+    assert path.is_symlink() == link
+    assert len(list(tmp_path.iterdir())) == 1 + link
+
+
+def test_a_pipe_without_a_reader_any_more_is_one_error(tmp_path: Path) -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with pytest.raises(DataError, match="Broken pipe"):
+        write("npz", Path(f"/dev/fd/{write_end}"), batch(3000))
+    os.close(write_end)
+
+
+@pytest.mark.parametrize("form", FILES)
+@pytest.mark.parametrize("mode", ["wb", "ab"])
+def test_an_open_file_is_written_on_where_it_stands(tmp_path: Path, form: str, mode: str) -> None:
+    write(form, tmp_path / "alone", batch(30))
+    with (tmp_path / "file").open(mode) as file:
+        file.write(b"before ")
+        file.flush()
+        (tmp_path / "link").symlink_to(f"/dev/fd/{file.fileno()}")
+        for name in (f"/dev/fd/{file.fileno()}", f"/proc/self/fd/{file.fileno()}", tmp_path / "link"):
+            assert open_descriptor(Path(name)) == file.fileno()
+            write(form, Path(name), batch(30))
+        file.write(b" after")
+    content, alone = (tmp_path / "file").read_bytes(), (tmp_path / "alone").stat().st_size
+    assert content.startswith(b"before ")
+    assert content.endswith(b" after")
+    assert len(content) >= 13 + 3 * alone
+    (tmp_path / "last").write_bytes(content[:-6][-(len(content) - 13) // 3 :])
+    if form in FORMATS:
+        np.testing.assert_array_equal(read(tmp_path / "last", form).images, batch(30).images)
+
+
+def test_other_paths_name_no_open_file(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    for path in (tmp_path / "1", tmp_path / "loop", Path("/dev/null"), Path("/dev/fd"), Path("1")):
+        assert open_descriptor(path) is None
+    assert open_descriptor(Path("/dev/stdout")) == 1

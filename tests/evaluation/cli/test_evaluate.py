@@ -1,0 +1,205 @@
+"""`digitforge evaluate`, as users run it."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from digitforge_client.common.command import main
+from digitforge_evaluation.demo.server_process import serving
+from digitforge_training.data import load
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run the command in this process: exit status, standard output, standard error."""
+
+    def command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["digitforge", "evaluate", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        output = capsys.readouterr()
+        return exit_.value.code, output.out, output.err
+
+    return command
+
+
+@pytest.fixture(scope="module")
+def served(exported_model):
+    with serving(exported_model) as target:
+        yield target
+
+
+@pytest.fixture(scope="module")
+def real_npz(tmp_path_factory):
+    """Real digits as if they were generated: training images, so that none is held out."""
+    train = load("digits")
+    path = tmp_path_factory.mktemp("images") / "digits.npz"
+    np.savez(path, x=train.images, y=train.labels)
+    return path
+
+
+def test_json_on_standard_output_is_json_alone_and_names_everything(exported_model):
+    command = [sys.executable, "-m", "digitforge", "evaluate"]
+    done = subprocess.run(
+        [*command, "--model", exported_model, "--n", "1000", "--json"], capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    distance, extrapolated, agreement, score = report["figures"]
+    assert extrapolated["name"] == "fd_infinity[digitnet-64]@1k"
+    assert distance["name"] == "fd[digitnet-64]@1k"
+    assert distance["n"] == 1000
+    assert distance["real"]["repeats"] == 10
+    assert 0 <= agreement["value"] <= 1
+    assert 1 <= score["value"] <= 10
+    assert len(report["generator_id"]) == 16
+    assert set(report["left_out"]) == {
+        "kernel",
+        "precision",
+        "recall",
+        "density",
+        "coverage",
+        "missing",
+        "authenticity",
+        "copying",
+        "train_on_generated",
+        "train_on_real",
+    }
+
+
+def test_a_table_says_what_was_left_out_and_why(real_npz, run):
+    status, out, err = run("--images", real_npz, "--n", 500)
+
+    assert status == 0, err
+    assert "fd[digitnet-64]@500" in out
+    assert (
+        "recall, density, coverage, in missing modes, authenticity, copying, C_T: needs real images: give --data" in out
+    )
+    assert "digits.npz does not say what its generator was trained on" in out
+
+
+def test_with_real_images_the_table_holds_all_that_so_few_images_allow(real_npz, run):
+    status, out, err = run("--images", real_npz, "--n", 300, "--data", "digits", "--k", 3)
+
+    assert status == 0, err
+    for title in ("precision", "recall", "density", "coverage", "label agreement", "authenticity", "k = 3"):
+        assert title in out
+    assert "\x1b" not in out + err  # no colors where nobody sees them
+
+
+def test_a_page_shows_the_nearest_training_images_and_finds_a_copy(real_npz, run, tmp_path):
+    status, out, err = run("--images", real_npz, "--n", 200, "--data", "digits", "--neighbors", tmp_path / "near")
+
+    assert status == 0, err
+    assert f"Nearest training images: {tmp_path / 'near' / 'neighbors.html'}" in out
+    assert sorted(path.name for path in (tmp_path / "near").iterdir()) == [
+        "distances.png",
+        "neighbors.html",
+        "neighbors.png",
+    ]
+    page = (tmp_path / "near" / "neighbors.html").read_text("utf-8")
+    assert not re.search(r"https?://|<script|<link", page)
+    # these "generated" digits are training images: the nearest neighbor is the very picture, no held-out one is nearer
+    first = re.search(r'class="near">.*?</div>', page, re.DOTALL)[0]
+    generated, nearest = re.findall(r'src="([^"]+)"', first)[:2]
+    assert generated == nearest
+    assert "nearer: 0.0 % of held-out" in first
+    assert "does not say what its generator was trained on" in page
+
+
+@pytest.mark.slow  # ten classifiers
+def test_accuracy_both_ways_stands_beside_real_digits_own(real_npz, run):
+    status, out, err = run("--images", real_npz, "--n", 500, "--data", "digits", "--accuracy", "--json")
+
+    assert status == 0, err
+    figures = {figure["key"]: figure for figure in json.loads(out)["figures"]}
+    for key in ("train_on_generated", "train_on_real"):
+        low, high = figures[key]["interval"]
+        assert low <= figures[key]["value"] <= high
+        assert figures[key]["real"]["repeats"] == 5
+        assert figures[key]["value"] == pytest.approx(figures[key]["real"]["mean"], abs=0.1)  # these are real digits
+
+
+def test_a_page_needs_real_images(real_npz, run, tmp_path):
+    status, out, err = run("--images", real_npz, "--n", 200, "--neighbors", tmp_path / "near")
+
+    assert (status, out) == (2, "")
+    assert "--neighbors needs real images: give --data as well" in err
+
+
+@pytest.mark.parametrize("expansion", [(), ("--expansion", 1.2)])
+def test_a_served_generator_and_the_same_one_in_a_folder_are_measured_alike(served, exported_model, run, expansion):
+    arguments = ["--n", 1000, "--seed", 5, *expansion, "--json"]
+    reports = []
+    for source in (("--server", served), ("--model", exported_model)):
+        status, out, err = run(*source, *arguments)
+        assert status == 0, err
+        reports.append(json.loads(out))
+    there, here = reports
+
+    assert there["source"] == served
+    assert there["generator_id"] == here["generator_id"]
+    assert there["expansion"] == here["expansion"] == (1.2 if expansion else None)
+    for one, other in zip(there["figures"], here["figures"], strict=True):
+        assert one["name"] == other["name"]
+        assert one["value"] == pytest.approx(other["value"], rel=1e-2)  # a gray level here and there
+
+
+def test_a_served_generator_that_saw_held_out_images_is_refused(served, run, tmp_path):
+    """The tiny generator was trained on the digits' training split; here that split is what is held out."""
+    train, test = load("digits"), load("digits", split="test")
+    np.savez(tmp_path / "swapped.npz", x=test.images, y=test.labels, x_test=train.images, y_test=train.labels)
+
+    status, out, err = run("--server", served, "--data", tmp_path / "swapped.npz", "--n", 100)
+
+    assert (status, out) == (2, ""), err
+    assert f"{served} was trained on {len(train)} of the {len(train)} held-out images" in err
+
+
+def test_held_out_images_are_refused(run, tmp_path):
+    test = load("digits", split="test")
+    np.savez(tmp_path / "held.npz", x=test.images, y=test.labels)
+
+    status, out, err = run("--images", tmp_path / "held.npz", "--data", "digits", "--n", 100)
+
+    assert (status, out) == (2, "")
+    assert "are themselves among the held-out images" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        ([], 2, "name one source of images: --server, --model or --images"),
+        (["--model", "here", "--server", "localhost:1"], 2, "name one source of images"),
+        (["--images", "missing.npz"], 4, "missing.npz: no such file or folder"),
+        (["--model", "missing"], 4, "missing: no SavedModel here"),
+        (["--server", "127.0.0.1:9"], 3, "127.0.0.1:9"),
+        (["--model", ".", "--n", "5"], 2, "--n"),
+        (["--model", ".", "--seed", "-1"], 2, "--seed"),
+        (["--model", ".", "--expansion", "0"], 2, "expansion is 0"),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_the_documented_status(arguments, status, message, run):
+    found, out, err = run(*arguments)
+
+    assert (found, out) == (status, "")
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_help_needs_no_tensorflow_and_shows_examples():
+    code = (
+        "import sys; sys.modules['tensorflow'] = None; sys.modules['sklearn'] = None; sys.modules['scipy'] = None\n"
+        "from digitforge_evaluation.cli.evaluate import evaluate; evaluate(['--help'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert "digitforge evaluate --server localhost:8500" in done.stdout

@@ -1,0 +1,107 @@
+"""From cells to verdicts and sentences."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from digitforge_evaluation.experiment.analysis import analyze, sentence
+from digitforge_evaluation.experiment.store import CellKey, CellResult
+
+HITS = ((8, 2), (1, 9))
+
+
+def _cells(table: dict[tuple[str, int], list[float]]) -> dict[CellKey, CellResult]:
+    """Cells from accuracies per subset, by arm and size."""
+    cells = {}
+    for (arm, n), accuracies in table.items():
+        for subset, accuracy in enumerate(accuracies):
+            key = CellKey(n_per_class=n, subset=subset, arm=arm)
+            cells[key] = CellResult(key=key, accuracy=accuracy, confusion=HITS, seconds=2.0)
+    return cells
+
+
+def _ten(mean: float, scatter: float = 0.002) -> list[float]:
+    return (mean + scatter * np.linspace(-1, 1, 10)).tolist()
+
+
+def test_a_clear_gain_on_ten_subsets_helps_and_a_clear_loss_hurts() -> None:
+    gain = analyze(_cells({("classical", 10): _ten(0.90), ("classical+gan (strict)", 10): _ten(0.93, 0.01)})).primary[0]
+    assert gain.verdict == "helps"
+    assert gain.difference == pytest.approx(0.03)
+    assert (
+        "With 10 real images per class (20 in all), adding the digits of a strict generator to classical "
+        in sentence(gain, classes=2)
+    )
+    assert "helps: +3.00 points" in sentence(gain, classes=2)
+    loss = analyze(_cells({("classical", 10): _ten(0.93), ("classical+gan (oracle)", 10): _ten(0.90)})).primary[0]
+    assert loss.verdict == "hurts"
+    assert "an oracle generator" in sentence(loss, classes=10)
+
+
+def test_noise_is_no_evidence_and_says_what_could_have_been_found() -> None:
+    rng = np.random.default_rng(0)
+    noisy = [0.9 + 0.01 * x for x in rng.permutation([-1, 1] * 5)]
+    comparison = analyze(_cells({("classical", 10): _ten(0.9), ("classical+gan (strict)", 10): noisy})).primary[0]
+    assert comparison.verdict == "no evidence"
+    text = sentence(comparison, classes=10)
+    assert "there is no evidence" in text
+    assert "find a difference of" in text
+
+
+def test_nine_subsets_are_descriptive_however_clear() -> None:
+    cells = _cells({("classical", 10): _ten(0.5)[:9], ("classical+gan (strict)", 10): _ten(0.9)[:9]})
+    comparison = analyze(cells).primary[0]
+    assert comparison.verdict == "descriptive"
+    assert "a verdict needs 10 subsets" in sentence(comparison, classes=10)
+
+
+def test_one_subset_has_no_interval_and_still_a_sentence() -> None:
+    cells = _cells({("classical", 1): [0.5], ("classical+gan (strict)", 1): [0.6]})
+    comparison = analyze(cells).primary[0]
+    assert comparison.interval is None
+    assert sentence(comparison, classes=10).startswith("With 1 real image per class (10 in all)")
+
+
+def test_only_subsets_that_both_arms_finished_are_compared() -> None:
+    cells = _cells({("classical", 10): [0.5, 0.6, 0.7], ("classical+gan (strict)", 10): [0.6, 0.7]})
+    comparison = analyze(cells).primary[0]
+    assert comparison.subsets == 2
+    assert comparison.difference == pytest.approx(0.1)
+
+
+def test_the_primary_family_shares_its_error_over_sizes() -> None:
+    table = {}
+    for n in (1, 10, 100):
+        table |= {("classical", n): _ten(0.90), ("classical+gan (strict)", n): _ten(0.92, 0.004)}
+    family = analyze(_cells(table)).primary
+    assert len(family) == 3
+    for comparison in family:
+        assert comparison.p_value == pytest.approx(2 / 2**10)
+        assert comparison.adjusted_p == pytest.approx(3 * 2 / 2**10)
+        assert comparison.simultaneous is not None
+        assert comparison.interval is not None
+        assert comparison.simultaneous.confidence == pytest.approx(1 - 0.05 / 3)
+        assert comparison.simultaneous.low < comparison.interval.low
+
+
+def test_what_is_not_primary_gets_no_verdict() -> None:
+    analysis = analyze(_cells({("real", 10): _ten(0.5), ("classical", 10): _ten(0.9), ("gan (oracle)", 10): _ten(0.9)}))
+    assert not analysis.primary
+    assert {c.verdict for c in analysis.comparisons} == {"descriptive"}
+    assert {(c.arm, c.baseline) for c in analysis.comparisons} == {
+        ("classical", "real"),
+        ("gan (oracle)", "real"),
+        ("gan (oracle)", "classical"),
+    }
+
+
+def test_recall_is_of_the_true_class() -> None:
+    analysis = analyze(_cells({("real", 10): [0.85, 0.85]}))
+    assert analysis.arms[0].recalls == pytest.approx((0.8, 0.9))
+    assert analysis.seconds == pytest.approx(4.0)
+
+
+def test_no_cells_are_no_results() -> None:
+    analysis = analyze({})
+    assert analysis.arms == analysis.comparisons == ()

@@ -1,0 +1,109 @@
+"""Settings as TOML: what is written is read again, and what is wrong is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from digitforge_client.errors import DataError, InvalidInputError
+from digitforge_evaluation.cli.experiment import experiment
+from digitforge_evaluation.experiment.configuration import read_config, write_config
+
+SMALL = """
+data = "digits"
+classifier = "svm"
+steps = 4
+n-per-class = [1, 2]
+subsets = 2
+arms = ["real", "classical"]
+"""
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    settings = {
+        "n_per_class": (1, 10),
+        "cut": {"a b": 0.01},
+        "data": 'a"\\b\n😀',
+        "ratio": 2.5,
+        "fresh": True,
+        "filtered": False,
+        "server": None,
+        "sweep": (),
+        "model": (Path("a/b"),),
+    }
+    write_config(tmp_path / "c.toml", settings)
+    assert read_config(tmp_path / "c.toml", known=settings) == {
+        "n_per_class": [1, 10],
+        "cut": {"a b": 0.01},
+        "data": 'a"\\b\n😀',
+        "ratio": "2.5",
+        "fresh": "True",
+        "model": ["a/b"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("sub-sets = 3", InvalidInputError, "'sub-sets'; did you mean 'subsets'"),
+        ("xyz = 3", InvalidInputError, "'xyz'; expected some of n-per-class, subsets"),
+        ("n-per-class = 1\nn_per_class = 2", InvalidInputError, "twice"),
+        ("subsets 3", DataError, "not TOML"),
+        ("a = '\udcff'", DataError, "not TOML"),
+    ],
+)
+def test_mistakes_are_named(text: str, error: type[Exception], message: str, tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(error, match=message):
+        read_config(path, known=["n_per_class", "subsets"])
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nowhere\.toml: cannot be read"):
+        read_config(tmp_path / "nowhere.toml", known=[])
+
+
+def _run(*arguments: object) -> str:
+    result = CliRunner().invoke(experiment, ["run", *map(str, arguments)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_an_experiment_runs_from_a_file_and_from_what_it_keeps_and_options_go_first(tmp_path: Path) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text(SMALL + f"out = {json.dumps(str(tmp_path / 'a'))}\ncut = {{ '8' = 0.5 }}\n")
+    first = json.loads(_run(config, "--json"))
+    assert {(arm["arm"], arm["n_per_class"]) for arm in first["arms"]} == {
+        ("real", 1),
+        ("real", 2),
+        ("classical", 1),
+        ("classical", 2),
+    }
+    kept = tmp_path / "a" / "experiment.toml"
+    again = json.loads(_run(kept, "--out", tmp_path / "b", "--json"))
+    assert [arm["confusion"] for arm in again["arms"]] == [arm["confusion"] for arm in first["arms"]]
+    assert (tmp_path / "b" / "experiment.toml").read_text() == kept.read_text()
+    other = json.loads(_run(kept, "--out", tmp_path / "c", "--n-per-class", "2", "--json"))
+    assert {arm["n_per_class"] for arm in other["arms"]} == {2}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("subsets = 2.5", "2.5"),
+        ("subsets = 'many'", "many"),
+        ("n-per-class = ['x']", "whole numbers"),
+        ("cut = { '8' = 'half' }", "the share that is kept"),
+        ("transpose = 'perhaps'", "perhaps"),
+    ],
+)
+def test_values_are_checked_like_those_on_the_command_line(line: str, message: str, tmp_path: Path) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text(line)
+    result = CliRunner().invoke(experiment, ["run", str(config), "--out", str(tmp_path / "a")])
+    assert result.exit_code == 2
+    assert message in result.output

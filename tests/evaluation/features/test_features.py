@@ -1,0 +1,165 @@
+"""The shipped feature network: what it is, what it accepts, and that it is as good as its record says."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+import numpy as np
+import pytest
+
+from digitforge_client.errors import DataError, InvalidInputError
+from digitforge_evaluation.features import digitnet as network
+from digitforge_evaluation.features import extract
+from digitforge_evaluation.features.choice import features_called
+from digitforge_evaluation.features.extract import CallableFeatures, Digitnet, digitnet
+from digitforge_training.data import load
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load("digits", split="test")
+
+
+def test_it_gives_64_features_and_ten_probabilities_for_each_image(digits):
+    measured = digitnet().measure(digits.images)
+
+    assert measured.features.shape == (len(digits), 64)
+    assert measured.features.dtype == np.float32
+    assert measured.features.min() >= 0
+    assert measured.probabilities.shape == (len(digits), 10)
+    np.testing.assert_allclose(measured.probabilities.sum(axis=1), 1, atol=1e-5)
+
+
+def test_an_image_has_the_same_features_in_any_batch(digits, monkeypatch):
+    whole = digitnet().features(digits.images[:100])
+    monkeypatch.setattr(extract, "BATCH", 7)
+
+    np.testing.assert_allclose(digitnet().features(digits.images[:100]), whole, atol=1e-4)
+
+
+def test_no_images_have_no_features():
+    measured = digitnet().measure(np.empty((0, 28, 28, 1), np.uint8))
+
+    assert measured.features.shape == (0, 64)
+    assert measured.probabilities.shape == (0, 10)
+
+
+def test_it_recognizes_digits_of_another_origin(digits):
+    right = digitnet().probabilities(digits.images).argmax(axis=1) == digits.labels
+
+    assert right.mean() > 0.9
+
+
+@pytest.mark.skipif("DIGITFORGE_DATA_DIR" not in os.environ, reason="needs MNIST: set DIGITFORGE_DATA_DIR")
+def test_its_accuracy_on_the_test_images_is_the_recorded_one_and_at_least_the_owed():
+    test = load("mnist", split="test")
+    record = json.loads(extract.WEIGHTS.with_suffix(".json").read_text())
+
+    right = digitnet().probabilities(test.images).argmax(axis=1) == test.labels
+
+    assert right.mean() >= 0.994
+    assert right.mean() == pytest.approx(record["test_accuracy"], abs=2e-4)  # rounding may turn one or two
+    assert record["training_data"]["sha256"] == load("mnist").sha256
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        np.zeros((3, 28, 28), np.uint8),
+        np.zeros((3, 32, 32, 1), np.uint8),
+        np.zeros((3, 28, 28, 3), np.uint8),
+        np.zeros((3, 28, 28, 1), np.float32),
+    ],
+    ids=["no channels", "32 pixels", "color", "floats"],
+)
+def test_other_images_are_refused_with_what_to_do(images):
+    with pytest.raises(InvalidInputError, match=r"takes uint8 \(n, 28, 28, 1\): resize them, or"):
+        digitnet().measure(images)
+
+
+def test_damaged_or_foreign_weights_are_an_error_that_names_the_file(tmp_path):
+    truncated, foreign = tmp_path / "truncated.npz", tmp_path / "foreign.npz"
+    truncated.write_bytes(extract.WEIGHTS.read_bytes()[:1000])
+    np.savez(foreign, a=np.zeros(3))
+
+    for path in (truncated, foreign, tmp_path / "missing.npz"):
+        with pytest.raises(DataError, match=path.name):
+            Digitnet(path)
+
+
+def test_weights_survive_writing_and_reading(tmp_path, digits):
+    model = network.build_network()
+    network.save_weights(model, tmp_path / "w.npz")
+    again = network.load_network(tmp_path / "w.npz")
+
+    pixels = digits.images[:5].astype(np.float32) / 255
+    np.testing.assert_array_equal(model(pixels)[0], again(pixels)[0])
+    assert [path.name for path in tmp_path.iterdir()] == ["w.npz"]
+
+
+def test_training_learns(digits):
+    """Two passes over a thousand digits are enough to see that the training command's loop works."""
+    train = load("digits")
+    losses = []
+
+    model = network.train_network(
+        train.images,
+        train.labels,
+        network.DigitnetConfig(epochs=2, batch=32),
+        lambda epoch, loss, accuracy: losses.append(loss),
+    )
+
+    assert losses[1] < losses[0] / 2
+    assert network.accuracy(model, digits.images, digits.labels) > 0.7
+
+
+def test_augmentation_moves_digits_a_little_and_never_mirrors_them():
+    config = network.DigitnetConfig()
+    rows = network.random_affine(np.random.default_rng(0), 1000, config)
+    determinants = rows[:, 0] * rows[:, 4] - rows[:, 1] * rows[:, 3]
+    center = np.array([13.5, 13.5, 1.0])
+    moved = np.stack([rows[:, :3] @ center, rows[:, 3:6] @ center], axis=1) - 13.5
+
+    assert (determinants > 0).all()  # a mirror image has a negative one
+    assert np.abs(moved).max() <= config.shift + 1e-4
+    assert 1 / 1.12**2 - 1e-4 <= determinants.min() < determinants.max() <= 1 / 0.88**2 + 1e-4
+
+
+def test_features_may_come_from_any_function(digits):
+    mine = CallableFeatures(name="pixels", function=lambda images: images.reshape(len(images), -1))
+
+    measured = mine.measure(digits.images)
+
+    assert measured.features.shape == (len(digits), 784)
+    assert measured.probabilities is None
+
+
+def test_a_function_that_gives_no_row_per_image_is_refused(digits):
+    mine = CallableFeatures(name="mine", function=lambda images: images.mean())
+    with pytest.raises(InvalidInputError, match="the features mine of"):
+        mine.measure(digits.images)
+
+
+def test_a_function_of_the_users_own_is_found_by_its_import_path_in_this_folder(tmp_path, monkeypatch):
+    (tmp_path / "my_features.py").write_text(
+        "def corners(images):\n    return images[:, ::27, ::27, 0].reshape(len(images), 4)\n\nseven = 7\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    network = features_called("my_features:corners")
+
+    assert network.name == "my_features:corners"
+    images = np.arange(2 * 28 * 28, dtype=np.uint8).reshape(2, 28, 28, 1)
+    assert network.measure(images).features.tolist() == images[:, ::27, ::27, 0].reshape(2, 4).tolist()
+    assert features_called("digitnet-64") is digitnet()
+    for name, message in (
+        ("my_features:none", "cannot be imported"),
+        ("no_such_module:f", "cannot be imported"),
+        ("my_features:seven", "are no function but a int"),
+        ("beauty", "there are no features 'beauty'; expected digitnet-64, inception"),
+    ):
+        with pytest.raises(InvalidInputError, match=message):
+            features_called(name)

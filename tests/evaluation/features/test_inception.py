@@ -1,0 +1,141 @@
+"""The Inception network, on a small graph with the same tensor names and the same old operations."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from digitforge_client.errors import DataError, InvalidInputError
+from digitforge_evaluation.features.choice import features_called
+from digitforge_evaluation.features.inception import ARCHIVE, FEATURES, GRAPH, MIRRORS_VARIABLE, Inception, _downloaded
+
+WEIGHTS = np.random.default_rng(0).normal(size=(1, 1, 3, FEATURES)).astype(np.float32)
+MEAN, VARIANCE, OFFSET = 0.1, 1.5, 0.2
+
+
+def small_graph() -> bytes:
+    """An image's mean color, times weights, through the batch normalization of 2015, which newer graphs refuse."""
+    graph = tf.compat.v1.GraphDef()
+    graph.versions.producer = 8
+
+    def constant(name: str, value: np.ndarray) -> None:
+        node = graph.node.add(name=name, op="Const")
+        node.attr["dtype"].type = tf.as_dtype(value.dtype).as_datatype_enum
+        node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value))
+
+    def operation(name: str, op: str, *inputs: str, **types: tf.DType):
+        node = graph.node.add(name=name, op=op, input=inputs)
+        for key, kind in types.items():
+            node.attr[key].type = kind.as_datatype_enum
+        return node.attr
+
+    operation("DecodeJpeg/contents", "Placeholder", dtype=tf.string)
+    operation("DecodeJpeg", "DecodeJpeg", "DecodeJpeg/contents")
+    operation("Cast", "Cast", "DecodeJpeg", SrcT=tf.uint8, DstT=tf.float32)
+    constant("ExpandDims/dim", np.int32(0))
+    operation("ExpandDims", "ExpandDims", "Cast", "ExpandDims/dim", T=tf.float32)
+    constant("size", np.array([8, 8], np.int32))
+    operation("ResizeBilinear", "ResizeBilinear", "ExpandDims", "size", T=tf.float32)
+    pool = operation("small", "AvgPool", "ResizeBilinear", T=tf.float32)
+    pool["ksize"].list.i.extend([1, 8, 8, 1])
+    pool["strides"].list.i.extend([1, 1, 1, 1])
+    pool["padding"].s = b"VALID"
+    constant("weights", WEIGHTS)
+    convolution = operation("conv", "Conv2D", "small", "weights", T=tf.float32)
+    convolution["strides"].list.i.extend([1, 1, 1, 1])
+    convolution["padding"].s = b"VALID"
+    for name, value in (("mean", MEAN), ("variance", VARIANCE), ("offset", OFFSET), ("scale", 1.0)):
+        constant(name, np.full(FEATURES, value, np.float32))
+    old = operation(
+        "norm", "BatchNormWithGlobalNormalization", "conv", "mean", "variance", "offset", "scale", T=tf.float32
+    )
+    old["variance_epsilon"].f = 0.0
+    old["scale_after_normalization"].b = True
+    operation("pool_3", "Identity", "norm", T=tf.float32)
+    return graph.SerializeToString()
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The file, and its SHA-256."""
+    path = tmp_path_factory.mktemp("graph") / GRAPH
+    path.write_bytes(small_graph())
+    return path, hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def archive_of(path: Path, to: Path) -> Path:
+    with tarfile.open(to, "w:gz") as archive:
+        archive.add(path, GRAPH)
+    return to
+
+
+def test_any_number_of_gray_images_is_fed_in_behind_the_decoder_as_the_paper_does(graph):
+    path, sha256 = graph
+    images = np.random.default_rng(1).integers(0, 256, (53, 16, 16, 1)).astype(np.uint8)  # two batches
+
+    measured = Inception(path, sha256=sha256).measure(images)
+
+    # 16×16 to 8×8 by TensorFlow 1's bilinear resizing takes every second pixel
+    gray = images[:, ::2, ::2].astype(np.float64).mean(axis=(1, 2))
+    expected = (gray @ WEIGHTS[0, 0].sum(axis=0, keepdims=True) - MEAN) / np.sqrt(VARIANCE) + OFFSET
+    assert measured.probabilities is None
+    np.testing.assert_allclose(measured.features, expected, rtol=1e-4, atol=1e-3)
+
+
+def test_another_graph_is_refused_with_its_hash(graph, tmp_path):
+    path, _ = graph
+    with pytest.raises(DataError, match="not the network of the FID paper: the SHA-256 of the graph is"):
+        Inception(path)
+    (tmp_path / "text").write_text("no graph")
+    with pytest.raises(DataError, match="not the network of the FID paper"):
+        Inception(tmp_path / "text")
+    with pytest.raises(DataError, match="cannot be read"):
+        features_called(f"inception:{tmp_path / 'missing'}")
+
+
+def test_an_archive_is_unpacked_and_a_wrong_one_told(graph, tmp_path):
+    path, sha256 = graph
+    images = np.zeros((2, 8, 8, 3), np.uint8)
+
+    archive = archive_of(path, tmp_path / ARCHIVE)
+    assert Inception(archive, sha256=sha256).measure(images).features.shape == (2, FEATURES)
+
+    with tarfile.open(tmp_path / "other.tgz", "w:gz") as other:
+        other.addfile(tarfile.TarInfo("readme"), io.BytesIO())
+    with pytest.raises(DataError, match=f"not an archive with {GRAPH}"):
+        Inception(tmp_path / "other.tgz", sha256=sha256)
+
+
+def test_without_a_file_it_is_downloaded_once_and_verified(graph, tmp_path, monkeypatch):
+    path, sha256 = graph
+    (tmp_path / "mirror").mkdir()
+    archive_of(path, tmp_path / "mirror" / ARCHIVE)
+    monkeypatch.setenv("DIGITFORGE_CACHE_DIR", str(tmp_path / "cache"))
+    server = ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "mirror"))
+    )
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        monkeypatch.setenv(MIRRORS_VARIABLE, f"http://127.0.0.1:{server.server_port}/")
+        with pytest.raises(DataError, match="expected 0000"):
+            _downloaded("0" * 64)
+        Inception(sha256=sha256)
+    finally:
+        server.shutdown()
+        server.server_close()
+    Inception(sha256=sha256)  # from the cache: nothing listens any more
+
+
+def test_images_that_are_none_are_refused(graph):
+    path, sha256 = graph
+    with pytest.raises(InvalidInputError, match="takes uint8"):
+        Inception(path, sha256=sha256).measure(np.zeros((2, 8, 8, 2), np.uint8))

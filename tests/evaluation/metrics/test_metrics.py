@@ -1,0 +1,277 @@
+"""What each metric means, and what it refuses."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays as array_strategy
+
+from digitforge_client.errors import InvalidInputError
+from digitforge_evaluation.metrics.agreement import agreeing, classifier_score
+from digitforge_evaluation.metrics.copying import copying_score, divide, nearness
+from digitforge_evaluation.metrics.extrapolation import extrapolated_distance
+from digitforge_evaluation.metrics.frechet import Gaussian, frechet_distance, gaussian
+from digitforge_evaluation.metrics.kernel import kernel_distance
+from digitforge_evaluation.metrics.manifold import manifold
+from digitforge_evaluation.metrics.memorization import too_near
+
+
+def normal(n: int, seed: int = 0, d: int = 5, **law: float) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(n, d), **law)
+
+
+def frechet(real: np.ndarray, generated: np.ndarray) -> float:
+    return frechet_distance(real=gaussian(real), generated=gaussian(generated))
+
+
+def test_a_collapsed_generator_has_high_precision_and_low_recall():
+    """If real and generated were ever swapped, this would show it."""
+    real = normal(1000, seed=1)
+    collapsed = real[7] + 0.01 * normal(1000, seed=2)
+
+    found = manifold(real=real, generated=collapsed)
+
+    assert found.precision > 0.95
+    assert found.recall < 0.05
+    assert found.coverage < 0.05
+
+
+def test_a_generator_that_is_varied_but_wrong_has_low_precision_and_high_recall():
+    real, scattered = normal(1000, seed=1), normal(1000, seed=2, scale=6.0)
+
+    found = manifold(real=real, generated=scattered)
+
+    assert found.precision < 0.2
+    assert found.recall > 0.8
+    assert found.density < 0.2
+
+
+def test_two_samples_of_one_distribution_have_figures_near_their_ideal():
+    real, generated = normal(2000, seed=1), normal(2000, seed=2)
+
+    found = manifold(real=real, generated=generated)
+    kernel = kernel_distance(real=real, generated=generated, subsets=20, subset_size=500)
+
+    assert min(found.precision, found.recall, found.coverage) > 0.9
+    assert found.density == pytest.approx(1, abs=0.1)
+    assert abs(kernel.mean) < 3 * kernel.standard_deviation
+    assert frechet(real, generated) < 0.05
+
+
+def test_a_copy_of_the_real_images_lies_wholly_on_their_manifold_even_with_duplicates():
+    real = np.repeat(normal(100, loc=100.0), 8, axis=0)  # more copies than k: every ball has radius zero
+
+    found = manifold(real=real, generated=real.copy())
+
+    assert (found.precision, found.recall, found.coverage) == (1, 1, 1)
+
+
+def test_frechet_distance_of_known_gaussians_is_the_closed_form():
+    first = Gaussian(mean=np.array([0.0, 0.0]), covariance=np.diag([1.0, 4.0]), n=100)
+    second = Gaussian(mean=np.array([3.0, 0.0]), covariance=np.diag([9.0, 4.0]), n=100)
+
+    assert frechet_distance(real=first, generated=second) == pytest.approx(9 + (3 - 1) ** 2)
+
+
+def test_memory_stays_bounded_whatever_the_number_of_images():
+    real, generated = normal(7000, seed=1), normal(7000, seed=2)  # all distances at once would be 374 MiB
+    tracemalloc.start()
+    try:
+        manifold(real=real, generated=generated)
+        too_near(training=real, samples=generated)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 150 * 2**20
+
+
+finite = st.floats(-100, 100, width=32)
+clouds = array_strategy(np.float64, (12, 3), elements=finite)
+
+
+@settings(max_examples=60, deadline=None)
+@given(clouds, clouds, finite)
+def test_frechet_distance_is_symmetric_nonnegative_and_moves_with_nothing(first, second, shift):
+    for cloud in (first, second):
+        cloud[0] += [1, 2, 3]  # never constant
+    first[0] += 300
+    second[0] += 300
+    there = frechet(first, second)
+    # Rounding reaches an eigenvalue that should be zero through a square root.
+    slack = 1e-6 * (np.trace(np.cov(first.T)) + np.trace(np.cov(second.T)))
+
+    assert there >= 0
+    assert frechet(first, first) == pytest.approx(0, abs=slack)
+    assert there == pytest.approx(frechet(second, first), rel=1e-6, abs=slack)
+    assert there == pytest.approx(frechet(first + shift, second + shift), rel=1e-6, abs=slack)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 6), st.integers(8, 40), st.integers(8, 40))
+def test_manifold_figures_are_shares_and_grow_with_k(seed, k, n, m):
+    real, generated = normal(n, seed), normal(m, seed + 1, scale=1.5)
+
+    small, large = manifold(real=real, generated=generated, k=k), manifold(real=real, generated=generated, k=k + 1)
+
+    for name in ("precision", "recall", "coverage"):
+        assert 0 <= getattr(small, name) <= getattr(large, name) <= 1
+    assert 0 <= small.density <= n / k
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.integers(2, 12), st.integers(1, 50))
+def test_classifier_score_lies_between_one_and_the_number_of_classes(seed, classes, n):
+    rows = np.random.default_rng(seed).dirichlet(np.full(classes, 0.2), size=n)
+
+    assert 1 - 1e-9 <= classifier_score(rows) <= classes + 1e-9
+
+
+def test_classifier_score_has_its_extremes_where_they_belong():
+    assert classifier_score(np.tile(np.eye(10), (20, 1))) == pytest.approx(10)
+    assert classifier_score(np.tile(np.eye(10)[3], (20, 1))) == pytest.approx(1)
+    assert classifier_score(np.full((20, 10), 0.1)) == pytest.approx(1)
+
+
+def test_copies_of_training_images_are_too_near_and_distant_samples_are_not():
+    training = normal(500, seed=1)
+    samples = np.concatenate([training[:20], training[:20] + 50])
+
+    assert too_near(training=training, samples=samples).tolist() == [True] * 20 + [False] * 20
+
+
+def test_a_copy_of_a_training_image_that_occurs_twice_is_still_found():
+    training = np.concatenate([normal(100), normal(100)])
+
+    assert too_near(training=training, samples=training[:10]).all()
+
+
+def copying(training: np.ndarray, held_out: np.ndarray, generated: np.ndarray) -> float:
+    cells = divide(training=training, held_out=len(held_out))
+    return copying_score(held_out=nearness(cells, held_out), generated=nearness(cells, generated))
+
+
+def test_the_score_for_copying_tells_copies_from_new_samples_and_from_wrong_ones():
+    training, held_out = normal(3000, seed=1), normal(1000, seed=2)
+
+    assert copying(training, held_out, training[:1000] + 0.01 * normal(1000, seed=3)) < -10
+    assert abs(copying(training, held_out, normal(1000, seed=4))) < 1.5
+    assert copying(training, held_out, normal(1000, seed=4, scale=1.5)) > 3
+
+
+def test_copies_in_one_part_of_the_space_are_not_hidden_by_errors_in_another():
+    """That is what the cells are for: one test over all would see neither."""
+    training, held_out = normal(4000, seed=1), normal(2000, seed=2)
+    left = training[training[:, 0] < 0]
+    generated = np.concatenate([left[:1000], normal(1000, seed=3, scale=1.3) + [3, 0, 0, 0, 0]])
+
+    assert copying(training, held_out, generated) < -3
+
+
+def test_the_extrapolated_distance_of_a_perfect_generator_is_about_zero_where_the_plain_one_is_not():
+    real = Gaussian(mean=np.zeros(20), covariance=np.eye(20), n=10**9)
+    samples = normal(1000, seed=1, d=20)
+
+    plain = frechet_distance(real=real, generated=gaussian(samples))
+
+    assert plain > 0.1
+    assert abs(extrapolated_distance(real=real, generated=samples)) < plain / 5
+
+
+def test_subsets_with_the_class_counts_of_all_make_the_extrapolation_surer():
+    """Two classes far apart: by chance, a small subset has more of one, and seems far from the real images."""
+    labels = np.repeat([0, 1], 500)
+    real = gaussian(normal(100_000, seed=9) + 20 * np.repeat([0, 1], 50_000)[:, None])
+    samples = [normal(1000, seed=seed) + 20 * labels[:, None] for seed in range(8)]
+
+    with_counts = [extrapolated_distance(real=real, generated=each, labels=labels) for each in samples]
+    without = [extrapolated_distance(real=real, generated=each) for each in samples]
+
+    assert np.std(with_counts) < np.std(without) / 3
+    assert abs(np.mean(with_counts)) < 0.05
+
+
+def test_the_extrapolated_distance_needs_images_enough_for_a_line():
+    with pytest.raises(InvalidInputError, match="needs more than 19"):
+        extrapolated_distance(real=gaussian(normal(30)), generated=normal(19))
+    with pytest.raises(InvalidInputError, match="at least 2"):
+        extrapolated_distance(real=gaussian(normal(30)), generated=normal(50), points=1)
+
+
+def with_nan(array: np.ndarray) -> np.ndarray:
+    array = array.copy()
+    array[3, 1] = np.nan
+    return array
+
+
+BAD_FEATURES = [
+    pytest.param(normal(30)[:, 0], "expected real numbers", id="one-dimensional"),
+    pytest.param(with_nan(normal(30)), "1 rows of the .* features are not finite .the first is row 3", id="nan"),
+    pytest.param(np.ones((30, 5)), "are the same", id="constant"),
+    pytest.param(normal(1), "needs more than", id="one row"),
+    pytest.param(np.empty((0, 5)), "needs more than", id="no rows"),
+    pytest.param(np.array([["a"] * 5] * 30), "expected real numbers", id="text"),
+]
+
+
+@pytest.mark.parametrize(("bad", "message"), BAD_FEATURES)
+def test_no_metric_of_features_accepts_what_it_cannot_measure(bad, message):
+    good = normal(30)
+    calls = [
+        lambda: gaussian(bad),
+        lambda: manifold(real=bad, generated=good),
+        lambda: manifold(real=good, generated=bad),
+        lambda: kernel_distance(real=bad, generated=good, subset_size=10),
+        lambda: kernel_distance(real=good, generated=bad, subset_size=10),
+        lambda: too_near(training=bad, samples=good),
+        lambda: too_near(training=good, samples=bad),
+        lambda: divide(training=bad, held_out=30),
+        lambda: nearness(divide(training=good, held_out=30), bad),
+        lambda: extrapolated_distance(real=gaussian(good), generated=bad),
+    ]
+    for call in calls:
+        with pytest.raises(InvalidInputError, match=message):
+            call()
+
+
+def test_features_of_two_networks_are_not_compared():
+    wide, narrow = normal(30, d=5), normal(30, d=4)
+    for call in (
+        lambda: frechet(wide, narrow),
+        lambda: manifold(real=wide, generated=narrow),
+        lambda: kernel_distance(real=wide, generated=narrow, subset_size=10),
+        lambda: too_near(training=wide, samples=narrow),
+    ):
+        with pytest.raises(InvalidInputError, match="columns"):
+            call()
+
+
+def test_too_few_points_are_refused():
+    with pytest.raises(InvalidInputError, match="needs more than 5"):
+        manifold(real=normal(5), generated=normal(30))
+    with pytest.raises(InvalidInputError, match="k is 0"):
+        manifold(real=normal(5), generated=normal(30), k=0)
+    with pytest.raises(InvalidInputError, match="needs more than 5"):
+        gaussian(normal(5, d=5))
+    with pytest.raises(InvalidInputError, match="give a smaller one"):
+        kernel_distance(real=normal(999), generated=normal(1000))
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [np.empty((0, 10)), np.full((5, 10), 0.2), np.full((5, 10), np.nan), np.eye(10)[0], np.full((2, 2), [-1.0, 2.0])],
+    ids=["none", "sum 2", "nan", "one-dimensional", "negative"],
+)
+def test_rows_that_are_no_probabilities_are_refused(rows):
+    with pytest.raises(InvalidInputError, match="probabilities"):
+        classifier_score(rows)
+
+
+@pytest.mark.parametrize("labels", [[0, 1], [0, 1, 3], [0, -1, 1], [0.0, 1.0, 2.0]])
+def test_labels_that_do_not_fit_are_refused(labels):
+    with pytest.raises(InvalidInputError, match="labels"):
+        agreeing(np.eye(3), np.array(labels))

@@ -1,0 +1,234 @@
+"""Each metric agrees with the slow, direct formula of its paper, written out here."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from prdc import compute_prdc
+from scipy.linalg import sqrtm
+from scipy.stats import mannwhitneyu
+from sklearn.linear_model import LinearRegression
+from sklearn.neighbors import NearestNeighbors
+
+from digitforge_evaluation.metrics import arrays
+from digitforge_evaluation.metrics.agreement import agreeing, classifier_score
+from digitforge_evaluation.metrics.copying import (
+    Nearness,
+    copying_score,
+    copying_scores_left_out,
+    divide,
+    mann_whitney_z,
+    nearness,
+)
+from digitforge_evaluation.metrics.extrapolation import extrapolated_distance
+from digitforge_evaluation.metrics.frechet import frechet_distance, gaussian
+from digitforge_evaluation.metrics.kernel import kernel_distance, left_out_discrepancies, squared_discrepancy
+from digitforge_evaluation.metrics.manifold import manifold, manifold_and_left_out
+from digitforge_evaluation.metrics.memorization import nearest_neighbors, too_near
+
+
+def pair(seed: int, n: int = 90, m: int = 70, d: int = 6) -> tuple[np.ndarray, np.ndarray]:
+    """Two clouds that overlap, far from the origin, with correlated columns."""
+    rng = np.random.default_rng(seed)
+    mix = rng.normal(size=(d, d))
+    return rng.normal(size=(n, d)) @ mix + 20, rng.normal(0.4, 0.8, size=(m, d)) @ mix + 20
+
+
+def distances(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    return np.sqrt(((rows[:, None] - columns[None]) ** 2).sum(-1))
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    """Several blocks even for these few points."""
+    monkeypatch.setattr(arrays, "BLOCK_ELEMENTS", 500)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_frechet_distance_is_the_formula_with_a_matrix_square_root(seed):
+    real, generated = pair(seed)
+    a, b = np.cov(real, rowvar=False), np.cov(generated, rowvar=False)
+    expected = ((real.mean(0) - generated.mean(0)) ** 2).sum() + np.trace(a + b - 2 * np.real(sqrtm(a @ b)))
+
+    assert frechet_distance(real=gaussian(real), generated=gaussian(generated)) == pytest.approx(expected, rel=1e-8)
+
+
+def test_frechet_distance_is_right_where_a_covariance_is_singular():
+    rng = np.random.default_rng(0)
+    real = rng.normal(size=(200, 4)) * [1, 1, 0, 0]
+    generated = rng.normal(size=(200, 4)) * [0, 2, 1, 0]
+    a, b = np.cov(real, rowvar=False), np.cov(generated, rowvar=False)
+    cross = sum(np.sqrt(max(0, v)) for v in np.linalg.eigvals(a @ b).real)
+    expected = ((real.mean(0) - generated.mean(0)) ** 2).sum() + np.trace(a) + np.trace(b) - 2 * cross
+
+    assert frechet_distance(real=gaussian(real), generated=gaussian(generated)) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("k", [1, 5])
+@pytest.mark.parametrize("seed", range(5))
+def test_manifold_is_the_four_definitions_by_brute_force(seed, k):
+    real, generated = pair(seed)
+    real_radii = np.sort(distances(real, real), axis=1)[:, k]
+    generated_radii = np.sort(distances(generated, generated), axis=1)[:, k]
+    between = distances(real, generated)
+    inside_real = between <= real_radii[:, None]
+
+    found = manifold(real=real, generated=generated, k=k)
+
+    assert found.precision == inside_real.any(axis=0).mean()
+    assert found.recall == (between <= generated_radii[None]).any(axis=1).mean()
+    assert found.density == pytest.approx(inside_real.sum() / (k * len(generated)), rel=1e-12)
+    assert found.coverage == inside_real.any(axis=1).mean()
+
+
+def test_squared_discrepancy_is_the_unbiased_double_sum():
+    first, second = pair(1, 12, 12, 3)
+    first, second = first / 20, second / 20
+
+    def kernel(x, y):
+        return (x @ y / 3 + 1) ** 3
+
+    m = len(first)
+    others = [(i, j) for i in range(m) for j in range(m) if i != j]
+    expected = (
+        sum(kernel(first[i], first[j]) + kernel(second[i], second[j]) for i, j in others) / (m * (m - 1))
+        - 2 * sum(kernel(x, y) for x in first for y in second) / m**2
+    )
+
+    assert squared_discrepancy(first, second) == pytest.approx(expected, rel=1e-10)
+
+
+def test_kernel_distance_on_one_whole_subset_is_the_plain_discrepancy():
+    real, generated = pair(2, 40, 40)
+
+    found = kernel_distance(real=real, generated=generated, subsets=1, subset_size=40)
+
+    assert found.mean == pytest.approx(squared_discrepancy(real, generated), rel=1e-9)
+
+
+def test_classifier_score_is_the_exponential_of_the_mean_divergence():
+    rng = np.random.default_rng(3)
+    rows = rng.dirichlet(np.full(10, 0.3), size=200)
+    rows[0] = np.eye(10)[4]  # a certain row: 0 · log 0 counts as 0
+    marginal = rows.mean(axis=0)
+    divergences = [sum(p * np.log(p / q) for p, q in zip(row, marginal, strict=True) if p > 0) for row in rows]
+
+    assert classifier_score(rows) == pytest.approx(np.exp(np.mean(divergences)), rel=1e-10)
+
+
+def test_agreeing_compares_the_most_probable_class_with_the_label():
+    rows = np.array([[0.7, 0.2, 0.1], [0.1, 0.2, 0.7], [0.3, 0.4, 0.3]])
+
+    assert agreeing(rows, np.array([0, 1, 1])).tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_too_near_is_the_definition_by_brute_force(seed):
+    training, samples = pair(seed)
+    to_training = distances(samples, training)
+    among_training = distances(training, training)
+    np.fill_diagonal(among_training, np.inf)
+    nearest = to_training.argmin(axis=1)
+    expected = to_training.min(axis=1) <= among_training.min(axis=1)[nearest]
+
+    assert too_near(training=training, samples=samples).tolist() == expected.tolist()
+    assert 0 < expected.mean() < 1
+
+
+@pytest.mark.parametrize(("n", "m", "k"), [(400, 300, 5), (150, 600, 3)])
+def test_manifold_is_what_the_authors_own_package_computes(n, m, k):
+    real, generated = pair(7, n, m, 16)
+    expected = compute_prdc(real, generated, k)
+
+    found = manifold(real=real, generated=generated, k=k)
+
+    for name, value in expected.items():
+        assert getattr(found, name) == pytest.approx(value, rel=1e-6), name
+
+
+@pytest.mark.parametrize("count", [1, 6])
+def test_the_smallest_of_each_row_are_those_that_sorting_finds(count):
+    rng = np.random.default_rng(0)
+    for width in (count, 97, 1000, 1007):
+        values = rng.integers(0, 50, (20, width)).astype(float)  # with ties
+        expected = np.sort(values, axis=1)[:, :count]
+        assert (np.sort(arrays.smallest(values, count), axis=1) == expected).all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_leaving_out_a_group_is_the_same_as_measuring_without_it(seed):
+    real, generated = pair(seed, 120, 90)
+    groups = np.random.default_rng(seed).permutation(np.arange(90) % 4)
+
+    whole, without = manifold_and_left_out(real=real, generated=generated, groups=groups, k=3)
+    discrepancies = left_out_discrepancies(real=real / 20, generated=generated / 20, groups=groups)
+
+    assert whole == manifold(real=real, generated=generated, k=3)
+    for group in range(4):
+        rest = generated[groups != group]
+        assert without[group] == manifold(real=real, generated=rest, k=3)
+        within, between = ((a / 20 @ b.T / 20 / 6 + 1) ** 3 for a, b in ((rest, rest), (real, rest)))
+        n = len(rest)
+        expected = (within.sum() - np.trace(within)) / (n * (n - 1)) - 2 * between.mean()
+        assert discrepancies[group] == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_extrapolated_distance_is_where_the_line_through_all_sizes_meets_zero():
+    real, generated = pair(4, 300, 500)
+    reference = gaussian(real)
+    a = np.cov(real, rowvar=False)
+    rng, sizes = np.random.default_rng(0), np.linspace(50, 500, 15).astype(int)
+    distances = []
+    for size in sizes:
+        subset = generated[rng.permutation(500)[:size]]
+        b = np.cov(subset, rowvar=False)
+        root = np.real(sqrtm(a @ b))
+        distances.append(((real.mean(0) - subset.mean(0)) ** 2).sum() + np.trace(a + b - 2 * root))
+    expected = LinearRegression().fit(1 / sizes[:, None], distances).intercept_
+
+    assert extrapolated_distance(real=reference, generated=generated) == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_score_for_copying_is_that_of_its_papers_implementation():
+    """Written out after it: a Mann–Whitney Z score in each cell, weighted with the held-out images."""
+    training, generated = pair(5, 900, 500)
+    held_out, _ = pair(6, 400, 10)
+    cells = divide(training=training, held_out=len(held_out))
+    of_held_out, of_generated = nearness(cells, held_out), nearness(cells, generated)
+    scores, weights = [], []
+    for cell in range(len(cells.centers)):
+        known = NearestNeighbors(n_neighbors=1).fit(training[cells.cell == cell])
+        real, made = held_out[of_held_out.cell == cell], generated[of_generated.cell == cell]
+        n, m = len(real), len(made)
+        if min(n, m) < 20:
+            continue
+        u = mannwhitneyu(known.kneighbors(made)[0][:, 0], known.kneighbors(real)[0][:, 0], alternative="less").statistic
+        scores.append((u - (n * m / 2 - 0.5)) / np.sqrt(n * m * (n + m + 1) / 12))
+        weights.append(n)
+    assert len(scores) > 1
+    found = copying_score(held_out=of_held_out, generated=of_generated)
+    groups = np.arange(500) % 5
+    without = copying_scores_left_out(held_out=of_held_out, generated=of_generated, groups=groups)
+    rest = Nearness(cell=of_generated.cell[groups != 2], distance=of_generated.distance[groups != 2])
+
+    assert found == pytest.approx(np.dot(scores, weights) / sum(weights), rel=1e-6)
+    assert without[2] == copying_score(held_out=of_held_out, generated=rest)
+
+
+def test_the_rank_test_counts_ties_half():
+    first, second = np.array([1.0, 2, 2, 5]), np.array([2.0, 2, 3])
+    u = mannwhitneyu(first, second).statistic
+
+    assert mann_whitney_z(first, second) == pytest.approx((u - 5.5) / np.sqrt(4 * 3 * 8 / 12))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_nearest_neighbors_are_the_nearest_and_in_order(count):
+    known, points = pair(2)
+    squares = distances(points, known) ** 2
+    places = np.argsort(squares, axis=1)[:, :count]
+
+    found = nearest_neighbors(known, points, count=count)
+
+    assert (found[1] == places).all()
+    np.testing.assert_allclose(found[0], np.take_along_axis(squares, places, axis=1), rtol=1e-9)

@@ -1,0 +1,271 @@
+"""The report: self-contained, with the verdict first, and whole or not there."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from digitforge_client.errors import DigitforgeError
+from digitforge_evaluation.experiment.analysis import Analysis, analyze
+from digitforge_evaluation.experiment.store import CellKey, CellResult
+from digitforge_evaluation.report import Facts, SampleSheet, plots, write_report
+from digitforge_training.data import load
+
+ARMS = {"real": 0.8, "classical": 0.9, "gan (oracle)": 0.91, "classical+gan (oracle)": 0.95}
+
+
+def _analysis(sizes: tuple[int, ...] = (10,), subsets: int = 10) -> Analysis:
+    cells = {}
+    for n in sizes:
+        for subset in range(subsets):
+            for arm, accuracy in ARMS.items():
+                key = CellKey(n_per_class=n, subset=subset, arm=arm)
+                confusion = tuple(tuple(9 if i == j else 1 for j in range(10)) for i in range(10))
+                noise = 0.001 * ((subset * 7 + len(arm)) % 5)
+                cells[key] = CellResult(key=key, accuracy=accuracy + noise, confusion=confusion, seconds=1.0)
+    return analyze(cells)
+
+
+def _facts(**changes: Any) -> Facts:
+    values: dict[str, Any] = {
+        "identity": {
+            "classifier": "cnn",
+            "steps": 300,
+            "ratio": 10.0,
+            "generated_share": 0.5,
+            "seed": 0,
+            "held_out": "test",
+            "data": {"name": "mnist", "pool_images": 60000, "pool_sha256": "ab" * 32, "held_out_images": 10000},
+        },
+        "about": {"command": "digitforge experiment run --out <b>x</b>", "cores": 2, "tensorflow": "2.21.0"},
+        "class_names": tuple("0123456789"),
+        "cards": {
+            "oracle": {
+                "generator_id": "0123456789abcdef",
+                "recipe": "forge",
+                "images_seen": 64,
+                "seed": 5,
+                "training_data": {"name": "mnist", "split": "train", "images": 60000, "sha256": "cd" * 32},
+            }
+        },
+        "planned_cells": 40,
+    }
+    return Facts(**{**values, **changes})
+
+
+class _References(HTMLParser):
+    """Everything that a browser would fetch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [value or "" for name, value in attrs if name in {"src", "srcset", "href", "data", "action"}]
+        assert tag not in {"script", "link", "iframe", "object"}
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def _parsed(html: Path) -> tuple[list[str], str]:
+    parser = _References()
+    parser.feed(html.read_text("utf-8"))
+    return parser.found, re.sub(r"\s+", " ", " ".join(parser.text))
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The page and the JSON of a report with nothing unusual."""
+    digits = load("digits")
+    sheet = SampleSheet(title="Real", images=digits.images, labels=digits.labels)
+    return write_report(tmp_path_factory.mktemp("report"), _analysis(), _facts(), (sheet,))
+
+
+def test_the_page_refers_to_nothing_outside_itself(plain: tuple[Path, Path]) -> None:
+    html, _ = plain
+    references, _ = _parsed(html)
+    assert len(references) == 3 * 4 + 1
+    assert all(reference.startswith("data:image/png;base64,iVBOR") for reference in references)
+    assert not re.search(r"url\(|@import|https?://", html.read_text("utf-8"))
+
+
+def test_the_verdict_comes_first_in_the_page_and_in_the_json(plain: tuple[Path, Path]) -> None:
+    html, json_file = plain
+    _, text = _parsed(html)
+    verdict = json.loads(json_file.read_text())["verdicts"][0]
+    assert "adding the digits of an oracle generator to classical augmentation helps: +5" in verdict
+    text = text.replace("\u00a0", " ")
+    assert verdict in text
+    assert text.index(verdict) < text.index("Accuracy")
+
+
+def test_what_a_reader_needs_to_repeat_it_is_there(plain: tuple[Path, Path]) -> None:
+    _, text = _parsed(plain[0])
+    for fact in ("ab" * 32, "cd" * 32, "0123456789abcdef", "2.21.0", "digitforge experiment run --out <b>x</b>"):
+        assert fact in text
+    assert "An oracle generator has seen real images that the classifier has not" in text.replace("  ", " ")
+
+
+def test_an_unfinished_experiment_says_so(plain: tuple[Path, Path], tmp_path: Path) -> None:
+    assert "Unfinished: 40 of 50 cells" in _parsed(write_report(tmp_path, _analysis(), _facts(planned_cells=50))[0])[1]
+    assert "Unfinished" not in _parsed(plain[0])[1]
+
+
+def test_figures_on_validation_images_are_marked_as_not_for_citing(tmp_path: Path) -> None:
+    identity = {**_facts().identity, "held_out": "validation"}
+    assert "not for citing" in _parsed(write_report(tmp_path, _analysis(), _facts(identity=identity))[0])[1]
+
+
+@pytest.mark.parametrize(("sizes", "subsets"), [((10,), 1), ((1, 10, 100), 2), ((1, 10), 1)])
+def test_few_subsets_and_many_sizes_make_a_report(sizes: tuple[int, ...], subsets: int, tmp_path: Path) -> None:
+    _, text = _parsed(write_report(tmp_path, _analysis(sizes, subsets), _facts())[0])
+    assert text.count("This is descriptive") == len(sizes)
+
+
+def test_no_finished_cell_makes_a_report_that_says_so(tmp_path: Path) -> None:
+    _, text = _parsed(write_report(tmp_path, analyze({}), _facts())[0])
+    assert "No verdict" in text
+    assert "Unfinished: 0 of 40 cells" in text
+
+
+def test_measured_figures_stand_beside_those_of_real_digits(tmp_path: Path) -> None:
+    quality = (
+        {"name": "fd[digitnet-64]@10k", "value": 3.21, "n": 10000, "interval": (3.0, 3.4), "real": {"mean": 2.3}},
+    )
+    _, text = _parsed(write_report(tmp_path, _analysis(), _facts(quality=quality))[0])
+    assert re.search(r"fd\[digitnet-64\]@10k\s+n = 10.000\s+3.21\s+3 to 3.4\s+2.3", text)
+
+
+def test_a_difference_far_beyond_the_primary_ones_is_an_arrow_and_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plots, "_png", lambda figure, _: figure)
+    monkeypatch.setitem(ARMS, "synthetic (oracle)", 0.3)  # 60 points below classical; the primary one is 5 above
+    figure: Any = plots.forest(_analysis(), plots.STYLES["wide light"])
+    (axes,) = figure.axes
+    assert [line.get_marker() for line in axes.lines].count("<") == 2  # below classical, and below real
+    assert axes.get_xlim()[0] > -31
+    assert any(text.get_text().startswith("−60") for text in axes.texts)
+    assert any(text.get_text().startswith("+5") for text in axes.texts)
+
+
+def test_a_sheet_has_one_column_per_class() -> None:
+    from io import BytesIO
+
+    from PIL import Image
+
+    images = np.full((4, 16, 16, 1), 10, np.uint8) * np.arange(1, 5, dtype=np.uint8)[:, None, None, None]
+    png = plots.sheet(images, np.array([0, 2, 2, 1]), classes=3, rows=2)
+    pixels = np.asarray(Image.open(BytesIO(png)))
+    assert pixels.shape == (32, 48)
+    assert [[int(pixels[8 + 16 * row, 8 + 16 * column]) for column in range(3)] for row in range(2)] == [
+        [10, 40, 20],
+        [0, 0, 30],
+    ]
+
+
+def test_a_folder_that_cannot_be_written_is_named_and_nothing_is_left(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DigitforgeError, match="cannot be made"):
+        write_report(tmp_path / "file" / "folder", _analysis(), _facts())
+    (tmp_path / "out" / "report.html").mkdir(parents=True)
+    with pytest.raises(DigitforgeError, match=r"report\.html"):
+        write_report(tmp_path / "out", _analysis(), _facts())
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def _unbalanced() -> Analysis:
+    cells = {}
+    arms = {"classical+oversampled": 0.3, "classical+gan (semi)": 0.6, "classical+gan (semi, 5×)": 0.7, "real": 0.1}
+    for n in (10, 100):
+        for subset in range(3):
+            for arm, recall in arms.items():
+                rare = round(100 * recall) + subset + n // 10
+                confusion = tuple(
+                    tuple(
+                        (rare if j == 8 else 100 - rare if j == 3 else 0) if i == 8 else 100 * (i == j)
+                        for j in range(10)
+                    )
+                    for i in range(10)
+                )
+                key = CellKey(n_per_class=n, subset=subset, arm=arm)
+                accuracy = sum(row[i] for i, row in enumerate(confusion)) / 1000
+                cells[key] = CellResult(key=key, accuracy=accuracy, confusion=confusion, seconds=1.0)
+    return analyze(cells, minority=[8])
+
+
+def test_rare_classes_worth_power_and_variants_are_explained(tmp_path: Path) -> None:
+    identity = {**_facts().identity, "cut": {"8": 0.01}, "noisy_labels": 0.2}
+    _, text = _parsed(write_report(tmp_path, _unbalanced(), _facts(identity=identity))[0])
+    for said in (
+        "of class 8 only 1 % of that number",
+        "20 % of the real images bear a wrong label",
+        "points of balanced accuracy",
+        "“5×” has five per real image",
+        "A semi generator has seen",
+        "would have been found four times in five",
+        "recall of rare classes +30.00",
+        "That is worth",
+        "through two sizes a curve always passes",
+        "rare classes 62.00",
+    ):
+        assert said in text, said
+
+
+def test_plots_lie_beside_the_report_as_png_files(tmp_path: Path) -> None:
+    write_report(tmp_path, _unbalanced(), _facts())
+    assert {path.name for path in tmp_path.glob("*.png")} == {
+        "accuracy.png",
+        "differences.png",
+        "confusion-10.png",
+        "confusion-100.png",
+    }
+
+
+def test_sizes_of_the_learning_curve_alone_take_no_place_among_the_matrices(tmp_path: Path) -> None:
+    cells = {}
+    for n, arms in ((10, ARMS), (20, ("classical",)), (50, ("classical",)), (100, ARMS)):
+        for subset, arm in itertools.product(range(5), arms):
+            key = CellKey(n_per_class=n, subset=subset, arm=arm)
+            confusion = tuple(tuple(9 if i == j else 1 for j in range(10)) for i in range(10))
+            cells[key] = CellResult(key=key, accuracy=ARMS[arm] + subset / 1000, confusion=confusion, seconds=1.0)
+    write_report(tmp_path, analyze(cells), _facts())
+    assert {path.name for path in tmp_path.glob("confusion-*.png")} == {"confusion-10.png", "confusion-100.png"}
+
+
+def test_confusion_is_shown_for_many_classes_too(tmp_path: Path) -> None:
+    analysis = _unbalanced()
+    names = [f"class {i}" for i in range(10)] + ["x"] * 20
+    wide = [replace(arm, confusion=tuple(tuple(1 for _ in range(30)) for _ in range(30))) for arm in analysis.arms[:2]]
+    png = plots.confusions(wide, names, plots.STYLES["narrow dark"])
+    assert png.startswith(b"\x89PNG")
+
+
+def test_names_of_near_points_cover_neither_each_other_nor_a_point_nor_the_line_at_zero() -> None:
+    from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
+
+    points = {"semi minimax-058e1b": (6.2, 4.6), "semi dense-bn-374555": (7.5, 4.8), "semi dcgan-77af9f": (9.1, 3.7)}
+    points |= {"semi bp-gan-acd983": (121.0, 0.0), "semi mlp-d9da3f": (130.0, -0.3)}  # at the right edge
+    axes = Figure(figsize=(3.5, 4.2)).add_subplot()
+    axes.plot([x for x, _ in points.values()], [y for _, y in points.values()], linestyle="none", marker="o")
+    axes.set_xscale("log")
+    plots.name_points(axes, list(points.values()), plots.STYLES["narrow light"], points)
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert [text.get_text() for text in axes.texts] == list(points)
+    for number, box in enumerate(boxes):
+        assert box.count_overlaps(boxes[:number]) == 0
+        assert axes.bbox.x0 < box.x0
+        assert box.x1 < axes.bbox.x1
+        zero = axes.transData.transform((1, 0))[1]
+        assert not box.y0 < zero < box.y1
+    centers = [Bbox.from_bounds(x, y, 1, 1) for x, y in axes.transData.transform(list(points.values()))]
+    assert sum(box.count_overlaps(centers) for box in boxes) == 0

@@ -1,0 +1,218 @@
+"""Whatever is sent, every request gets a status, and the next good one works."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from serving_toys import ECHOED, Stubs, connect, predict_request
+from tensorflow.core.framework import tensor_pb2
+from tensorflow_serving.apis import predict_pb2
+
+from digitforge_serving import EmbeddedServer
+from digitforge_serving.config.options import BatchingOptions
+from digitforge_serving.models import tensors
+
+#: Generated requests, half of them to a server that batches. Every night the larger number, by `make test-slow`.
+REQUESTS = [500, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
+CONNECTIONS = 1000
+REFUSALS = {
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.UNIMPLEMENTED,
+}
+
+names = st.one_of(st.sampled_from(["a", "b", "x", "text", ""]), st.text(max_size=8))
+sizes = st.one_of(st.integers(0, 5), st.sampled_from([-1, 2**31, 2**40, 2**62, 2**63 - 1, -(2**63)]))
+floats = st.floats(width=32, allow_nan=True)
+int32s = st.integers(-(2**31), 2**31 - 1)
+
+
+@st.composite
+def tensor_messages(draw: st.DrawFn) -> tensor_pb2.TensorProto:
+    """A tensor whose dtype, shape, values and content have nothing to do with each other, or a decent one."""
+    message = tensor_pb2.TensorProto()
+    if draw(st.booleans()):
+        values = draw(st.lists(floats, max_size=5))
+        return tf.make_tensor_proto(np.array(values, np.float32))
+    message.dtype = draw(st.one_of(st.sampled_from([dtype.as_datatype_enum for dtype in ECHOED]), st.integers(0, 150)))
+    for size in draw(st.lists(sizes, max_size=4)):
+        message.tensor_shape.dim.add(size=size, name=draw(st.text(max_size=2)))
+    message.tensor_shape.unknown_rank = draw(st.sampled_from([False, False, False, True]))
+    message.tensor_content = draw(st.one_of(st.just(b""), st.binary(max_size=40)))
+    message.float_val.extend(draw(st.lists(floats, max_size=3)))
+    message.int_val.extend(draw(st.lists(int32s, max_size=3)))
+    message.int64_val.extend(draw(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=3)))
+    message.half_val.extend(draw(st.lists(int32s, max_size=3)))
+    message.scomplex_val.extend(draw(st.lists(floats, max_size=3)))
+    message.string_val.extend(draw(st.lists(st.binary(max_size=5), max_size=3)))
+    message.bool_val.extend(draw(st.lists(st.booleans(), max_size=3)))
+    return message
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> predict_pb2.PredictRequest:
+    request = predict_pb2.PredictRequest()
+    if draw(st.integers(0, 20)):
+        request.model_spec.name = draw(st.one_of(st.just("toy"), st.just("toy"), names))
+        request.model_spec.signature_name = draw(
+            st.one_of(
+                st.sampled_from(["", "with_default", "guarded", "shout", "__saved_model_init_op"]),
+                st.sampled_from([f"echo_{dtype.name}" for dtype in ECHOED]),
+                names,
+            )
+        )
+        version = draw(
+            st.one_of(st.none(), st.none(), st.just(1), st.integers(-(2**63), 2**63 - 1), st.text(max_size=5))
+        )
+        if isinstance(version, int):
+            request.model_spec.version.value = version
+        elif version is not None:
+            request.model_spec.version_label = version
+    for name in draw(st.one_of(st.sampled_from([["a", "b"], ["x"], ["text"], ["a"]]), st.lists(names, max_size=3))):
+        request.inputs[name].CopyFrom(draw(tensor_messages()))
+    request.output_filter.extend(draw(st.one_of(st.just([]), st.just([]), st.lists(names, max_size=2))))
+    return request
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["alone", "batched"])
+def abused(request: pytest.FixtureRequest, toy_version: Path) -> Iterator[Stubs]:
+    batching = BatchingOptions() if request.param else None
+    with EmbeddedServer(toy_version.parent, model_name="toy", batching=batching) as target:
+        yield connect(target)
+
+
+def works(stubs: Stubs) -> bool:
+    return tf.make_ndarray(stubs.predict(predict_request()).outputs["sum"]).tolist() == [4.0, 6.0]
+
+
+@pytest.mark.parametrize("number", REQUESTS)
+def test_any_request_gets_an_answer_or_a_refusal(abused: Stubs, number: int, caplog: pytest.LogCaptureFixture) -> None:
+    @settings(max_examples=number // 2, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(requests())
+    def send(request: predict_pb2.PredictRequest) -> None:
+        try:
+            response = abused.predict(request)
+        except grpc.RpcError as error:
+            # TensorFlow Serving calls it its own fault that this signature is not one for clients.
+            initializer = request.model_spec.signature_name == "__saved_model_init_op"
+            expected = REFUSALS | {grpc.StatusCode.INTERNAL} if initializer else REFUSALS
+            assert error.code() in expected, (error.code(), error.details())  # noqa: PT017
+            assert error.details()  # noqa: PT017
+        else:
+            for tensor in response.outputs.values():
+                tensors.decode(tensor)
+
+    with caplog.at_level(logging.WARNING):
+        send()
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
+    assert works(abused)
+
+
+def test_bytes_that_are_no_request_are_refused(abused: Stubs) -> None:
+    @settings(max_examples=100, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(st.binary(max_size=100))
+    def send(message: bytes) -> None:
+        call = abused.channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+        with pytest.raises(grpc.RpcError) as caught:  # no such message is a request for the model
+            call(message, timeout=30)
+        assert caught.value.code() in {*REFUSALS, grpc.StatusCode.INTERNAL}
+
+    send()
+    whole = predict_request().SerializeToString()
+    call = abused.channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+    for length in range(0, len(whole), 5):
+        with pytest.raises(grpc.RpcError):
+            call(whole[:length], timeout=30)
+    assert works(abused)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/tensorflow.serving.PredictionService/Classify",
+        "/tensorflow.serving.PredictionService/Regress",
+        "/tensorflow.serving.PredictionService/MultiInference",
+        "/tensorflow.serving.PredictionService/Guess",
+        "/tensorflow.serving.SessionService/SessionRun",
+    ],
+)
+def test_other_methods_are_unimplemented(abused: Stubs, path: str) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        abused.channel.unary_unary(path)(b"", timeout=30)
+    assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_noise_on_the_port_disturbs_nobody(toy_target: str, stubs: Stubs) -> None:
+    host, _, port = toy_target.rpartition(":")
+    noise = np.random.default_rng(0)
+    for _ in range(20):
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(noise.bytes(500))
+    assert works(stubs)
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """Room for both ends of all connections, which are in this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = 2 * CONNECTIONS + 500
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        pytest.skip(f"a process may have {hard} files open here; {needed} are needed")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, needed), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_connections_that_are_opened_and_left_disturb_nobody(many_files: None, toy_target: str, stubs: Stubs) -> None:
+    host, _, port = toy_target.rpartition(":")
+    with ExitStack() as stack:
+        for _ in range(CONNECTIONS):
+            stack.enter_context(socket.create_connection((host, int(port))))
+        assert works(stubs)
+        fresh = connect(toy_target)
+        stack.callback(fresh.channel.close)
+        assert works(fresh)  # one more is taken, too
+    assert works(stubs)
+
+
+def test_requests_that_never_send_their_message_leave_room_for_others(toy_target: str, stubs: Stubs) -> None:
+    leave = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        leave.wait(60)
+        yield b""
+
+    with grpc.insecure_channel(toy_target) as channel:
+        call = channel.stream_unary("/tensorflow.serving.PredictionService/Predict")
+        waiting = [call.future(nothing()) for _ in range(64)]
+        assert works(stubs)
+        leave.set()
+        for future in waiting:
+            future.cancel()
+
+
+def test_a_client_that_stops_reading_disturbs_nobody(toy_target: str, stubs: Stubs) -> None:
+    values = tf.make_tensor_proto(np.zeros(4_000_000, np.float32))
+    request = predict_request(signature="echo_float32", inputs={"x": values})
+    with grpc.insecure_channel(toy_target, options=[("grpc.max_receive_message_length", -1)]) as channel:
+        call = channel.unary_stream(
+            "/tensorflow.serving.PredictionService/Predict", predict_pb2.PredictRequest.SerializeToString
+        )
+        unread = [call(request) for _ in range(4)]  # replies of 16 MB that nobody takes
+        assert works(stubs)
+        for stream in unread:
+            stream.cancel()
+    assert works(stubs)

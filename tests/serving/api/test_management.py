@@ -1,0 +1,199 @@
+"""Models change by request or by file; health and reflection tell the truth about them."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+import tensorflow as tf
+from google.protobuf import text_format
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from serving_toys import Stubs, connect, predict_request, wait_for
+from tensorflow_serving.apis import model_management_pb2
+
+from digitforge_serving import Server, ServerOptions
+from digitforge_serving.config.options import read_model_config
+
+Publish = Callable[[Path, int], None]
+SERVING, NOT_SERVING = 1, 2
+
+
+def config(*models: tuple[str, Path, str]) -> str:
+    """A ModelServerConfig: name, base path and further fields of each model."""
+    entries = [
+        f"config {{ name: '{name}' base_path: '{path}' model_platform: 'tensorflow' {more} }}"
+        for name, path, more in models
+    ]
+    return f"model_config_list {{ {' '.join(entries)} }}"
+
+
+def reload(stubs: Stubs, text: str) -> None:
+    request = model_management_pb2.ReloadConfigRequest()
+    text_format.Parse(text, request.config)
+    assert stubs.model.HandleReloadConfigRequest(request, timeout=60).status.error_code == 0
+
+
+def refused(stubs: Stubs, text: str) -> grpc.RpcError:
+    with pytest.raises(grpc.RpcError) as caught:
+        reload(stubs, text)
+    return caught.value
+
+
+def offset(stubs: Stubs, model: str = "toy", *, label: str = "") -> float:
+    """What the version that answers adds to a + b."""
+    request = predict_request(model=model)
+    if label:
+        request.model_spec.version_label = label
+    return float(tf.make_ndarray(stubs.predict(request).outputs["sum"])[0]) - 4
+
+
+@pytest.fixture
+def file(base_path: Path, publish: Publish, other_version: Path, tmp_path: Path) -> Path:
+    """A model configuration with one model of two versions, of which the first is served."""
+    publish(other_version, 2)
+    path = tmp_path / "models.config"
+    path.write_text(config(("toy", base_path, "model_version_policy { specific { versions: 1 } }")))
+    return path
+
+
+@pytest.fixture
+def stubs(file: Path) -> Iterator[Stubs]:
+    options = ServerOptions(
+        port=0,
+        file_system_poll_wait_seconds=0.1,
+        model_config_file=file,
+        model_config_file_poll_wait_seconds=0.1,
+    )
+    server = Server(read_model_config(file), options)
+    assert server.start()
+    connected = connect(server.target)
+    yield connected
+    connected.channel.close()
+    server.stop()
+
+
+def health(stubs: Stubs, service: str = "") -> int:
+    request = health_pb2.HealthCheckRequest(service=service)
+    return int(health_pb2_grpc.HealthStub(stubs.channel).Check(request, timeout=30).status)
+
+
+def test_a_canary_is_loaded_labeled_promoted_and_the_old_version_retired(stubs: Stubs, base_path: Path) -> None:
+    def step(versions: str, labels: str) -> None:
+        policy = f"model_version_policy {{ specific {{ {versions} }} }}"
+        reload(stubs, config(("toy", base_path, f"{policy} {labels}")))
+
+    both = "versions: 1 versions: 2"
+    step("versions: 1", "version_labels { key: 'stable' value: 1 }")
+    step(both, "version_labels { key: 'stable' value: 1 }")
+    step(both, "version_labels { key: 'stable' value: 1 } version_labels { key: 'canary' value: 2 }")
+    assert (offset(stubs, label="stable"), offset(stubs, label="canary")) == (0, 100)
+    step(both, "version_labels { key: 'stable' value: 2 }")
+    assert offset(stubs, label="stable") == 100
+    step("versions: 2", "version_labels { key: 'stable' value: 2 }")
+    assert offset(stubs) == 100
+
+
+def test_a_label_for_a_version_that_does_not_serve_is_refused_and_nothing_changes(
+    stubs: Stubs, base_path: Path
+) -> None:
+    error = refused(stubs, config(("toy", base_path, "version_labels { key: 'canary' value: 2 }")))
+    assert error.code() == grpc.StatusCode.FAILED_PRECONDITION
+    assert error.details() == (
+        "Request to assign label to version 2 of model toy, which is not currently available for inference"
+    )
+    assert offset(stubs) == 0
+
+
+def test_a_reload_replaces_the_whole_configuration(stubs: Stubs, base_path: Path) -> None:
+    reload(stubs, config(("other", base_path, "")))
+    assert offset(stubs, "other") == 100
+    with pytest.raises(grpc.RpcError) as caught:
+        offset(stubs)
+    assert caught.value.details() == "Servable not found for request: Latest(toy)"
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "said"),
+    [
+        ("", grpc.StatusCode.INVALID_ARGUMENT, "Only ModelConfigList is currently supported"),
+        ("model_config_list { }", grpc.StatusCode.INVALID_ARGUMENT, "lists no model"),
+        (config(("x", Path("/nowhere"), "")), grpc.StatusCode.FAILED_PRECONDITION, "does not exist"),
+        (
+            "model_config_list { config { name: 'x' } }",
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "lacks its name or its base_path",
+        ),
+    ],
+)
+def test_a_configuration_that_cannot_be_applied_changes_nothing(
+    stubs: Stubs, text: str, code: grpc.StatusCode, said: str
+) -> None:
+    error = refused(stubs, text)
+    assert error.code() == code
+    assert said in error.details()
+    assert offset(stubs) == 0
+
+
+def test_a_new_model_that_cannot_be_loaded_is_reported_and_the_others_serve_on(
+    stubs: Stubs, base_path: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "broken" / "1").mkdir(parents=True)
+    error = refused(stubs, config(("toy", base_path, ""), ("broken", tmp_path / "broken", "")))
+    assert error.code() == grpc.StatusCode.UNKNOWN
+    assert error.details() == "Some models did not become available: {broken}"
+    assert offset(stubs) == 100
+    assert health(stubs) == NOT_SERVING
+
+
+def test_a_changed_configuration_file_is_applied(stubs: Stubs, base_path: Path, file: Path) -> None:
+    assert offset(stubs) == 0
+    file.write_text("this is no configuration")
+    file.write_text(config(("toy", base_path, "model_version_policy { latest { num_versions: 1 } }")))
+    wait_for(lambda: offset(stubs) == 100)
+
+
+def test_health_follows_the_models(stubs: Stubs, base_path: Path, toy_version: Path) -> None:
+    services = ["", "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"]
+    assert [health(stubs, service) for service in services] == [SERVING] * 3
+    shutil.rmtree(base_path / "1")
+    wait_for(lambda: [health(stubs, service) for service in services] == [NOT_SERVING] * 3)
+    shutil.copytree(toy_version, base_path / ".1.tmp")
+    (base_path / ".1.tmp").rename(base_path / "1")
+    wait_for(lambda: health(stubs) == SERVING)
+    with pytest.raises(grpc.RpcError) as caught:
+        health(stubs, "no.such.Service")
+    assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+def test_a_server_that_stops_says_so_before_it_goes(base_path: Path) -> None:
+    from digitforge_serving import ModelSource
+
+    server = Server([ModelSource(name="toy", base_path=base_path)], ServerOptions(port=0))
+    assert server.start()
+    stubs = connect(server.target)
+    watch = health_pb2_grpc.HealthStub(stubs.channel).Watch(health_pb2.HealthCheckRequest(), timeout=60)
+    assert next(watch).status == SERVING
+    in_flight = stubs.prediction.Predict.future(predict_request(signature="slow", inputs={"x": [2000.0]}))
+    stopping = threading.Thread(target=server.stop)
+    stopping.start()
+    assert next(watch).status == NOT_SERVING
+    watch.cancel()
+    assert list(in_flight.result(timeout=60).outputs) == ["y"]
+    stopping.join()
+
+
+def test_reflection_describes_the_official_services(stubs: Stubs) -> None:
+    database = ProtoReflectionDescriptorDatabase(stubs.channel)
+    assert set(database.get_services()) == {
+        "tensorflow.serving.PredictionService",
+        "tensorflow.serving.ModelService",
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1alpha.ServerReflection",
+    }
+    described = database.FindFileContainingSymbol("tensorflow.serving.PredictionService")
+    assert "Predict" in [method.name for method in described.service[0].method]

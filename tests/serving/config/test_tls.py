@@ -1,0 +1,155 @@
+"""TLS, mutual TLS and unix sockets."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import grpc
+import pytest
+import tensorflow as tf
+from click.testing import CliRunner
+from serving_toys import connect, predict_request
+from tensorflow_serving.apis import predict_pb2
+
+from digitforge_client.errors import DataError, DigitforgeError, InvalidInputError
+from digitforge_serving import EmbeddedServer
+from digitforge_serving.cli.certificates import certificates as make_certificates
+from digitforge_serving.config.certificates import make
+from digitforge_serving.config.options import Tls, parse_channel_arguments, read_tls
+
+needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificates")
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An authority, and a server and a client that it vouches for, by the command that the README names."""
+    folder = tmp_path_factory.mktemp("certificates") / "tls"
+    result = CliRunner().invoke(make_certificates, ["--out", str(folder)], catch_exceptions=False)
+    assert f"--ssl_config_file={folder}/ssl.config" in result.output
+    return folder
+
+
+@pytest.fixture
+def tls(certificates: Path, tmp_path: Path) -> Callable[[bool], Tls]:
+    def read(client_verify: bool) -> Tls:
+        text = (certificates / "ssl.config").read_text()
+        assert "client_verify: false" in text
+        (tmp_path / "ssl.config").write_text(text.replace("false", str(client_verify).lower()))
+        return read_tls(tmp_path / "ssl.config")
+
+    return read
+
+
+def sums(channel: grpc.Channel) -> list[float]:
+    call = channel.unary_unary(
+        "/tensorflow.serving.PredictionService/Predict",
+        request_serializer=predict_pb2.PredictRequest.SerializeToString,
+        response_deserializer=predict_pb2.PredictResponse.FromString,
+    )
+    return tf.make_ndarray(call(predict_request(), timeout=30).outputs["sum"]).tolist()
+
+
+def credentials(folder: Path, *, client: bool) -> grpc.ChannelCredentials:
+    key, certificate = ((folder / f"client.{kind}").read_bytes() for kind in ("key", "crt")) if client else (None, None)
+    return grpc.ssl_channel_credentials((folder / "ca.crt").read_bytes(), key, certificate)
+
+
+@needs_openssl
+def test_a_client_that_trusts_the_authority_is_answered_and_a_plain_one_is_not(
+    base_path: Path, certificates: Path, tls: Callable[[bool], Tls]
+) -> None:
+    with EmbeddedServer(base_path, model_name="toy", tls=tls(False)) as target:
+        with grpc.secure_channel(target, credentials(certificates, client=False)) as channel:
+            assert sums(channel) == [4.0, 6.0]
+        with grpc.insecure_channel(target) as channel, pytest.raises(grpc.RpcError) as caught:
+            sums(channel)
+    assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+
+
+@needs_openssl
+def test_with_mutual_tls_a_client_must_show_its_certificate(
+    base_path: Path, certificates: Path, tls: Callable[[bool], Tls]
+) -> None:
+    with EmbeddedServer(base_path, model_name="toy", tls=tls(True)) as target:
+        with grpc.secure_channel(target, credentials(certificates, client=True)) as channel:
+            assert sums(channel) == [4.0, 6.0]
+        stranger = grpc.secure_channel(target, credentials(certificates, client=False))
+        with stranger as channel, pytest.raises(grpc.RpcError) as caught:
+            sums(channel)
+    assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+
+
+@needs_openssl
+def test_mutual_certificates_are_asked_for_and_keys_are_not_for_everybody(tmp_path: Path) -> None:
+    make(tmp_path / "tls", ["digits.example", "10.0.0.1"], days=1, mutual=True)
+    assert read_tls(tmp_path / "tls" / "ssl.config").client_verify
+    for name in ("ca", "server", "client"):
+        assert (tmp_path / "tls" / f"{name}.key").stat().st_mode & 0o077 == 0
+    command = ["openssl", "x509", "-in", "server.crt", "-noout", "-ext", "subjectAltName"]
+    shown = subprocess.run(command, cwd=tmp_path / "tls", capture_output=True, text=True, check=True).stdout
+    assert "DNS:digits.example, IP Address:10.0.0.1" in shown
+
+
+@needs_openssl
+def test_certificates_are_never_overwritten_and_a_failure_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "tls").mkdir()
+    with pytest.raises(DataError, match="it exists"):
+        make(tmp_path / "tls", ["localhost"], days=1, mutual=False)
+    with pytest.raises(InvalidInputError, match="expected a name"):
+        make(tmp_path / "other", ["local host"], days=1, mutual=False)
+    with pytest.raises(DigitforgeError, match="openssl"):
+        make(tmp_path / "other", ["localhost"], days=-(10**9), mutual=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["tls"]
+
+
+def test_without_openssl_one_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(DigitforgeError, match="no openssl on PATH"):
+        make(tmp_path / "tls", ["localhost"], days=1, mutual=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs_openssl
+def test_a_key_of_another_certificate_is_one_clear_error(
+    base_path: Path, certificates: Path, tls: Callable[[bool], Tls]
+) -> None:
+    mixed = Tls(server_key=(certificates / "client.key").read_bytes(), server_cert=tls(False).server_cert)
+    with pytest.raises(DigitforgeError, match="do not fit"), EmbeddedServer(base_path, model_name="toy", tls=mixed):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("server_key: 'x'", "lacks server_key or server_cert"),
+        ("server_key: 'x' server_cert: 'y' client_verify: true", "without custom_ca"),
+        ("key: 'x'", "not a SSLConfig"),
+    ],
+)
+def test_a_wrong_tls_file_is_refused(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "ssl.config").write_text(text)
+    with pytest.raises(InvalidInputError, match=said):
+        read_tls(tmp_path / "ssl.config")
+
+
+def test_a_unix_socket_is_served_as_well(base_path: Path, tmp_path: Path) -> None:
+    socket = tmp_path / "digits.sock"
+    with EmbeddedServer(base_path, model_name="toy", grpc_socket_path=socket) as target:
+        for address in (target, f"unix:{socket}"):
+            stubs = connect(address)
+            assert tf.make_ndarray(stubs.predict(predict_request()).outputs["sum"]).tolist() == [4.0, 6.0]
+            stubs.channel.close()
+
+
+def test_channel_arguments_are_numbers_or_words() -> None:
+    assert parse_channel_arguments("") == ()
+    assert parse_channel_arguments("grpc.max_concurrent_streams=4,a=-1,b=x=y") == (
+        ("grpc.max_concurrent_streams", 4),
+        ("a", -1),
+        ("b", "x=y"),
+    )
+    with pytest.raises(InvalidInputError, match="expected key=value"):
+        parse_channel_arguments("grpc.max_concurrent_streams")

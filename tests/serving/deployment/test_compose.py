@@ -1,0 +1,258 @@
+"""docker-compose.yml and TensorFlow Serving's configuration agree with each other, the contract and the code."""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from serving_toys import connect, predict_request
+
+from digitforge_client import contract
+from digitforge_serving import Server, ServerOptions, shipped_config, shipped_models
+from digitforge_serving.cli.serve import serve
+from digitforge_serving.config.messages import read
+from digitforge_serving.config.options import read_model_config
+from digitforge_serving.models import publication
+from digitforge_training.cli import train as train_command
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+
+
+@pytest.fixture(scope="module")
+def service(services: dict[str, Any]) -> dict[str, Any]:
+    return services["serving"]
+
+
+@pytest.fixture(scope="module")
+def flags(service: dict[str, Any]) -> dict[str, str]:
+    return dict(argument.removeprefix("--").split("=", 1) for argument in service["command"])
+
+
+def default(text: str) -> str:
+    """What compose makes of ``${VARIABLE:-default}`` where no variable is set."""
+    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
+
+
+def test_the_image_can_be_changed_and_its_shell_is_not_the_entry_point(service: dict[str, Any]) -> None:
+    assert service["image"] == "${DIGITFORGE_SERVING_IMAGE:-tensorflow/serving:2.21.0}"
+    assert service["entrypoint"] == ["tensorflow_model_server"]
+    assert service["init"] is True
+
+
+def test_ports_are_the_contract_s_and_published_on_loopback(service: dict[str, Any], flags: dict[str, str]) -> None:
+    published = [default(port) for port in service["ports"]]
+    assert published == [f"127.0.0.1:{port}:{port}" for port in (contract.GRPC_PORT, contract.REST_PORT)]
+    assert (int(flags["port"]), int(flags["rest_api_port"])) == (contract.GRPC_PORT, contract.REST_PORT)
+
+
+def test_the_container_may_change_nothing(service: dict[str, Any]) -> None:
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert "no-new-privileges:true" in service["security_opt"]
+    assert all(volume.endswith(":ro") for volume in service["volumes"])
+    assert default(service["mem_limit"]).endswith("g")
+    assert service["restart"] == "unless-stopped"
+
+
+def test_only_the_server_starts_unless_a_profile_is_asked_for(services: dict[str, Any]) -> None:
+    profiles = {name: service.get("profiles", []) for name, service in services.items()}
+    assert profiles == {
+        "serving": [],
+        "serving-gpu": ["gpu"],
+        "prometheus": ["monitoring"],
+        "grafana": ["monitoring"],
+        "train": ["train"],
+    }
+
+
+def test_the_server_on_a_gpu_differs_in_what_a_gpu_needs(services: dict[str, Any]) -> None:
+    plain, gpu = services["serving"], services["serving-gpu"]
+    differing = {key for key in plain.keys() | gpu.keys() if plain.get(key) != gpu.get(key)}
+    assert differing == {"profiles", "image", "environment", "deploy", "networks", "mem_limit"}
+    assert default(gpu["image"]) == "tensorflow/serving:2.19.1-gpu"
+    assert gpu["environment"]["NVIDIA_TF32_OVERRIDE"] == "0"  # TF32 would break the contract's addresses
+
+
+@pytest.mark.parametrize("name", ["serving-gpu", "train"])
+def test_a_gpu_is_reserved(services: dict[str, Any], name: str) -> None:
+    (device,) = services[name]["deploy"]["resources"]["reservations"]["devices"]
+    assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
+
+
+def test_every_port_is_published_on_loopback_and_every_setting_is_listed(services: dict[str, Any]) -> None:
+    published = [default(port) for service in services.values() for port in service.get("ports", [])]
+    assert all(port.startswith("127.0.0.1:") for port in published)
+    text = (ROOT / "docker-compose.yml").read_text()
+    for variable, value in re.findall(r"\$\{(\w+):-([^}]*)\}", text):
+        assert re.search(rf"^# +{variable} .*{re.escape(value)}", text, re.MULTILINE), (variable, value)
+
+
+def test_training_runs_the_command_of_the_mounted_checkout(services: dict[str, Any]) -> None:
+    train = services["train"]
+    assert default(train["image"]) == "tensorflow/tensorflow:2.21.0-gpu"
+    assert train["volumes"] == [f".:{train['working_dir']}"]
+    assert train["entrypoint"][:2] == ["bash", "-c"]
+    assert train["entrypoint"][2].endswith('digitforge train "$$@"')
+    assert train_command.make_context("train", list(train["command"])).params["out"] == Path("runs/forge")
+
+
+def test_what_is_mounted_exists_and_every_file_named_by_a_flag_is_in_it(
+    service: dict[str, Any], flags: dict[str, str]
+) -> None:
+    mounts = {inside: ROOT / outside for outside, inside, _ in (default(v).split(":") for v in service["volumes"])}
+    assert mounts.pop("/tls") == ROOT / "serving/config"  # a folder without certificates, unless one is named
+    assert flags["ssl_config_file"] == "${DIGITFORGE_SSL_CONFIG_FILE:-}"
+    assert mounts == {"/models": ROOT / "serving/models", "/config": ROOT / "serving/config"}
+    assert mounts["/config"].samefile(shipped_config())
+    for name in ("model_config_file", "batching_parameters_file", "monitoring_config_file"):
+        folder, _, file = flags[name].rpartition("/")
+        assert (mounts[folder] / file).is_file(), name
+
+
+@pytest.mark.parametrize("name", ["serving", "serving-gpu"])
+def test_no_flag_lets_a_rest_request_crash_tensorflow_serving(services: dict[str, Any], name: str) -> None:
+    assert not [word for word in services[name]["command"] if "enable_serialization_as_tensor_content" in word]
+
+
+@pytest.mark.parametrize("name", ["serving", "serving-gpu"])
+def test_many_requests_at_once_find_a_thread_and_fast_convolutions(services: dict[str, Any], name: str) -> None:
+    (threads,) = [word for word in services[name]["command"] if "grpc_max_threads" in word]
+    assert int(threads.removeprefix("--grpc_max_threads=")) == 256
+    assert services[name]["pids_limit"] > 2 * 256  # threads count as processes; REST and TensorFlow have theirs, too
+    assert services[name]["environment"]["TF_ENABLE_ONEDNN_OPTS"] == "1"
+
+
+def test_requests_are_batched_and_labels_may_precede_their_version(flags: dict[str, str]) -> None:
+    assert flags["allow_version_labels_for_unavailable_models"] == "true"
+    assert flags["enable_batching"] == "true"
+
+
+def test_the_model_configuration_names_the_contract_s_model() -> None:
+    (source,) = read_model_config(shipped_config() / "models.config")
+    assert source.name == contract.MODEL_NAME
+    assert source.base_path == Path("/models") / contract.MODEL_NAME
+    assert source.choose([1, 2, 3]) == [3, 2]
+
+
+def model_configurations() -> list[tuple[Path, str]]:
+    """Every ModelServerConfig that TensorFlow Serving may be given: in a file, or in a manifest that contains one."""
+
+    def texts(value: Any) -> Iterator[str]:
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict | list):
+            for inner in value.values() if isinstance(value, dict) else value:
+                yield from texts(inner)
+
+    found = [(path, path.read_text()) for path in sorted((ROOT / "serving").rglob("*.config"))]
+    for path in [ROOT / "docker-compose.yml", *sorted((ROOT / "serving").rglob("*.y*ml"))]:
+        found += [(path, text) for document in yaml.safe_load_all(path.read_text()) for text in texts(document)]
+    return [(path, text) for path, text in found if "model_config_list" in text]
+
+
+def test_every_label_names_a_version_that_is_shipped_and_loaded(tmp_path: Path) -> None:
+    configurations = model_configurations()
+    assert shipped_config() / "models.config" in [path for path, _ in configurations]
+    labels = []
+    for path, text in configurations:
+        (tmp_path / "models.config").write_text(text)
+        for source in read_model_config(tmp_path / "models.config"):
+            shipped = [info.version for info in publication.versions(shipped_models() / source.base_path.name)]
+            assert set(source.labels.values()) <= set(source.choose(shipped)), path
+            labels += source.labels
+    assert "stable" in labels
+
+
+def test_the_label_of_the_shipped_configuration_is_answered() -> None:
+    (source,) = read_model_config(shipped_config() / "models.config")
+    here = replace(source, base_path=shipped_models() / source.base_path.name)
+    server = Server([here], ServerOptions(port=0, allow_version_labels_for_unavailable_models=True))
+    try:
+        assert server.start()
+        request = predict_request(model=source.name, inputs={"labels": np.array([7]), "seeds": np.array([1])})
+        request.model_spec.version_label = "stable"
+        assert connect(server.target).predict(request).model_spec.version.value == source.labels["stable"]
+    finally:
+        server.stop(0)
+
+
+def test_the_batching_file_allows_exactly_the_rows_of_the_contract() -> None:
+    batching = read(shipped_config() / "batching.config", "BatchingParameters")
+    sizes = list(batching.allowed_batch_sizes)
+    assert batching.max_batch_size.value == contract.MAX_ROWS
+    assert sizes == sorted(set(sizes))
+    assert sizes[-1] == contract.MAX_ROWS
+    assert batching.max_enqueued_batches.value > 10
+
+
+def test_prometheus_finds_the_metrics_where_tensorflow_serving_puts_them() -> None:
+    monitoring = read(shipped_config() / "monitoring.config", "MonitoringConfig")
+    assert monitoring.prometheus_config.enable
+    assert monitoring.prometheus_config.path == "/monitoring/prometheus/metrics"
+
+
+@pytest.mark.parametrize(
+    ("body", "healthy"),
+    [
+        ('{ "model_version_status": [ { "version": "1", "state": "AVAILABLE" } ] }', True),
+        ('{ "model_version_status": [ { "version": "1", "state": "UNAVAILABLE" } ] }', False),
+        ('{ "model_version_status": [ { "version": "1", "state": "END" } ] }', False),
+    ],
+)
+def test_the_health_check_looks_at_the_state_of_the_model(service: dict[str, Any], body: str, healthy: bool) -> None:
+    """The very command of the compose file, against a page as TensorFlow Serving writes it."""
+    kind, *command = service["healthcheck"]["test"]
+    assert kind == "CMD"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        asked = bytearray()
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                while not asked.endswith(b"\r\n\r\n"):
+                    asked.extend(connection.recv(4096))
+                connection.sendall(f"HTTP/1.0 200 OK\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        command[-1] = command[-1].replace("/8501", f"/{listener.getsockname()[1]}")
+        result = subprocess.run(command, check=False, timeout=20)
+        thread.join()
+    assert asked.startswith(f"GET /v1/models/{contract.MODEL_NAME} HTTP/1.0\r\n\r\n".encode())
+    assert (result.returncode == 0) == healthy
+
+
+def test_the_health_check_fails_where_nothing_listens(service: dict[str, Any]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    command = service["healthcheck"]["test"][1:]
+    command[-1] = command[-1].replace("/8501", f"/{port}")
+    assert subprocess.run(command, check=False, timeout=20, stderr=subprocess.DEVNULL).returncode != 0
+
+
+def test_the_shipped_models_lie_where_compose_mounts_them() -> None:
+    assert shipped_models().samefile(ROOT / "serving" / "models")
+
+
+def test_the_embedded_server_takes_the_very_flags_of_the_compose_file(service: dict[str, Any]) -> None:
+    given = serve.make_context("serve", [default(argument) for argument in service["command"]]).params
+    assert given["ssl_config_file"] == ""  # which is none
+    assert (given["port"], given["rest_api_port"]) == (contract.GRPC_PORT, contract.REST_PORT)
+    assert given["model_config_file"] == Path("/config/models.config")
+    assert given["enable_batching"] is True
+    assert given["enable_serialization_as_tensor_content"] is False
+    assert given["allow_version_labels_for_unavailable_models"] is True

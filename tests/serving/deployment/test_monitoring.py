@@ -1,0 +1,149 @@
+"""Prometheus finds the servers, Grafana finds Prometheus, and the dashboard asks for metrics that there are."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import socket
+import subprocess
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from serving_toys import connect, predict_request, wait_for
+
+from digitforge_serving import ModelSource, Server, ServerOptions, shipped_config
+from digitforge_serving.config.options import PROMETHEUS_PATH, BatchingOptions, read_metrics_path
+
+ROOT = Path(__file__).parents[2]
+MONITORING = ROOT / "serving" / "monitoring"
+#: The metrics of the dashboard, as TensorFlow Serving 2.21 writes them, and their labels.
+KNOWN = {
+    ":tensorflow:serving:request_count": {"model_name", "status"},
+    ":tensorflow:serving:request_latency": {"model_name", "API", "entrypoint"},
+    ":tensorflow:serving:runtime_latency": {"model_name", "API", "runtime"},
+    ":tensorflow:serving:batching_session:queuing_latency": {"thread_pool_name"},
+    ":tensorflow:serving:batching_session:processed_batch_size": {"thread_pool_name"},
+    ":tensorflow:cc:saved_model:load_attempt_count": {"model_path", "status"},
+}
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+
+
+@pytest.fixture(scope="module")
+def dashboard() -> dict[str, Any]:
+    return json.loads((MONITORING / "grafana" / "dashboards" / "serving.json").read_text())
+
+
+def expressions(dashboard: dict[str, Any]) -> list[str]:
+    return [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+
+
+def test_prometheus_asks_the_service_where_its_metrics_are(services: dict[str, Any]) -> None:
+    config = yaml.safe_load((MONITORING / "prometheus.yml").read_text())
+    (job,) = config["scrape_configs"]
+    (discovery,) = job["dns_sd_configs"]
+    assert job["metrics_path"] == read_metrics_path(shipped_config() / "monitoring.config")
+    assert discovery["names"] == ["serving"]
+    assert f"--rest_api_port={discovery['port']}" in services["serving"]["command"]
+    assert services["serving-gpu"]["networks"]["default"]["aliases"] == discovery["names"]
+
+
+def test_grafana_s_data_source_is_prometheus_and_the_dashboard_s(
+    services: dict[str, Any], dashboard: dict[str, Any]
+) -> None:
+    provisioning = MONITORING / "grafana" / "provisioning"
+    (source,) = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text())["datasources"]
+    url = urllib.parse.urlsplit(source["url"])
+    assert url.hostname in services
+    assert any(port.endswith(f":{url.port}") for port in services[url.hostname]["ports"])
+    for asked in [*dashboard["panels"], *dashboard["templating"]["list"]]:
+        assert asked["datasource"] == {"type": source["type"], "uid": source["uid"]}
+    (provider,) = yaml.safe_load((provisioning / "dashboards" / "serving.yml").read_text())["providers"]
+    mounts = {inside: ROOT / outside for outside, inside, *_ in (v.split(":") for v in services["grafana"]["volumes"])}
+    assert (mounts[provider["options"]["path"]] / "serving.json").is_file()
+    assert mounts["/etc/grafana/provisioning"] == provisioning
+
+
+def test_panels_have_their_own_places(dashboard: dict[str, Any]) -> None:
+    cells = [
+        (x, y)
+        for place in (panel["gridPos"] for panel in dashboard["panels"])
+        for x in range(place["x"], place["x"] + place["w"])
+        for y in range(place["y"], place["y"] + place["h"])
+    ]
+    assert len(cells) == len(set(cells))
+    assert max(x for x, _ in cells) < 24
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+
+
+def test_the_dashboard_asks_for_metrics_and_labels_of_tensorflow_serving(dashboard: dict[str, Any]) -> None:
+    asked = set()
+    for expression in expressions(dashboard):
+        for name, selector in re.findall(r"(:tensorflow:[a-z_:]+)(\{[^}]*\})?", expression):
+            family = re.sub(r"_(bucket|sum|count)$", "", name) if name not in KNOWN else name
+            asked.add(family)
+            assert set(re.findall(r"(\w+)[!=]~?\"", selector)) <= KNOWN[family], expression
+    assert asked == set(KNOWN)
+
+
+@pytest.fixture
+def prometheus(tmp_path: Path, base_path: Path) -> Iterator[str]:
+    """A real Prometheus that reads our configuration, with the name in it replaced by a server's address."""
+    options = ServerOptions(port=0, rest_api_port=0, metrics_path=PROMETHEUS_PATH, batching=BatchingOptions())
+    server = Server([ModelSource(name="toy", base_path=base_path)], options)
+    with ExitStack() as stack:
+        server.start()
+        stack.callback(server.stop, 1)
+        config = yaml.safe_load((MONITORING / "prometheus.yml").read_text())
+        config["global"]["scrape_interval"] = "1s"
+        del config["scrape_configs"][0]["dns_sd_configs"]
+        config["scrape_configs"][0]["static_configs"] = [{"targets": [server.rest_target]}]
+        (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config))
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            address = f"127.0.0.1:{listener.getsockname()[1]}"
+        process = stack.enter_context(
+            subprocess.Popen(
+                [
+                    "prometheus",
+                    f"--config.file={tmp_path}/prometheus.yml",
+                    f"--storage.tsdb.path={tmp_path}/data",
+                    f"--web.listen-address={address}",
+                    "--log.level=error",
+                ]
+            )
+        )
+        stack.callback(process.kill)
+        stubs = connect(server.target)
+        stack.callback(stubs.channel.close)
+        end = time.monotonic() + 4  # a rate needs two looks at a counter
+        while time.monotonic() < end:
+            stubs.predict(predict_request())
+            time.sleep(0.1)
+        yield address
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("prometheus") is None, reason="there is no prometheus on PATH (Debian: prometheus)")
+def test_a_real_prometheus_answers_every_question_of_the_dashboard(prometheus: str, dashboard: dict[str, Any]) -> None:
+    def answer(expression: str) -> list[float]:
+        filled = expression.replace("$__rate_interval", "1m").replace("$model", ".*")
+        query = urllib.parse.urlencode({"query": filled})
+        with urllib.request.urlopen(f"http://{prometheus}/api/v1/query?{query}", timeout=30) as reply:
+            return [float(series["value"][1]) for series in json.load(reply)["data"]["result"]]
+
+    wait_for(lambda: answer("sum(rate(:tensorflow:serving:request_count[1m]))") != [])
+    answers = {expression: answer(expression) for expression in expressions(dashboard)}
+    assert [expression for expression, values in answers.items() if not values] == []
+    assert answers['sum(up{job="tensorflow-serving"})'] == [1.0]
+    assert answers["sum by (model_path, status) (:tensorflow:cc:saved_model:load_attempt_count)"] == [1.0]

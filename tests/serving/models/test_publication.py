@@ -1,0 +1,128 @@
+"""`digitforge models`: versions come and go, also under a server that watches."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+from click.testing import CliRunner
+from serving_toys import connect, predict_request, wait_for
+
+from digitforge_client.errors import DataError, InvalidInputError
+from digitforge_serving import EmbeddedServer
+from digitforge_serving.cli.models import models
+from digitforge_serving.models import publication
+
+
+def numbers(base_path: Path) -> list[int]:
+    return [info.version for info in publication.versions(base_path)]
+
+
+def run(*arguments: str | Path) -> str:
+    result = CliRunner().invoke(models, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout.strip()
+
+
+def test_promote_rollback_and_remove_change_what_a_running_server_answers(base_path: Path, other_version: Path) -> None:
+    with EmbeddedServer(base_path, model_name="toy", file_system_poll_wait_seconds=0.1) as target:
+        stubs = connect(target)
+
+        def first_sum() -> float:
+            return float(tf.make_ndarray(stubs.predict(predict_request()).outputs["sum"])[0])
+
+        assert first_sum() == 4
+        assert run("promote", other_version, "--to", base_path) == str(base_path / "2")
+        wait_for(lambda: first_sum() == 104)
+        assert run("rollback", base_path) == str(base_path / "1")
+        wait_for(lambda: first_sum() == 4)
+        assert run("promote", base_path / ".2.withdrawn", "--to", base_path) == str(base_path / "2")
+        wait_for(lambda: first_sum() == 104)
+        run("remove", "1", "--from", base_path)
+        assert numbers(base_path) == [2]
+        assert first_sum() == 104
+
+
+def test_list_shows_versions_highest_first_and_what_is_incomplete(base_path: Path, other_version: Path) -> None:
+    shutil.copytree(other_version, base_path / "10")
+    (base_path / "10" / "saved_model.pb").unlink()
+    (base_path / ".11.tmp").mkdir()
+    listed = json.loads(run("list", base_path, "--json"))
+    assert [(row["version"], row["complete"]) for row in listed] == [(10, False), (1, True)]
+    assert listed[1]["bytes"] == sum(file.stat().st_size for file in (base_path / "1").rglob("*") if file.is_file())
+    assert "no saved_model.pb" in run("list", base_path).splitlines()[0]
+
+
+def test_a_promotion_that_fails_leaves_nothing_behind(
+    base_path: Path, other_version: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DataError, match="No space left"):
+        publication.promote(other_version, base_path)
+    assert [path.name for path in base_path.iterdir()] == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("act", "said"),
+    [
+        (lambda base: publication.promote(base, base), "has no saved_model.pb"),
+        (publication.rollback, "it must have two versions"),
+        (lambda base: publication.remove(base, 1), "is the only one"),
+        (lambda base: publication.remove(base, 7), "has no version 7; it has 1"),
+    ],
+    ids=["promote no model", "roll back a single version", "remove the last version", "remove an unknown version"],
+)
+def test_what_cannot_be_done_is_said_and_changes_nothing(
+    base_path: Path, act: Callable[[Path], object], said: str
+) -> None:
+    with pytest.raises(InvalidInputError, match=said):
+        act(base_path)
+    assert numbers(base_path) == [1]
+
+
+def test_a_padded_version_is_listed_followed_rolled_back_and_removed(base_path: Path, other_version: Path) -> None:
+    shutil.copytree(other_version, base_path / "00000123")
+    shutil.copytree(other_version, base_path / "0000007")
+    assert [(info.version, info.path.name, info.complete) for info in publication.versions(base_path)] == [
+        (123, "00000123", True),
+        (7, "0000007", True),
+        (1, "1", True),
+    ]
+    assert publication.promote(other_version, base_path).path == base_path / "124"
+    assert publication.rollback(base_path).path == base_path / "00000123"
+    assert publication.rollback(base_path).path == base_path / "0000007"
+    assert run("remove", "7", "--from", base_path) == ""
+    assert sorted(path.name for path in base_path.iterdir()) == [".123.withdrawn", ".124.withdrawn", "1"]
+
+
+@pytest.mark.parametrize("act", [publication.rollback, lambda base: publication.remove(base, 5)])
+def test_where_two_folders_have_one_number_neither_goes_in_favor_of_the_other(
+    base_path: Path, other_version: Path, act: Callable[[Path], object]
+) -> None:
+    for name in ("5", "005"):
+        shutil.copytree(other_version, base_path / name)
+    with pytest.raises(InvalidInputError, match=r"version 5 of .* has 2 folders, 005, 5, of which"):
+        act(base_path)
+    assert numbers(base_path) == [5, 1]
+    assert publication.versions(base_path)[0].path.name == "5"
+
+
+def test_a_rollback_never_ends_at_a_version_that_cannot_be_loaded(base_path: Path) -> None:
+    (base_path / "2").mkdir()
+    shutil.move(base_path / "1" / "saved_model.pb", base_path / "2" / "saved_model.pb")
+    with pytest.raises(InvalidInputError, match="no server could load it"):
+        publication.rollback(base_path)
+    assert numbers(base_path) == [2, 1]
+
+
+def test_a_folder_that_does_not_exist_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read"):
+        publication.versions(tmp_path / "nowhere")

@@ -1,0 +1,185 @@
+"""Clusters: found in the data alone, drawn as often as they are there, and the same in training and in an export."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import stats
+
+from digitforge_client.contract import Field, Signature, balanced_labels, row_seeds
+from digitforge_client.errors import DataError, InvalidInputError
+from digitforge_training.data import Dataset, load
+from digitforge_training.export.saved_model import export
+from digitforge_training.gan.clusters import count_clusters, find_clusters
+from digitforge_training.gan.latents import latents_of, place_in_clusters
+from digitforge_training.gan.networks.parts import Clusters
+from digitforge_training.gan.trainer import Trainer
+from digitforge_training.recipes import Recipe, resolve
+from digitforge_training.runs import checkpoints
+from digitforge_training.runs.loop import train
+
+LAWS = ("normal", "uniform")
+
+
+def _tiny(**overrides: str | float) -> Recipe:
+    dense = {"network": "dense", "generator_widths": "16", "discriminator_widths": "16", "batch_size": 32}
+    return resolve("forge", {**dense, "clusters": 3, "steps": 4, "images_per_checkpoint": 64, **overrides})
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return load("digits")
+
+
+def test_a_rare_kind_is_a_cluster_of_its_own() -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 60, (300, 16, 16, 1), dtype=np.uint8)
+    labels = np.arange(300) % 2
+    rare = np.arange(300) // 2 % 25 == 0  # 6 of each class
+    images[rare, 12:, 2:14] += 190  # they stand on a foot
+    dataset = Dataset(name="feet", split="train", images=images, labels=labels, class_names=("a", "b"))
+    clusters = find_clusters(dataset, 2, seed=0)
+    for label in (0, 1):
+        found, expected = clusters[labels == label], rare[labels == label]
+        np.testing.assert_array_equal(found == found[expected][0], expected)
+    np.testing.assert_array_equal(clusters, find_clusters(dataset, 2, seed=0))
+
+
+def test_every_class_has_every_cluster(digits: Dataset) -> None:
+    clusters = find_clusters(digits, 5, seed=1)
+    counts = count_clusters(clusters, digits.labels, classes=10, each=5)
+    assert counts.min() > 0
+    np.testing.assert_array_equal(counts.sum(axis=1), np.bincount(digits.labels))
+    assert not find_clusters(digits, 1, seed=1).any()
+
+
+def test_a_quarter_of_a_batch_shows_all_clusters_equally_often(digits: Dataset) -> None:
+    recipe = dataclasses.replace(_tiny(), clusters=4)
+    clusters = find_clusters(digits, 4, seed=0)
+    plain = Trainer(dataclasses.replace(recipe, clusters=1), digits, seed=0)
+    trainer = Trainer(recipe, digits, seed=0)
+    kinds = {image.tobytes(): 4 * k + c for image, k, c in zip(digits.images, digits.labels, clusters, strict=True)}
+    seen = np.zeros(40, np.int64)
+    usual = np.arange(32) % 4 != 0
+    for step in range(400):
+        images, weights = (part.numpy() for part in trainer._batch(tf.constant(step, tf.int64)))
+        expected, classes = (part.numpy() for part in plain._batch(tf.constant(step, tf.int64)))
+        np.testing.assert_array_equal(images[usual], expected[usual])
+        np.testing.assert_array_equal(weights.reshape(-1, 10, 4).sum(axis=2), classes)
+        told = weights.argmax(axis=1)
+        assert [kinds[image.tobytes()] for image in images] == told.tolist()
+        seen += np.bincount(told[~usual], minlength=40)
+    for of_class in seen.reshape(10, 4):
+        assert stats.chisquare(of_class).pvalue > 1e-4
+
+
+def test_a_class_with_fewer_images_has_fewer_clusters(digits: Dataset) -> None:
+    few = digits.subset(np.concatenate([np.flatnonzero(digits.labels == k)[: 40 - 4 * k] for k in range(10)]))
+    clusters = find_clusters(few, 6, seed=0)
+    assert [len(set(clusters[few.labels == k])) for k in range(10)] == 9 * [6] + [4]
+    assert clusters[few.labels == 9].max() == 3
+    twice = few.subset(np.concatenate([np.arange(len(few)), np.repeat(np.flatnonzero(few.labels == 9), 30)]))
+    assert (np.bincount(find_clusters(twice, 6, seed=0)[twice.labels == 9]) > 0).all()  # numbered without gaps
+    trainer = Trainer(_tiny(clusters=6), few, seed=0)
+    assert all(np.isfinite(value) for value in trainer.run(20).values())
+    ends = np.full((10, 64), np.inf, np.float32)
+    ends[:, 1:] = 0
+    layer = Clusters(1, 6, distribution="normal")
+    layer.counts.assign([[1, 1, 1, 1, 0, 0]])
+    np.testing.assert_array_equal(layer(tf.ones((1, 1)), ends[:1]), [[0, 0, 0, 1, 0, 0]])
+
+
+def test_clusters_need_a_discriminator_that_is_told_them() -> None:
+    with pytest.raises(InvalidInputError, match="set conditioning to projection or both"):
+        _tiny(conditioning="auxiliary")
+
+
+COUNTS = hnp.arrays(np.int32, st.tuples(st.integers(1, 4), st.integers(1, 9)), elements=st.integers(1, 10_000))
+
+
+@given(counts=COUNTS, distribution=st.sampled_from(LAWS), seed=st.integers(0, 2**31))
+def test_the_generator_finds_the_cluster_that_a_latent_was_placed_in(
+    counts: np.ndarray, distribution: Literal["normal", "uniform"], seed: int
+) -> None:
+    classes, each = counts.shape
+    layer = Clusters(classes, each, distribution=distribution)
+    layer.counts.assign(counts)
+    wanted = np.random.default_rng(seed).integers(classes * each, size=64)
+    kinds = tf.one_hot(wanted, classes * each)
+    latents = latents_of(tf.range(seed, seed + 64, dtype=tf.int64), 3, distribution)
+    placed = place_in_clusters(latents, kinds, counts, distribution=distribution)
+    np.testing.assert_array_equal(placed[:, 1:], latents[:, 1:])
+    found = layer(tf.one_hot(wanted // each, classes), placed)
+    np.testing.assert_array_equal(found, kinds)
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_latents_of_frequent_clusters_are_latents_of_the_law(distribution: Literal["normal", "uniform"]) -> None:
+    counts = np.array([[100, 700, 200]], np.int32)
+    kinds = tf.one_hot(np.repeat(np.arange(3), 10 * counts[0]), 3)
+    latents = latents_of(tf.range(10_000, dtype=tf.int64), 2, distribution)
+    first = place_in_clusters(latents, kinds, counts, distribution=distribution).numpy()[:, 0]
+    expected = stats.norm() if distribution == "normal" else stats.uniform(-1, 2)
+    assert stats.kstest(first, expected.cdf).pvalue > 0.01
+    # And the other way round: latents of the distribution come to each cluster as often as it is there.
+    layer = Clusters(1, 3, distribution=distribution)
+    layer.counts.assign(counts)
+    shares = layer(tf.ones((10_000, 1)), latents).numpy().mean(axis=0)
+    np.testing.assert_allclose(shares, counts[0] / 1000, atol=0.015)
+
+
+def test_a_blend_of_classes_is_a_blend_of_one_cluster_of_each() -> None:
+    layer = Clusters(2, 2, distribution="uniform")
+    layer.counts.assign([[1, 3], [3, 1]])
+    weights = layer(tf.constant([[0.25, 0.75]]), tf.constant([[0.0, 9.0]]))
+    np.testing.assert_allclose(weights, [[0.0, 0.25, 0.75, 0.0]])
+
+
+@pytest.mark.parametrize("conditioning", ["projection", "both"])
+@pytest.mark.parametrize("network", ["dense", "residual", "convolutional"])
+def test_every_network_takes_clusters(network: str, conditioning: str, digits: Dataset) -> None:
+    widths = {"generator_widths": "16,8,8", "discriminator_widths": "8,8", "width": 8}
+    trainer = Trainer(_tiny(network=network, conditioning=conditioning, **widths), digits, seed=0)
+    assert all(np.isfinite(value) for value in trainer.run(2).values())
+    state = trainer.state()
+    counts = count_clusters(find_clusters(digits, 3, seed=0), digits.labels, classes=10, each=3)
+    # Of the generator and of the averaged one, where nothing has rounded them.
+    assert sum(np.array_equal(value, counts) for value in state.values()) == 2
+
+
+def test_an_export_draws_the_clusters_of_the_training(digits: Dataset, tmp_path: Path) -> None:
+    train(_tiny(), digits, run_dir=tmp_path / "run")
+    version = export(tmp_path / "run", digits, to=tmp_path / "models")
+    trainer = Trainer(_tiny(), digits, seed=0)
+    trainer.restore(checkpoints.load(checkpoints.newest(tmp_path / "run")))  # type: ignore[arg-type]
+    labels, seeds = balanced_labels(50, 10), row_seeds(0, 50)
+    served = tf.saved_model.load(str(version)).signatures[Signature.SAMPLE](
+        **{Field.LABELS: tf.constant(labels), Field.SEEDS: tf.constant(seeds)}
+    )
+    here = trainer.sample(labels, latents_of(tf.constant(seeds), 64, "normal").numpy())
+    assert np.abs(served[Field.IMAGES].numpy().astype(int) - here).max() <= 1
+
+
+def test_a_checkpoint_with_other_clusters_is_refused(digits: Dataset, tmp_path: Path) -> None:
+    trainer = Trainer(_tiny(), digits, seed=0)
+    state = trainer.state()
+    counts = {name: value for name, value in state.items() if value.dtype == np.int32 and value.shape == (10, 3)}
+    assert len(counts) == 2
+    for name, value in counts.items():
+        state[name] = value[:, ::-1]
+    with pytest.raises(DataError, match="other clusters"):
+        trainer.restore(state)
+
+
+def test_one_cluster_is_the_training_without_any(digits: Dataset) -> None:
+    plain = dataclasses.replace(_tiny(), clusters=1)
+    state = Trainer(plain, digits, seed=0).state()
+    assert not [name for name, value in state.items() if value.dtype == np.int32 and value.shape[1:]]

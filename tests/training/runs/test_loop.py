@@ -1,0 +1,416 @@
+"""The loop: what a run folder holds, resuming to the same weights, interrupts, and data that cannot be trained on."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import select
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from digitforge_client.errors import DataError, InvalidInputError
+from digitforge_training.data import Dataset, load
+from digitforge_training.gan.trainer import on_gpu
+from digitforge_training.recipes import Recipe, resolve
+from digitforge_training.runs import checkpoints
+from digitforge_training.runs.folder import read_run
+from digitforge_training.runs.loop import Progress, train
+
+TINY = {"clusters": 1, "width": 8, "generator_blocks": 1, "discriminator_blocks": 1, "batch_size": 32}
+
+
+#: With classes, and compiled in no time.
+DENSE = {
+    "network": "dense",
+    "generator_widths": "8",
+    "discriminator_widths": "8",
+    "batch_size": 32,
+    "width": 8,
+    "clusters": 1,
+    "images_per_checkpoint": 64,
+    "images_per_sheet": 64,
+}
+
+
+def _tiny(**overrides: str | float) -> Recipe:
+    return resolve("forge", {**TINY, "images_per_checkpoint": 64, "images_per_sheet": 64, **overrides})
+
+
+def _quick(**overrides: str | float) -> Recipe:
+    return resolve("forge", {**DENSE, **overrides})
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return load("digits")
+
+
+def test_a_run_folder_holds_recipe_checkpoints_statistics_sheets_and_the_gif(digits: Dataset, tmp_path: Path) -> None:
+    reports: list[Progress] = []
+    run = train(_tiny(steps=5), digits, run_dir=tmp_path, seed=3, on_progress=reports.append)
+    assert read_run(tmp_path) == run
+    assert run.training_data["images"] == len(digits)
+    assert [path.stem for path in sorted((tmp_path / "checkpoints").iterdir())] == ["000000000128", "000000000160"]
+    lines = [json.loads(line) for line in (tmp_path / "stats.jsonl").read_text().splitlines()]
+    assert [line["images"] for line in lines] == [64, 128, 160] == [report.images_seen for report in reports]
+    assert all(np.isfinite(value) for line in lines for value in line.values())
+    assert [report.statistics["roughness"] > 0 for report in reports] == [True] * 3  # each had a sheet
+    assert lines[0]["coverage"] == pytest.approx(reports[0].statistics["coverage"], abs=1e-5)
+    assert Image.open(tmp_path / "walks.png").size == (12 * 30 + 2, 10 * 30 + 2)
+    assert len(list((tmp_path / "tensorboard").glob("*.tfevents.*"))) == 1
+    gif = Image.open(tmp_path / "training.gif")
+    assert gif.n_frames == len(list((tmp_path / "sheets").glob("*.png"))) == 4  # 0, 64, 128 and 160 images
+
+
+def test_a_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(digits: Dataset, tmp_path: Path) -> None:
+    class StopError(Exception):
+        pass
+
+    def stop(progress: Progress) -> None:
+        if progress.images_seen == 128:
+            raise StopError
+
+    recipe = _tiny(steps=6)
+    train(recipe, digits, run_dir=tmp_path / "whole")
+    with pytest.raises(StopError):
+        train(recipe, digits, run_dir=tmp_path / "parts", on_progress=stop)
+    # The report of image 128 was written, its checkpoint was not: both are made again from image 64.
+    assert checkpoints.newest(tmp_path / "parts").stem == "000000000064"  # type: ignore[union-attr]
+    train(recipe, digits, run_dir=tmp_path / "parts")
+    whole, parts = (checkpoints.load(checkpoints.newest(tmp_path / name)) for name in ("whole", "parts"))  # type: ignore[arg-type]
+    assert whole.keys() == parts.keys()
+    for name, value in whole.items():
+        np.testing.assert_array_equal(value, parts[name], err_msg=name)
+    images = [
+        [json.loads(line)["images"] for line in (tmp_path / name / "stats.jsonl").read_text().splitlines()]
+        for name in ("whole", "parts")
+    ]
+    assert images[0] == images[1]
+
+
+#: The command, which Ctrl-C reaches also where this runs in the background.
+COMMAND = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    "from digitforge_client.common.command import main; main()"
+)
+
+
+def _endless(run_dir: Path) -> list[str]:
+    """Arguments of a training that goes on until it is stopped, and writes no checkpoint by itself."""
+    fields = {**DENSE, "images_per_checkpoint": 1e9, "images_per_sheet": 1e9}
+    sets = [f"--set={field}={value}" for field, value in fields.items()]
+    return ["train", "--data", "digits", "--out", str(run_dir), *sets, "--steps", "10000000"]
+
+
+def _images(run_dir: Path) -> list[int]:
+    try:
+        lines = (run_dir / "stats.jsonl").read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    return [json.loads(line)["images"] for line in lines]
+
+
+def _interrupt(arguments: list[str], run_dir: Path, number: int) -> tuple[int, str]:
+    """Start a training, send a signal after its next report; its exit status and what it wrote on standard error."""
+    before = len(_images(run_dir))
+    with subprocess.Popen([sys.executable, "-c", COMMAND, *arguments], stderr=subprocess.PIPE, text=True) as process:
+        while len(_images(run_dir)) <= before:
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=120)
+    return process.returncode, errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_writes_a_checkpoint_and_the_same_command_goes_on(number: int, tmp_path: Path) -> None:
+    found, errors = _interrupt(_endless(tmp_path), tmp_path, number)
+    assert found == 128 + number
+    assert "Traceback" not in errors
+    first = checkpoints.newest(tmp_path)
+    assert first is not None
+    assert checkpoints.images_of(first) > 0
+    *_, stopped, command, last = filter(None, errors.splitlines())
+    assert stopped == f"stopped; a checkpoint is in {tmp_path}, and the same command goes on from it:"
+    assert last == "digitforge: interrupted"
+    program, *again = shlex.split(command)
+    assert (program, again) == ("digitforge", _endless(tmp_path))
+
+    if number == signal.SIGTERM:
+        assert _interrupt(again, tmp_path, number)[0] == 143
+        images = _images(tmp_path)
+        assert checkpoints.images_of(checkpoints.newest(tmp_path)) >= images[-1] > checkpoints.images_of(first)  # type: ignore[arg-type]
+        assert images == sorted(set(images))
+
+
+def test_a_closed_terminal_writes_a_checkpoint(tmp_path: Path) -> None:
+    ours, theirs = os.openpty()
+    code = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n" + COMMAND
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *_endless(tmp_path)],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    ) as process:
+        os.close(theirs)
+        while not _images(tmp_path):
+            assert process.poll() is None
+            if select.select([ours], [], [], 0.1)[0]:
+                os.read(ours, 10_000)
+        os.close(ours)
+        assert process.wait(timeout=120) == 129
+    assert checkpoints.newest(tmp_path) is not None
+
+
+def test_a_training_that_is_stopped_before_it_began_does_not_promise_a_checkpoint(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", COMMAND, *_endless(tmp_path / "run")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("forge: ")  # it has the data, and imports TensorFlow
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 143
+    assert "Traceback" not in errors
+    assert "a checkpoint is in" not in errors
+    assert not (tmp_path / "run").exists()
+
+
+def test_kill_9_leaves_only_whole_checkpoints(digits: Dataset, tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from digitforge_training.data import load\n"
+        "from digitforge_training.runs.loop import train\n"
+        "from digitforge_training.recipes import resolve\n"
+        f"recipe = resolve('forge', {TINY | {'images_per_checkpoint': 32, 'steps': 100000}})\n"
+        "train(recipe, load('digits'), run_dir=Path(sys.argv[1]))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stderr=subprocess.DEVNULL) as process:
+        while len(list(tmp_path.glob("checkpoints/[0-9]*.npz"))) < 2:
+            assert process.poll() is None
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
+    for path in (tmp_path / "checkpoints").glob("[0-9]*.npz"):
+        state = checkpoints.load(path)
+        assert int(state["generator_optimizer/000"]) * TINY["batch_size"] == int(path.stem)
+
+
+def test_another_recipe_seed_or_data_set_does_not_go_into_the_same_folder(digits: Dataset, trained_run: Path) -> None:
+    recipe = read_run(trained_run).recipe
+    for other in (
+        {"recipe": dataclasses.replace(recipe, learning_rate=1.0)},
+        {"seed": 1},
+        {"dataset": digits.subset(np.arange(500))},
+    ):
+        with pytest.raises(DataError, match="another run"):
+            train(**{"recipe": recipe, "dataset": digits, "run_dir": trained_run, **other})  # type: ignore[arg-type]
+
+
+def test_what_is_left_to_the_device_is_decided_and_recorded_where_a_run_begins(digits: Dataset, tmp_path: Path) -> None:
+    assert _quick(steps=1).jit is None
+    train(_quick(steps=1, bfloat16="true"), digits, run_dir=tmp_path)
+    train(_quick(steps=2), digits, run_dir=tmp_path)  # goes on as it began
+    recipe = read_run(tmp_path).recipe
+    assert (recipe.steps, recipe.jit, recipe.bfloat16) == (2, on_gpu(), True)
+    with pytest.raises(DataError, match="another run"):
+        train(_quick(steps=2, bfloat16="false"), digits, run_dir=tmp_path)
+
+
+def test_a_finished_run_is_not_trained_again(digits: Dataset, trained_run: Path) -> None:
+    before = checkpoints.newest(trained_run).stat().st_mtime_ns  # type: ignore[union-attr]
+    reports: list[Progress] = []
+    train(read_run(trained_run).recipe, digits, run_dir=trained_run, on_progress=reports.append)
+    assert not reports
+    assert checkpoints.newest(trained_run).stat().st_mtime_ns == before  # type: ignore[union-attr]
+
+
+def test_a_finished_run_is_prolonged_by_more_steps(digits: Dataset, tmp_path: Path) -> None:
+    recipe = _quick(steps=4)
+    train(recipe, digits, run_dir=tmp_path / "run")
+    shutil.copytree(tmp_path / "run", tmp_path / "twin")
+    longer = dataclasses.replace(recipe, steps=8)
+    run = train(longer, digits, run_dir=tmp_path / "run")
+    assert (run.earlier_steps, run.recipe.steps) == ((4,), 8)
+    assert read_run(tmp_path / "run").earlier_steps == (4,)
+    lines = [json.loads(line)["images"] for line in (tmp_path / "run" / "stats.jsonl").read_text().splitlines()]
+    assert lines == [64, 128, 192, 256]
+
+    class StopError(Exception):
+        pass
+
+    def stop(progress: Progress) -> None:
+        if progress.images_seen == 192:
+            raise StopError
+
+    # Interrupted on the way, it is still the same training: the history stays, and so do the weights.
+    with pytest.raises(StopError):
+        train(longer, digits, run_dir=tmp_path / "twin", on_progress=stop)
+    assert train(longer, digits, run_dir=tmp_path / "twin").earlier_steps == (4,)
+    one, two = (checkpoints.load(checkpoints.newest(tmp_path / name)) for name in ("run", "twin"))  # type: ignore[arg-type]
+    for name, value in one.items():
+        np.testing.assert_array_equal(value, two[name], err_msg=name)
+
+
+def test_a_constant_learning_rate_makes_a_prolonged_training_that_of_all_its_steps(
+    digits: Dataset, tmp_path: Path
+) -> None:
+    recipe = _quick(steps=4, schedule="constant", gamma_end=0.1, images_per_checkpoint=128)
+    longer = dataclasses.replace(recipe, steps=8)
+    for steps, name in ((recipe, "parts"), (longer, "parts"), (longer, "whole")):
+        train(steps, digits, run_dir=tmp_path / name)
+    parts, whole = (checkpoints.load(checkpoints.newest(tmp_path / name)) for name in ("parts", "whole"))  # type: ignore[arg-type]
+    for name, value in whole.items():
+        np.testing.assert_array_equal(value, parts[name], err_msg=name)
+
+
+def test_only_a_finished_run_is_prolonged_and_none_is_shortened(digits: Dataset, tmp_path: Path) -> None:
+    def stop(progress: Progress) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(_quick(steps=6), digits, run_dir=tmp_path, on_progress=stop)
+    with pytest.raises(DataError, match=r"not finished; finish it with --steps 6"):
+        train(_quick(steps=8), digits, run_dir=tmp_path)
+    with pytest.raises(DataError, match=r"6 steps, and 4 are asked for; go on with --steps 6 or more"):
+        train(_quick(steps=4), digits, run_dir=tmp_path)
+    assert train(_quick(steps=6), digits, run_dir=tmp_path).earlier_steps == ()
+
+
+def test_a_class_without_images_is_named(digits: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="no image of class 3"):
+        train(_tiny(), digits.subset(np.flatnonzero(digits.labels != 3)), run_dir=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_image_is_too_few(digits: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="at least 2"):
+        train(_tiny(), digits.subset([0]), run_dir=tmp_path)
+
+
+def test_a_folder_that_is_a_file_is_one_clear_error(digits: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="choose another place"):
+        train(_tiny(), digits, run_dir=tmp_path / "file")
+
+
+def test_a_damaged_checkpoint_is_named_with_the_remedy(digits: Dataset, tmp_path: Path) -> None:
+    train(_tiny(steps=2), digits, run_dir=tmp_path)
+    newest = checkpoints.newest(tmp_path)
+    assert newest is not None
+    newest.write_bytes(newest.read_bytes()[:1000])
+    with pytest.raises(DataError, match=f"{newest.name}.*remove it"):
+        train(_tiny(steps=2), digits, run_dir=tmp_path)
+
+
+def test_every_epoch_shows_every_image_once(digits: Dataset) -> None:
+    from digitforge_training.gan.trainer import Trainer
+
+    few = digits.subset(np.arange(48))
+    trainer = Trainer(_tiny(batch_size=16), few, seed=1)
+    import tensorflow as tf
+
+    batches = [trainer._batch(tf.constant(step, tf.int64))[0].numpy() for step in range(6)]
+    epochs = [np.concatenate(batches[:3]), np.concatenate(batches[3:])]
+    expected = {image.tobytes() for image in few.images}
+    assert {image.tobytes() for image in epochs[0]} == {image.tobytes() for image in epochs[1]} == expected
+    assert not np.array_equal(epochs[0], epochs[1])
+
+
+def test_a_recipe_that_asks_for_equilibrium_stops_there_and_stays_stopped(digits: Dataset, tmp_path: Path) -> None:
+    # Almost any share of deceived images counts as equilibrium here, so that it comes within a few rounds.
+    recipe = resolve("bp-gan", {"equilibrium": 0.49, "batch_size": 32, "learning_rate": 1e-3, "steps": 200})
+    reports: list[Progress] = []
+    train(recipe, digits, run_dir=tmp_path, on_progress=reports.append)
+    *before, last = reports
+    assert last.at_equilibrium
+    assert 0.01 <= last.statistics["accuracy_generated"] <= 0.99
+    assert not any(report.at_equilibrium for report in before)
+    assert int(checkpoints.newest(tmp_path).stem) == last.images_seen < 200 * recipe.images_per_step  # type: ignore[union-attr]
+    assert json.loads((tmp_path / "stats.jsonl").read_text().splitlines()[-1])["ended"] == "equilibrium"
+    reports.clear()
+    train(recipe, digits, run_dir=tmp_path, on_progress=reports.append)
+    assert not reports
+
+
+def test_an_unconditional_recipe_needs_no_image_of_each_class(digits: Dataset, tmp_path: Path) -> None:
+    recipe = resolve("dense-bn", {"generator_widths": "8", "discriminator_widths": "8", "steps": 2})
+    run = train(recipe, digits.subset(np.flatnonzero(digits.labels != 3)), run_dir=tmp_path)
+    assert run.class_names == ()
+
+
+def test_color_images_of_an_odd_size_and_labels_with_gaps_simply_work(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (40, 17, 17, 3)).astype(np.uint8)
+    np.savez(tmp_path / "mine.npz", x=images, y=np.arange(40) % 2 * 4 + 3)
+    run = train(_quick(steps=2), load(str(tmp_path / "mine.npz")), run_dir=tmp_path / "run")
+    assert (run.class_names, run.image_shape) == (("3", "7"), (17, 17, 3))
+    assert Image.open(tmp_path / "run" / "walks.png").size == (12 * 19 + 2, 2 * 19 + 2)
+    assert Image.open(tmp_path / "run" / "training.gif").n_frames == 2
+
+
+@pytest.mark.parametrize("conditioning", ["both", "none"])
+def test_a_walk_leads_from_one_generated_digit_to_another(conditioning: str, digits: Dataset, tmp_path: Path) -> None:
+    from digitforge_training.gan.trainer import Trainer
+    from digitforge_training.runs import views
+
+    few = digits.subset(np.flatnonzero(digits.labels < 3))
+    trainer = Trainer(_quick(conditioning=conditioning, latent_distribution="uniform"), few, seed=0)
+    classes, rows = (10, 10) if conditioning == "both" else (0, 10)
+    views.draw_walks(trainer, classes, tmp_path / "walks.png")
+    picture = np.asarray(Image.open(tmp_path / "walks.png")).astype(int)
+    cells = picture[:-2, :-2].reshape(rows, 30, 12, 30)[:, 2:, :, 2:].transpose(0, 2, 1, 3)
+    ends = views.draw_latents(trainer, views._WALKS_SEED, 2 * rows)
+    labels = np.arange(rows)
+    for step, latents, of in ((0, ends[::2], labels), (11, ends[1::2], (labels + 1) % 10)):
+        there = trainer.sample(of, latents)[..., 0].astype(int)
+        assert np.abs(cells[:, step] - there).max() <= 1
+    assert np.abs(np.diff(cells, axis=1)).max(axis=(2, 3)).min() > 0  # no step stands still
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 12 MiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", place], capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip("this user may not mount a small disk")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+def test_a_disk_without_room_for_the_checkpoints_is_one_error_before_training(
+    digits: Dataset, small_disk: Path
+) -> None:
+    reports: list[Progress] = []
+    wide = _quick(generator_widths="256", discriminator_widths="256", steps=2)
+    with pytest.raises(DataError, match=r"MiB free, and the run needs \d+ MiB; make room, or choose another folder"):
+        train(wide, digits, run_dir=small_disk / "run", on_progress=reports.append)
+    assert not reports
+
+
+def test_a_disk_that_fills_up_is_one_error_and_what_was_kept_stays(digits: Dataset, small_disk: Path) -> None:
+    def fill(progress: Progress) -> None:
+        if progress.images_seen == 128:
+            with (small_disk / "filler").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+                while file.write(bytes(4096)):
+                    pass
+
+    recipe = _quick(steps=5)
+    with pytest.raises(DataError, match=r"writing .* failed: No space left on device"):
+        train(recipe, digits, run_dir=small_disk / "run", on_progress=fill)
+    (small_disk / "filler").unlink()
+    train(recipe, digits, run_dir=small_disk / "run")  # goes on
+    lines = [json.loads(line) for line in (small_disk / "run" / "stats.jsonl").read_text().splitlines()]
+    assert [line["images"] for line in lines] == [64, 128, 160]

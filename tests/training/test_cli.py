@@ -1,0 +1,96 @@
+"""The commands train, export and recipes, run as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COMMAND = [sys.executable, "-m", "digitforge"]
+
+
+def _digitforge(*arguments: str | Path, command: list[str] = COMMAND) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, check=False)
+
+
+def test_train_then_export_prints_the_folders_on_standard_output(tmp_path: Path) -> None:
+    run, base = tmp_path / "run", tmp_path / "models" / "digits"
+    tiny = [f"--set={field}" for field in ("width=8", "generator_blocks=1", "discriminator_blocks=1", "batch_size=32")]
+    done = _digitforge("train", "--data", "digits", "--steps", 2, "--seed", 5, "--out", run, *tiny)
+    assert (done.returncode, done.stdout.strip()) == (0, str(run)), done.stderr
+    report = tmp_path / "report.json"
+    report.write_text(json.dumps({"figures": [{"name": "fd[ours]@1k", "value": 1.5, "n": 1000, "interval": None}]}))
+    done = _digitforge(
+        "export", run, "--data", "digits", "--to", base, "--metrics", report, "--expansion", "auto", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    card = json.loads(done.stdout)
+    assert (card["path"], card["seed"], card["images_seen"]) == (str(base / "1"), 5, 64)
+    assert card["metrics"] == {"fd[ours]@1k": {"value": 1.5, "n": 1000}}
+    (chosen,) = [line.split() for line in done.stderr.splitlines() if line.endswith("chosen")]
+    assert card["expansion"] == {"factor": float(chosen[1]), "judge": "digitnet-64"}
+
+
+def test_a_dry_run_prints_the_resolved_recipe_at_once_and_writes_nothing(
+    without_tensorflow: list[str], tmp_path: Path
+) -> None:
+    done = _digitforge(
+        "train",
+        "--data",
+        "digits",
+        "--out",
+        tmp_path / "run",
+        "--set",
+        "gamma=0.25",
+        "--jit",
+        "--dry-run",
+        command=without_tensorflow,
+    )
+    assert done.returncode == 0, done.stderr
+    described = json.loads(done.stdout)
+    assert described["recipe"]["gamma"] == 0.25
+    assert described["recipe"]["jit"] is True
+    assert described["training_data"]["name"] == "digits"
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["train"], 2, "--out"),
+        (["train", "--out", "x", "--recipe", "forj"], 2, "did you mean 'forge'"),
+        (["train", "--out", "x", "--recipe", "dcgan"], 2, "did you mean 'dcgan-rmsprop'"),
+        (["train", "--out", "x", "--set", "gamma"], 2, "FIELD=VALUE"),
+        (["train", "--out", "x", "--set", "gama=1"], 2, "did you mean 'gamma'"),
+        (["train", "--out", "x", "--steps", "0"], 2, "--steps"),
+        (["train", "--out", "x", "--data", "no/such/folder"], 4, "no/such/folder"),
+        (["train", "--out", "x", "--set", "qqq=1"], 2, "`digitforge recipes show forge` lists them"),
+        (["export", "no/such/run", "--to", "x", "--data", "digits"], 4, "digitforge train"),
+        (["export", "no/such/run", "--to", "x", "--data", "no/such/data"], 4, "holds no run"),  # before any download
+        (["export", "no/such/run", "--to", "x", "--expansion", "much"], 2, "neither a number nor auto"),
+        (["export", "no/such/run", "--to", "x", "--expansion", "0"], 2, "expected a number above 0"),
+        (["recipes", "show", "forj"], 2, "did you mean 'forge'"),
+    ],
+)
+def test_a_wrong_argument_gets_one_line_and_its_exit_status_at_once(
+    arguments: list[str], status: int, message: str, without_tensorflow: list[str]
+) -> None:
+    done = _digitforge(*arguments, command=without_tensorflow)
+    assert done.returncode == status, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not done.stdout
+
+
+def test_recipes_lists_and_shows_every_recipe() -> None:
+    listing = _digitforge("recipes")
+    names = [line.split()[0] for line in listing.stdout.splitlines()]
+    assert "forge" in names
+    shown = json.loads(_digitforge("recipes", "show", "forge", "--json").stdout)
+    assert shown["name"] == "forge"
+    described = _digitforge("recipes", "show", "mlp").stdout
+    assert "0.02" in described
+    assert "--set learning_rate=0.0002" in described  # the fault, and what mends it

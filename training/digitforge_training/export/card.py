@@ -1,0 +1,67 @@
+"""The card of a generator: what it is, what it saw, and under which name it is cited."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from digitforge_client.contract import CONTRACT_VERSION, MAX_ROWS, MODEL_NAME
+from digitforge_training.export.expansion import NO_EXPANSION, Expansion
+from digitforge_training.runs.folder import Run
+
+_LIBRARIES = ("digitforge", "tensorflow", "keras", "numpy")
+
+
+def make_card(
+    run: Run,
+    *,
+    weights: Iterable[npt.NDArray[np.float32]],
+    images_seen: int,
+    metrics: Mapping[str, Mapping[str, float]],
+    expansion: Expansion = NO_EXPANSION,
+    name: str = MODEL_NAME,
+) -> dict[str, Any]:
+    """The card as JSON-ready data, with its `generator_id`.
+
+    Args:
+        run: what was trained.
+        weights: of the generator, in the order of its variables.
+        images_seen: real images shown in training, repetitions counted.
+        metrics: for each metric its ``value`` and its sample size ``n``.
+        expansion: of the latents.
+        name: of the model.
+    """
+    card: dict[str, Any] = {
+        "contract_version": CONTRACT_VERSION,
+        "name": name,
+        "recipe": run.recipe.name,
+        "recipe_config": run.recipe.as_dict(),
+        "image_shape": list(run.image_shape),
+        "class_names": list(run.class_names),
+        "latent_size": run.recipe.latent_size,
+        "latent_law": run.recipe.latent_distribution,
+        "expansion": expansion.as_dict(),
+        "max_rows": MAX_ROWS,
+        "training_data": run.training_data,
+        "images_seen": images_seen,
+        "earlier_steps": list(run.earlier_steps),
+        "seed": run.seed,
+        "libraries": {library: version(library) for library in _LIBRARIES},
+        "metrics": {metric: dict(figure) for metric, figure in metrics.items()},
+    }
+    return {**card, "generator_id": generator_id(card, weights)}
+
+
+def generator_id(card: Mapping[str, Any], weights: Iterable[npt.NDArray[np.float32]]) -> str:
+    """The first 16 hexadecimal digits of a SHA-256 over the rest of the card and the weights."""
+    rest = {key: value for key, value in card.items() if key != "generator_id"}
+    digest = hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode())
+    for array in weights:
+        digest.update(np.ascontiguousarray(array, dtype="<f4").data)
+    return digest.hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""What is learned and how: networks, losses, the training step."""

@@ -1,0 +1,108 @@
+"""Networks of the recipes, in keras.layers and keras.ops only, so that they depend on no Keras backend."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+from keras import layers
+
+from digitforge_training.gan.networks.convolutional import convolutional_discriminator, convolutional_generator
+from digitforge_training.gan.networks.dense import dense_discriminator, dense_generator
+from digitforge_training.gan.networks.parts import Parts
+from digitforge_training.gan.networks.residual import residual_discriminator, residual_generator
+from digitforge_training.recipes import Recipe
+
+__all__ = ["build_discriminator", "build_generator"]
+
+_BUILDERS = {
+    "residual": (residual_generator, residual_discriminator),
+    "dense": (dense_generator, dense_discriminator),
+    "convolutional": (convolutional_generator, convolutional_discriminator),
+}
+
+
+def build_generator(
+    recipe: Recipe,
+    *,
+    image_shape: tuple[int, int, int],
+    classes: int,
+    seed: int,
+    draw: Callable[..., Any] | None = None,
+) -> keras.Model:
+    """Build the recipe's generator: class weights (n, K), if there are classes, and latents (n, d) => images.
+
+    Args:
+        image_shape: (H, W, C); where a network needs sides divisible by 4, it makes larger images and crops them.
+        classes: 0 for a generator that knows none.
+        seed: of its weights.
+        draw: of one replica of several, see `Parts`.
+    """
+    height, breadth, channels = image_shape
+    extra = (0, 0) if recipe.network == "dense" else (-height % 4, -breadth % 4)
+    parts = Parts(
+        seed=seed,
+        normalization=recipe.generator_normalization,
+        momentum=recipe.normalization_momentum,
+        dropout=recipe.generator_dropout,
+        draw=draw,
+    )
+    build, _ = _BUILDERS[recipe.network]
+    whole = (height + extra[0], breadth + extra[1], channels)
+    with _precision(recipe):
+        generator = build(recipe, parts, image_shape=whole, classes=classes)
+    if any(extra):
+        cropping = tuple((more // 2, more - more // 2) for more in extra)
+        generator = keras.Model(generator.inputs, layers.Cropping2D(cropping)(generator.output), name="generator")
+    return _named(generator)
+
+
+def build_discriminator(
+    recipe: Recipe,
+    *,
+    image_shape: tuple[int, int, int],
+    classes: int,
+    seed: int,
+    draw: Callable[..., Any] | None = None,
+) -> keras.Model:
+    """Build the recipe's discriminator: images and, with a projection, class weights (n, K·m) => score (n,).
+
+    The weights are those of each of the recipe's m clusters of a class. With an auxiliary classifier it gives a list,
+    the score and class logits (n, K).
+    """
+    parts = Parts(
+        seed=seed,
+        normalization=recipe.discriminator_normalization,
+        momentum=recipe.normalization_momentum,
+        dropout=recipe.discriminator_dropout,
+        draw=draw,
+    )
+    _, build = _BUILDERS[recipe.network]
+    with _precision(recipe):
+        return _named(build(recipe, parts, image_shape=image_shape, classes=classes))
+
+
+def _named(network: keras.Model) -> keras.Model:
+    """The network, its layers named by their places in it.
+
+    Keras numbers layers by what the process has built before, and TensorFlow's optimizer of graphs orders sums by
+    names: with Keras's names, two trainings in one process would differ in rounding.
+    """
+    for place, layer in enumerate(network.layers):
+        layer.name = f"{type(layer).__name__}_{place}"
+        if isinstance(layer, layers.Wrapper):
+            layer.layer.name = "wrapped"
+    return network
+
+
+@contextlib.contextmanager
+def _precision(recipe: Recipe) -> Iterator[None]:
+    """Layers compute in bfloat16 if the recipe says so; weights, and what goes in and comes out, are float32."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16" if recipe.bfloat16 else "float32")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

@@ -1,0 +1,1 @@
+"""A training run on disk: the loop, checkpoints, journal, pictures."""

@@ -1,0 +1,141 @@
+"""What a training says about itself: stats.jsonl, and the same for TensorBoard.
+
+`stats.jsonl` is what programs read; the event files in ``tensorboard/`` hold the same numbers, and the sheets, for
+people. Both count in images. A resumed training forgets in both what came after its checkpoint, so that no step is
+there twice. The event files are written by TensorFlow alone: `tf.summary` would need the package tensorboard.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import tensorflow as tf
+from PIL import Image
+
+from digitforge_client.common.files import replacing
+from digitforge_client.errors import DataError
+from digitforge_training.runs.checkpoints import make_folder
+
+STATS_FILE: Final = "stats.jsonl"
+EVENTS: Final = "tensorboard"
+
+_Line = dict[str, Any]
+_VERSION: Final = "brain.Event:2"  # how every event file begins
+
+
+class Journal:
+    """The reports of a run, from its beginning.
+
+    Raises:
+        DataError: from any method, the folder cannot be written.
+    """
+
+    def __init__(self, run_dir: Path, *, images_seen: int) -> None:
+        """Go on after *images_seen* images; later reports, of steps that are taken again, are forgotten."""
+        self._stats = run_dir / STATS_FILE
+        self.lines = _forget_lines_after(self._stats, images_seen)
+        folder = run_dir / EVENTS
+        make_folder(folder)
+        _forget_events_after(folder, images_seen)
+        path = folder / f"events.out.tfevents.{time.time_ns()}"  # the names sort as the times do
+        with _one_error(path):
+            self._events = tf.io.TFRecordWriter(str(path))
+            self._write(tf.compat.v1.Event(file_version=_VERSION))
+
+    @property
+    def images_seen(self) -> int:
+        """Images seen at the last report."""
+        return self.lines[-1]["images"] if self.lines else 0
+
+    def report(self, line: Mapping[str, Any]) -> None:
+        """Write a line; ``images`` is its place, and whatever else is a number goes to TensorBoard too."""
+        with _one_error(self._stats), self._stats.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        self.lines.append(dict(line))
+        values = [
+            {"tag": name, "simple_value": value}
+            for name, value in line.items()
+            if name != "images" and isinstance(value, int | float)
+        ]
+        self._write(_event(line["images"], values))
+
+    def show(self, sheet: Path, *, images_seen: int) -> None:
+        """Show a sheet, a PNG file, in TensorBoard."""
+        content = sheet.read_bytes()
+        with Image.open(io.BytesIO(content)) as picture:
+            width, height = picture.size
+            channels = len(picture.getbands())  # which is also the format's number for gray or red-green-blue
+        image = {"width": width, "height": height, "colorspace": channels, "encoded_image_string": content}
+        self._write(_event(images_seen, [{"tag": "sheet", "image": image}]))
+
+    def _write(self, event: Any) -> None:
+        event.wall_time = time.time()
+        with _one_error(self._stats.parent / EVENTS):
+            self._events.write(event.SerializeToString())
+            self._events.flush()
+
+    def close(self) -> None:
+        """Close the event file."""
+        with _one_error(self._stats.parent / EVENTS):
+            self._events.close()
+
+
+def _event(images_seen: int, values: list[dict[str, Any]]) -> Any:
+    return tf.compat.v1.Event(step=images_seen, summary=tf.compat.v1.Summary(value=values))
+
+
+def _forget_lines_after(path: Path, images: int) -> list[_Line]:
+    """Drop the later lines, and one that a kill cut short; the rest."""
+    if not path.exists():
+        return []
+    kept: list[_Line] = []
+    for text in path.read_text("utf-8").splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            break
+        if line["images"] <= images:
+            kept.append(line)
+    with replacing(path) as file:
+        file.writelines(json.dumps(line).encode() + b"\n" for line in kept)
+    return kept
+
+
+def _forget_events_after(folder: Path, images: int) -> None:
+    """Join what earlier calls have written up to here to one file."""
+    old = sorted(folder.glob("*.tfevents.*"))
+    with _one_error(folder):
+        kept = [event for path in old for event in _events_of(path) if event.step <= images and not event.file_version]
+        if kept:
+            joined = folder / f".{time.time_ns()}.tmp"
+            with tf.io.TFRecordWriter(str(joined)) as writer:
+                for event in (tf.compat.v1.Event(file_version=_VERSION, wall_time=kept[0].wall_time), *kept):
+                    writer.write(event.SerializeToString())
+        for path in old:
+            path.unlink()
+        if kept:
+            joined.rename(folder / f"events.out.tfevents{joined.stem}")
+
+
+def _events_of(path: Path) -> Iterator[Any]:
+    """The events of a file, up to one that a kill cut short."""
+    try:
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+            yield tf.compat.v1.Event.FromString(record)
+    except tf.errors.DataLossError:
+        return
+
+
+@contextmanager
+def _one_error(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error.message
+        raise DataError(f"writing {path} failed: {reason}; the newest checkpoint is untouched") from error

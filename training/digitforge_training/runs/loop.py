@@ -1,0 +1,232 @@
+"""The training loop: steps, checkpoints, sample sheets, statistics; resumed by the same call.
+
+A run folder holds
+
+    recipe.json     the resolved recipe, the data's identity and the seed
+    checkpoints/    <images seen>.npz, the newest few; best.npz, if a judge was given
+    stats.jsonl     one line per report: images, losses, images per second; at sheets what diagnosis.py sees
+    tensorboard/    the same and the sheets, for TensorBoard
+    sheets/         <images seen>.png, the averaged generator on fixed latents
+    training.gif    the sheets in order
+    walks.png       at the end: each row a walk between two generated digits
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from digitforge_client.errors import DataError, InvalidInputError
+from digitforge_training.data import Dataset
+from digitforge_training.gan.replicas import only_chief_writes
+from digitforge_training.gan.trainer import Trainer, on_gpu
+from digitforge_training.recipes import Recipe
+from digitforge_training.runs import checkpoints, pictures
+from digitforge_training.runs.diagnosis import Trouble, diagnose
+from digitforge_training.runs.folder import RUN_FILE, Run, claim, describe, read_run
+from digitforge_training.runs.journal import Journal
+from digitforge_training.runs.judging import JUDGED_SEED, Judge, find_judge, hold_out
+from digitforge_training.runs.views import Watch, draw_latents, draw_sheet, draw_walks
+
+SHEETS: Final = "sheets"
+GIF_FILE: Final = "training.gif"
+WALKS_FILE: Final = "walks.png"
+
+_CHECKPOINTS_KEPT = 2
+_ROOM = 8 << 20  # bytes for sheets, statistics and events; rarely half of it is used
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Progress:
+    """One report of the loop."""
+
+    images_seen: int
+    images_total: int
+    images_per_second: float
+    statistics: dict[str, float]  # means since the last report; see also diagnosis.py
+    at_equilibrium: bool = False  # the training ends here, because its recipe asks for no more
+    troubles: tuple[Trouble, ...] = ()  # that were not reported before, in this or an earlier call
+
+
+@only_chief_writes
+def train(
+    recipe: Recipe,
+    dataset: Dataset,
+    *,
+    run_dir: Path,
+    seed: int = 0,
+    held_out: int = 0,
+    judge: str | None = None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> Run:
+    """Train *recipe* on *dataset* into *run_dir*, or go on where an earlier call stopped.
+
+    A training that has ended is prolonged by the same recipe with more steps. Schedules go on at the place that the
+    steps done have among all of them, so a learning rate that had fallen along a cosine begins higher again; it is
+    not the training that so many steps at once would have been, and the run says so in `Run.earlier_steps`.
+
+    With a *judge* (see judging.py), each checkpoint is judged beside *held_out* images that are not trained on, and
+    the best is kept and exported. A KeyboardInterrupt writes a checkpoint before it goes on to the caller.
+
+    Raises:
+        InvalidInputError: too few images, a class without an image, sizes that the recipe cannot make, or an unknown
+            judge.
+        DataError: the folder cannot be written, has no room for the checkpoints, or holds a different run.
+    """
+    if judge is not None and held_out == 0:
+        raise InvalidInputError("a judge needs held-out images; hold out some thousands, or do without a judge")
+    make_judge = find_judge(judge) if judge else None
+    training, held = hold_out(dataset, held_out, seed=seed)
+    _check(training, recipe)
+    # What is left to the device is decided once, where the run begins, and recorded with it.
+    begun = (run_dir / RUN_FILE).exists()
+    recipe = recipe.computed_like(read_run(run_dir).recipe) if begun else recipe.computed(on_gpu=on_gpu())
+    run = describe(recipe, dataset, seed=seed, held_out=held_out, judge=judge)
+    trainer = Trainer(recipe, training, seed=seed)  # first, because it may refuse the recipe
+    newest = checkpoints.newest(run_dir)
+    run = claim(run_dir, run, newest)
+    if newest is not None:
+        trainer.restore(checkpoints.load(newest))
+    if trainer.steps_done < recipe.steps:
+        _check_room(run_dir, trainer, judged=judge is not None)
+    score = make_judge(held.images, held.labels) if make_judge else None
+    journal = Journal(run_dir, images_seen=trainer.images_seen)
+    watch = Watch.of(training, conditional=recipe.conditional, seed=seed)
+    keep_best = _best_keeper(trainer, run_dir, score, held.labels) if score else None
+    try:
+        _train_on(trainer, run, run_dir, journal, watch=watch, keep_best=keep_best, on_progress=on_progress)
+    except KeyboardInterrupt:
+        _checkpoint(trainer, run_dir)
+        raise
+    finally:
+        journal.close()
+    pictures.save_gif(sorted((run_dir / SHEETS).glob("*.png")), run_dir / GIF_FILE)
+    draw_walks(trainer, len(run.class_names), run_dir / WALKS_FILE)
+    return run
+
+
+def _best_keeper(
+    trainer: Trainer, run_dir: Path, judge: Judge, labels: npt.NDArray[np.int64]
+) -> Callable[[], dict[str, float]]:
+    """What judges as many generated images as were held out, of the same classes, and keeps the best generator."""
+
+    def keep_best() -> dict[str, float]:
+        value = judge(trainer.sample(labels, draw_latents(trainer, JUDGED_SEED, len(labels))), labels)
+        best = checkpoints.best(run_dir)
+        if best is None or value < best.value:
+            checkpoints.save_best(
+                run_dir, trainer.averaged_state(), images_seen=trainer.images_seen, value=value, n=len(labels)
+            )
+        return {"judge": value}
+
+    return keep_best
+
+
+def _train_on(
+    trainer: Trainer,
+    run: Run,
+    run_dir: Path,
+    journal: Journal,
+    *,
+    watch: Watch,
+    keep_best: Callable[[], dict[str, float]] | None,
+    on_progress: Callable[[Progress], None],
+) -> None:
+    recipe = trainer.recipe
+    total = recipe.steps
+    every_report = recipe.steps_at_once
+    every_sheet = max(1, recipe.images_per_sheet // recipe.images_per_step)
+    every_checkpoint = max(1, recipe.images_per_checkpoint // recipe.images_per_step)
+    reported = {name for line in journal.lines for name in line.get("troubles", ())}
+
+    def look(*, ended: bool) -> dict[str, float]:
+        """Draw, compare and judge what is due at this step."""
+        seen: dict[str, float] = {}
+        if trainer.steps_done % every_sheet == 0 or ended:
+            path = run_dir / SHEETS / f"{trainer.images_seen:012d}.png"
+            draw_sheet(trainer, len(run.class_names), path)
+            journal.show(path, images_seen=trainer.images_seen)
+            seen |= watch.statistics(trainer)
+        if keep_best and trainer.steps_done and (trainer.steps_done % every_checkpoint == 0 or ended):
+            seen |= keep_best()  # before the checkpoint, so that a kill between the two judges again
+        return seen
+
+    if trainer.steps_done == 0 or journal.images_seen < trainer.images_seen:
+        look(ended=trainer.steps_done == total)  # the beginning; or an interrupt came before this was done
+    # The last report belongs to the newest checkpoint.
+    ended = any("ended" in line for line in journal.lines[-1:])
+    while (done := trainer.steps_done) < total and not ended:
+        stops = [total, *(every * (done // every + 1) for every in (every_report, every_sheet, every_checkpoint))]
+        began = time.perf_counter()
+        statistics = trainer.run(min(stops) - done)
+        seconds = time.perf_counter() - began
+        at_equilibrium = _is_equilibrium(recipe, statistics)
+        ended = at_equilibrium or trainer.steps_done == total
+        statistics |= look(ended=ended)
+        line: dict[str, Any] = {
+            "images": trainer.images_seen,
+            **{name: round(value, 5) for name, value in statistics.items()},
+            "images_per_second": round((trainer.steps_done - done) * recipe.images_per_step / seconds, 1),
+            **({"ended": "equilibrium"} if at_equilibrium else {}),
+        }
+        troubles = [
+            trouble
+            for trouble in diagnose([*journal.lines, line], recipe=recipe, judged=keep_best is not None)
+            if trouble.name not in reported
+        ]
+        if troubles:
+            line["troubles"] = [trouble.name for trouble in troubles]
+            reported.update(line["troubles"])
+        journal.report(line)
+        on_progress(
+            Progress(
+                images_seen=trainer.images_seen,
+                images_total=total * recipe.images_per_step,
+                images_per_second=line["images_per_second"],
+                statistics=statistics,
+                at_equilibrium=at_equilibrium,
+                troubles=tuple(troubles),
+            )
+        )
+        if trainer.steps_done % every_checkpoint == 0 or ended:
+            _checkpoint(trainer, run_dir)
+
+
+def _is_equilibrium(recipe: Recipe, statistics: dict[str, float]) -> bool:
+    return abs(statistics["accuracy_generated"] - 0.5) <= recipe.equilibrium > 0
+
+
+def _check(dataset: Dataset, recipe: Recipe) -> None:
+    counts = np.bincount(dataset.labels, minlength=len(dataset.class_names))
+    if len(dataset) < 2:
+        raise InvalidInputError(f"data set {dataset.name} has {len(dataset)} images; training needs at least 2")
+    empty = [dataset.class_names[k] for k in np.flatnonzero(counts == 0)]
+    if empty and recipe.conditional:
+        raise InvalidInputError(
+            f"data set {dataset.name} has no image of class {', '.join(empty)}; add some or leave the class out"
+        )
+
+
+def _check_room(run_dir: Path, trainer: Trainer, *, judged: bool) -> None:
+    """Refuse to begin where the disk has no room for what is to come."""
+    state = sum(array.nbytes for array in trainer.state().values())
+    there = sum(path.stat().st_size for path in (run_dir / checkpoints.FOLDER).glob("*.npz"))
+    # A new checkpoint is whole before the oldest is removed; the best is about a third of one, and so is its successor.
+    needed = (_CHECKPOINTS_KEPT + 1 + judged) * state + _ROOM - there
+    free = shutil.disk_usage(run_dir).free
+    if free < needed:
+        raise DataError(
+            f"{run_dir} is on a disk with {free >> 20} MiB free, and the run needs {-(-needed >> 20)} MiB; "
+            "make room, or choose another folder with --out"
+        )
+
+
+def _checkpoint(trainer: Trainer, run_dir: Path) -> None:
+    checkpoints.save(run_dir, trainer.images_seen, trainer.state(), keep=_CHECKPOINTS_KEPT)
