@@ -15,16 +15,23 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help demo test test-slow verify-tfs benchmark lint format types clean
+.PHONY: help demo test test-fast test-slow verify-tfs benchmark lint format types clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/installed-all ## install once, then serve, request and measure synthetic digits
 	@$(BIN)/digitforge demo $(ARGS)
 
 test: $(VENV)/installed-dev ## run the test suite
 	$(BIN)/python -m pytest -m "not slow" --numprocesses=auto --dist=loadfile $(ARGS)
+
+# Folders of pure functions: arrays, files and messages. No server starts here and nothing is trained.
+FAST := tests/client/augmentation tests/client/protocol tests/client/common tests/client/test_latent_space.py \
+    tests/training/data tests/training/test_recipes.py tests/evaluation/metrics tests/evaluation/report
+
+test-fast: $(VENV)/installed-dev ## run the tests that start no server and train nothing
+	$(BIN)/python -m pytest -m "not slow" --numprocesses=auto --dist=loadfile $(FAST) $(ARGS)
 
 test-slow: $(VENV)/installed-dev ## run the longer proofs
 	$(BIN)/python -m pytest -m slow $(ARGS)
