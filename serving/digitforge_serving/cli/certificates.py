@@ -24,8 +24,8 @@ from digitforge_serving.config.certificates import SSL_CONFIG, make
 def certificates(out: Path, hosts: tuple[str, ...], days: int, mutual: bool) -> None:
     """Make certificates for development: an authority, a server, a client.
 
-    The folder also gets ssl.config, which TensorFlow Serving and `digitforge serve` take as --ssl_config_file. Needs
-    openssl. Not for production: the keys lie beside their certificates.
+    The folder also gets ssl.config, which TensorFlow Serving and `digitforge serve` take as --ssl_config_file.
+    Not for production: the keys lie beside their certificates.
     """
     make(out, hosts, days=days, mutual=mutual)
     click.echo(f"server: --ssl_config_file={out / SSL_CONFIG}")

@@ -1,30 +1,32 @@
-"""Certificates for development: an authority, a server and a client that it vouches for, and what servers are told.
+"""Certificates for development: an authority, a server and a client that it vouches for, and the server's TLS file.
 
-openssl makes them. Whoever serves strangers has certificates of an authority that strangers believe, and keys that no
-tool has written into a folder.
+Not for production: there, an established authority issues the certificates, and keys do not lie beside them.
 """
 
 from __future__ import annotations
 
 import ipaddress
-import subprocess
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from digitforge_client.common import files
-from digitforge_client.errors import DigitforgeError, InvalidInputError
+from digitforge_client.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 SSL_CONFIG: Final = "ssl.config"
-_NEW_KEY: Final = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
 
 
 def make(folder: Path, hosts: Sequence[str], *, days: int, mutual: bool) -> None:
     """Make a folder with ``ca.crt``, ``server.crt``, ``client.crt``, their keys, and ``ssl.config``.
 
-    ``ssl.config`` is what ``--ssl_config_file`` takes, for TensorFlow Serving and for the embedded server: an
-    ``SSLConfig`` in protobuf text. It contains the server's key, and is readable by all, because the user within a
-    container is another one.
+    ``ssl.config`` is an ``SSLConfig`` in protobuf text, the ``--ssl_config_file`` of TensorFlow Serving and of the
+    embedded server. It contains the server's key, and is readable by all, because the user within a container is
+    another one.
 
     Args:
         folder: does not exist yet.
@@ -35,74 +37,85 @@ def make(folder: Path, hosts: Sequence[str], *, days: int, mutual: bool) -> None
     Raises:
         InvalidInputError: a host is neither a name nor an address.
         DataError: the folder exists, or cannot be made.
-        DigitforgeError: there is no openssl, or it failed.
     """
-    names = ",".join(_alternative(host) for host in hosts)
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    keys = {owner: ec.generate_private_key(ec.SECP256R1()) for owner in ("ca", "server", "client")}
+    certificates = _certificates(keys, hosts, days=days)
     with files.new_folder(folder) as made:
-        _openssl(
-            made,
-            "req",
-            "-x509",
-            *_NEW_KEY,
-            "-keyout",
-            "ca.key",
-            "-out",
-            "ca.crt",
-            "-days",
-            str(days),
-            "-subj",
-            "/CN=digitforge development",
-            "-addext",
-            "keyUsage=critical,keyCertSign,cRLSign",
-        )
-        for name, uses in (("server", "serverAuth"), ("client", "clientAuth")):
-            (made / "extensions").write_text(f"subjectAltName={names}\nextendedKeyUsage={uses}\n", encoding="utf-8")
-            _openssl(made, "req", *_NEW_KEY, "-keyout", f"{name}.key", "-out", "request", "-subj", f"/CN={name}")
-            _openssl(
-                made,
-                "x509",
-                "-req",
-                "-in",
-                "request",
-                "-CA",
-                "ca.crt",
-                "-CAkey",
-                "ca.key",
-                "-CAcreateserial",
-                "-days",
-                str(days),
-                "-extfile",
-                "extensions",
-                "-out",
-                f"{name}.crt",
-            )
-        for left in ("extensions", "request", "ca.srl"):
-            (made / left).unlink(missing_ok=True)
+        for owner, key in keys.items():
+            (made / f"{owner}.key").touch(mode=0o600)
+            pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+            (made / f"{owner}.key").write_bytes(pem)
+            (made / f"{owner}.crt").write_bytes(certificates[owner].public_bytes(Encoding.PEM))
         (made / SSL_CONFIG).write_text(_ssl_config(made, mutual=mutual), encoding="utf-8")
         (made / SSL_CONFIG).chmod(0o644)
 
 
-def _alternative(host: str) -> str:
+def _certificates(
+    keys: dict[str, EllipticCurvePrivateKey], hosts: Sequence[str], *, days: int
+) -> dict[str, x509.Certificate]:
+    """A certificate for each key, all signed by the one of ``ca``.
+
+    Raises:
+        InvalidInputError: a host is neither a name nor an address.
+    """
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+    def name(owner: str) -> x509.Name:
+        common = "digitforge development" if owner == "ca" else owner
+        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
+
+    authority = keys["ca"].public_key()
+    names = x509.SubjectAlternativeName([_alternative(host) for host in hosts])
+    uses = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
+    unused = dict.fromkeys((*uses, "encipher_only", "decipher_only"), False)
+    extensions: dict[str, list[x509.ExtensionType]] = {
+        "ca": [
+            x509.BasicConstraints(ca=True, path_length=0),
+            x509.KeyUsage(key_cert_sign=True, crl_sign=True, **unused),
+        ],
+        "server": [x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), names],
+        "client": [x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), names],
+    }
+    now = datetime.now(UTC)
+    made = {}
+    for owner, key in keys.items():
+        builder = x509.CertificateBuilder(
+            issuer_name=name("ca"),
+            subject_name=name(owner),
+            public_key=key.public_key(),
+            serial_number=x509.random_serial_number(),
+            not_valid_before=now,
+            not_valid_after=now + timedelta(days=days),
+        )
+        identifiers = [
+            x509.SubjectKeyIdentifier.from_public_key(key.public_key()),
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(authority),
+        ]
+        for extension in (*extensions[owner], *identifiers):
+            builder = builder.add_extension(extension, critical=extension in extensions["ca"])
+        made[owner] = builder.sign(keys["ca"], hashes.SHA256())
+    return made
+
+
+def _alternative(host: str) -> x509.GeneralName:
     """A host as a certificate names it.
 
     Raises:
         InvalidInputError: it is neither a name nor an address.
     """
+    from cryptography import x509
+
     try:
-        return f"IP:{ipaddress.ip_address(host)}"
+        return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
         if not host or not host.isascii() or not all(part.replace("-", "").isalnum() for part in host.split(".")):
             raise InvalidInputError(f"--host {host!r}; expected a name such as digits.example, or an address") from None
-        return f"DNS:{host}"
-
-
-def _openssl(folder: Path, *arguments: str) -> None:
-    try:
-        result = subprocess.run(["openssl", *arguments], cwd=folder, capture_output=True, text=True, check=False)
-    except FileNotFoundError as error:
-        raise DigitforgeError("there is no openssl on PATH, which makes the certificates: install it") from error
-    if result.returncode:
-        raise DigitforgeError(f"`openssl {arguments[0]}` failed: {result.stderr.strip().splitlines()[-1:]}")
+        return x509.DNSName(host)
 
 
 def _ssl_config(folder: Path, *, mutual: bool) -> str:

@@ -24,7 +24,7 @@ from digitforge_serving.config.options import read_model_config
 from digitforge_serving.models import publication
 from digitforge_training.cli import train as train_command
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")

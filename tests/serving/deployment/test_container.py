@@ -33,7 +33,7 @@ from digitforge_serving import shipped_models
 from digitforge_serving.models import publication
 from digitforge_serving.models.states import AVAILABLE
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SHIPPED = publication.versions(shipped_models() / "digits")[0].version
 PROFILES = {"serving": "", "serving-gpu": "gpu", "prometheus": "monitoring", "grafana": "monitoring", "train": "train"}
 
@@ -227,7 +227,6 @@ def test_a_container_is_unhealthy_while_its_model_does_not_serve(project: Projec
     project.wait_until_healthy()
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificates")
 def test_the_certificates_of_the_command_are_enough_for_mutual_tls(project: Project, tmp_path: Path) -> None:
     folder = tmp_path / "tls"
     command = [

@@ -17,7 +17,7 @@ from digitforge_serving import shipped_config, shipped_models
 from digitforge_serving.cli.serve import serve
 from digitforge_serving.config.options import parse_channel_arguments
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 KUBERNETES = ROOT / "serving" / "kubernetes"
 #: The oldest release that is meant to work, and the newest whose schema is installed.
 RELEASES = ("1.27", kubernetes_validate.latest_version())

@@ -22,7 +22,7 @@ from serving_toys import connect, predict_request, wait_for
 from digitforge_serving import ModelSource, Server, ServerOptions, shipped_config
 from digitforge_serving.config.options import PROMETHEUS_PATH, BatchingOptions, read_metrics_path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 MONITORING = ROOT / "serving" / "monitoring"
 #: The metrics of the dashboard, as TensorFlow Serving 2.21 writes them, and their labels.
 KNOWN = {
