@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from digitforge_client import contract
 from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_serving.config import messages
+from digitforge_serving.config.messages_pb2 import BatchingParameters, MonitoringConfig, SSLConfig
 
 if TYPE_CHECKING:
     from tensorflow_serving.config import model_server_config_pb2
@@ -81,7 +82,7 @@ def read_batching_options(path: Path) -> BatchingOptions:
         DataError: the file cannot be read.
         InvalidInputError: it is no such text, contradicts itself, or asks for what is not supported.
     """
-    parameters = messages.read(path, "BatchingParameters")
+    parameters = messages.read(path, BatchingParameters)
     names = ("max_batch_size", "batch_timeout_micros", "max_enqueued_batches", "num_batch_threads")
     given = {name: getattr(parameters, name).value for name in names if parameters.HasField(name)}
     options = BatchingOptions(**given, allowed_batch_sizes=tuple(parameters.allowed_batch_sizes))
@@ -108,7 +109,7 @@ def read_metrics_path(path: Path) -> str | None:
         DataError: the file cannot be read.
         InvalidInputError: it is no such text.
     """
-    prometheus = messages.read(path, "MonitoringConfig").prometheus_config
+    prometheus = messages.read(path, MonitoringConfig).prometheus_config
     return (prometheus.path or PROMETHEUS_PATH) if prometheus.enable else None
 
 
@@ -134,7 +135,7 @@ def read_tls(path: Path) -> Tls:
         DataError: the file cannot be read.
         InvalidInputError: it is no such text, or lacks what it needs.
     """
-    config = messages.read(path, "SSLConfig")
+    config = messages.read(path, SSLConfig)
     if not config.server_key or not config.server_cert:
         raise InvalidInputError(f"{path} lacks server_key or server_cert; expected the contents of both PEM files")
     if config.client_verify and not config.custom_ca:
@@ -205,18 +206,9 @@ def read_model_config(path: Path) -> tuple[ModelSource, ...]:
         DataError: the file cannot be read.
         InvalidInputError: it is no such text, or asks for what is not supported.
     """
-    from google.protobuf import text_format
-    from tensorflow_serving.config import model_server_config_pb2
+    from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"the model configuration {path} cannot be read: {error}") from error
-    try:
-        config = text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
-    except text_format.ParseError as error:
-        raise InvalidInputError(f"{path} is not a ModelServerConfig in protobuf text: {error}") from error
-    return model_sources(config)
+    return model_sources(messages.read(path, ModelServerConfig))
 
 
 def model_sources(config: model_server_config_pb2.ModelServerConfig) -> tuple[ModelSource, ...]:
@@ -240,11 +232,11 @@ def _source(model: model_server_config_pb2.ModelConfig) -> ModelSource:
     if model.model_platform not in {"", "tensorflow"}:
         raise InvalidInputError(f"model {model.name}: platform {model.model_platform!r}; expected 'tensorflow'")
     policy = model.model_version_policy
-    kind: Literal["latest", "all", "specific"] = policy.WhichOneof("policy_choice") or "latest"
+    choice: Literal["latest", "all", "specific"] = policy.WhichOneof("policy_choice") or "latest"
     return ModelSource(
         name=model.name,
         base_path=Path(model.base_path),
-        policy=kind,
+        policy=choice,
         latest=policy.latest.num_versions or 1,
         versions=tuple(policy.specific.versions),
         labels=dict(model.version_labels),

@@ -20,6 +20,7 @@ from digitforge_client import contract
 from digitforge_serving import Server, ServerOptions, shipped_config, shipped_models
 from digitforge_serving.cli.serve import serve
 from digitforge_serving.config.messages import read
+from digitforge_serving.config.messages_pb2 import BatchingParameters, MonitoringConfig
 from digitforge_serving.config.options import read_model_config
 from digitforge_serving.models import publication
 from digitforge_training.cli import train as train_command
@@ -191,7 +192,7 @@ def test_the_label_of_the_shipped_configuration_is_answered() -> None:
 
 
 def test_the_batching_file_allows_exactly_the_rows_of_the_contract() -> None:
-    batching = read(shipped_config() / "batching.config", "BatchingParameters")
+    batching = read(shipped_config() / "batching.config", BatchingParameters)
     sizes = list(batching.allowed_batch_sizes)
     assert batching.max_batch_size.value == contract.MAX_ROWS
     assert sizes == sorted(set(sizes))
@@ -200,7 +201,7 @@ def test_the_batching_file_allows_exactly_the_rows_of_the_contract() -> None:
 
 
 def test_prometheus_finds_the_metrics_where_tensorflow_serving_puts_them() -> None:
-    monitoring = read(shipped_config() / "monitoring.config", "MonitoringConfig")
+    monitoring = read(shipped_config() / "monitoring.config", MonitoringConfig)
     assert monitoring.prometheus_config.enable
     assert monitoring.prometheus_config.path == "/monitoring/prometheus/metrics"
 
