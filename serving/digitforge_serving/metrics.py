@@ -1,4 +1,9 @@
-"""Counts and latencies of requests, in Prometheus's text format, under TensorFlow Serving's names."""
+"""Counts and latencies of requests, in Prometheus's text format, under TensorFlow Serving's names.
+
+Written here because prometheus-client cannot print these names: it declares every counter as ``…_total``, and adds
+``…_created``. Its parser reads the page in the tests. Bounds have six digits, as TensorFlow Serving prints them, so
+that ``sum by (le)`` works over servers of both sorts.
+"""
 
 from __future__ import annotations
 

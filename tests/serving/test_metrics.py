@@ -1,0 +1,43 @@
+"""The page for Prometheus, read by the parser of Prometheus's own client."""
+
+from __future__ import annotations
+
+import pytest
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from digitforge_serving.metrics import Metrics
+
+
+def families(metrics: Metrics) -> dict[str, Metric]:
+    return {family.name.rpartition(":")[2]: family for family in text_string_to_metric_families(metrics.text())}
+
+
+def test_every_metric_has_its_type_and_a_description_before_the_first_request() -> None:
+    types = {name: family.type for name, family in families(Metrics()).items()}
+    histograms = ("request_latency", "runtime_latency", "queuing_latency", "processed_batch_size")
+    assert types == {"request_count": "counter", "load_attempt_count": "counter"} | dict.fromkeys(
+        histograms, "histogram"
+    )
+    assert all(family.documentation for family in families(Metrics()).values())
+
+
+@pytest.mark.parametrize("name", ["digits", 'with "quotes"', "back\\slash", "two\nlines", "{}=,", "é"])
+def test_any_name_of_a_model_can_be_read_back(name: str) -> None:
+    metrics = Metrics()
+    metrics.count(name, "OK")
+    (sample,) = families(metrics)["request_count"].samples
+    assert (sample.labels, sample.value) == ({"model_name": name, "status": "OK"}, 1)
+
+
+def test_a_bucket_counts_all_that_is_not_above_its_bound() -> None:
+    metrics = Metrics()
+    for microseconds in (5, 10, 11, 1e12):
+        metrics.took("digits", microseconds, entry="GRPC")
+    samples = families(metrics)["request_latency"].samples
+    buckets = {sample.labels["le"]: sample.value for sample in samples if sample.name.endswith("_bucket")}
+    assert list(buckets)[:5] == ["10", "18", "32.4", "58.32", "104.976"]
+    assert (buckets["10"], buckets["18"], buckets["32.4"], buckets["+Inf"]) == (2, 3, 3, 4)
+    assert list(buckets.values()) == sorted(buckets.values())
+    totals = {sample.name.rpartition("_")[2]: sample.value for sample in samples if "le" not in sample.labels}
+    assert totals == {"sum": 1e12 + 26, "count": 4}
