@@ -2,7 +2,7 @@
 
     from digitforge_serving import EmbeddedServer
 
-    with EmbeddedServer("models/digits") as target:
+    with EmbeddedServer() as target:  # the shipped generator; or name a folder with the versions of a model
         ...  # target is such as "127.0.0.1:41234"
 
 Importing this package imports neither TensorFlow nor the protocol's messages; starting a server does.

@@ -17,6 +17,7 @@ import grpc
 from digitforge_client import contract
 from digitforge_client.errors import DigitforgeError
 from digitforge_serving.config.options import ModelSource, ServerOptions, Tls, is_loopback
+from digitforge_serving.models.locations import shipped_models
 
 if TYPE_CHECKING:
     from digitforge_serving.api.health import Health
@@ -208,19 +209,25 @@ class EmbeddedServer:
 
     ::
 
-        with EmbeddedServer("models/digits") as target:
+        with EmbeddedServer() as target:
             ...  # target is such as "127.0.0.1:41234"
     """
 
-    def __init__(self, model_base_path: str | Path, *, model_name: str = contract.MODEL_NAME, **options: Any) -> None:
+    def __init__(
+        self, model_base_path: str | Path | None = None, *, model_name: str = contract.MODEL_NAME, **options: Any
+    ) -> None:
         """Name what is to be served; nothing starts before the ``with`` block.
 
         Args:
-            model_base_path: the folder that contains the versions of the model.
+            model_base_path: the folder that contains the versions of the model; None: the shipped generator.
             model_name: what clients call it.
             **options: fields of `ServerOptions`; a free port is taken unless ``port`` is among them.
+
+        Raises:
+            DataError: this installation has no generator.
         """
-        source = ModelSource(name=model_name, base_path=Path(model_base_path))
+        base_path = shipped_models() / contract.MODEL_NAME if model_base_path is None else Path(model_base_path)
+        source = ModelSource(name=model_name, base_path=base_path)
         self._server = Server([source], replace(ServerOptions(port=0, grace_seconds=5.0), **options))
 
     def __enter__(self) -> str:

@@ -181,7 +181,8 @@ def test_every_label_names_a_version_that_is_shipped_and_loaded(tmp_path: Path) 
 def test_the_label_of_the_shipped_configuration_is_answered() -> None:
     (source,) = read_model_config(shipped_config() / "models.config")
     here = replace(source, base_path=shipped_models() / source.base_path.name)
-    server = Server([here], ServerOptions(port=0, allow_version_labels_for_unavailable_models=True))
+    options = ServerOptions(port=0, allow_version_labels_for_unavailable_models=True, enable_model_warmup=False)
+    server = Server([here], options)
     try:
         assert server.start()
         request = predict_request(model=source.name, inputs={"labels": np.array([7]), "seeds": np.array([1])})

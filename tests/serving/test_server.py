@@ -1,0 +1,14 @@
+"""The server within a process, as notebooks start it."""
+
+from __future__ import annotations
+
+from digitforge_client import DigitClient
+from digitforge_serving import EmbeddedServer, shipped_models
+
+
+def test_without_arguments_it_serves_the_shipped_generator() -> None:
+    with EmbeddedServer(enable_model_warmup=False) as target, DigitClient(target) as client:
+        batch = client.sample(2, seed=0)
+    assert f"| generator | `{batch.generator_id}` |" in (shipped_models() / "digits" / "MODEL_CARD.md").read_text(
+        "utf-8"
+    )
