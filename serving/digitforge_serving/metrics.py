@@ -110,8 +110,8 @@ class Metrics:
         return "\n".join(lines) + "\n"
 
 
-def _head(name: str, kind: str) -> list[str]:
-    return [f"# HELP {name} {_HELP[name]}", f"# TYPE {name} {kind}"]
+def _head(name: str, metric_type: str) -> list[str]:
+    return [f"# HELP {name} {_HELP[name]}", f"# TYPE {name} {metric_type}"]
 
 
 def _series(name: str, labels: str, histogram: _Histogram) -> list[str]:

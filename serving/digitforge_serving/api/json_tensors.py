@@ -150,11 +150,11 @@ def _encode(value: Any, dtype: int, into: tensor_pb2.TensorProto) -> None:
         raise refusal.invalid_argument(f"JSON Value: lists within {len(shape)} lists are no tensor")
     flat: list[Any] = []
     _flatten(value, shape, 0, dtype, flat)
-    kind = object if dtype == types_pb2.DT_STRING else tf.dtypes.as_dtype(dtype).as_numpy_dtype
-    wide = np.int64 if dtype in _INTEGERS and dtype not in _RANGES else kind
+    final = object if dtype == types_pb2.DT_STRING else tf.dtypes.as_dtype(dtype).as_numpy_dtype
+    wide = np.int64 if dtype in _INTEGERS and dtype not in _RANGES else final
     array = np.empty(len(flat), dtype=wide)
     array[:] = flat
-    tensors.encode(array.astype(kind, copy=False).reshape(shape), dtype, into=into, as_content=True)
+    tensors.encode(array.astype(final, copy=False).reshape(shape), dtype, into=into, as_content=True)
 
 
 def _flatten(value: Any, shape: list[int], level: int, dtype: int, into: list[Any]) -> None:

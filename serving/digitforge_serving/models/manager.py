@@ -216,26 +216,17 @@ class Models:
 
     def _found(self, model: _Model) -> dict[int, Path] | None:
         """Versions in the folder, and where; None when it cannot be read, and nothing follows from that."""
-        base = model.source.base_path
+        base, name = model.source.base_path, model.source.name
         try:
             versions = folder.versions(base)
         except OSError as error:
-            self._complain(model, f"the folder {base} of model {model.source.name} cannot be read: {error.strerror}")
+            _complain(model, f"the folder {base} of model {name} cannot be read: {error.strerror}")
             return None
-        if not versions:
-            self._complain(model, f"waiting for a version of model {model.source.name}: {base} has no folder 1, 2, …")
-        elif ignored := [path.name for paths in versions.values() for path in paths[:-1]]:
-            self._complain(
-                model, f"ignoring {', '.join(ignored)} in {base}: another folder there is named by the same number"
-            )
-        else:
-            model.complaint = ""
+        complaint = "" if versions else f"waiting for a version of model {name}: {base} has no folder 1, 2, …"
+        if ignored := [path.name for paths in versions.values() for path in paths[:-1]]:
+            complaint = f"ignoring {', '.join(ignored)} in {base}: another folder there is named by the same number"
+        _complain(model, complaint)
         return {number: paths[-1] for number, paths in versions.items()}
-
-    def _complain(self, model: _Model, text: str) -> None:
-        if model.complaint != text:
-            model.complaint = text
-            log.warning("%s", text)
 
     def _load_and_unload(self, model: _Model, found: dict[int, Path]) -> None:
         wanted = model.source.choose(list(found))
@@ -305,6 +296,12 @@ class Models:
         ready = {number: version.served for number, version in model.versions.items() if version.served}
         self._ready = {**self._ready, model.source.name: ready}
         self.on_change()
+
+
+def _complain(model: _Model, text: str) -> None:
+    if text and model.complaint != text:
+        log.warning("%s", text)
+    model.complaint = text
 
 
 def _why_unavailable(model: _Model) -> str:
