@@ -71,6 +71,19 @@ def write_toy(path: Path, *, offset: float = 0.0, warm_up: bool = False) -> None
             total = tf.while_loop(lambda i, _: i < rounds, lambda i, t: (i + 1, tf.sin(t)), (0, tf.ones([200_000])))[1]
             return {"y": x + 0 * total[0]}
 
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="folder")])
+        def gated(self, folder: Any) -> Any:
+            """Write the file `begun` into a folder and answer once there is a file `open`."""
+            begun = tf.io.write_file(folder[0] + "/begun", "")
+
+            def shut(_: Any) -> Any:
+                return tf.size(tf.io.matching_files(folder[0] + "/open")) == 0
+
+            with tf.control_dependencies([begun]):
+                rounds = tf.while_loop(shut, lambda i: [i + 1], [tf.constant(0)])[0]
+            with tf.control_dependencies([rounds]):
+                return {"y": tf.identity(folder)}
+
     toy = Toy()
     signatures = {
         "serving_default": toy.pair,
@@ -78,6 +91,7 @@ def write_toy(path: Path, *, offset: float = 0.0, warm_up: bool = False) -> None
         "guarded": toy.guarded,
         "shout": toy.shout,
         "slow": toy.slow,
+        "gated": toy.gated,
     }
     for dtype in ECHOED:
         spec = tf.TensorSpec(None, dtype, name="x")
@@ -133,6 +147,20 @@ class Stubs:
         return self.prediction.Predict(request, timeout=30)
 
 
+class Gate:
+    """A request that a server begins at once and answers when the test wants it."""
+
+    def __init__(self, stubs: Stubs, folder: Path) -> None:
+        self._folder = folder
+        inputs = {"folder": tf.constant([str(folder)])}
+        self.answer = stubs.prediction.Predict.future(predict_request(signature="gated", inputs=inputs), timeout=120)
+        wait_for((folder / "begun").exists)
+
+    def open(self) -> None:
+        """Let the server answer."""
+        (self._folder / "open").touch()
+
+
 def connect(target: str) -> Stubs:
     """Open a channel to a server; nothing is sent before the first call."""
     channel = grpc.insecure_channel(target, options=[("grpc.max_receive_message_length", -1)])
@@ -144,8 +172,8 @@ def connect(target: str) -> Stubs:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    """Wait until a condition holds, a minute at most."""
-    deadline = time.monotonic() + 60
+    """Wait until a condition holds; a busy machine may take long."""
+    deadline = time.monotonic() + 240
     while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass within a minute"
+        assert time.monotonic() < deadline, "it did not come to pass within four minutes"
         time.sleep(0.05)
