@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from serving_toys import Stubs, connect, write_toy
+from serving_toys import Publish, Stubs, connect, write_toy
 
 from digitforge_serving import EmbeddedServer
 
@@ -37,7 +37,7 @@ def base_path(tmp_path: Path, toy_version: Path) -> Path:
 
 
 @pytest.fixture
-def publish(base_path: Path) -> Callable[[Path, int], None]:
+def publish(base_path: Path) -> Publish:
     """Publish a version as the exporter does: under a name that is no number, then renamed."""
 
     def publish_version(source: Path, number: int) -> None:
@@ -53,6 +53,13 @@ def toy_target(toy_version: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     base = tmp_path_factory.mktemp("served") / "toy"
     shutil.copytree(toy_version, base / "1")
     with EmbeddedServer(base, model_name="toy") as target:
+        yield target
+
+
+@pytest.fixture(scope="session")
+def digits_target(exported_model: Path) -> Iterator[str]:
+    """A server of the tiny generator that many tests share."""
+    with EmbeddedServer(exported_model) as target:
         yield target
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import grpc
 import numpy as np
@@ -19,6 +19,8 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
+#: Publishes a SavedModel under a number.
+Publish = Callable[[Path, int], None]
 #: dtypes that have an identity signature, `echo_NAME`.
 ECHOED = (
     tf.float32,
@@ -143,8 +145,20 @@ class Stubs:
     prediction: prediction_service_pb2_grpc.PredictionServiceStub
     model: model_service_pb2_grpc.ModelServiceStub
 
+    @classmethod
+    def on(cls, channel: grpc.Channel) -> Self:
+        return cls(
+            channel,
+            prediction_service_pb2_grpc.PredictionServiceStub(channel),
+            model_service_pb2_grpc.ModelServiceStub(channel),
+        )
+
     def predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
         return self.prediction.Predict(request, timeout=30)
+
+    def sums(self, **model_spec: Any) -> list[float]:
+        """What the toy answers to [1, 2] and [3, 4]: [4.0, 6.0], and 100 more from the other version."""
+        return tf.make_ndarray(self.predict(predict_request(**model_spec)).outputs["sum"]).tolist()
 
 
 class Gate:
@@ -163,12 +177,7 @@ class Gate:
 
 def connect(target: str) -> Stubs:
     """Open a channel to a server; nothing is sent before the first call."""
-    channel = grpc.insecure_channel(target, options=[("grpc.max_receive_message_length", -1)])
-    return Stubs(
-        channel,
-        prediction_service_pb2_grpc.PredictionServiceStub(channel),
-        model_service_pb2_grpc.ModelServiceStub(channel),
-    )
+    return Stubs.on(grpc.insecure_channel(target, options=[("grpc.max_receive_message_length", -1)]))
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

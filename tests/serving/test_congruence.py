@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from pathlib import Path
 
 import grpc
 import pytest
 from congruence import BAD, GOOD, Case
 from serving_toys import Stubs, connect
-
-from digitforge_serving import EmbeddedServer
 
 REAL_TARGET = os.environ.get("DIGITFORGE_TFS_TARGET")
 real = pytest.param(
@@ -20,12 +16,8 @@ real = pytest.param(
 
 
 @pytest.fixture(scope="module", params=[pytest.param(None, id="embedded"), real])
-def server(request: pytest.FixtureRequest, exported_model: Path) -> Iterator[Stubs]:
-    if request.param is not None:
-        yield connect(request.param)
-        return
-    with EmbeddedServer(exported_model) as target:
-        yield connect(target)
+def server(request: pytest.FixtureRequest) -> Stubs:
+    return connect(request.param or request.getfixturevalue("digits_target"))
 
 
 @pytest.mark.parametrize("case", BAD, ids=lambda case: case.name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -13,13 +13,12 @@ import tensorflow as tf
 from google.protobuf import text_format
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
-from serving_toys import Stubs, connect, predict_request, wait_for
+from serving_toys import Publish, Stubs, connect, predict_request, wait_for
 from tensorflow_serving.apis import model_management_pb2
 
 from digitforge_serving import Server, ServerOptions
 from digitforge_serving.config.options import read_model_config
 
-Publish = Callable[[Path, int], None]
 SERVING, NOT_SERVING = 1, 2
 
 

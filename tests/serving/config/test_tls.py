@@ -9,11 +9,9 @@ from pathlib import Path
 
 import grpc
 import pytest
-import tensorflow as tf
 from click.testing import CliRunner
 from cryptography import x509
-from serving_toys import connect, predict_request
-from tensorflow_serving.apis import predict_pb2
+from serving_toys import Stubs, connect
 
 from digitforge_client.errors import DataError, DigitforgeError, InvalidInputError
 from digitforge_serving import EmbeddedServer
@@ -42,15 +40,6 @@ def tls(certificates: Path, tmp_path: Path) -> Callable[[bool], Tls]:
     return read
 
 
-def sums(channel: grpc.Channel) -> list[float]:
-    call = channel.unary_unary(
-        "/tensorflow.serving.PredictionService/Predict",
-        request_serializer=predict_pb2.PredictRequest.SerializeToString,
-        response_deserializer=predict_pb2.PredictResponse.FromString,
-    )
-    return tf.make_ndarray(call(predict_request(), timeout=30).outputs["sum"]).tolist()
-
-
 def credentials(folder: Path, *, client: bool) -> grpc.ChannelCredentials:
     key, certificate = ((folder / f"client.{kind}").read_bytes() for kind in ("key", "crt")) if client else (None, None)
     return grpc.ssl_channel_credentials((folder / "ca.crt").read_bytes(), key, certificate)
@@ -61,9 +50,9 @@ def test_a_client_that_trusts_the_authority_is_answered_and_a_plain_one_is_not(
 ) -> None:
     with EmbeddedServer(base_path, model_name="toy", tls=tls(False)) as target:
         with grpc.secure_channel(target, credentials(certificates, client=False)) as channel:
-            assert sums(channel) == [4.0, 6.0]
+            assert Stubs.on(channel).sums() == [4.0, 6.0]
         with grpc.insecure_channel(target) as channel, pytest.raises(grpc.RpcError) as caught:
-            sums(channel)
+            Stubs.on(channel).sums()
     assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
 
 
@@ -72,10 +61,10 @@ def test_with_mutual_tls_a_client_must_show_its_certificate(
 ) -> None:
     with EmbeddedServer(base_path, model_name="toy", tls=tls(True)) as target:
         with grpc.secure_channel(target, credentials(certificates, client=True)) as channel:
-            assert sums(channel) == [4.0, 6.0]
+            assert Stubs.on(channel).sums() == [4.0, 6.0]
         stranger = grpc.secure_channel(target, credentials(certificates, client=False))
         with stranger as channel, pytest.raises(grpc.RpcError) as caught:
-            sums(channel)
+            Stubs.on(channel).sums()
     assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
 
 
@@ -129,7 +118,7 @@ def test_a_unix_socket_is_served_as_well(base_path: Path, tmp_path: Path) -> Non
     with EmbeddedServer(base_path, model_name="toy", grpc_socket_path=socket) as target:
         for address in (target, f"unix:{socket}"):
             stubs = connect(address)
-            assert tf.make_ndarray(stubs.predict(predict_request()).outputs["sum"]).tolist() == [4.0, 6.0]
+            assert stubs.sums() == [4.0, 6.0]
             stubs.channel.close()
 
 

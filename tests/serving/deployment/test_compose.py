@@ -168,7 +168,7 @@ def model_configurations() -> list[tuple[Path, str]]:
 def test_every_label_names_a_version_that_is_shipped_and_loaded(tmp_path: Path) -> None:
     configurations = model_configurations()
     assert shipped_config() / "models.config" in [path for path, _ in configurations]
-    labels = []
+    labels: list[str] = []
     for path, text in configurations:
         (tmp_path / "models.config").write_text(text)
         for source in read_model_config(tmp_path / "models.config"):

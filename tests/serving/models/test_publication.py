@@ -9,9 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import tensorflow as tf
 from click.testing import CliRunner
-from serving_toys import connect, predict_request, wait_for
+from serving_toys import connect, wait_for
 
 from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_serving import EmbeddedServer
@@ -32,20 +31,16 @@ def run(*arguments: str | Path) -> str:
 def test_promote_rollback_and_remove_change_what_a_running_server_answers(base_path: Path, other_version: Path) -> None:
     with EmbeddedServer(base_path, model_name="toy", file_system_poll_wait_seconds=0.1) as target:
         stubs = connect(target)
-
-        def first_sum() -> float:
-            return float(tf.make_ndarray(stubs.predict(predict_request()).outputs["sum"])[0])
-
-        assert first_sum() == 4
+        assert stubs.sums() == [4.0, 6.0]
         assert run("promote", other_version, "--to", base_path) == str(base_path / "2")
-        wait_for(lambda: first_sum() == 104)
+        wait_for(lambda: stubs.sums() == [104.0, 106.0])
         assert run("rollback", base_path) == str(base_path / "1")
-        wait_for(lambda: first_sum() == 4)
+        wait_for(lambda: stubs.sums() == [4.0, 6.0])
         assert run("promote", base_path / ".2.withdrawn", "--to", base_path) == str(base_path / "2")
-        wait_for(lambda: first_sum() == 104)
+        wait_for(lambda: stubs.sums() == [104.0, 106.0])
         run("remove", "1", "--from", base_path)
         assert numbers(base_path) == [2]
-        assert first_sum() == 104
+        assert stubs.sums() == [104.0, 106.0]
 
 
 def test_list_shows_versions_highest_first_and_what_is_incomplete(base_path: Path, other_version: Path) -> None:
