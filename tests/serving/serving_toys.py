@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import (
+    get_model_status_pb2,
     model_service_pb2_grpc,
     predict_pb2,
     prediction_log_pb2,
@@ -160,6 +162,13 @@ class Stubs:
         """What the toy answers to [1, 2] and [3, 4]: [4.0, 6.0], and 100 more from the other version."""
         return tf.make_ndarray(self.predict(predict_request(**model_spec)).outputs["sum"]).tolist()
 
+    def states(self, model: str = "toy") -> dict[int, int]:
+        """The state of each version that the server ever wanted."""
+        request = get_model_status_pb2.GetModelStatusRequest()
+        request.model_spec.name = model
+        reply = self.model.GetModelStatus(request, timeout=30)
+        return {entry.version: entry.state for entry in reply.model_version_status}
+
 
 class Gate:
     """A request that a server begins at once and answers when the test wants it."""
@@ -178,6 +187,12 @@ class Gate:
 def connect(target: str) -> Stubs:
     """Open a channel to a server; nothing is sent before the first call."""
     return Stubs.on(grpc.insecure_channel(target, options=[("grpc.max_receive_message_length", -1)]))
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

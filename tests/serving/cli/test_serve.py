@@ -21,7 +21,7 @@ from pathlib import Path
 import grpc
 import pytest
 from click.testing import CliRunner
-from serving_toys import Gate, Stubs, connect, predict_request, wait_for
+from serving_toys import Gate, Stubs, connect, free_port, predict_request, wait_for
 
 from digitforge_client.errors import DataError, DigitforgeError
 from digitforge_serving.cli.serve import _import_tensorflow, serve
@@ -81,8 +81,7 @@ def toy(base_path: Path) -> list[str]:
 
 
 def test_sigterm_lets_a_request_in_flight_finish_and_refuses_new_ones(base_path: Path, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     flags = ["--model-base-path", str(base_path), "--model_name=toy", "--port=0", f"--rest_api_port={port}"]
     with serving(tmp_path, *flags) as process:
         announced = re.fullmatch(
@@ -128,8 +127,7 @@ def test_an_empty_folder_is_waited_for_and_served_without_keras_as_soon_as_it_ha
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     base = tmp_path / "empty"
     base.mkdir()
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     with serving(tmp_path, *toy(base), "--port", str(port), "--file_system_poll_wait_seconds=0.1") as process:
         wait_for(lambda: "waiting for a version of model toy" in process.stderr.read_text())
         with pytest.raises(ConnectionRefusedError):  # the port opens once the model serves

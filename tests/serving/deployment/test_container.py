@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -25,8 +24,8 @@ import pytest
 import standin
 import tensorflow as tf
 import yaml
-from serving_toys import Stubs, connect
-from tensorflow_serving.apis import get_model_status_pb2, predict_pb2
+from serving_toys import Stubs, connect, free_port, wait_for
+from tensorflow_serving.apis import predict_pb2
 
 from digitforge_client import TLS, DigitClient, ServerUnavailableError
 from digitforge_serving import shipped_models
@@ -112,11 +111,6 @@ def image() -> Iterator[str]:
         subprocess.run(["docker", "rmi", "--force", tag], capture_output=True, check=False)
 
 
-def _free_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return str(listener.getsockname()[1])
-
-
 @pytest.fixture
 def project(image: str, tmp_path: Path) -> Iterator[Project]:
     """The service, started and healthy, with a copy of the shipped models."""
@@ -128,8 +122,8 @@ def project(image: str, tmp_path: Path) -> Iterator[Project]:
         {
             "DIGITFORGE_SERVING_IMAGE": image,
             "DIGITFORGE_MODELS": str(models),
-            "DIGITFORGE_GRPC_PORT": _free_port(),
-            "DIGITFORGE_REST_PORT": _free_port(),
+            "DIGITFORGE_GRPC_PORT": str(free_port()),
+            "DIGITFORGE_REST_PORT": str(free_port()),
         },
     )
     try:
@@ -153,13 +147,6 @@ def digits(rows: int) -> predict_pb2.PredictRequest:
     request.inputs["labels"].CopyFrom(tf.make_tensor_proto(np.arange(rows) % 10, tf.int64))
     request.inputs["seeds"].CopyFrom(tf.make_tensor_proto(np.arange(rows), tf.int64))
     return request
-
-
-def states(stubs: Stubs) -> dict[int, int]:
-    request = get_model_status_pb2.GetModelStatusRequest()
-    request.model_spec.name = "digits"
-    reply = stubs.model.GetModelStatus(request, timeout=30)
-    return {version.version: version.state for version in reply.model_version_status}
 
 
 @pytest.mark.parametrize("profiles", [(), ("gpu",), ("monitoring",), ("train",), ("gpu", "monitoring", "train")])
@@ -194,12 +181,9 @@ def test_the_service_becomes_healthy_answers_on_loopback_and_can_change_nothing(
 def test_a_published_version_is_served_without_a_restart(project: Project, stubs: Stubs) -> None:
     before = project.inspect()["State"]["StartedAt"]
     base = Path(project.environment["DIGITFORGE_MODELS"]) / "digits"
-    assert states(stubs) == {SHIPPED: AVAILABLE}
+    assert stubs.states("digits") == {SHIPPED: AVAILABLE}
     published = publication.promote(base / str(SHIPPED), base).version
-    deadline = time.monotonic() + 120
-    while states(stubs).get(published) != AVAILABLE:
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    wait_for(lambda: stubs.states("digits").get(published) == AVAILABLE)
     assert stubs.predict(digits(1)).model_spec.version.value == published
     labeled = digits(1)
     labeled.model_spec.version_label = "stable"  # serving/config/models.config
@@ -270,7 +254,7 @@ def test_stopping_lets_the_requests_in_flight_finish(project: Project, stubs: St
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:
         thread.start()
-    time.sleep(2)
+    wait_for(lambda: len(answered) > len(threads))
     project.compose("stop")
     stopped.set()
     for thread in threads:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import socket
 import subprocess
 import time
 import urllib.parse
@@ -17,7 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
-from serving_toys import connect, predict_request, wait_for
+from serving_toys import connect, free_port, predict_request, wait_for
 
 from digitforge_serving import ModelSource, Server, ServerOptions, shipped_config
 from digitforge_serving.config.options import PROMETHEUS_PATH, BatchingOptions, read_metrics_path
@@ -110,8 +109,7 @@ def prometheus(tmp_path: Path, base_path: Path) -> Iterator[str]:
         del config["scrape_configs"][0]["dns_sd_configs"]
         config["scrape_configs"][0]["static_configs"] = [{"targets": [server.rest_target]}]
         (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config))
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            address = f"127.0.0.1:{listener.getsockname()[1]}"
+        address = f"127.0.0.1:{free_port()}"
         process = stack.enter_context(
             subprocess.Popen(
                 [

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 import tensorflow as tf
-from serving_toys import Publish, Stubs, connect, predict_request, wait_for, write_warm_up
+from serving_toys import Publish, connect, predict_request, wait_for, write_warm_up
 from tensorflow_serving.apis import get_model_status_pb2
 
 from digitforge_client.errors import DataError
@@ -20,12 +20,6 @@ from digitforge_serving.models.manager import Models
 from digitforge_serving.models.predict import predict
 
 AVAILABLE, END = 30, 50
-
-
-def states(stubs: Stubs) -> dict[int, int]:
-    request = get_model_status_pb2.GetModelStatusRequest()
-    request.model_spec.name = "toy"
-    return {entry.version: entry.state for entry in stubs.model.GetModelStatus(request).model_version_status}
 
 
 def serve(base_path: Path, **options: Any) -> EmbeddedServer:
@@ -40,7 +34,7 @@ def test_the_highest_version_answers_and_goes_by_number_not_by_spelling(
     with serve(base_path) as target:
         stubs = connect(target)
         assert stubs.sums() == [104.0, 106.0]
-        assert states(stubs) == {10: AVAILABLE}
+        assert stubs.states() == {10: AVAILABLE}
 
 
 def test_a_folder_is_the_number_that_tensorflow_serving_reads_in_its_name(tmp_path: Path) -> None:
@@ -62,7 +56,7 @@ def test_a_padded_version_is_found_while_the_server_runs_and_goes_with_its_folde
         (base_path / ".tmp").rename(base_path / "002")
         wait_for(lambda: stubs.sums() == [104.0, 106.0])
         (base_path / "002").rename(base_path / ".gone")
-        wait_for(lambda: states(stubs) == {1: AVAILABLE, 2: END})
+        wait_for(lambda: stubs.states() == {1: AVAILABLE, 2: END})
 
 
 def test_of_two_folders_with_one_number_the_last_by_name_serves_and_the_other_is_named_once(
@@ -94,13 +88,13 @@ def test_versions_change_without_a_single_refused_request(
         assert stubs.sums() == [4.0, 6.0]
         publish(other_version, 2)
         wait_for(lambda: stubs.sums() == [104.0, 106.0])  # a request that is refused ends the test
-        wait_for(lambda: states(stubs) == {2: AVAILABLE, 1: END})
+        wait_for(lambda: stubs.states() == {2: AVAILABLE, 1: END})
         with pytest.raises(grpc.RpcError) as caught:
             stubs.sums(version=1)
         assert caught.value.details() == "Servable not found for request: Specific(toy, 1)"
         shutil.rmtree(base_path / "2")
         wait_for(lambda: stubs.sums() == [4.0, 6.0])
-        wait_for(lambda: states(stubs) == {2: END, 1: AVAILABLE})
+        wait_for(lambda: stubs.states() == {2: END, 1: AVAILABLE})
 
 
 def test_a_broken_version_takes_nothing_down_and_is_tried_again_once_mended(
@@ -112,7 +106,7 @@ def test_a_broken_version_takes_nothing_down_and_is_tried_again_once_mended(
     with serve(base_path) as target:
         stubs = connect(target)
         publish(broken, 2)
-        wait_for(lambda: states(stubs).get(2) == END)
+        wait_for(lambda: stubs.states().get(2) == END)
         request = get_model_status_pb2.GetModelStatusRequest()
         request.model_spec.name = "toy"
         request.model_spec.version.value = 2
@@ -141,7 +135,7 @@ def test_an_emptied_folder_unloads_the_model_as_tensorflow_serving_does(base_pat
     with serve(base_path) as target:
         stubs = connect(target)
         shutil.rmtree(base_path / "1")
-        wait_for(lambda: states(stubs) == {1: END})
+        wait_for(lambda: stubs.states() == {1: END})
         with pytest.raises(grpc.RpcError) as caught:
             stubs.sums()
         assert caught.value.code() == grpc.StatusCode.NOT_FOUND
@@ -154,7 +148,7 @@ def test_a_version_whose_warm_up_fails_does_not_serve(base_path: Path, publish: 
         shutil.copytree(other_version, base_path / ".2.tmp")
         write_warm_up(base_path / ".2.tmp", "no_such_signature", {"a": [1.0]})
         (base_path / ".2.tmp").rename(base_path / "2")
-        wait_for(lambda: states(stubs).get(2) == END)
+        wait_for(lambda: stubs.states().get(2) == END)
         assert stubs.sums() == [4.0, 6.0]
 
 
