@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
+
+import tomli_w
 
 from digitforge_client.common.files import replacing
 from digitforge_client.errors import DataError, InvalidInputError, did_you_mean
@@ -51,19 +52,14 @@ def write_config(path: Path, settings: Mapping[str, Any]) -> None:
     Raises:
         DataError: the file cannot be written.
     """
-    lines = [f"{name.replace('_', '-')} = {_toml(value)}\n" for name, value in settings.items() if not _unset(value)]
+    kept = {name.replace("_", "-"): _plain(value) for name, value in settings.items() if not _unset(value)}
     with replacing(path) as file:
-        file.write("".join(lines).encode())
+        tomli_w.dump(kept, file)
 
 
 def _unset(value: Any) -> bool:
     return value is None or value is False or (isinstance(value, tuple | list | dict) and not value)
 
 
-def _toml(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{_toml(str(name))} = {_toml(each)}" for name, each in value.items()) + " }"
-    if isinstance(value, tuple | list):
-        return "[" + ", ".join(_toml(each) for each in value) + "]"
-    # JSON's numbers, booleans and strings are TOML's too, but for the escapes of characters beyond the first plane.
-    return json.dumps(value if isinstance(value, bool | int | float) else str(value), ensure_ascii=False)
+def _plain(value: Any) -> Any:
+    return [str(each) if isinstance(each, Path) else each for each in value] if isinstance(value, tuple) else value
