@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -19,12 +19,12 @@ from digitforge_client.common.archives import open_archive
 from digitforge_client.common.files import replacing
 from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_evaluation.experiment import benefit
-from digitforge_evaluation.experiment import plan as experiment
 from digitforge_evaluation.experiment.analysis import Analysis, analyze
 from digitforge_evaluation.experiment.configuration import write_config
 from digitforge_evaluation.experiment.generators import Budget, Exported, GeneratorSource, Served, budget_of
-from digitforge_evaluation.experiment.plan import Plan
-from digitforge_evaluation.experiment.store import RESULTS, CellKey, CellResult, open_store, read_store
+from digitforge_evaluation.experiment.plan import Plan, check_sizes, identity, plan_cells
+from digitforge_evaluation.experiment.run import run_cells, subsets_and_seeds
+from digitforge_evaluation.experiment.store import RESULTS, CellKey, CellResult, as_json, open_store, read_store
 from digitforge_evaluation.experiment.subsets import RealImages, subset_indices
 from digitforge_evaluation.features.extract import digitnet
 from digitforge_evaluation.report import Facts, SampleSheet, write_report
@@ -124,17 +124,16 @@ def run(
         DataError: *folder* cannot be written, or its results are damaged.
         ServerError: a generator's server went away, or the scheduler cannot be reached.
     """
-    experiment.check_sizes(plan, real)
-    cells = tuple(experiment.plan_cells(plan, sources))
+    check_sizes(plan, real)
+    cells = tuple(plan_cells(plan, sources))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{folder}: cannot be made ({error.strerror}); choose another folder with --out") from error
-    identity = experiment.identity(plan, real, sources)
-    with open_store(folder / RESULTS, identity=identity, about=about(command)) as store:
+    with open_store(folder / RESULTS, identity=identity(plan, real, sources), about=about(command)) as store:
         outline = Outline(cells=cells, class_names=real.pool.class_names, cards=cards)
         with replacing(folder / EXPERIMENT) as file:
-            file.write(json.dumps(asdict(outline), indent=1).encode())
+            file.write(json.dumps(outline, default=as_json, indent=1).encode())
         if config is not None:
             write_config(folder / CONFIG, config)
         _save_samples(folder / SAMPLES, plan, real, sources)
@@ -144,7 +143,7 @@ def run(
             return len(planned & store.cells.keys())
 
         on_cell(None, finished(), len(cells))
-        experiment.run(
+        run_cells(
             plan,
             real,
             sources,
@@ -176,9 +175,7 @@ def measure_distances(
     generators = (
         source.generator_for(subset, seed=seed)
         for name, source in sources.items()
-        for subset, seed in (
-            experiment.subsets_and_seeds(plan, real) if name == Budget.STRICT else [(real.pool, plan.seed)]
-        )
+        for subset, seed in (subsets_and_seeds(plan, real) if name == Budget.STRICT else [(real.pool, plan.seed)])
     )
     name, values = benefit.distances(generators, held_out=real.held_out, network=digitnet(), n=n)
     with replacing(folder / DISTANCES) as file:
@@ -224,7 +221,7 @@ def read(folder: Path) -> State:
     again = "run the same `digitforge experiment run` again: finished cells are kept"
     try:
         outline = json.loads((folder / EXPERIMENT).read_bytes())
-        planned = tuple(CellKey(**key) for key in outline["cells"])
+        planned = tuple(CellKey.from_json(key) for key in outline["cells"])
         class_names = tuple(outline["class_names"])
         measured: tuple[str, dict[str, float]] | None = None
         if (folder / DISTANCES).exists():
@@ -233,11 +230,11 @@ def read(folder: Path) -> State:
         with open_archive(folder / SAMPLES, advice=again) as arrays:
             samples = tuple(
                 SampleSheet(
-                    title="Real" if kind == "real" else f"Generated ({kind})",
-                    images=arrays[f"{kind}_images"],
-                    labels=arrays[f"{kind}_labels"],
+                    title="Real" if name == "real" else f"Generated ({name})",
+                    images=arrays[f"{name}_images"],
+                    labels=arrays[f"{name}_labels"],
                 )
-                for kind in (file.removesuffix("_images") for file in arrays.files if file.endswith("_images"))
+                for name in (file.removesuffix("_images") for file in arrays.files if file.endswith("_images"))
             )
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise DataError(

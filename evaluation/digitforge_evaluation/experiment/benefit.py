@@ -7,7 +7,7 @@ the two are compared by rank (C. Spearman, "The proof and measurement of associa
 
 from __future__ import annotations
 
-import itertools
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -17,8 +17,8 @@ import numpy.typing as npt
 from scipy import stats
 
 from digitforge_client.errors import InvalidInputError
-from digitforge_evaluation.experiment.analysis import Analysis
-from digitforge_evaluation.experiment.arms import PRIMARY, ArmName
+from digitforge_evaluation.experiment.analysis import REAL, Analysis
+from digitforge_evaluation.experiment.arms import PLAIN, PRIMARY, Arm
 from digitforge_evaluation.experiment.statistics import Interval
 from digitforge_evaluation.experiment.store import CellKey, CellResult
 from digitforge_evaluation.features import digitnet
@@ -29,6 +29,8 @@ from digitforge_training.data import Dataset
 
 #: Fewer generators have no correlation worth telling: of three, one order in three is perfect one way or the other.
 GENERATORS_FOR_A_CORRELATION: Final = 4
+#: Orders of the generators in the permutation test: all orders of up to eight, so many random ones of more.
+ORDERS: Final = math.factorial(8)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +38,8 @@ class Point:
     """One generator (for ``strict``, the mean of those of all subsets), in one arm, at one size."""
 
     generator: str  # budget and name, as arms have it
-    arm: str
-    baseline: str
+    arm: str  # without generator
+    baseline: Arm
     n_per_class: int
     distance: float
     difference: float  # of arm and baseline, in the measure of the analysis
@@ -49,7 +51,7 @@ class Correlation:
     """How well the distance orders generators by their benefit."""
 
     arm: str  # without generator
-    baseline: str
+    baseline: Arm
     n_per_class: int
     generators: int
     rho: float  # Spearman's; −1: the nearer to real digits, the larger the benefit, without exception
@@ -128,22 +130,22 @@ def benefit(
     """
     points = []
     for comparison in analysis.comparisons:
-        name = ArmName.parse(comparison.arm)
-        pair = (name.arm, comparison.baseline)
-        if name.variant or not name.budget or pair not in {("gan", "real"), (PRIMARY[0], analysis.baseline)}:
+        arm = comparison.arm
+        pair = (arm.name, comparison.baseline)
+        if arm.variant != PLAIN or not arm.source or pair not in {("gan", REAL), (PRIMARY, analysis.baseline)}:
             continue
         ids = [
             note["generator_id"]
             for key, cell in cells.items()
-            if key.arm == comparison.arm and key.n_per_class == comparison.n_per_class
+            if key.arm == arm and key.n_per_class == comparison.n_per_class
             for note in cell.generated
         ]
         if not ids or not all(each in values for each in ids):
             continue
         points.append(
             Point(
-                generator=name.source,
-                arm=name.arm,
+                generator=arm.source,
+                arm=arm.name,
                 baseline=comparison.baseline,
                 n_per_class=comparison.n_per_class,
                 distance=float(np.mean([values[each] for each in ids])),
@@ -166,23 +168,24 @@ def _correlation(points: list[Point]) -> Correlation | None:
         return None
 
     ranks_x, ranks_y = (stats.rankdata(values) - (len(points) + 1) / 2 for values in (x, y))
-    orders = _orders(len(points))
-    products = ranks_y[orders] @ ranks_x
-    scale = float(np.linalg.norm(ranks_x) * np.linalg.norm(ranks_y))
-    observed = float(ranks_x @ ranks_y)
+
+    def strength(ranks: npt.NDArray[np.float64], axis: int) -> npt.NDArray[np.float64]:
+        return np.abs((ranks * ranks_y).sum(axis=axis))  # exact, because ranks are multiples of a half: ties stay ties
+
+    test = stats.permutation_test(
+        (ranks_x,),
+        strength,
+        permutation_type="pairings",
+        alternative="greater",
+        vectorized=True,
+        n_resamples=ORDERS,
+        rng=np.random.default_rng(0),
+    )
     return Correlation(
         arm=points[0].arm,
         baseline=points[0].baseline,
         n_per_class=points[0].n_per_class,
         generators=len(points),
-        rho=observed / scale,
-        p_value=float(np.mean(np.abs(products) >= abs(observed) - 1e-9 * scale)),
+        rho=float(ranks_x @ ranks_y) / float(np.linalg.norm(ranks_x) * np.linalg.norm(ranks_y)),
+        p_value=float(test.pvalue),
     )
-
-
-def _orders(n: int) -> npt.NDArray[np.int64]:
-    """All orders of up to eight, 10 000 random ones of more, the given one among them: (orders, n)."""
-    if n <= 8:
-        return np.array(list(itertools.permutations(range(n))))
-    rng = np.random.default_rng(0)
-    return np.stack([np.arange(n), *(rng.permutation(n) for _ in range(9_999))])

@@ -11,23 +11,36 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
 from digitforge_client.errors import DataError, InvalidInputError
+from digitforge_evaluation.experiment.arms import Arm
 
 STORE_VERSION: Final = 2
 RESULTS: Final = "results.jsonl"
 
 
-@dataclass(frozen=True, kw_only=True, order=True)
+@dataclass(frozen=True, kw_only=True)
 class CellKey:
     """Which cell a result belongs to."""
 
     n_per_class: int
     subset: int
-    arm: str  # with the generator's budget, as in "gan (oracle)"
+    arm: Arm
+
+    def __str__(self) -> str:
+        return f"{self.arm} on subset {self.subset} of {self.n_per_class} images per class"
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> CellKey:
+        """The key that `as_json` turned into *values*.
+
+        Raises:
+            KeyError, ValueError: they are not those of a key.
+        """
+        return cls(n_per_class=values["n_per_class"], subset=values["subset"], arm=Arm.parse(values["arm"]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +52,15 @@ class CellResult:
     confusion: tuple[tuple[int, ...], ...]  # [true class][predicted class], summed over replicates
     seconds: float  # wall-clock, of the whole cell
     generated: tuple[dict[str, Any], ...] = ()  # per replicate: generator_id, seed and n of the digits
+
+
+def as_json(value: object) -> Any:
+    """For ``json.dumps(…, default=as_json)``: an arm as its full name, other dataclasses as their fields.
+
+    Raises:
+        TypeError: *value* is neither.
+    """
+    return str(value) if isinstance(value, Arm) else {each.name: getattr(value, each.name) for each in fields(value)}  # type: ignore[arg-type]
 
 
 class Store:
@@ -65,7 +87,7 @@ class Store:
         if result.key in self._cells:
             raise InvalidInputError(f"{result.key} is already in {self.path}; a cell is stored once")
         try:
-            _write_line(self._descriptor, {"kind": "cell", **asdict(result)})
+            _write_line(self._descriptor, {"kind": "cell", **vars(result)})
         except OSError as error:
             raise DataError(
                 f"{self.path}: cannot be written ({error}); make room and run the same command again: "
@@ -159,14 +181,14 @@ def _parse(content: bytes, path: Path) -> Contents:
         )
     cells: dict[CellKey, CellResult] = {}
     for number, line in enumerate(lines[1:], start=2):
-        fields = _json_line(line, path, number)
+        values = _json_line(line, path, number)
         try:
             result = CellResult(
-                key=CellKey(**fields["key"]),
-                accuracy=float(fields["accuracy"]),
-                confusion=tuple(tuple(row) for row in fields["confusion"]),
-                seconds=float(fields["seconds"]),
-                generated=tuple(fields["generated"]),
+                key=CellKey.from_json(values["key"]),
+                accuracy=float(values["accuracy"]),
+                confusion=tuple(tuple(row) for row in values["confusion"]),
+                seconds=float(values["seconds"]),
+                generated=tuple(values["generated"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path}: line {number} is not a finished cell ({error!r}); remove that line") from error
@@ -197,7 +219,7 @@ def _check_identity(stored: Mapping[str, Any], wanted: Mapping[str, Any], path: 
 
 
 def _write_line(descriptor: int, value: Mapping[str, Any]) -> None:
-    line = json.dumps(value, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+    line = json.dumps(value, default=as_json, allow_nan=False, separators=(",", ":")).encode() + b"\n"
     written = os.write(descriptor, line)
     if written != len(line):  # a full disk: what was torn off is removed at the next opening
         raise OSError(f"only {written} of {len(line)} bytes could be written")

@@ -16,7 +16,7 @@ import numpy as np
 
 from digitforge_client.errors import InvalidInputError
 from digitforge_evaluation.classifiers.classifiers import Images, Labels, classifier
-from digitforge_evaluation.experiment.arms import draw_for
+from digitforge_evaluation.experiment.draws import draw_for
 from digitforge_evaluation.experiment.statistics import t_interval
 from digitforge_evaluation.images.proportions import class_counts, random_subsets
 from digitforge_evaluation.images.sources import Drawn

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -14,10 +14,12 @@ import numpy.typing as npt
 
 from digitforge_client.common.files import replacing
 from digitforge_client.errors import DataError
-from digitforge_evaluation.experiment.analysis import Analysis, points, sentence, worth_sentence
-from digitforge_evaluation.experiment.arms import ARMS, ArmName
+from digitforge_evaluation.experiment.analysis import Analysis, ArmResult
+from digitforge_evaluation.experiment.arms import PLAIN
 from digitforge_evaluation.experiment.benefit import Benefit
-from digitforge_evaluation.report import plots
+from digitforge_evaluation.experiment.sentences import points, sentence, worth_sentence
+from digitforge_evaluation.experiment.store import as_json
+from digitforge_evaluation.report import confusion, plots, scatter
 from digitforge_evaluation.report.templates import data_uri, template
 
 MATRICES: Final = 2  # sizes whose confusion matrices are shown, the smallest ones
@@ -67,22 +69,22 @@ def write_report(
         DataError: the folder cannot be made.
         InvalidInputError: it cannot be written to.
     """
-    verdicts = [
-        sentence(comparison, classes=len(facts.class_names), measure=analysis.measure)
-        for comparison in analysis.primary
-    ]
-    content = {"verdicts": verdicts, **asdict(analysis), **asdict(facts)}
-    drawn = _plots(analysis, facts)
-    page = _render(analysis, facts, samples, verdicts, drawn)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{folder}: cannot be made ({error.strerror}); choose another folder with --out") from error
+    verdicts = [
+        sentence(comparison, classes=len(facts.class_names), measure=analysis.measure)
+        for comparison in analysis.primary
+    ]
+    content = {"verdicts": verdicts, **vars(analysis), **vars(facts)}
+    drawn = _plots(analysis, facts)
+    page = _render(analysis, facts, samples, verdicts, drawn)
     with replacing(folder / JSON) as file:
-        file.write(json.dumps(content, indent=2, allow_nan=False).encode() + b"\n")
-    for name, kinds in drawn.items():
+        file.write(json.dumps(content, default=as_json, indent=2, allow_nan=False).encode() + b"\n")
+    for name, styles in drawn.items():
         with replacing(folder / f"{name}.png") as file:
-            file.write(kinds["wide_light"])
+            file.write(styles["wide_light"])
     with replacing(folder / HTML) as file:
         file.write(page.encode())
     return folder / HTML, folder / JSON
@@ -96,15 +98,22 @@ def _plots(analysis: Analysis, facts: Facts) -> dict[str, dict[str, bytes]]:
     if any(comparison.interval for comparison in analysis.comparisons):
         draw["differences"] = partial(plots.forest, analysis)
     if facts.benefit and facts.benefit.points:
-        draw["distance"] = partial(plots.distance_against_benefit, facts.benefit, analysis.measure)
-    compared = ((n, plots.compared(analysis, n)) for n in sorted({result.n_per_class for result in analysis.arms}))
-    pairs = [(n, pair) for n, pair in compared if len(pair) == 2]  # sizes of the learning curve alone have none
-    for n, pair in pairs[:MATRICES]:
-        draw[f"confusion-{n}"] = partial(plots.confusions, pair, facts.class_names)
+        draw["distance"] = partial(scatter.distance_against_benefit, facts.benefit, analysis.measure)
+    for n, pair in _compared(analysis).items():
+        draw[f"confusion-{n}"] = partial(confusion.confusions, pair, facts.class_names)
     return {
-        name: {kind.replace(" ", "_"): plot(style) for kind, style in plots.STYLES.items()}
+        name: {look.replace(" ", "_"): plot(style) for look, style in plots.STYLES.items()}
         for name, plot in draw.items()
     }
+
+
+def _compared(analysis: Analysis) -> dict[int, tuple[ArmResult, ArmResult]]:
+    """The smallest sizes with two arms to compare, and these two: a baseline, and what is compared with it."""
+    results = {(result.arm, result.n_per_class): result for result in analysis.arms}
+    pairs: dict[int, tuple[ArmResult, ArmResult]] = {}
+    for c in analysis.comparisons:  # the primary ones come first
+        pairs.setdefault(c.n_per_class, (results[c.baseline, c.n_per_class], results[c.arm, c.n_per_class]))
+    return {n: pairs[n] for n in sorted(pairs)[:MATRICES]}
 
 
 def _render(
@@ -126,15 +135,15 @@ def _render(
         analysis=analysis,
         facts=facts,
         verdicts=verdicts,
-        pictures={name: {kind: data_uri(png) for kind, png in kinds.items()} for name, kinds in drawn.items()},
+        pictures={name: {look: data_uri(png) for look, png in styles.items()} for name, styles in drawn.items()},
         sheets=[
             (sample.title, data_uri(_sheet(sample, len(facts.class_names))), len(sample.images)) for sample in samples
         ],
         sizes=sorted({result.n_per_class for result in analysis.arms}),
         results={(result.arm, result.n_per_class): result for result in analysis.arms},
-        descriptions={result.arm: ARMS[ArmName.parse(result.arm).arm].description for result in analysis.arms},
-        budgets=sorted({ArmName.parse(result.arm).budget for result in analysis.arms} - {""}),
-        variants=" ".join(sorted({ArmName.parse(result.arm).variant for result in analysis.arms})).strip(),
+        descriptions={result.arm: result.arm.design.description for result in analysis.arms},
+        budgets={result.arm.budget for result in analysis.arms} - {""},
+        variants={result.arm.variant for result in analysis.arms} - {PLAIN},
         matrices=[name.removeprefix("confusion-") for name in drawn if name.startswith("confusion-")],
         curve=next((c.worth for c in analysis.comparisons if c.worth), None),
         settings=_flat(facts.identity),

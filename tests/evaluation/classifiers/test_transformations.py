@@ -7,6 +7,7 @@ import pytest
 
 from digitforge_evaluation.classifiers.transformations import (
     SMOTE_NEIGHBORS,
+    Images,
     Smote,
     _smooth_fields,
     add_noise,
@@ -20,7 +21,7 @@ def digits() -> Dataset:
     return load("digits")
 
 
-def _bar(vertical: bool) -> np.ndarray:
+def _bar(vertical: bool) -> Images:
     images = np.zeros((200, 28, 28, 1), np.uint8)
     images[(slice(None), slice(4, 24), 14) if vertical else (slice(None), 14, slice(4, 24))] = 255
     return images

@@ -7,71 +7,72 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Protocol, cast
 
 import click
 import pytest
 from click.testing import CliRunner
 
+from digitforge_client.common.command import main
 from digitforge_evaluation.cli.experiment import experiment
 from digitforge_evaluation.experiment.plan import Plan
 
-SMALL = [
-    "run",
-    "--data",
-    "digits",
-    "--classifier",
-    "svm",
-    "--steps",
-    "4",
-    "--n-per-class",
-    "1,2",
-    "--subsets",
-    "2",
-]
+SMALL = ["run", "--data=digits", "--classifier=svm", "--steps=4", "--n-per-class=1,2", "--subsets=2"]
 
 
-def _command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "digitforge", "experiment", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
-    )
+class Command(Protocol):
+    """Runs ``digitforge experiment``: exit status, standard output, standard error."""
+
+    def __call__(self, *arguments: str | Path) -> tuple[int, str, str]: ...
 
 
-def _run(*arguments: str) -> str:
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """In this process, as the command's entry point runs it."""
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["digitforge", "experiment", *map(str, arguments)])
+        with pytest.raises(SystemExit) as done:
+            main()
+        return cast(int, done.value.code), *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, exported_model: Path) -> tuple[list[str], Path, str]:
+    """The arguments of an experiment with a generator, its folder, and what it printed."""
+    folder = tmp_path_factory.mktemp("finished")
+    arguments = [*SMALL, "--arms=real,classical,classical+gan", f"--model={exported_model}", f"--out={folder}"]
     result = CliRunner().invoke(experiment, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    return result.stdout
+    return arguments, folder, result.stdout
 
 
-def test_run_status_and_report_agree(tmp_path: Path, exported_model: Path) -> None:
-    out = str(tmp_path / "e")
-    printed = _run(*SMALL, "--arms", "real,classical,classical+gan", "--model", str(exported_model), "--out", out)
+def test_run_status_and_report_agree(
+    finished: tuple[list[str], Path, str], command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, folder, printed = finished
     assert "classical+gan (oracle)" in printed
     assert "With 1 real image per class (10 in all)" in printed.replace("\n", " ")
-    assert json.loads(_run("status", out, "--json")) == {"finished": 12, "planned": 12, "seconds_left": 0.0}
-    assert _run("status", out) == "12 of 12 cells are finished\n"
-    before = (tmp_path / "e" / "report.html").read_bytes()
-    analysis = json.loads(_run("report", out, "--out", str(tmp_path / "elsewhere"), "--json"))
-    assert len(analysis["arms"]) == 6
-    assert (tmp_path / "elsewhere" / "report.html").read_bytes() == before
-    again = _run(*SMALL, "--arms", "real,classical,classical+gan", "--model", str(exported_model), "--out", out)
-    assert again == printed
-
-
-def test_without_a_generator_the_other_arms_run(tmp_path: Path) -> None:
-    analysis = json.loads(_run(*SMALL, "--json", "--out", str(tmp_path)))
-    assert {result["arm"] for result in analysis["arms"]} == {"real", "oversampled", "noise", "smote", "classical"}
-
-
-def test_output_fits_forty_columns_and_has_no_color(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    status, out, _ = command("status", folder, "--json")
+    assert (status, json.loads(out)) == (0, {"finished": 12, "planned": 12, "seconds_left": 0.0})
+    assert command("status", folder) == (0, "12 of 12 cells are finished\n", "")
     monkeypatch.setenv("COLUMNS", "40")
-    printed = _run(*SMALL, "--arms", "real,classical", "--out", str(tmp_path))
-    lines = printed.splitlines()
-    assert max(len(line) for line in lines if not line.startswith("Report:")) <= 40
-    assert "\x1b" not in printed
+    status, out, _ = command("report", folder, "--out", tmp_path)
+    assert (tmp_path / "report.html").read_bytes() == (folder / "report.html").read_bytes()
+    assert max(len(line) for line in out.splitlines() if not line.startswith("Report:")) <= 40
+    assert "\x1b" not in out
+    said = [text[text.index("With 1 real") : text.index("Report:")].split() for text in (out, printed)]
+    assert said[0] == said[1]
+
+
+def test_without_a_generator_the_other_arms_run(command: Command, tmp_path: Path) -> None:
+    status, out, _ = command(*SMALL, "--n-per-class=1", "--subsets=1", "--json", "--out", tmp_path)
+    assert status == 0
+    analysis = json.loads(out)
+    assert [arm["arm"] for arm in analysis["arms"]] == ["real", "oversampled", "noise", "smote", "classical"]
+    assert {comparison["baseline"] for comparison in analysis["comparisons"]} == {"real"}
 
 
 @pytest.mark.parametrize(
@@ -88,27 +89,48 @@ def test_output_fits_forty_columns_and_has_no_color(tmp_path: Path, monkeypatch:
     ],
 )
 def test_bad_input_gets_one_line_and_its_exit_status(
-    arguments: list[str], status: int, message: str, tmp_path: Path
+    arguments: list[str], status: int, message: str, command: Command, tmp_path: Path
 ) -> None:
-    result = _command(*SMALL, "--out", str(tmp_path / "e"), *arguments)
-    assert result.returncode == status, result.stderr
-    assert message in result.stderr
-    assert "Traceback" not in result.stderr
+    returned, _, error = command(*SMALL, "--out", tmp_path / "e", *arguments)
+    assert returned == status, error
+    assert message in error
+    assert "Traceback" not in error
     assert not (tmp_path / "e" / "report.html").exists()
 
 
-def test_another_experiment_in_the_folder_is_refused(tmp_path: Path) -> None:
-    _run(*SMALL, "--arms", "real", "--out", str(tmp_path))
-    result = _command(*SMALL, "--arms", "real", "--out", str(tmp_path), "--seed", "1")
-    assert result.returncode == 2
-    assert "whose seed is 0, this one's is 1" in result.stderr
+def test_another_experiment_in_the_folder_is_refused(finished: tuple[list[str], Path, str], command: Command) -> None:
+    status, _, error = command(*finished[0], "--seed=1")
+    assert status == 2
+    assert "whose seed is 0, this one's is 1" in error
 
 
-def test_a_folder_without_an_experiment_is_named(tmp_path: Path) -> None:
-    for command in ("status", "report"):
-        result = _command(command, str(tmp_path))
-        assert result.returncode == 4
-        assert "results.jsonl" in result.stderr
+def test_a_folder_without_an_experiment_is_named(command: Command, tmp_path: Path) -> None:
+    for name in ("status", "report"):
+        status, _, error = command(name, tmp_path)
+        assert status == 4
+        assert "results.jsonl" in error
+
+
+def test_no_scheduler_is_one_line_that_says_how_to_start_one(tmp_path: Path) -> None:
+    """In a process of its own, because nothing else may write to its standard error."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "digitforge",
+            "experiment",
+            *SMALL,
+            "--scheduler=tcp://127.0.0.1:1",
+            f"--out={tmp_path}",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert done.returncode == 3
+    assert done.stderr.count("\n") == 1
+    assert "no Dask scheduler answers at tcp://127.0.0.1:1" in done.stderr
 
 
 def test_the_commands_defaults_are_the_plans() -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from digitforge_evaluation.experiment.analysis import analyze, sentence
+from digitforge_evaluation.experiment.analysis import analyze
+from digitforge_evaluation.experiment.arms import Arm
+from digitforge_evaluation.experiment.sentences import sentence
 from digitforge_evaluation.experiment.store import CellKey, CellResult
 
 HITS = ((8, 2), (1, 9))
@@ -13,10 +15,10 @@ HITS = ((8, 2), (1, 9))
 
 def _cells(table: dict[tuple[str, int], list[float]]) -> dict[CellKey, CellResult]:
     """Cells from accuracies per subset, by arm and size."""
-    cells = {}
+    cells: dict[CellKey, CellResult] = {}
     for (arm, n), accuracies in table.items():
         for subset, accuracy in enumerate(accuracies):
-            key = CellKey(n_per_class=n, subset=subset, arm=arm)
+            key = CellKey(n_per_class=n, subset=subset, arm=Arm.parse(arm))
             cells[key] = CellResult(key=key, accuracy=accuracy, confusion=HITS, seconds=2.0)
     return cells
 
@@ -71,7 +73,7 @@ def test_only_subsets_that_both_arms_finished_are_compared() -> None:
 
 
 def test_the_primary_family_shares_its_error_over_sizes() -> None:
-    table = {}
+    table: dict[tuple[str, int], list[float]] = {}
     for n in (1, 10, 100):
         table |= {("classical", n): _ten(0.90), ("classical+gan (strict)", n): _ten(0.92, 0.004)}
     family = analyze(_cells(table)).primary
@@ -89,7 +91,7 @@ def test_what_is_not_primary_gets_no_verdict() -> None:
     analysis = analyze(_cells({("real", 10): _ten(0.5), ("classical", 10): _ten(0.9), ("gan (oracle)", 10): _ten(0.9)}))
     assert not analysis.primary
     assert {c.verdict for c in analysis.comparisons} == {"descriptive"}
-    assert {(c.arm, c.baseline) for c in analysis.comparisons} == {
+    assert {(str(c.arm), str(c.baseline)) for c in analysis.comparisons} == {
         ("classical", "real"),
         ("gan (oracle)", "real"),
         ("gan (oracle)", "classical"),
@@ -104,4 +106,4 @@ def test_recall_is_of_the_true_class() -> None:
 
 def test_no_cells_are_no_results() -> None:
     analysis = analyze({})
-    assert analysis.arms == analysis.comparisons == ()
+    assert (analysis.arms, analysis.comparisons) == ((), ())

@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from click.testing import CliRunner
 
 from digitforge_client.errors import InvalidInputError
 from digitforge_evaluation.cli.experiment import experiment
 from digitforge_evaluation.experiment.analysis import analyze
+from digitforge_evaluation.experiment.arms import Arm
 from digitforge_evaluation.experiment.benefit import benefit, check_distances, distances
 from digitforge_evaluation.experiment.store import CellKey, CellResult
 from digitforge_evaluation.features.extract import CallableFeatures
@@ -33,7 +35,7 @@ class _Shifted:
         images = np.clip(self._real.images[:n].astype(int) + self._by, 0, 255).astype(np.uint8)
         return Drawn(images=images, labels=self._real.labels[:n])
 
-    def seen(self, hashes: np.ndarray) -> None:
+    def seen(self, hashes: npt.NDArray[np.int64]) -> None:
         return None
 
 
@@ -49,13 +51,13 @@ def test_distances_are_named_and_grow_with_the_change() -> None:
 
 
 def _cells(gains: dict[str, float]) -> dict[CellKey, CellResult]:
-    cells = {}
+    cells: dict[CellKey, CellResult] = {}
     for subset in range(3):
         for arm, accuracy in {
             "real": 0.8,
             **{f"gan (oracle {name})": 0.8 + gain for name, gain in gains.items()},
         }.items():
-            key = CellKey(n_per_class=10, subset=subset, arm=arm)
+            key = CellKey(n_per_class=10, subset=subset, arm=Arm.parse(arm))
             notes = ({"generator_id": arm.rstrip(")").rpartition(" ")[2], "seed": 0, "n": 9},) if arm != "real" else ()
             cells[key] = CellResult(key=key, accuracy=accuracy, confusion=HITS, seconds=1.0, generated=notes)
     return cells
@@ -69,7 +71,7 @@ def test_the_nearer_the_better_is_minus_one_and_its_p_value_exact() -> None:
     assert (found.points[0].generator, found.points[0].distance) == ("oracle a", 1.0)
     assert found.points[3].difference == pytest.approx(-0.02)
     (correlation,) = found.correlations
-    assert (correlation.arm, correlation.baseline, correlation.generators) == ("gan", "real", 5)
+    assert (correlation.arm, str(correlation.baseline), correlation.generators) == ("gan", "real", 5)
     assert correlation.rho == pytest.approx(-1)
     assert correlation.p_value == pytest.approx(2 / 120)
 
@@ -115,25 +117,8 @@ def test_an_experiment_measures_its_generators_and_reports_it(tmp_path: Path, ex
     result = CliRunner().invoke(
         experiment,
         [
-            "run",
-            "--data",
-            "digits",
-            "--classifier",
-            "svm",
-            "--steps",
-            "4",
-            "--n-per-class",
-            "2",
-            "--subsets",
-            "2",
-            "--arms",
-            "real,gan",
-            "--model",
-            str(exported_model),
-            "--distances",
-            "200",
-            "--out",
-            str(tmp_path),
+            *("run", "--data=digits", "--classifier=svm", "--steps=4", "--n-per-class=2", "--subsets=2"),
+            *("--arms=real,gan", f"--model={exported_model}", "--distances=200", f"--out={tmp_path}"),
         ],
         catch_exceptions=False,
     )

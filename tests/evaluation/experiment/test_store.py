@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,17 +14,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from digitforge_client.errors import DataError, InvalidInputError
+from digitforge_evaluation.experiment.arms import Arm
 from digitforge_evaluation.experiment.store import CellKey, CellResult, open_store, read_store
 
 IDENTITY = {"seed": 0, "data": {"name": "digits"}, "sizes": [1, 2]}
 
+UNKNOWN_ARM = b"""{"kind":"store","version":2,"identity":{},"about":{}}
+{"key":{"n_per_class":1,"subset":0,"arm":"flipped"},"accuracy":1,"confusion":[[1]],"seconds":1,"generated":[]}
+"""
+
 WRITER = """
 import sys
 from pathlib import Path
+from digitforge_evaluation.experiment.arms import Arm
 from digitforge_evaluation.experiment.store import CellKey, CellResult, open_store
 with open_store(Path(sys.argv[1]), identity={"seed": 0}, about={}) as store:
     for subset in range(100_000):
-        key = CellKey(n_per_class=10, subset=subset, arm="real")
+        key = CellKey(n_per_class=10, subset=subset, arm=Arm(name="real"))
         if key not in store.cells:
             store.append(CellResult(key=key, accuracy=subset / 1e5, confusion=((1, 2), (3, 4)), seconds=0.1))
             print(subset, flush=True)
@@ -33,7 +38,7 @@ with open_store(Path(sys.argv[1]), identity={"seed": 0}, about={}) as store:
 
 
 def _result(subset: int, arm: str = "real") -> CellResult:
-    key = CellKey(n_per_class=10, subset=subset, arm=arm)
+    key = CellKey(n_per_class=10, subset=subset, arm=Arm.parse(arm))
     note = ({"generator_id": "ab", "seed": 3, "n": 5},) if "gan" in arm else ()
     return CellResult(key=key, accuracy=0.5, confusion=((3, 1), (2, 4)), seconds=1.5, generated=note)
 
@@ -135,6 +140,7 @@ def test_an_experiment_of_another_identity_is_refused_and_the_difference_named(t
         (b"not json\n", "line 1 is damaged"),
         (b'{"kind":"store","version":2,"identity":{},"about":{}}\n{"kind":"cell"}\n', "line 2 is not a finished cell"),
         (b'{"kind":"store","version":2,"identity":{},"about":{}}\n[1]\n', "line 2 is not an object"),
+        (UNKNOWN_ARM, "line 2 is not a finished cell .*no arm 'flipped'"),
         (b"", "empty"),
     ],
 )
@@ -185,9 +191,9 @@ def test_a_reader_may_read_while_another_writes(tmp_path: Path) -> None:
         counts = []
         for _ in range(20):
             counts.append(len(read_store(path).cells))
-            time.sleep(0.005)
+            process.stdout.readline()  # at least one more is stored
         assert counts == sorted(counts)
-        assert counts[0] >= 1
+        assert all(count >= said for said, count in enumerate(counts, start=1))
     finally:
         process.kill()
         process.communicate()

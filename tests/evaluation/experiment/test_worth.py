@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from digitforge_client.errors import InvalidInputError
-from digitforge_evaluation.experiment.analysis import worth_sentence
+from digitforge_evaluation.experiment.sentences import worth_sentence
 from digitforge_evaluation.experiment.worth import worth
 
 EXPONENT = 0.5
 
 
-def _errors(n: float, subsets: int = 10, scatter: float = 0.0) -> np.ndarray:
+def _errors(n: float, subsets: int = 10, scatter: float = 0.0) -> npt.NDArray[np.float64]:
     """Errors on a power law, with the same mean whatever the scatter."""
     return 0.3 * n**-EXPONENT * (1 + scatter * np.linspace(-1, 1, subsets))
 

@@ -15,22 +15,24 @@ import pytest
 
 from digitforge_client.errors import DigitforgeError
 from digitforge_evaluation.experiment.analysis import Analysis, analyze
+from digitforge_evaluation.experiment.arms import Arm
 from digitforge_evaluation.experiment.store import CellKey, CellResult
-from digitforge_evaluation.report import Facts, SampleSheet, plots, write_report
+from digitforge_evaluation.report import Facts, SampleSheet, confusion, page, plots, scatter, write_report
 from digitforge_training.data import load
 
 ARMS = {"real": 0.8, "classical": 0.9, "gan (oracle)": 0.91, "classical+gan (oracle)": 0.95}
 
 
+def _add(cells: dict[CellKey, CellResult], *, n: int, subset: int, arm: str, accuracy: float) -> None:
+    key = CellKey(n_per_class=n, subset=subset, arm=Arm.parse(arm))
+    confusion = tuple(tuple(9 if i == j else 1 for j in range(10)) for i in range(10))
+    cells[key] = CellResult(key=key, accuracy=accuracy, confusion=confusion, seconds=1.0)
+
+
 def _analysis(sizes: tuple[int, ...] = (10,), subsets: int = 10) -> Analysis:
-    cells = {}
-    for n in sizes:
-        for subset in range(subsets):
-            for arm, accuracy in ARMS.items():
-                key = CellKey(n_per_class=n, subset=subset, arm=arm)
-                confusion = tuple(tuple(9 if i == j else 1 for j in range(10)) for i in range(10))
-                noise = 0.001 * ((subset * 7 + len(arm)) % 5)
-                cells[key] = CellResult(key=key, accuracy=accuracy + noise, confusion=confusion, seconds=1.0)
+    cells: dict[CellKey, CellResult] = {}
+    for n, subset, (arm, accuracy) in itertools.product(sizes, range(subsets), ARMS.items()):
+        _add(cells, n=n, subset=subset, arm=arm, accuracy=accuracy + 0.001 * ((subset * 7 + len(arm)) % 5))
     return analyze(cells)
 
 
@@ -114,40 +116,18 @@ def test_what_a_reader_needs_to_repeat_it_is_there(plain: tuple[Path, Path]) -> 
     for fact in ("ab" * 32, "cd" * 32, "0123456789abcdef", "2.21.0", "digitforge experiment run --out <b>x</b>"):
         assert fact in text
     assert "An oracle generator has seen real images that the classifier has not" in text.replace("  ", " ")
+    assert "Unfinished" not in text
 
 
-def test_an_unfinished_experiment_says_so(plain: tuple[Path, Path], tmp_path: Path) -> None:
-    assert "Unfinished: 40 of 50 cells" in _parsed(write_report(tmp_path, _analysis(), _facts(planned_cells=50))[0])[1]
-    assert "Unfinished" not in _parsed(plain[0])[1]
-
-
-def test_figures_on_validation_images_are_marked_as_not_for_citing(tmp_path: Path) -> None:
-    identity = {**_facts().identity, "held_out": "validation"}
-    assert "not for citing" in _parsed(write_report(tmp_path, _analysis(), _facts(identity=identity))[0])[1]
-
-
-@pytest.mark.parametrize(("sizes", "subsets"), [((10,), 1), ((1, 10, 100), 2), ((1, 10), 1)])
+@pytest.mark.parametrize(("sizes", "subsets"), [((10,), 1), ((1, 10, 100), 2)])
 def test_few_subsets_and_many_sizes_make_a_report(sizes: tuple[int, ...], subsets: int, tmp_path: Path) -> None:
     _, text = _parsed(write_report(tmp_path, _analysis(sizes, subsets), _facts())[0])
     assert text.count("This is descriptive") == len(sizes)
-
-
-def test_no_finished_cell_makes_a_report_that_says_so(tmp_path: Path) -> None:
-    _, text = _parsed(write_report(tmp_path, analyze({}), _facts())[0])
-    assert "No verdict" in text
-    assert "Unfinished: 0 of 40 cells" in text
-
-
-def test_measured_figures_stand_beside_those_of_real_digits(tmp_path: Path) -> None:
-    quality = (
-        {"name": "fd[digitnet-64]@10k", "value": 3.21, "n": 10000, "interval": (3.0, 3.4), "real": {"mean": 2.3}},
-    )
-    _, text = _parsed(write_report(tmp_path, _analysis(), _facts(quality=quality))[0])
-    assert re.search(r"fd\[digitnet-64\]@10k\s+n = 10.000\s+3.21\s+3 to 3.4\s+2.3", text)
+    assert ("Unfinished: 4 of 40 cells" in text) == (subsets == 1)
 
 
 def test_a_difference_far_beyond_the_primary_ones_is_an_arrow_and_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plots, "_png", lambda figure, _: figure)
+    monkeypatch.setattr(plots, "png_of", lambda figure, _: figure)
     monkeypatch.setitem(ARMS, "synthetic (oracle)", 0.3)  # 60 points below classical; the primary one is 5 above
     figure: Any = plots.forest(_analysis(), plots.STYLES["wide light"])
     (axes,) = figure.axes
@@ -155,6 +135,28 @@ def test_a_difference_far_beyond_the_primary_ones_is_an_arrow_and_numbers(monkey
     assert axes.get_xlim()[0] > -31
     assert any(text.get_text().startswith("−60") for text in axes.texts)
     assert any(text.get_text().startswith("+5") for text in axes.texts)
+
+
+def test_one_subset_makes_curves_without_bands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plots, "png_of", lambda figure, _: figure)
+    figure: Any = plots.accuracies(_analysis((1, 10), subsets=1), plots.STYLES["narrow light"])
+    (axes,) = figure.axes
+    assert [line.get_label() for line in axes.lines] == list(ARMS)
+    assert not any(band.get_paths() for band in axes.collections)
+
+
+def test_nothing_finished_figures_not_for_citing_and_measured_ones_are_said(tmp_path: Path) -> None:
+    facts = _facts(
+        identity={**_facts().identity, "held_out": "validation"},
+        quality=(
+            {"name": "fd[digitnet-64]@10k", "value": 3.21, "n": 10000, "interval": (3.0, 3.4), "real": {"mean": 2.3}},
+        ),
+    )
+    _, text = _parsed(write_report(tmp_path, analyze({}), facts)[0])
+    assert "No verdict" in text
+    assert "Unfinished: 0 of 40 cells" in text
+    assert "not for citing" in text
+    assert re.search(r"fd\[digitnet-64\]@10k\s+n = 10.000\s+3.21\s+3 to 3.4\s+2.3", text)
 
 
 def test_a_sheet_has_one_column_per_class() -> None:
@@ -175,15 +177,15 @@ def test_a_sheet_has_one_column_per_class() -> None:
 def test_a_folder_that_cannot_be_written_is_named_and_nothing_is_left(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DigitforgeError, match="cannot be made"):
-        write_report(tmp_path / "file" / "folder", _analysis(), _facts())
+        write_report(tmp_path / "file" / "folder", analyze({}), _facts())
     (tmp_path / "out" / "report.html").mkdir(parents=True)
     with pytest.raises(DigitforgeError, match=r"report\.html"):
-        write_report(tmp_path / "out", _analysis(), _facts())
+        write_report(tmp_path / "out", analyze({}), _facts())
     assert not list(tmp_path.rglob("*.tmp"))
 
 
 def _unbalanced() -> Analysis:
-    cells = {}
+    cells: dict[CellKey, CellResult] = {}
     arms = {"classical+oversampled": 0.3, "classical+gan (semi)": 0.6, "classical+gan (semi, 5×)": 0.7, "real": 0.1}
     for n in (10, 100):
         for subset in range(3):
@@ -196,13 +198,13 @@ def _unbalanced() -> Analysis:
                     )
                     for i in range(10)
                 )
-                key = CellKey(n_per_class=n, subset=subset, arm=arm)
+                key = CellKey(n_per_class=n, subset=subset, arm=Arm.parse(arm))
                 accuracy = sum(row[i] for i, row in enumerate(confusion)) / 1000
                 cells[key] = CellResult(key=key, accuracy=accuracy, confusion=confusion, seconds=1.0)
     return analyze(cells, minority=[8])
 
 
-def test_rare_classes_worth_power_and_variants_are_explained(tmp_path: Path) -> None:
+def test_rare_classes_worth_power_and_variants_are_explained_and_plots_lie_beside_the_report(tmp_path: Path) -> None:
     identity = {**_facts().identity, "cut": {"8": 0.01}, "noisy_labels": 0.2}
     _, text = _parsed(write_report(tmp_path, _unbalanced(), _facts(identity=identity))[0])
     for said in (
@@ -218,10 +220,7 @@ def test_rare_classes_worth_power_and_variants_are_explained(tmp_path: Path) -> 
         "rare classes 62.00",
     ):
         assert said in text, said
-
-
-def test_plots_lie_beside_the_report_as_png_files(tmp_path: Path) -> None:
-    write_report(tmp_path, _unbalanced(), _facts())
+    assert "“fresh”" not in text
     assert {path.name for path in tmp_path.glob("*.png")} == {
         "accuracy.png",
         "differences.png",
@@ -230,22 +229,21 @@ def test_plots_lie_beside_the_report_as_png_files(tmp_path: Path) -> None:
     }
 
 
-def test_sizes_of_the_learning_curve_alone_take_no_place_among_the_matrices(tmp_path: Path) -> None:
-    cells = {}
-    for n, arms in ((10, ARMS), (20, ("classical",)), (50, ("classical",)), (100, ARMS)):
-        for subset, arm in itertools.product(range(5), arms):
-            key = CellKey(n_per_class=n, subset=subset, arm=arm)
-            confusion = tuple(tuple(9 if i == j else 1 for j in range(10)) for i in range(10))
-            cells[key] = CellResult(key=key, accuracy=ARMS[arm] + subset / 1000, confusion=confusion, seconds=1.0)
-    write_report(tmp_path, analyze(cells), _facts())
-    assert {path.name for path in tmp_path.glob("confusion-*.png")} == {"confusion-10.png", "confusion-100.png"}
+def test_sizes_of_the_learning_curve_alone_take_no_place_among_the_matrices() -> None:
+    cells: dict[CellKey, CellResult] = {}
+    for n, arms in ((10, ARMS), (20, ("classical",)), (50, ("classical",)), (100, ARMS), (1000, ARMS)):
+        for arm in arms:
+            _add(cells, n=n, subset=0, arm=arm, accuracy=ARMS[arm])
+    compared = page._compared(analyze(cells))
+    assert list(compared) == [10, 100]
+    assert [str(result.arm) for result in compared[10]] == ["classical", "classical+gan (oracle)"]
 
 
 def test_confusion_is_shown_for_many_classes_too(tmp_path: Path) -> None:
     analysis = _unbalanced()
     names = [f"class {i}" for i in range(10)] + ["x"] * 20
     wide = [replace(arm, confusion=tuple(tuple(1 for _ in range(30)) for _ in range(30))) for arm in analysis.arms[:2]]
-    png = plots.confusions(wide, names, plots.STYLES["narrow dark"])
+    png = confusion.confusions(wide, names, plots.STYLES["narrow dark"])
     assert png.startswith(b"\x89PNG")
 
 
@@ -258,7 +256,7 @@ def test_names_of_near_points_cover_neither_each_other_nor_a_point_nor_the_line_
     axes = Figure(figsize=(3.5, 4.2)).add_subplot()
     axes.plot([x for x, _ in points.values()], [y for _, y in points.values()], linestyle="none", marker="o")
     axes.set_xscale("log")
-    plots.name_points(axes, list(points.values()), plots.STYLES["narrow light"], points)
+    scatter.name_points(axes, list(points.values()), plots.STYLES["narrow light"], points)
     boxes = [text.get_window_extent() for text in axes.texts]
     assert [text.get_text() for text in axes.texts] == list(points)
     for number, box in enumerate(boxes):

@@ -1,0 +1,158 @@
+"""What each arm hands out: draws, functions from a number of rows and a random generator to training images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from digitforge_client.errors import InvalidInputError
+from digitforge_evaluation.classifiers.classifiers import Draw, Images, Labels
+from digitforge_evaluation.classifiers.transformations import ELASTIC, Smote, add_noise, shift_rotate_scale
+from digitforge_evaluation.experiment.arms import ARMS, Design, check_arms
+
+Rows = tuple[Images, Labels]
+
+
+def draw_for(
+    name: str,
+    *,
+    images: Images,
+    labels: Labels,
+    generated: Rows | None = None,
+    generated_share: float = 0.5,
+    fresh: bool = False,
+    elastic: float = ELASTIC,
+) -> Draw:
+    """What the arm called *name* hands out.
+
+    Args:
+        name: a key of ``ARMS``.
+        images: (n, H, W, C) uint8, the real images.
+        labels: (n,) int64, their classes.
+        generated: generated images and labels, for an arm that uses them.
+        generated_share: share of generated digits among the rows of an arm that has both.
+        fresh: hand out every generated digit once, over all calls, before any is handed out again; otherwise they
+            are a fixed set, shuffled anew in every call.
+        elastic: strength of the elastic distortion in classical augmentation, as `shift_rotate_scale` takes it.
+
+    Returns:
+        A function of a number of rows and a random generator; made anew for every fit.
+
+    Raises:
+        InvalidInputError: the arm is unknown, or needs generated digits and there are none.
+    """
+    check_arms([name])
+    design = ARMS[name]
+    draw = _real(design, images, labels)
+    if design.generator:
+        if generated is None or len(generated[0]) == 0:
+            raise InvalidInputError(f"the arm {name!r} needs generated digits; name a server or a generator")
+        synthetic = _in_sequence(*generated) if fresh else _in_epochs(*generated)
+        draw = _mixed(draw, synthetic, generated_share) if design.real else synthetic
+    return _changed(draw, partial(shift_rotate_scale, elastic=elastic)) if design.classical else draw
+
+
+def class_gaps(labels: Labels, *, classes: int, generated_share: float) -> tuple[int, ...]:
+    """Proportions of classes among generated digits that make all classes equally frequent together with real ones.
+
+    Args:
+        labels: (n,) int64, of the real images.
+        classes: number of classes.
+        generated_share: share of generated digits among all rows; 1 for generated digits alone.
+
+    Returns:
+        One number ≥ 0 per class. A class that is too frequent even so gets none.
+    """
+    if generated_share == 1:
+        return (1,) * classes
+    counts = np.bincount(labels, minlength=classes)
+    wanted = len(labels) / (1 - generated_share) / classes
+    gaps = np.rint(1000 * np.maximum(wanted - counts, 0)).astype(np.int64)
+    return tuple(int(gap) for gap in gaps // np.gcd.reduce(gaps))
+
+
+def _real(design: Design, images: Images, labels: Labels) -> Draw:
+    draw = _balanced(images, labels) if design.balanced else _in_epochs(images, labels)
+    if design.cheap == "noise":
+        return _mixed(draw, _changed(draw, add_noise), 0.5)
+    if design.cheap == "smote":
+        return _mixed(draw, _smote(images, labels), 0.5)
+    return draw
+
+
+def _in_epochs(images: Images, labels: Labels) -> Draw:
+    """Every image once, in random order, before any is drawn again."""
+
+    def draw(rows: int, rng: np.random.Generator) -> Rows:
+        indices = _epochs(len(images), rows, rng)
+        return images[indices], labels[indices]
+
+    return draw
+
+
+def _in_sequence(images: Images, labels: Labels) -> Draw:
+    """Every image once before any is drawn again, also over several calls; one random order for all of them."""
+    order = np.zeros(0, np.int64)
+    taken = 0
+
+    def draw(rows: int, rng: np.random.Generator) -> Rows:
+        nonlocal order, taken
+        if not len(order):
+            order = rng.permutation(len(images))
+        indices = np.take(order, np.arange(taken, taken + rows), mode="wrap")
+        taken += rows
+        return images[indices], labels[indices]
+
+    return draw
+
+
+def _epochs(n: int, rows: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    orders = [rng.permutation(n) for _ in range(-(-rows // n))]
+    return np.concatenate([np.zeros(0, np.int64), *orders])[:rows]
+
+
+def _balanced(images: Images, labels: Labels) -> Draw:
+    """Every class equally often; within a class, every image equally likely."""
+    by_class = np.argsort(labels, kind="stable")
+    counts = np.unique(labels, return_counts=True)[1]
+    starts = np.cumsum(counts) - counts
+
+    def draw(rows: int, rng: np.random.Generator) -> Rows:
+        classes = _epochs(len(counts), rows, rng)
+        indices = by_class[starts[classes] + rng.integers(0, counts[classes])]
+        return images[indices], labels[indices]
+
+    return draw
+
+
+def _smote(images: Images, labels: Labels) -> Draw:
+    smote = Smote(images, labels)
+
+    def draw(rows: int, rng: np.random.Generator) -> Rows:
+        indices = _epochs(len(images), rows, rng)
+        return smote.mix(indices, rng), labels[indices]
+
+    return draw
+
+
+def _changed(draw: Draw, change: Callable[[Images, np.random.Generator], Images]) -> Draw:
+    def changed(rows: int, rng: np.random.Generator) -> Rows:
+        images, labels = draw(rows, rng)
+        return change(images, rng), labels
+
+    return changed
+
+
+def _mixed(first: Draw, second: Draw, share: float) -> Draw:
+    """Rows of both in random order, *share* of them from *second*."""
+
+    def draw(rows: int, rng: np.random.Generator) -> Rows:
+        of_second = round(rows * share)
+        one, other = first(rows - of_second, rng), second(of_second, rng)
+        order = rng.permutation(rows)
+        return np.concatenate([one[0], other[0]])[order], np.concatenate([one[1], other[1]])[order]
+
+    return draw

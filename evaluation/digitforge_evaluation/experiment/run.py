@@ -1,0 +1,219 @@
+"""Run the cells of a plan: train each one's classifier, and store its accuracy.
+
+Held-out images are looked at once per cell, when its classifier is finished; nothing is chosen by them.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, cast
+
+import numpy as np
+
+from digitforge_client.common.parallel import side_by_side
+from digitforge_client.contract import SEEDS
+from digitforge_client.errors import InvalidInputError
+from digitforge_evaluation.classifiers.classifiers import BATCH_SIZE, Classifier, classifier
+from digitforge_evaluation.experiment.draws import Rows, class_gaps, draw_for
+from digitforge_evaluation.experiment.generators import GeneratorSource
+from digitforge_evaluation.experiment.plan import Plan, plan_cells
+from digitforge_evaluation.experiment.store import CellKey, CellResult, Store
+from digitforge_evaluation.experiment.subsets import RealImages, subset_of
+from digitforge_evaluation.images.sources import Drawn
+from digitforge_training.data import Dataset
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """What a worker process needs for one cell; plain arrays, so that joblib can share them."""
+
+    key: CellKey
+    plan: Plan
+    real: Dataset  # the subset
+    held_out: Dataset
+    source: GeneratorSource | None
+    classes: int
+    seeds: tuple[int, ...]  # one per replicate
+
+
+def _run_cell(job: _Job) -> CellResult:
+    started = time.monotonic()
+    arm, plan = job.key.arm, job.plan
+    model = classifier(plan.classifier, image_shape=job.real.images.shape[1:], classes=job.classes, steps=plan.steps)
+    confusion = np.zeros((job.classes, job.classes), np.int64)
+    notes: list[dict[str, Any]] = []
+    for seed in job.seeds:
+        generated = None
+        if job.source is not None:
+            generated, note = _generated(job, job.source, model, seed)
+            notes.append(note)
+        draw = draw_for(
+            arm.name,
+            images=job.real.images,
+            labels=job.real.labels,
+            generated=generated,
+            generated_share=plan.generated_share,
+            fresh=arm.variant.fresh,
+            elastic=plan.elastic,
+        )
+        model.fit(draw, seed=seed)
+        np.add.at(confusion, (job.held_out.labels, model.predict(job.held_out.images)), 1)
+    return CellResult(
+        key=job.key,
+        accuracy=float(np.trace(confusion) / confusion.sum()),
+        confusion=tuple(tuple(int(count) for count in row) for row in confusion),
+        seconds=round(time.monotonic() - started, 3),
+        generated=tuple(notes),
+    )
+
+
+@lru_cache(maxsize=2)  # several arms of a subset ask for the same digits, one after the other
+def _drawn(generator: Any, n: int, proportions: tuple[int, ...], seed: int, expansion: float | None) -> Drawn:
+    return generator.draw(n, proportions=proportions, seed=seed, expansion=expansion)
+
+
+def _generated(job: _Job, source: GeneratorSource, model: Classifier, seed: int) -> tuple[Rows, dict[str, Any]]:
+    """Digits for one replicate, with classes that fill up the real ones, and where they came from.
+
+    *model* is trained where digits must be labeled or filtered, on the subset alone; its next fit forgets that.
+    """
+    plan, arm = job.plan, job.key.arm
+    generator = source.generator_for(job.real, seed=seed)
+    share = plan.generated_share if arm.design.real else 1.0
+    n = max(job.classes, round((arm.variant.ratio or plan.ratio) * len(job.real)))
+    if arm.variant.fresh:
+        n = max(n, math.ceil(share * plan.steps * BATCH_SIZE))  # as many as any classifier takes
+    expansion = arm.variant.expansion
+    proportions = class_gaps(job.real.labels, classes=job.classes, generated_share=share)
+    drawn = _drawn(cast(Any, generator), n, proportions, seed, expansion)
+    assert generator.card is not None  # check_fits refused generators without one
+    note = {"generator_id": generator.card["generator_id"], "seed": seed, "n": n}
+    if expansion is not None:
+        note["expansion"] = expansion
+    if drawn.labels is not None and not arm.variant.filtered:
+        return (drawn.images, drawn.labels), note
+    images, labels = _agreed(job, drawn, model, seed)
+    return (images, labels), {**note, "kept": len(labels)}
+
+
+def _agreed(job: _Job, drawn: Drawn, model: Classifier, seed: int) -> Rows:
+    """Digits under the labels of *model*, trained on the subset: of those without a label the ones that it is sure of.
+
+    Of the others those are kept whose label it agrees with.
+    """
+    plan, images = job.plan, drawn.images
+    draw = draw_for(plan.baseline.name, images=job.real.images, labels=job.real.labels, elastic=plan.elastic)
+    model.fit(draw, seed=seed)
+    if drawn.labels is None:
+        predicted, confidence = model.predict_surely(images)
+        kept = confidence >= plan.confidence
+    else:
+        predicted = model.predict(images)
+        kept = predicted == drawn.labels
+    labels = predicted[kept]
+    if len(np.unique(labels)) < (1 if job.key.arm.design.real else 2):  # alone, they must be of two classes
+        raise InvalidInputError(
+            f"{job.key}: by the classifier that was trained on {len(job.real)} real images, {len(images)} generated "
+            f"digits leave {len(labels)} of {len(np.unique(labels))} classes, on which nothing can be trained; take "
+            "larger sizes, a better generator, a lower --confidence, or leave this arm or --filtered out"
+        )
+    return images[kept], labels
+
+
+def run_cells(
+    plan: Plan,
+    real: RealImages,
+    sources: Mapping[str, GeneratorSource],
+    store: Store,
+    *,
+    jobs: int = 1,
+    scheduler: str | None = None,
+    on_cell: Callable[[CellResult], None] = lambda _: None,
+) -> None:
+    """Run the cells of *plan* that *store* lacks, and store each as soon as it is finished.
+
+    Args:
+        plan: what to do.
+        real: the images.
+        sources: where generated digits come from, by budget.
+        store: open for writing, with the `identity` of these three.
+        jobs: processes that run cells side by side.
+        scheduler: address of a Dask scheduler, ``tcp://HOST:PORT``, whose workers run the cells instead.
+        on_cell: called after each cell is stored.
+
+    Raises:
+        InvalidInputError: a class has fewer images than a size asks for.
+        ServerError: a generator's server went away, or the scheduler cannot be reached; finished cells are kept.
+    """
+    missing = [key for key in plan_cells(plan, sources) if key not in store.cells]
+    if jobs != 1 or scheduler:
+        missing = interleave(missing, subsets=plan.subsets if scheduler or jobs < 1 else jobs)
+    results = side_by_side(
+        _run_cell,
+        _jobs(plan, real, sources, missing),
+        jobs=jobs,
+        scheduler=scheduler,
+        imports=["tensorflow"] if "tensorflow" in sys.modules else [],
+    )
+    for result in results:
+        store.append(result)
+        on_cell(result)
+
+
+def subsets_and_seeds(plan: Plan, real: RealImages) -> Iterator[tuple[Dataset, int]]:
+    """Every subset with the seed of each replicate: what strict generators are trained on."""
+    for n in plan.n_per_class:
+        for subset in range(plan.subsets):
+            images = _subset(plan, real, n, subset)
+            yield from ((images, seed) for seed in _seeds(plan, n, subset))
+
+
+def _subset(plan: Plan, real: RealImages, n_per_class: int, subset: int) -> Dataset:
+    return subset_of(
+        real.pool,
+        n_per_class=n_per_class,
+        subset=subset,
+        seed=plan.seed,
+        cut=plan.cut,
+        noisy_labels=plan.noisy_labels,
+    )
+
+
+def _seeds(plan: Plan, n_per_class: int, subset: int) -> tuple[int, ...]:
+    """A seed below 2²¹ for each replicate; it depends on everything but the arm, so that arms are paired."""
+    texts = (f"{plan.seed}/{n_per_class}/{subset}/{replicate}" for replicate in range(plan.replicates))
+    return tuple(zlib.crc32(text.encode()) % SEEDS for text in texts)
+
+
+def interleave(keys: Sequence[CellKey], *, subsets: int) -> list[CellKey]:
+    """In an order for work side by side: so many subsets at once, each arm of theirs before the next arm.
+
+    The cells of one subset share a strict generator, and would wait for each other while it is trained. Subsets of the
+    baseline alone come last, so that none with a generator is left without another to be trained beside it.
+    """
+    places = {arm: place for place, arm in enumerate(dict.fromkeys(key.arm for key in keys))}
+    by_cells = Counter((key.n_per_class, key.subset) for key in keys).most_common()
+    groups = {of: place // subsets for place, (of, _) in enumerate(by_cells)}
+    return sorted(keys, key=lambda key: (groups[key.n_per_class, key.subset], places[key.arm]))
+
+
+def _jobs(
+    plan: Plan, real: RealImages, sources: Mapping[str, GeneratorSource], keys: Sequence[CellKey]
+) -> Iterator[_Job]:
+    for key in keys:
+        yield _Job(
+            key=key,
+            plan=plan,
+            real=_subset(plan, real, key.n_per_class, key.subset),
+            held_out=real.held_out,
+            source=sources[key.arm.source] if key.arm.source else None,
+            classes=len(real.pool.class_names),
+            seeds=_seeds(plan, key.n_per_class, key.subset),
+        )

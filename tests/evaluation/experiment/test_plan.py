@@ -1,0 +1,70 @@
+"""Plans: what they refuse, and which arms and cells they are made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from digitforge_client.errors import InvalidInputError
+from digitforge_evaluation.experiment.generators import Exported
+from digitforge_evaluation.experiment.plan import Plan, check_sizes, plan_arms, plan_cells
+from digitforge_evaluation.experiment.subsets import RealImages
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"arms": ("flipped",)}, "flipped"),
+        ({"n_per_class": (0,)}, "n per class"),
+        ({"n_per_class": ()}, "n per class"),
+        ({"curve": (0,)}, "n per class"),
+        ({"subsets": 0}, "subsets is 0"),
+        ({"steps": -1}, "steps is -1"),
+        ({"classifier": "oracle"}, "no classifier 'oracle'"),
+        ({"ratio": 0.0}, "ratio is 0"),
+        ({"ratio": float("nan")}, "ratio is nan"),
+        ({"sweep": (1.0, 0.0)}, "ratio is 0"),
+        ({"expansions": (1.2, 0.0)}, "expansion is 0"),
+        ({"generated_share": 1.0}, "share"),
+        ({"cut": {"8": 1.5}}, "class 8 is cut to 1.5"),
+        ({"noisy_labels": 1.0}, "noisy labels is 1.0"),
+        ({"elastic": -1.0}, "elastic is -1"),
+        ({"elastic": float("inf")}, "elastic is inf"),
+        ({"held_out": "train"}, "held out is 'train'"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_impossible_plans_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        Plan(**settings)
+
+
+def test_too_few_images_of_a_class_are_noticed_before_the_first_cell(real: RealImages) -> None:
+    with pytest.raises(InvalidInputError, match=r"500 images per class.*class 0 has only 1"):
+        check_sizes(Plan(arms=("real",), n_per_class=(1, 500)), real)
+    with pytest.raises(InvalidInputError, match="no class 'eight'"):
+        check_sizes(Plan(cut={"eight": 0.1}), real)
+
+
+def test_an_arm_with_a_generator_needs_one() -> None:
+    with pytest.raises(InvalidInputError, match="'gan' needs generated digits"):
+        plan_cells(Plan(arms=("real", "gan")), {})
+
+
+def test_every_size_and_arm_is_planned_once() -> None:
+    cells = plan_cells(Plan(arms=("real", "classical"), n_per_class=(10,), curve=(5, 10, 20), subsets=2), {})
+    assert len(cells) == len(set(cells)) == 2 * (2 + 1 + 1)
+
+
+def test_arms_are_named_by_generator_and_variant(exported: Exported) -> None:
+    plan = Plan(arms=("real", "gan"), sweep=(0.5, 10.0), expansions=(1.5,), fresh=True, filtered=True)
+    arms = plan_arms(plan, {"oracle forge-3fa1b2": exported, "strict": exported})
+    assert [str(arm) for arm in arms] == [
+        "real",
+        *(
+            f"gan ({source}{variant})"
+            for source in ("oracle forge-3fa1b2", "strict")
+            for variant in ("", ", 0.5×", ", expansion 1.5", ", fresh", ", filtered")
+        ),
+    ]

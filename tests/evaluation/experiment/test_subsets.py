@@ -1,0 +1,56 @@
+"""Subsets of real images: balanced or cut, with true labels or wrong ones, and what is held out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from digitforge_client.errors import InvalidInputError
+from digitforge_evaluation.experiment.subsets import RealImages, hold_out, minority, subset_indices, subset_of
+from digitforge_training.data import load
+
+
+def test_a_subset_has_so_many_different_images_of_each_class(real: RealImages) -> None:
+    indices = subset_indices(real.pool.labels, n_per_class=7, subset=0, seed=0)
+    assert len(set(indices.tolist())) == 70
+    assert set(np.bincount(real.pool.labels[indices])) == {7}
+
+
+def test_subsets_differ_and_are_the_same_again(real: RealImages) -> None:
+    def chosen(*, subset: int = 0, seed: int = 0) -> list[int]:
+        return subset_indices(real.pool.labels, n_per_class=5, subset=subset, seed=seed).tolist()
+
+    assert chosen() == chosen()
+    assert chosen() != chosen(subset=1)
+    assert chosen() != chosen(seed=1)
+
+
+def test_validation_holds_out_training_images_and_leaves_the_test_set_alone() -> None:
+    training, test = load("digits"), load("digits", split="test")
+    split = hold_out(training, test, which="validation")
+    assert len(split.held_out) == round(len(training) / 12)
+    assert len(split.pool) + len(split.held_out) == len(training)
+    kept = {image.tobytes() for image in split.held_out.images}
+    assert not kept & {image.tobytes() for image in test.images}
+
+
+def test_a_cut_class_keeps_its_share_and_at_least_one_image_and_the_others_are_the_same(real: RealImages) -> None:
+    whole = subset_of(real.pool, n_per_class=20, subset=3, seed=0)
+    cut = subset_of(real.pool, n_per_class=20, subset=3, seed=0, cut={"8": 0.25, "1": 0.001})
+    assert np.bincount(cut.labels).tolist() == [20, 1, 20, 20, 20, 20, 20, 20, 5, 20]
+    assert {image.tobytes() for image in cut.images} < {image.tobytes() for image in whole.images}
+
+
+def test_a_class_to_be_cut_must_exist(real: RealImages) -> None:
+    with pytest.raises(InvalidInputError, match=r"no class 'eight'.*expected some of 0, 1"):
+        minority(real.pool, {"eight": 0.1})
+
+
+def test_so_many_labels_are_wrong_and_the_images_are_the_same(real: RealImages) -> None:
+    clean = subset_of(real.pool, n_per_class=20, subset=1, seed=0)
+    noisy = subset_of(real.pool, n_per_class=20, subset=1, seed=0, noisy_labels=0.3)
+    again = subset_of(real.pool, n_per_class=20, subset=1, seed=0, noisy_labels=0.3)
+    assert (clean.images == noisy.images).all()
+    assert np.count_nonzero(clean.labels != noisy.labels) == 60
+    assert (noisy.labels == again.labels).all()
+    assert noisy.sha256 != clean.sha256  # so that strict generators are trained anew
