@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,6 +43,8 @@ class _Shares(click.ParamType):  # type: ignore[type-arg]
 _SIZES = _List(int, "whole numbers separated by commas, like 10,100")
 _RATIOS = _List(float, "numbers separated by commas, like 0.5,1,5,50")
 _ARMS = _List(str, "names separated by commas")
+_COUNT = click.IntRange(min=1)
+_SHARE = click.FloatRange(0, 1, max_open=True)
 
 
 def read_config_file(context: click.Context, _parameter: click.Parameter, value: Path | None) -> Path | None:
@@ -61,6 +63,7 @@ _NOT_IN_A_FILE = ("as_json", "help")
 #: What does not change a result, and so is not kept with it.
 NOT_KEPT = ("config", "out", "as_json", "jobs", "scheduler", "data_dir")
 
+_shown = partial(click.option, show_default=True)
 _OPTIONS: Final = (
     click.option("--server", metavar="HOST:PORT", help="A running server whose generator makes the digits."),
     click.option(
@@ -75,14 +78,9 @@ _OPTIONS: Final = (
         help="Add strict arms: train a generator of this recipe inside, on each subset's images alone. Slow; trained "
         "generators are kept in the output folder.",
     ),
-    click.option(
-        "--strict-steps", type=click.IntRange(min=1), help="Training steps of those, instead of the recipe's."
-    ),
-    click.option(
-        "--data",
-        default="mnist",
-        show_default=True,
-        help="Real images: mnist, digits, a folder or an .npz, as for `digitforge train`.",
+    click.option("--strict-steps", type=_COUNT, help="Training steps of those, instead of the recipe's."),
+    _shown(
+        "--data", default="mnist", help="Real images: mnist, digits, a folder or an .npz, as for `digitforge train`."
     ),
     click.option(
         "--data-dir",
@@ -93,9 +91,7 @@ _OPTIONS: Final = (
     ),
     click.option("--transpose", is_flag=True, help="Swap rows and columns of IDX images, as EMNIST needs it."),
     click.option("--arms", type=_ARMS, metavar="ARM,ARM,…", help="Only these.  [default: all that can be had]"),
-    click.option(
-        "--n-per-class", type=_SIZES, default="10", show_default=True, metavar="N,N,…", help="Real images per class."
-    ),
+    _shown("--n-per-class", type=_SIZES, default="10", metavar="N,N,…", help="Real images per class."),
     click.option(
         "--curve",
         type=_SIZES,
@@ -104,35 +100,21 @@ _OPTIONS: Final = (
         help="Further sizes for the baseline alone: from its learning curve follows what generated digits are worth in "
         "real images.",
     ),
-    click.option("--subsets", type=click.IntRange(min=1), default=10, show_default=True, help="Subsets per size."),
-    click.option(
-        "--replicates",
-        type=click.IntRange(min=1),
-        default=1,
-        show_default=True,
-        help="Classifier seeds and generator draws inside each subset.",
-    ),
-    click.option(
+    _shown("--subsets", type=_COUNT, default=10, help="Subsets per size."),
+    _shown("--replicates", type=_COUNT, default=1, help="Classifier seeds and generator draws inside each subset."),
+    _shown(
         "--classifier",
         default="cnn",
-        show_default=True,
         help="cnn, cnn-large, logistic, svm, forest, or MODULE:NAME of something with fit and predict.",
     ),
-    click.option(
-        "--steps", type=click.IntRange(min=1), default=500, show_default=True, help="Optimizer steps of a cnn."
+    _shown("--steps", type=_COUNT, default=500, help="Optimizer steps of a cnn."),
+    _shown(
+        "--ratio", type=click.FloatRange(min=0, min_open=True), default=10.0, help="Generated digits per real image."
     ),
-    click.option(
-        "--ratio",
-        type=click.FloatRange(min=0, min_open=True),
-        default=10.0,
-        show_default=True,
-        help="Generated digits per real image.",
-    ),
-    click.option(
+    _shown(
         "--generated-share",
         type=click.FloatRange(0, 1, min_open=True, max_open=True),
         default=0.5,
-        show_default=True,
         help="Share of generated digits among training rows, in arms with both.",
     ),
     click.option(
@@ -155,11 +137,10 @@ _OPTIONS: Final = (
         is_flag=True,
         help="Compare with generated digits whose label a classifier agrees with that saw the same real images.",
     ),
-    click.option(
+    _shown(
         "--confidence",
-        type=click.FloatRange(0, 1, max_open=True),
+        type=_SHARE,
         default=0.0,
-        show_default=True,
         help="Use digits of a generator without classes if the classifier that labels them, having seen the same real "
         "images, is at least so sure. An svm always is.",
     ),
@@ -170,18 +151,11 @@ _OPTIONS: Final = (
         metavar="CLASS=SHARE,…",
         help="Unbalanced classes: keep this share of their images, as in 8=0.01.",
     ),
-    click.option(
-        "--noisy-labels",
-        type=click.FloatRange(0, 1, max_open=True),
-        default=0.0,
-        show_default=True,
-        help="Share of the real images whose label is wrong.",
-    ),
-    click.option(
+    _shown("--noisy-labels", type=_SHARE, default=0.0, help="Share of the real images whose label is wrong."),
+    _shown(
         "--elastic",
         type=click.FloatRange(min=0),
         default=0.7,
-        show_default=True,
         help="Elastic distortion in classical augmentation: pixels of displacement; 0 for none.",
     ),
     click.option(
@@ -191,15 +165,14 @@ _OPTIONS: Final = (
         metavar="N",
         help="Measure each generator's feature distance on N digits, and set it against what they did.",
     ),
-    click.option(
+    _shown(
         "--held-out",
         type=click.Choice(["test", "validation"]),
         default="test",
-        show_default=True,
         help="validation sets a twelfth of the training set aside: use it to choose settings.",
     ),
-    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all randomness."),
-    click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Cells side by side."),
+    _shown("--seed", type=click.IntRange(min=0), default=0, help="Of all randomness."),
+    _shown("--jobs", type=_COUNT, default=1, help="Cells side by side."),
     click.option("--scheduler", metavar="tcp://HOST:PORT", help="Instead, on the workers of this Dask scheduler."),
     click.option("--out", type=FOLDER, required=True, help="Folder for results and report; may hold finished cells."),
     click.option("--json", "as_json", is_flag=True, help="Print the analysis as JSON."),

@@ -8,7 +8,7 @@ descriptive.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -33,6 +33,8 @@ from digitforge_evaluation.experiment.worth import Worth, worth
 LEVEL: Final = 0.05
 REAL: Final = Arm(name="real")
 Measure = Literal["accuracy", "balanced accuracy"]
+Score = Callable[[CellResult], float]
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,81 +114,68 @@ class _Analyst:
     """The finished cells, and the questions that are put to them."""
 
     def __init__(self, cells: Mapping[CellKey, CellResult], minority: tuple[int, ...]) -> None:
-        self._cells = cells
+        self._cells: dict[tuple[Arm, int], dict[int, CellResult]] = {}  # by arm and size, then by subset, in its order
+        for key in sorted(cells, key=lambda key: (key.n_per_class, _display_order(key.arm), key.subset)):
+            self._cells.setdefault((key.arm, key.n_per_class), {})[key.subset] = cells[key]
+        self._every = tuple(cells.values())
         self._minority = minority
         self._baseline = primary_baseline(unbalanced=bool(minority))
-        self._score: Callable[[CellResult], float] = _balanced if minority else _accuracy
+        self._score: Score = _balanced if minority else _accuracy
 
     def analysis(self) -> Analysis:
-        sizes = sorted({key.n_per_class for key in self._cells})
-        arms = sorted({key.arm for key in self._cells}, key=_display_order)
-        pairs = [(arm, n) for n in sizes for arm in arms]
-        primary = [
-            self._compare(arm, self._baseline, n, primary=True)
-            for arm, n in pairs
-            if _is_primary(arm) and self._shared(arm, self._baseline, n)
-        ]
+        pairs = list(self._cells)
+        primary = [(arm, self._baseline, n) for arm, n in pairs if _is_primary(arm)]
         variants = [(arm, replace(arm, variant=PLAIN), n) for arm, n in pairs if arm.variant != PLAIN]
         # With the baseline, only what could take its place, and once.
         with_baseline = [(arm, self._baseline, n) for arm, n in pairs if arm.design.generator and not _is_primary(arm)]
         with_real = [(arm, REAL, n) for arm, n in pairs if arm != REAL]
-        descriptive = [
-            self._compare(arm, baseline, n, primary=False)
-            for arm, baseline, n in (*variants, *with_baseline, *with_real)
-            if self._shared(arm, baseline, n)
-        ]
         return Analysis(
-            arms=tuple(self._arm_result(arm, n) for arm, n in pairs if self._subsets(arm, n)),
-            comparisons=(*self._judged(primary), *descriptive),
-            cells=len(self._cells),
-            seconds=sum(cell.seconds for cell in self._cells.values()),
+            arms=tuple(self._arm_result(arm, n, list(cells.values())) for (arm, n), cells in self._cells.items()),
+            comparisons=(
+                *self._judged(self._compared(primary)),
+                *self._compared([*variants, *with_baseline, *with_real]),
+            ),
+            cells=len(self._every),
+            seconds=sum(cell.seconds for cell in self._every),
             measure="balanced accuracy" if self._minority else "accuracy",
             baseline=self._baseline,
         )
 
-    def _subsets(self, arm: Arm, n: int) -> list[int]:
-        return sorted(key.subset for key in self._cells if key.arm == arm and key.n_per_class == n)
-
-    def _shared(self, arm: Arm, baseline: Arm, n: int) -> list[int]:
-        return sorted({*self._subsets(arm, n)} & {*self._subsets(baseline, n)})
-
-    def _values(
-        self, arm: Arm, n: int, subsets: Sequence[int], score: Callable[[CellResult], float]
-    ) -> npt.NDArray[np.float64]:
-        return np.array(
-            [score(self._cells[CellKey(n_per_class=n, subset=subset, arm=arm)]) for subset in subsets], np.float64
+    def _arm_result(self, arm: Arm, n: int, cells: list[CellResult]) -> ArmResult:
+        accuracy = _estimate(_scores(cells, _accuracy))
+        confusion = np.sum([cell.confusion for cell in cells], axis=0)
+        return ArmResult(
+            arm=arm,
+            n_per_class=n,
+            subsets=len(cells),
+            accuracy=accuracy.mean,
+            interval=accuracy.interval,
+            balanced=_estimate(_scores(cells, _balanced)),
+            minority=_estimate(_scores(cells, self._recall_of_minority)) if self._minority else None,
+            recalls=tuple(_recalls(confusion).tolist()),
+            confusion=tuple(tuple(row) for row in confusion.tolist()),
         )
 
     def _recall_of_minority(self, cell: CellResult) -> float:
         return float(np.mean(_recalls(cell.confusion)[list(self._minority)]))
 
-    def _arm_result(self, arm: Arm, n: int) -> ArmResult:
-        subsets = self._subsets(arm, n)
-        accuracy = _estimate(self._values(arm, n, subsets, _accuracy))
-        confusion = np.sum(
-            [self._cells[CellKey(n_per_class=n, subset=subset, arm=arm)].confusion for subset in subsets], axis=0
-        )
-        return ArmResult(
-            arm=arm,
-            n_per_class=n,
-            subsets=len(subsets),
-            accuracy=accuracy.mean,
-            interval=accuracy.interval,
-            balanced=_estimate(self._values(arm, n, subsets, _balanced)),
-            minority=_estimate(self._values(arm, n, subsets, self._recall_of_minority)) if self._minority else None,
-            recalls=tuple(_recalls(confusion).tolist()),
-            confusion=tuple(tuple(row) for row in confusion.tolist()),
-        )
+    def _paired(self, arm: Arm, baseline: Arm, n: int) -> tuple[list[CellResult], list[CellResult]]:
+        """The cells of both arms on the subsets that both have finished."""
+        of_arm, of_baseline = self._cells.get((arm, n), {}), self._cells.get((baseline, n), {})
+        shared = [subset for subset in of_arm if subset in of_baseline]
+        return [of_arm[subset] for subset in shared], [of_baseline[subset] for subset in shared]
 
-    def _differences(
-        self, arm: Arm, baseline: Arm, n: int, score: Callable[[CellResult], float]
-    ) -> npt.NDArray[np.float64]:
-        subsets = self._shared(arm, baseline, n)
-        return self._values(arm, n, subsets, score) - self._values(baseline, n, subsets, score)
+    def _differences(self, arm: Arm, baseline: Arm, n: int, score: Score) -> Floats:
+        of_arm, of_baseline = self._paired(arm, baseline, n)
+        return _scores(of_arm, score) - _scores(of_baseline, score)
 
-    def _compare(self, arm: Arm, baseline: Arm, n: int, *, primary: bool) -> Comparison:
+    def _compared(self, pairs: list[tuple[Arm, Arm, int]]) -> list[Comparison]:
+        return [self._compare(arm, baseline, n) for arm, baseline, n in pairs if self._paired(arm, baseline, n)[0]]
+
+    def _compare(self, arm: Arm, baseline: Arm, n: int) -> Comparison:
         differences = self._differences(arm, baseline, n, self._score)
         difference = _estimate(differences)
+        of_minority = self._differences(arm, baseline, n, self._recall_of_minority) if self._minority else None
         return Comparison(
             arm=arm,
             baseline=baseline,
@@ -196,25 +185,21 @@ class _Analyst:
             interval=difference.interval,
             bootstrap=bootstrap_interval(differences) if len(differences) > 1 else None,
             p_value=permutation_p_value(differences),
-            primary=primary,
-            minority=_estimate(self._differences(arm, baseline, n, self._recall_of_minority))
-            if self._minority
-            else None,
+            primary=_is_primary(arm) and baseline == self._baseline,
+            minority=None if of_minority is None else _estimate(of_minority),
             worth=self._worth(arm, n) if baseline == self._baseline else None,
         )
 
     def _worth(self, arm: Arm, n: int) -> Worth | None:
-        def errors(of: Arm, size: int, subsets: Sequence[int]) -> npt.NDArray[np.float64]:
-            return 1 - self._values(of, size, subsets, self._score)
+        def errors(cells: Iterable[CellResult]) -> Floats:
+            return 1 - _scores(cells, self._score)
 
-        shared = self._shared(arm, self._baseline, n)
-        sizes = {key.n_per_class for key in self._cells if key.arm == self._baseline}
-        if len(sizes) < 2:
+        curve = {size: errors(cells.values()) for (of, size), cells in self._cells.items() if of == self._baseline}
+        if len(curve) < 2:
             return None
-        curve = {size: errors(self._baseline, size, self._subsets(self._baseline, size)) for size in sizes}
-        curve[n] = errors(self._baseline, n, shared)
-        held_out = int(np.sum(next(iter(self._cells.values())).confusion))
-        return worth(curve, n=n, arm=errors(arm, n, shared), smallest=0.5 / held_out)
+        of_arm, of_baseline = self._paired(arm, self._baseline, n)
+        held_out = int(np.sum(of_arm[0].confusion))
+        return worth({**curve, n: errors(of_baseline)}, n=n, arm=errors(of_arm), smallest=0.5 / held_out)
 
     def _judged(self, family: list[Comparison]) -> list[Comparison]:
         """The primary family with what belongs to a family: adjusted p-values, simultaneous intervals, verdicts."""
@@ -245,11 +230,15 @@ def _display_order(arm: Arm) -> tuple[int, str, float, str]:
     return list(ARMS).index(arm.name), arm.source, arm.variant.ratio or without_ratio, str(arm.variant)
 
 
-def _estimate(values: npt.NDArray[np.float64]) -> Estimate:
+def _scores(cells: Iterable[CellResult], score: Score) -> Floats:
+    return np.array([score(cell) for cell in cells], np.float64)
+
+
+def _estimate(values: Floats) -> Estimate:
     return Estimate(mean=float(values.mean()), interval=t_interval(values) if len(values) > 1 else None)
 
 
-def _recalls(confusion: npt.ArrayLike) -> npt.NDArray[np.float64]:
+def _recalls(confusion: npt.ArrayLike) -> Floats:
     """Of each class; 0 for a class without held-out images."""
     counts = np.asarray(confusion)
     return np.diag(counts) / np.maximum(counts.sum(axis=1), 1)

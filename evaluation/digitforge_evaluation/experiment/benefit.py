@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 from scipy import stats
 
 from digitforge_client.errors import InvalidInputError
@@ -168,13 +167,9 @@ def _correlation(points: list[Point]) -> Correlation | None:
         return None
 
     ranks_x, ranks_y = (stats.rankdata(values) - (len(points) + 1) / 2 for values in (x, y))
-
-    def strength(ranks: npt.NDArray[np.float64], axis: int) -> npt.NDArray[np.float64]:
-        return np.abs((ranks * ranks_y).sum(axis=axis))  # exact, because ranks are multiples of a half: ties stay ties
-
     test = stats.permutation_test(
         (ranks_x,),
-        strength,
+        lambda ranks, axis: np.abs((ranks * ranks_y).sum(axis=axis)),  # of multiples of a half: ties are exact
         permutation_type="pairings",
         alternative="greater",
         vectorized=True,
