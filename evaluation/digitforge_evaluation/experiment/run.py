@@ -39,8 +39,10 @@ class _Job:
     real: Dataset  # the subset
     held_out: Dataset
     source: GeneratorSource | None
-    classes: int
-    seeds: tuple[int, ...]  # one per replicate
+
+    @property
+    def classes(self) -> int:
+        return len(self.real.class_names)
 
 
 def _run_cell(job: _Job) -> CellResult:
@@ -49,7 +51,7 @@ def _run_cell(job: _Job) -> CellResult:
     model = classifier(plan.classifier, image_shape=job.real.images.shape[1:], classes=job.classes, steps=plan.steps)
     confusion = np.zeros((job.classes, job.classes), np.int64)
     notes: list[dict[str, Any]] = []
-    for seed in job.seeds:
+    for seed in _seeds(plan, job.key.n_per_class, job.key.subset):
         generated = None
         if job.source is not None:
             generated, note = _generated(job, job.source, model, seed)
@@ -177,12 +179,7 @@ def subsets_and_seeds(plan: Plan, real: RealImages) -> Iterator[tuple[Dataset, i
 
 def _subset(plan: Plan, real: RealImages, n_per_class: int, subset: int) -> Dataset:
     return subset_of(
-        real.pool,
-        n_per_class=n_per_class,
-        subset=subset,
-        seed=plan.seed,
-        cut=plan.cut,
-        noisy_labels=plan.noisy_labels,
+        real.pool, n_per_class=n_per_class, subset=subset, seed=plan.seed, cut=plan.cut, noisy_labels=plan.noisy_labels
     )
 
 
@@ -214,6 +211,4 @@ def _jobs(
             real=_subset(plan, real, key.n_per_class, key.subset),
             held_out=real.held_out,
             source=sources[key.arm.source] if key.arm.source else None,
-            classes=len(real.pool.class_names),
-            seeds=_seeds(plan, key.n_per_class, key.subset),
         )

@@ -101,7 +101,8 @@ def permutation_p_value(differences: npt.ArrayLike, *, seed: int = 0) -> float:
         InvalidInputError: no difference, or one that is not finite.
     """
     values = _checked(differences, least=1)
-    # Patterns that tie but for rounding must count as ties.
+    # Patterns that tie but for rounding must count as ties. SciPy's permutation_test has no tolerance that is wide
+    # enough, and takes seconds for 2²⁰ patterns where this takes milliseconds.
     threshold = abs(values.sum()) - 1e-9 * np.abs(values).sum()
     if len(values) <= EXACT_UP_TO:
         sums = np.zeros(1)

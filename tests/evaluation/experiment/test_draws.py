@@ -66,13 +66,7 @@ def test_the_oversampled_arm_hands_out_every_class_equally_often(digits: Dataset
 
 @pytest.mark.parametrize(
     ("name", "real", "generated"),
-    [
-        ("real", 1.0, 0.0),
-        ("oversampled", 1.0, 0.0),
-        ("noise", 0.5, 0.0),
-        ("gan", 0.5, 0.5),
-        ("synthetic", 0.0, 1.0),
-    ],
+    [("real", 1.0, 0.0), ("oversampled", 1.0, 0.0), ("noise", 0.5, 0.0), ("gan", 0.5, 0.5), ("synthetic", 0.0, 1.0)],
 )
 def test_an_arm_has_the_real_and_generated_images_it_names(
     name: str, real: float, generated: float, digits: Dataset
