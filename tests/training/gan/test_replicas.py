@@ -36,8 +36,8 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
 from digitforge_client.errors import InvalidInputError
-from digitforge_training import replicas
 from digitforge_training.data import load
+from digitforge_training.gan import replicas
 from digitforge_training.recipes import resolve
 from digitforge_training.gan.trainer import Trainer
 

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from digitforge_client.errors import InvalidInputError
-from digitforge_training.data import Dataset, load
+from digitforge_training.data import Dataset
 from digitforge_training.gan.trainer import Trainer
 from digitforge_training.recipes import RECIPES, Recipe, resolve
 
@@ -27,8 +27,8 @@ def _small(name: str, **overrides: str | float) -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load("digits").subset(np.arange(200))
+def few(digits: Dataset) -> Dataset:
+    return digits.subset(np.arange(200))
 
 
 @pytest.fixture(autouse=True)
@@ -37,13 +37,14 @@ def _forget_graphs() -> Iterator[None]:
     tf.keras.backend.clear_session()
 
 
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_trains_and_resumes_to_the_same_weights(name: str, digits: Dataset) -> None:
+def test_every_recipe_trains_and_resumes_to_the_same_weights(name: str, few: Dataset) -> None:
     recipe = _small(name)
-    whole = Trainer(recipe, digits, seed=1)
+    whole = Trainer(recipe, few, seed=1)
     first = whole.state()
     whole.run(2)
-    resumed = Trainer(recipe, digits, seed=1)
+    resumed = Trainer(recipe, few, seed=1)
     resumed.restore(whole.state())
     statistics = whole.run(2)
     assert all(np.isfinite(value) for value in statistics.values())
@@ -58,10 +59,10 @@ def test_every_recipe_trains_and_resumes_to_the_same_weights(name: str, digits: 
 
 
 @pytest.mark.parametrize("jit", ["true", "false"])
-def test_steps_are_the_same_in_one_call_or_in_several(jit: str, digits: Dataset) -> None:
+def test_steps_are_the_same_in_one_call_or_in_several(jit: str, few: Dataset) -> None:
     recipe = _small("dense-bn", batch_size=600, jit=jit)
     assert recipe.steps_at_once == 2
-    once, often = (Trainer(recipe, digits, seed=1) for _ in range(2))
+    once, often = (Trainer(recipe, few, seed=1) for _ in range(2))
     means = once.run(5)
     parts = [(steps, often.run(steps)) for steps in (1, 3, 1)]
     for key, value in once.state().items():
@@ -70,12 +71,20 @@ def test_steps_are_the_same_in_one_call_or_in_several(jit: str, digits: Dataset)
         assert mean == pytest.approx(sum(steps * part[name] for steps, part in parts) / 5, rel=1e-5), name
 
 
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize(
-    ("loss", "generator_steps"),  # more than the discriminator's once: each update is a graph that takes seconds
-    [("minimax", 3), ("non-saturating", 1), ("least-squares", 1), ("wasserstein", 1), ("hinge", 1)],
+    ("loss", "generator_steps"),
+    [
+        ("relativistic", 3),
+        ("minimax", 3),
+        ("non-saturating", 1),
+        ("least-squares", 1),
+        ("wasserstein", 1),
+        ("hinge", 1),
+    ],
 )
 def test_every_loss_works_with_classes_penalties_and_unequal_steps(
-    loss: str, generator_steps: int, digits: Dataset
+    loss: str, generator_steps: int, few: Dataset
 ) -> None:
     recipe = _small(
         "dense-bn",
@@ -91,25 +100,27 @@ def test_every_loss_works_with_classes_penalties_and_unequal_steps(
         augment_rotation=10,
         augment_scale=0.1,
     )
-    trainer = Trainer(recipe, digits, seed=0)
+    trainer = Trainer(recipe, few, seed=0)
     statistics = trainer.run(3)
     assert all(np.isfinite(value) for value in statistics.values())
     assert "class_loss_real" in statistics
     assert (trainer.steps_done, trainer.images_seen) == (3, 3 * 2 * 16)
 
 
-def test_separate_batches_report_the_loss_of_the_classes_too(digits: Dataset) -> None:
-    trainer = Trainer(_small("dense-bn", conditioning="auxiliary", jit="false"), digits, seed=0)
+@pytest.mark.usefixtures("eagerly")
+def test_separate_batches_report_the_loss_of_the_classes_too(few: Dataset) -> None:
+    trainer = Trainer(_small("dense-bn", conditioning="auxiliary", jit="false"), few, seed=0)
     statistics = trainer.run(2)
     assert {"class_loss_real", "class_loss_generated"} <= statistics.keys()
     assert all(np.isfinite(value) for value in statistics.values())
 
 
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("how", ["frozen", "trained", "copied"])
-def test_what_the_generators_update_does_to_the_discriminator(how: str, digits: Dataset) -> None:
+def test_what_the_generators_update_does_to_the_discriminator(how: str, few: Dataset) -> None:
     # Without a learning rate of its own the discriminator moves only where the generator's update moves it.
     recipe = _small("dense-bn", discriminator_in_chain=how, discriminator_learning_rate=1e-12, jit="false")
-    trainer = Trainer(recipe, digits, seed=0)
+    trainer = Trainer(recipe, few, seed=0)
     before = trainer.state()
     trainer.run(1)
     moved = max(
@@ -120,10 +131,10 @@ def test_what_the_generators_update_does_to_the_discriminator(how: str, digits: 
     assert (moved > 1e-5) == (how == "trained")
 
 
-def test_xla_and_plain_steps_agree(digits: Dataset) -> None:
+def test_xla_and_plain_steps_agree(few: Dataset) -> None:
     weights = {}
     for jit in ("true", "false"):
-        trainer = Trainer(_small("minimax", jit=jit, discriminator_dropout=0), digits, seed=0)
+        trainer = Trainer(_small("minimax", jit=jit, discriminator_dropout=0), few, seed=0)
         trainer.run(3)
         weights[jit] = trainer.state()
     for key, value in weights["true"].items():
@@ -143,16 +154,16 @@ def test_xla_and_bfloat16_are_used_on_a_gpu_unless_a_recipe_or_an_override_decid
 
 
 @pytest.mark.parametrize("name", ["forge-small", "dcgan-rmsprop", "minimax"])  # one of each network
-def test_a_step_can_be_computed_as_on_a_gpu(name: str, digits: Dataset) -> None:
+def test_a_step_can_be_computed_as_on_a_gpu(name: str, few: Dataset) -> None:
     recipe = _small(name).computed(on_gpu=True)
     assert recipe.jit
     assert recipe.bfloat16
-    statistics = Trainer(recipe, digits, seed=0).run(2)
+    statistics = Trainer(recipe, few, seed=0).run(2)
     assert all(np.isfinite(value) for value in statistics.values())
 
 
-def test_a_training_here_leaves_nothing_to_the_device(digits: Dataset) -> None:
-    recipe = Trainer(_small("forge"), digits, seed=0).recipe
+def test_a_training_here_leaves_nothing_to_the_device(few: Dataset) -> None:
+    recipe = Trainer(_small("forge"), few, seed=0).recipe
     assert recipe == _small("forge").computed(on_gpu=bool(tf.config.list_logical_devices("GPU")))
 
 

@@ -1,4 +1,4 @@
-"""Clusters of each class, against a generator's leaving out rare kinds of a digit.
+"""Clusters of each class, against a generator's leaving out rare ways of writing a digit.
 
 An adversarial loss lets a generator leave out what is rare and far from everything else: between a 1 without a foot
 and a 1 on one, all images are bad, and no gradient leads across. Told to which cluster of its class an image belongs,

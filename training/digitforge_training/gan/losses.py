@@ -68,6 +68,18 @@ def relativistic(score: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
     return tf.nn.softplus(other - score)
 
 
+def of_discriminator(loss: LossName, *, real: tf.Tensor, generated: tf.Tensor, smoothing: float) -> tf.Tensor:
+    """The discriminator's loss, scalar, from the scores of paired images, (n,) and (n,)."""
+    if loss == "relativistic":
+        return tf.reduce_mean(relativistic(real, generated))
+    return tf.reduce_mean(on_real(loss, real, smoothing=smoothing)) + tf.reduce_mean(on_generated(loss, generated))
+
+
+def of_generator(loss: LossName, score: tf.Tensor, *, real: tf.Tensor) -> tf.Tensor:
+    """The generator's loss, scalar, from the scores of its images, (n,), and of those they are paired with."""
+    return tf.reduce_mean(relativistic(score, real) if loss == "relativistic" else for_generator(loss, score))
+
+
 def boundary(loss: LossName, score_real: tf.Tensor, score_generated: tf.Tensor) -> tf.Tensor:
     """The score above which an image passes for real: where the loss itself draws the line, else the middle."""
     match loss:

@@ -22,6 +22,20 @@ def to_pixels(images: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.round(tf.clip_by_value(images, -1.0, 1.0) * 127.5 + 127.5), tf.uint8)
 
 
+@tf.custom_gradient
+def to_pixel_range(images: tf.Tensor) -> Any:
+    """Clip to [−1, 1], with the gradient of a projection: it passes unless it would push a pixel further out.
+
+    Real backgrounds are exactly −1. A tanh never gets there, and the discriminator would see the difference.
+    """
+
+    def gradient(upstream: tf.Tensor) -> tf.Tensor:
+        outward = ((images < -1) & (upstream > 0)) | ((images > 1) & (upstream < 0))
+        return tf.where(outward, tf.zeros_like(upstream), upstream)
+
+    return tf.clip_by_value(images, -1.0, 1.0), gradient
+
+
 def generated_pixels(generator: Any, inputs: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.uint8]:
     """Images of a generator, made in batches.
 

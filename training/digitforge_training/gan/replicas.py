@@ -6,21 +6,23 @@ those of its rows: a training sees the same numbers, row by row, on any number o
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import tensorflow as tf
 
-from digitforge_client.errors import InvalidInputError
+from digitforge_client.errors import DataError, InvalidInputError
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
+_GONE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
 _CLUSTER = "TF_CONFIG"  # where TensorFlow, and whoever starts it on several machines, describes them
 
 
@@ -76,6 +78,21 @@ def count() -> int:
     return int(tf.distribute.get_strategy().num_replicas_in_sync)
 
 
+def share(batch: int) -> int:
+    """How many replicas share a batch of so many images.
+
+    Raises:
+        InvalidInputError: they cannot share it equally.
+    """
+    devices = strategy().num_replicas_in_sync
+    if batch % devices:
+        raise InvalidInputError(
+            f"batch_size is {batch}, which {devices} devices cannot share equally; "
+            f"use --set batch_size=N with a multiple of {devices}, or another number of devices"
+        )
+    return int(devices)
+
+
 def own_rows(whole: tf.Tensor, *, batch: int) -> tf.Tensor:
     """The rows of this replica.
 
@@ -106,9 +123,63 @@ def draw(sample: Callable[..., tf.Tensor], shape: Sequence[Any], *arguments: Any
 
 def mean(tensors: list[tf.Tensor | None]) -> list[tf.Tensor | None]:
     """The mean of each tensor over the replicas; None stays None."""
+    if count() == 1:
+        return tensors
     # Copies, because they have a device; an argument of a graph has none, and cannot be reduced between machines.
     present = [tf.identity(tensor) for tensor in tensors if tensor is not None]
     if present:
         present = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, present)
     means = iter(present)
     return [None if tensor is None else next(means) for tensor in tensors]
+
+
+def everywhere(update: Callable[..., _R], *arguments: Any) -> _R:
+    """Let every replica call *update*, which returns the same on all of them, and return that."""
+    if strategy().num_replicas_in_sync == 1:
+        return update(*arguments)
+    results = strategy().run(update, args=arguments)
+    return tf.nest.map_structure(lambda result: strategy().experimental_local_results(result)[0], results)
+
+
+def descend(optimizer: Any, tape: tf.GradientTape, loss: tf.Tensor, variables: Any) -> None:
+    """Take one step of *optimizer* down the gradient of *loss*, which is the mean over all replicas."""
+    gradients = tape.gradient(loss, variables)
+    if count() > 1:
+        # Keras clips the gradients of a replica and then sums those of all; here the loss is the mean over the
+        # whole batch, and it is its gradient that the recipe clips.
+        limit = optimizer.clipvalue
+        if limit:
+            gradients = [g if g is None else tf.clip_by_value(g, -limit, limit) for g in mean(gradients)]
+        gradients = [g if g is None else g / count() for g in gradients]
+    optimizer.apply(gradients, variables)
+
+
+def check_same(step: int) -> None:
+    """Be sure that all machines go on after the same step.
+
+    Raises:
+        DataError: they do not.
+    """
+    (average,) = everywhere(tf.function(mean), [tf.constant(float(step))])
+    if float(average) != step:
+        raise DataError(
+            f"this machine would go on after step {step}, and others elsewhere; "
+            "give all of them the same --out, on a disk that they share"
+        )
+
+
+@contextlib.contextmanager
+def machines_answer(*, after: int) -> Iterator[None]:
+    """Say what to do where another machine goes in the middle of a training, whose last whole step was *after*.
+
+    Raises:
+        DataError: one has gone.
+    """
+    try:
+        yield
+    except _GONE as error:
+        raise DataError(
+            f"another machine of this training does not answer after step {after}: "
+            f"{error.message.splitlines()[0]}; "
+            "start the same command on all of them again, and it goes on from the newest checkpoint"
+        ) from error

@@ -1,0 +1,39 @@
+"""Fixtures of the tests of networks and steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import keras
+import pytest
+import tensorflow as tf
+
+from digitforge_training.gan.adversary import Adversary
+from digitforge_training.gan.networks import build_discriminator, build_generator
+from digitforge_training.recipes import resolve
+
+
+@pytest.fixture
+def adversary() -> Adversary:
+    """The losses of `forge` between small dense networks, for three classes of 16×16 images."""
+    small = {"network": "dense", "generator_widths": "32", "discriminator_widths": "32"}
+    few = {"clusters": 1, "penalty_noise": 0.001, "ema_images": 640, "batch_size": 32}
+    recipe = resolve("forge", small | few)
+    generator, averaged = (build_generator(recipe, image_shape=(16, 16, 1), classes=3, seed=0) for _ in range(2))
+    discriminator = build_discriminator(recipe, image_shape=(16, 16, 1), classes=3, seed=1)
+    return Adversary(
+        recipe=recipe,
+        generator=generator,
+        discriminator=discriminator,
+        averaged=averaged,
+        generator_optimizer=keras.optimizers.Adam(1e-3),
+        discriminator_optimizer=keras.optimizers.Adam(1e-3),
+    )
+
+
+@pytest.fixture
+def eagerly() -> Iterator[None]:
+    """Steps without graphs: to trace one takes seconds, and to take a few small ones none."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)

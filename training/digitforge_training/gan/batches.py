@@ -1,0 +1,110 @@
+"""What a step draws: real images, their classes and clusters, latents, and seeds. All follow from (seed, step)."""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from digitforge_training.data import Dataset
+from digitforge_training.gan import replicas
+from digitforge_training.gan.clusters import count_clusters, find_clusters
+from digitforge_training.gan.latents import place_in_clusters
+from digitforge_training.recipes import Recipe
+
+_STREAMS = 16  # independent random streams of an update: seed + [0, s] for each use s
+
+
+class Batch(NamedTuple):
+    """What one update of a network takes; n rows."""
+
+    images: tf.Tensor  # (n, H, W, C) uint8, real
+    class_weights: tf.Tensor  # (n, K·m) float32 one-hot, class and cluster of each image
+    latents: tf.Tensor  # (n, d) float32, of generated images of the same classes and clusters
+    seed: tf.Tensor  # (2,) int64, of everything else that is drawn
+
+    def own_rows(self) -> Batch:
+        """The rows of this replica."""
+        own = functools.partial(replicas.own_rows, batch=self.images.shape[0])
+        return Batch(own(self.images), own(self.class_weights), own(self.latents), self.seed)
+
+
+class Batches:
+    """Draws the batches of a training."""
+
+    def __init__(self, dataset: Dataset, recipe: Recipe, *, seed: int) -> None:
+        self._recipe, self._seed, each = recipe, seed, recipe.clusters
+        found = find_clusters(dataset, each, seed=seed)
+        #: (K, m) int32, images of each cluster.
+        self.counts = count_clusters(found, dataset.labels, classes=len(dataset.class_names), each=each)
+        clusters = dataset.labels * each + found  # class and cluster in one number
+        # On the device once, as uint8: no copy from the host inside the loop.
+        self._images, self._clusters = tf.constant(dataset.images), tf.constant(clusters)
+        self._by_cluster = tf.constant(np.argsort(clusters, kind="stable"))
+
+    @property
+    def dtypes(self) -> list[Batch]:
+        """Of what `draw` returns."""
+        return [Batch(tf.uint8, tf.float32, tf.float32, tf.int64)] * len(self._turns())
+
+    def _turns(self) -> range:
+        recipe = self._recipe
+        turns, more = recipe.discriminator_steps, recipe.generator_steps
+        return range(max(turns, more) if recipe.shared_latents else turns + more)
+
+    def draw(self, step: tf.Tensor) -> list[Batch]:
+        """The batches of a step: one for each update, or, with shared latents, for each turn of the two networks.
+
+        The discriminator takes the first ones. Behind those the real images repeat, under other latents.
+        """
+        fresh = self._recipe.discriminator_steps
+        real = [self.real(step * fresh + turn) for turn in range(fresh)]
+        seeds = [self._seed_of(step, turn) for turn in self._turns()]
+        return [
+            Batch(images, class_weights, self._latents(seed, class_weights), seed)
+            for turn, seed in enumerate(seeds)
+            for images, class_weights in [real[turn % fresh]]
+        ]
+
+    def real(self, turn: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Images and class weights of the discriminator's update number *turn*; each epoch is another permutation."""
+        size, n = self._recipe.batch_size, len(self._images)
+        position = turn * size + tf.range(size, dtype=tf.int64)
+        epoch = position // n
+        seeds = tf.stack([tf.fill([size], tf.constant(self._seed, tf.int64)), epoch, tf.zeros_like(epoch)], axis=1)
+        # The raw operation, because tf.random.experimental.index_shuffle takes one seed for the whole batch, and a
+        # batch may straddle two epochs.
+        index = tf.raw_ops.RandomIndexShuffle(
+            index=position % n, seed=seeds, max_index=tf.constant(n - 1, tf.int64), rounds=4
+        )
+        if self._recipe.clusters > 1:
+            index = tf.where(tf.range(size) % 4 != 0, index, self._any_cluster(index, turn))
+        return tf.gather(self._images, index), tf.one_hot(tf.gather(self._clusters, index), self.counts.size)
+
+    def _any_cluster(self, index: tf.Tensor, turn: tf.Tensor) -> tf.Tensor:
+        """Images of the same classes, each of any of its class's clusters, however rare that is."""
+        each, counts = self._recipe.clusters, tf.constant(self.counts.ravel(), tf.int64)
+        chances = tf.random.stateless_uniform((2, self._recipe.batch_size), self._seed_of(turn, 0))
+        label = tf.gather(self._clusters, index) // each
+        there = tf.gather(tf.constant((self.counts > 0).sum(axis=1), tf.float32), label)
+        cluster = label * each + tf.cast(chances[0] * there, tf.int64)
+        before, size = tf.gather(tf.cumsum(counts, exclusive=True), cluster), tf.gather(counts, cluster)
+        within = tf.minimum(tf.cast(chances[1] * tf.cast(size, tf.float32), tf.int64), size - 1)
+        return tf.gather(self._by_cluster, before + within)
+
+    def _latents(self, seed: tf.Tensor, class_weights: tf.Tensor) -> tf.Tensor:
+        recipe, distribution = self._recipe, self._recipe.latent_distribution
+        shape = (recipe.batch_size, recipe.latent_size)
+        if distribution == "normal":
+            latents = tf.random.stateless_normal(shape, seed + [0, 4])
+        else:
+            latents = tf.random.stateless_uniform(shape, seed + [0, 4], -1.0, 1.0)
+        if recipe.clusters == 1:
+            return latents
+        return place_in_clusters(latents, class_weights, self.counts, distribution=distribution)
+
+    def _seed_of(self, step: tf.Tensor, turn: int) -> tf.Tensor:
+        """int64 (2,), of one update; its streams differ in the second number."""
+        return tf.stack([tf.constant(self._seed + (turn << 32), tf.int64), step * _STREAMS])

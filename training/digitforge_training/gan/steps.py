@@ -1,0 +1,192 @@
+"""One step of a training: the discriminator learns to tell real from generated images, the generator to deceive it.
+
+`paired_step` is the step of `forge`. `published_step` is that of the five published systems: whatever order, number
+and kind of updates the fields of a recipe describe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+from digitforge_training.gan import losses
+from digitforge_training.gan.adversary import Adversary, Statistics
+from digitforge_training.gan.augmentation import augment
+from digitforge_training.gan.batches import Batch
+from digitforge_training.gan.pixels import from_pixels
+from digitforge_training.gan.replicas import descend, draw
+from digitforge_training.recipes import Recipe
+
+Step = Callable[[Adversary, Sequence[Batch], tf.Tensor], Statistics]
+
+#: What makes a recipe's step the paired one. Any other value takes the published step.
+_PAIRED = {
+    "loss": "relativistic",
+    "discriminator_steps": 1,
+    "generator_steps": 1,
+    "shared_latents": True,
+    "generator_predicts": False,
+    "discriminator_in_chain": "frozen",
+    "gradient_penalty": 0.0,
+}
+
+
+def step_of(recipe: Recipe) -> Step:
+    """The step that trains a recipe."""
+    paired = all(getattr(recipe, field) == value for field, value in _PAIRED.items())
+    return paired_step if paired else published_step
+
+
+@tf.autograph.experimental.do_not_convert
+def paired_step(gan: Adversary, batches: Sequence[Batch], step: tf.Tensor) -> Statistics:
+    """Update the discriminator, the generator and its average, each once, on pairs of a real and a generated image.
+
+    The relativistic pairing loss with zero-centered gradient penalties of R3GAN (Huang et al. 2024, arXiv:2501.05441)
+    and an auxiliary classifier. The images of a pair are of the same class and cluster. Both networks learn from the
+    same generated images, and the generator from the scores that the real ones had before the discriminator's update.
+
+    Args:
+        gan: is updated.
+        batches: one.
+        step: int64 scalar, counted from 0.
+
+    Returns:
+        What to watch, scalars by name.
+    """
+    (batch,), recipe = batches, gan.recipe
+    real, classes = from_pixels(batch.images), batch.class_weights
+    with tf.GradientTape() as generator_tape:
+        generated = gan.generate(classes, batch.latents)
+
+    with tf.GradientTape() as discriminator_tape:
+        images = augment(tf.concat([real, tf.stop_gradient(generated)], 0), recipe, batch.seed)
+        both = tf.concat([classes, classes], 0)
+        score, logits = gan.discriminate(images, both)
+        score_real, score_generated = tf.split(score, 2)
+        class_loss_real = gan.class_loss(logits, classes)
+        discriminator_loss = tf.reduce_mean(losses.relativistic(score_real, score_generated))
+        discriminator_loss += recipe.auxiliary_discriminator * class_loss_real
+        discriminator_loss += gan.penalty(images, both, score, step=step, seed=batch.seed)
+    descend(gan.discriminator_optimizer, discriminator_tape, discriminator_loss, gan.discriminator.trainable_variables)
+
+    with generator_tape:
+        score, logits = gan.discriminate(augment(generated, recipe, batch.seed + [0, 8]), classes)
+        class_loss_generated = gan.class_loss(logits, classes)
+        generator_loss = tf.reduce_mean(losses.relativistic(score, tf.stop_gradient(score_real)))
+        generator_loss += recipe.auxiliary_generator * class_loss_generated
+    descend(gan.generator_optimizer, generator_tape, generator_loss, gan.generator.trainable_variables)
+    gan.average(step)
+
+    return gan.accuracies(score_real, score_generated) | {
+        "discriminator_loss": discriminator_loss,
+        "generator_loss": generator_loss,
+        "class_loss_real": class_loss_real,
+        "class_loss_generated": class_loss_generated,
+    }
+
+
+@tf.autograph.experimental.do_not_convert
+def published_step(gan: Adversary, batches: Sequence[Batch], step: tf.Tensor) -> Statistics:
+    """Update the discriminator as often as the recipe says, then the generator.
+
+    Args:
+        gan: is updated.
+        batches: one for each update of the discriminator; the generator's updates take the same ones, from the first
+            on, or, without shared latents, those behind them.
+        step: int64 scalar, counted from 0.
+
+    Returns:
+        What to watch, scalars by name, each the mean over the updates that have it.
+    """
+    recipe, turns = gan.recipe, gan.recipe.discriminator_steps
+    learn = _learn_one_by_one if recipe.separate_batches else _learn_from_both
+    scores, watched = [], []
+    for batch in batches[:turns]:
+        with tf.GradientTape() as tape:
+            generated = gan.generate(batch.class_weights, batch.latents, training=not recipe.generator_predicts)
+        score_real, statistics = learn(gan, batch, tf.stop_gradient(generated), step)
+        scores.append(score_real)
+        watched.append(statistics)
+
+    # Where nothing has changed in between, both networks learn from the same forward pass of the generator.
+    once = recipe.shared_latents and not recipe.generator_predicts and turns == recipe.generator_steps == 1
+    discriminator = gan.discriminator.trainable_variables
+    copied = recipe.discriminator_in_chain == "copied"
+    before = [tf.identity(variable.value) for variable in discriminator] if copied else []
+    first = 0 if recipe.shared_latents else turns
+    for turn, batch in enumerate(batches[first : first + recipe.generator_steps]):
+        if not once:
+            with tf.GradientTape() as tape:
+                generated = gan.generate(batch.class_weights, batch.latents)
+        with tape:
+            score, logits = gan.discriminate(augment(generated, recipe, batch.seed + [0, 8]), batch.class_weights)
+            class_loss = gan.class_loss(logits, batch.class_weights)
+            loss = losses.of_generator(recipe.loss, score, real=tf.stop_gradient(scores[turn % turns]))
+            loss += recipe.auxiliary_generator * class_loss
+        descend(gan.generator_optimizer, tape, loss, learned_by_generator(gan.generator, gan.discriminator, recipe))
+        watched.append({"generator_loss": loss, "class_loss_generated": class_loss})
+    for variable, value in zip(discriminator, before, strict=copied):
+        variable.assign(value)
+    gan.average(step)
+
+    values = {name: [one[name] for one in watched if name in one] for name in watched[0] | watched[-1]}
+    return {name: tf.add_n(several) / len(several) for name, several in values.items()}
+
+
+def learned_by_generator(generator: tf.Module, discriminator: tf.Module, recipe: Recipe) -> list[tf.Variable]:
+    """What the generator's updates move: its own variables, and in some published systems the discriminator's too."""
+    frozen = recipe.discriminator_in_chain == "frozen"
+    return generator.trainable_variables + ([] if frozen else discriminator.trainable_variables)
+
+
+def _learn_from_both(
+    gan: Adversary, batch: Batch, generated: tf.Tensor, step: tf.Tensor
+) -> tuple[tf.Tensor, Statistics]:
+    """One update of the discriminator on real and generated images; the scores of the real ones, and what to watch."""
+    recipe, classes = gan.recipe, batch.class_weights
+    with tf.GradientTape() as tape:
+        images = augment(tf.concat([from_pixels(batch.images), generated], 0), recipe, batch.seed)
+        both = tf.concat([classes, classes], 0)
+        score, logits = gan.discriminate(images, both)
+        real, fake = tf.split(score, 2)
+        class_loss = gan.class_loss(logits, classes)
+        loss = losses.of_discriminator(recipe.loss, real=real, generated=fake, smoothing=recipe.label_smoothing)
+        loss += recipe.auxiliary_discriminator * class_loss
+        loss += gan.penalty(images, both, score, step=step, seed=batch.seed)
+        if recipe.gradient_penalty:
+            loss += recipe.gradient_penalty * _gradient_penalty(gan, images, classes, seed=batch.seed)
+    descend(gan.discriminator_optimizer, tape, loss, gan.discriminator.trainable_variables)
+    return real, gan.accuracies(real, fake) | {"discriminator_loss": loss, "class_loss_real": class_loss}
+
+
+def _learn_one_by_one(
+    gan: Adversary, batch: Batch, generated: tf.Tensor, _step: tf.Tensor
+) -> tuple[tf.Tensor, Statistics]:
+    """One update on real images, then one on generated ones, both without penalties."""
+    recipe, classes, variables = gan.recipe, batch.class_weights, gan.discriminator.trainable_variables
+    with tf.GradientTape() as tape:
+        real, logits = gan.discriminate(augment(from_pixels(batch.images), recipe, batch.seed), classes)
+        class_loss = gan.class_loss(logits, classes)
+        loss_real = tf.reduce_mean(losses.on_real(recipe.loss, real, smoothing=recipe.label_smoothing))
+        loss_real += recipe.auxiliary_discriminator * class_loss
+    descend(gan.discriminator_optimizer, tape, loss_real, variables)
+    with tf.GradientTape() as tape:
+        fake, _ = gan.discriminate(augment(generated, recipe, batch.seed + [0, 5]), classes)
+        loss_generated = tf.reduce_mean(losses.on_generated(recipe.loss, fake))
+    descend(gan.discriminator_optimizer, tape, loss_generated, variables)
+    watched = {"discriminator_loss": loss_real + loss_generated, "class_loss_real": class_loss}
+    return real, gan.accuracies(real, fake) | watched
+
+
+def _gradient_penalty(gan: Adversary, images: tf.Tensor, class_weights: tf.Tensor, *, seed: tf.Tensor) -> tf.Tensor:
+    """E[(‖∇D(x)‖ − 1)²], x between a real and a generated image, of WGAN-GP (Gulrajani et al. 2017)."""
+    real, generated = tf.split(images, 2)
+    shape = (tf.shape(real)[0], 1, 1, 1)
+    share = draw(tf.random.stateless_uniform, shape, seed + [0, 6], batch=gan.recipe.batch_size)
+    between = share * real + (1.0 - share) * generated
+    with tf.GradientTape() as tape:
+        tape.watch(between)
+        score, _ = gan.discriminate(between, class_weights)
+    squares = tf.reduce_sum(tf.square(tape.gradient(score, between)), axis=(1, 2, 3))
+    return tf.reduce_mean(tf.square(tf.sqrt(squares + 1e-12) - 1.0))  # the root has no derivative at 0
