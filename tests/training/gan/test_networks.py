@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from digitforge_training.gan.networks import build_discriminator, build_generator
-from digitforge_training.gan.networks.convolutional import DoubledConvolution, SmallConvolution
 from digitforge_training.gan.networks.parts import pixel_shuffle
 from digitforge_training.gan.networks.residual import UnfoldedConvolution
 from digitforge_training.recipes import RECIPES, Recipe, resolve
@@ -27,7 +26,7 @@ def _narrow(network: str, **overrides: str | float) -> Recipe:
     return resolve(OF_NETWORK[network], {**NARROW[network], **overrides})
 
 
-def _judge(recipe: Recipe, shape: tuple[int, int, int], classes: int = 3) -> tuple[np.ndarray, list[np.ndarray]]:
+def _discriminate(recipe: Recipe, shape: tuple[int, int, int], classes: int = 3) -> tuple[np.ndarray, list[np.ndarray]]:
     """Images and what the discriminator says of them, for one latent of each class."""
     weights = np.eye(classes, dtype=np.float32)
     generator = build_generator(recipe, image_shape=shape, classes=classes if recipe.conditional else 0, seed=0)
@@ -41,7 +40,7 @@ def _judge(recipe: Recipe, shape: tuple[int, int, int], classes: int = 3) -> tup
 @pytest.mark.parametrize("network", NARROW)
 @pytest.mark.parametrize("shape", [(16, 16, 1), (28, 28, 1), (30, 30, 3), (17, 17, 1), (64, 64, 3)])
 def test_networks_fit_square_images_of_many_sizes(network: str, shape: tuple[int, int, int]) -> None:
-    images, (score, *_) = _judge(_narrow(network), shape)
+    images, (score, *_) = _discriminate(_narrow(network), shape)
     assert images.shape == (3, *shape)
     assert score.shape == (3,)
 
@@ -49,7 +48,7 @@ def test_networks_fit_square_images_of_many_sizes(network: str, shape: tuple[int
 @pytest.mark.parametrize("network", NARROW)
 @pytest.mark.parametrize("conditioning", ["none", "projection", "auxiliary", "both"])
 def test_every_network_takes_every_conditioning(network: str, conditioning: str) -> None:
-    images, outputs = _judge(_narrow(network, conditioning=conditioning), (16, 16, 1))
+    images, outputs = _discriminate(_narrow(network, conditioning=conditioning), (16, 16, 1))
     assert [output.shape for output in outputs] == [(3,), (3, 3)][: 1 + (conditioning in {"auxiliary", "both"})]
     if conditioning != "none":
         assert not np.array_equal(images[0], images[1])  # the same latent, another class
@@ -74,7 +73,7 @@ def test_every_network_takes_every_normalization_dropout_and_bfloat16(network: s
         bfloat16="true",
         conditioning="both",
     )
-    images, outputs = _judge(recipe, (16, 16, 1))
+    images, outputs = _discriminate(recipe, (16, 16, 1))
     assert all(array.dtype == np.float32 for array in (images, *outputs))  # whatever the layers compute in
     assert all(np.isfinite(array).all() for array in (images, *outputs))
     generator = build_generator(recipe, image_shape=(16, 16, 1), classes=3, seed=0)
@@ -92,28 +91,6 @@ def test_spectral_normalization_bounds_how_steep_a_discriminator_can_be() -> Non
     for _ in range(50):
         scores = np.asarray(discriminator([images], training=True))
     assert abs(scores[0] - scores[1]) <= 1.05 * np.linalg.norm(images[0] - images[1])
-
-
-def test_a_doubled_convolution_is_a_convolution_of_the_doubled_image() -> None:
-    images = np.random.default_rng(0).normal(size=(3, 7, 5, 4)).astype(np.float32)
-    fast = DoubledConvolution(6, kernel_initializer="glorot_uniform")
-    plain = keras.layers.Conv2D(6, 5, padding="same")
-    doubled = keras.layers.UpSampling2D(2)(images)
-    result = np.asarray(fast(images))
-    plain.build(doubled.shape)
-    plain.set_weights(fast.get_weights())
-    np.testing.assert_allclose(result, np.asarray(plain(doubled)), atol=1e-5)
-
-
-@pytest.mark.parametrize("size", [(4, 4), (5, 3), (1, 2)])
-def test_a_small_convolution_is_the_plain_one(size: tuple[int, int]) -> None:
-    images = np.random.default_rng(0).normal(size=(3, *size, 4)).astype(np.float32)
-    fast = SmallConvolution(6, 5, padding="same", bias_initializer="glorot_uniform")
-    plain = keras.layers.Conv2D(6, 5, padding="same")
-    result = np.asarray(fast(images))
-    plain.build(images.shape)
-    plain.set_weights(fast.get_weights())
-    np.testing.assert_allclose(result, np.asarray(plain(images)), atol=1e-5)
 
 
 def test_an_unfolded_convolution_is_the_plain_one_on_the_shuffled_image() -> None:

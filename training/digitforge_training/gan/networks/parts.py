@@ -11,8 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
-import numpy.typing as npt
 from keras import layers, ops
 
 from digitforge_training.recipes import Normalization, Recipe
@@ -60,42 +58,6 @@ class Clusters(layers.Layer):
         passed = ops.cast(quantile >= (upper / upper[:, -1:])[None, :, :-1], "int32")
         chosen = ops.one_hot(ops.sum(passed, axis=2), each)
         return ops.reshape(class_weights[:, :, None] * chosen, (-1, classes * each))
-
-
-class SquaresConvolution(layers.Layer):
-    """A "same" convolution to an image twice as large, as one 3×3 convolution, (n, H, W, c) => (n, 2H, 2W, filters).
-
-    The four pixels of each 2×2 square are computed side by side, as channels. Its weights are those of the plain
-    convolution that it replaces, and a subclass says which of them each of its own is.
-    """
-
-    #: (9·m, 4, h, w) of zeros and ones: which taps of the plain h×w kernel lead from an input to a place in the square.
-    #: The inputs of each channel are nine neighbors, of one pixel or of the m = 4 of a square.
-    taps: npt.NDArray[np.float32]
-
-    def __init__(self, filters: int, *, kernel_initializer: Any, **options: Any) -> None:
-        super().__init__(**options)
-        self._filters = filters
-        self._kernel_initializer = kernel_initializer
-
-    def build(self, input_shape: Any) -> None:
-        """Make the weights."""
-        inputs, _, height, breadth = self.taps.shape
-        shape = (height, breadth, input_shape[-1] * 9 // inputs, self._filters)
-        self.kernel = self.add_weight(shape=shape, initializer=self._kernel_initializer, name="kernel")
-        self.bias = self.add_weight(shape=(self._filters,), initializer="zeros", name="bias")
-
-    def compute_output_shape(self, input_shape: Any) -> tuple[Any, ...]:
-        """(n, 2H, 2W, filters)."""
-        n, height, breadth, _ = input_shape
-        return (n, 2 * height, 2 * breadth, self._filters)
-
-    def call(self, x: Any) -> Any:
-        """Convolve, and put the four places of each square beside each other."""
-        kernel = ops.cast(self.kernel, self.compute_dtype)
-        spread = ops.tensordot(ops.cast(self.taps, self.compute_dtype), kernel, axes=2)
-        spread = ops.reshape(ops.transpose(spread, (0, 2, 1, 3)), (3, 3, x.shape[-1], 4 * self._filters))
-        return pixel_shuffle(ops.conv(x, spread, padding="same")) + ops.cast(self.bias, self.compute_dtype)
 
 
 def to_quantile(latents: Any, distribution: str) -> Any:
