@@ -15,7 +15,8 @@ from typing import Any, Final, Self
 
 import click
 
-from digitforge_client.errors import DigitforgeError, MissingExtraError, did_you_mean
+from digitforge_client.common.extras import needs_extra
+from digitforge_client.errors import DigitforgeError, did_you_mean
 
 ENTRY_POINT_GROUP = "digitforge.commands"
 #: Comes when the terminal is closed; None on Windows.
@@ -51,16 +52,13 @@ class LazyGroup(click.Group):
         """Run the subcommand; a missing optional dependency becomes an error that names the extra."""
         try:
             return super().invoke(ctx)
-        except ModuleNotFoundError as error:
-            missing = (error.name or "").partition(".")[0]
+        except ModuleNotFoundError:
             entry = self._entry_points().get(ctx.invoked_subcommand or "")
-            if entry is None or not missing or missing.startswith("digitforge"):
+            if entry is None:
                 raise
             extra = entry.module.partition(".")[0].removeprefix("digitforge_")
-            raise MissingExtraError(
-                f"`digitforge {ctx.invoked_subcommand}` needs {missing}, which is not installed: "
-                f"pip install 'digitforge[{extra}]'"
-            ) from error
+            with needs_extra(extra, f"`digitforge {entry.name}`"):
+                raise
 
 
 def import_quietly(module: str) -> None:
@@ -68,6 +66,7 @@ def import_quietly(module: str) -> None:
 
     TensorFlow writes lines of its own while it is imported, before any log level counts.
     """
+    set_tensorflow_defaults()
     if module in sys.modules:
         return
     sys.stderr.flush()
@@ -83,6 +82,14 @@ def import_quietly(module: str) -> None:
         finally:
             os.dup2(saved, 2)
             os.close(saved)
+
+
+def set_tensorflow_defaults() -> None:
+    """Choose what TensorFlow reads from the environment when it is imported, unless the user has chosen."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes on missing GPUs say nothing of digits
+    # oneDNN's convolutions, which TensorFlow leaves off on processors without AVX-512: 1.2 times the steps of `forge`
+    # in the same time (tests/benchmarks).
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -149,10 +156,7 @@ class _Interrupts:
 
 def main() -> None:
     """Run the command and turn every deliberate error into one line and its documented exit status."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes on missing GPUs say nothing of digits
-    # oneDNN's convolutions, which TensorFlow leaves off on processors without AVX-512: 1.2 times the steps of `forge`
-    # in the same time (tests/benchmarks).
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    set_tensorflow_defaults()
     with _Interrupts() as interrupts:
         try:
             result = digitforge.main(standalone_mode=False)

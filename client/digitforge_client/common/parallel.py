@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 from digitforge_client.common.command import ENDING_SIGNALS, HANGUP, import_quietly
+from digitforge_client.common.extras import needs_extra
 from digitforge_client.errors import DigitforgeError, MissingExtraError, ServerUnavailableError
 
 Job = TypeVar("Job")
@@ -48,10 +49,8 @@ def side_by_side(
         ServerUnavailableError: there is no scheduler at that address, it has no workers, or they went away.
         DigitforgeError: a process here was killed.
     """
-    try:
+    with needs_extra("generate", "work in shards"):
         from joblib import Parallel, delayed
-    except ModuleNotFoundError as error:
-        raise _missing("joblib", "generate") from error
     with _in_processes(imports) if scheduler is None else _on_cluster(scheduler, work) as cluster:
         if cluster is not None and sum(cluster.ncores().values()) == 1:
             # Where only one can work, joblib would work here instead.
@@ -107,10 +106,8 @@ def _deaf_to_hangups() -> Iterator[None]:
 
 @contextmanager
 def _on_cluster(address: str, work: Callable[..., Any]) -> Iterator[Any]:
-    try:
+    with needs_extra("dask", "work on a Dask cluster"):
         from distributed import Client, KilledWorker
-    except ModuleNotFoundError as error:
-        raise _missing("Dask's distributed", "dask") from error
     from joblib import parallel_config
 
     try:
@@ -163,7 +160,3 @@ def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
-
-
-def _missing(library: str, extra: str) -> MissingExtraError:
-    return MissingExtraError(f"this needs {library}, which is not installed: pip install 'digitforge[{extra}]'")

@@ -19,15 +19,11 @@ from typing import Final
 
 from digitforge_client.batch import Batch
 from digitforge_client.client import DigitClient
+from digitforge_client.common.extras import needs_extra
 from digitforge_client.common.parallel import side_by_side
 from digitforge_client.datasets.manifest import NAME, Manifest, Plan, Shard
 from digitforge_client.datasets.writers import WRITERS, import_pyarrow
-from digitforge_client.errors import (
-    DataError,
-    DigitforgeError,
-    GeneratorChangedError,
-    MissingExtraError,
-)
+from digitforge_client.errors import DataError, DigitforgeError, GeneratorChangedError
 from digitforge_client.latent_space import check_spread
 
 #: Rows of one batch on the way into a shard.
@@ -274,12 +270,8 @@ def _make_folder(folder: Path) -> None:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Hold the folder, made if there is none, for oneself; the lock ends with the process, however that ends."""
-    try:
+    with needs_extra("generate", "`digitforge generate`"):
         from filelock import FileLock, Timeout
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            "`digitforge generate` needs filelock, which is not installed: pip install 'digitforge[generate]'"
-        ) from error
     there = folder.exists()
     _make_folder(folder)
     if not os.access(folder, os.W_OK):

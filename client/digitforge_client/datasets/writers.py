@@ -27,8 +27,9 @@ import numpy as np
 import numpy.typing as npt
 
 from digitforge_client.batch import Batch
+from digitforge_client.common.extras import needs_extra
 from digitforge_client.common.files import new_folder, replacing
-from digitforge_client.errors import InvalidInputError, MissingExtraError
+from digitforge_client.errors import InvalidInputError
 
 #: Digits of the largest picture: 100 × 100.
 GRID_DIGITS: Final = 10_000
@@ -197,13 +198,9 @@ def import_pyarrow() -> tuple[Any, Any]:
     Raises:
         MissingExtraError: it is not installed.
     """
-    try:
+    with needs_extra("parquet", "the format parquet"):
         import pyarrow
         import pyarrow.parquet
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            "Parquet files need pyarrow, which is not installed: pip install 'digitforge[parquet]'"
-        ) from error
     return pyarrow, pyarrow.parquet
 
 
