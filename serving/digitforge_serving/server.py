@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc
 
 from digitforge_client import contract
+from digitforge_client.common.extras import needs_extra
 from digitforge_client.errors import DigitforgeError
 from digitforge_serving.config.options import ModelSource, ServerOptions, Tls, is_loopback
 from digitforge_serving.models.locations import shipped_models
@@ -230,6 +231,7 @@ class EmbeddedServer:
         source = ModelSource(name=model_name, base_path=base_path)
         self._server = Server([source], replace(ServerOptions(port=0, grace_seconds=5.0), **options))
 
+    @needs_extra("serving", "EmbeddedServer")
     def __enter__(self) -> str:
         """Load the model and open the port.
 
@@ -239,6 +241,7 @@ class EmbeddedServer:
         Raises:
             DataError: the model cannot be read.
             DigitforgeError: the port cannot be opened.
+            MissingExtraError: TensorFlow or another part of the extra ``serving`` is not installed.
         """
         self._server.start()
         return self._server.target

@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 from rich.console import Console
@@ -17,6 +17,7 @@ from digitforge_client.common.command import import_quietly
 from digitforge_training.recipes import FIXED, RECIPES, resolve, written
 
 if TYPE_CHECKING:
+    from digitforge_training.export.expansion import Expansion
     from digitforge_training.runs.loop import Progress
 
 _PATH = click.Path(path_type=Path)
@@ -100,6 +101,7 @@ def train(  # noqa: PLR0917 – click passes by name
     """
     from digitforge_training import data as data_module
     from digitforge_training.runs.folder import describe
+    from digitforge_training.runs.train import train as begin
 
     recipe = resolve(recipe_name, _parse_overrides(overrides, steps=steps, jit=jit))
     dataset = data_module.load(data, split="train", data_dir=data_dir, transpose=transpose)
@@ -113,19 +115,12 @@ def train(  # noqa: PLR0917 – click passes by name
         f"({len(dataset)} images, {len(dataset.class_names)} classes), seed {seed}, into {out}",
         err=True,
     )
-    import_quietly("tensorflow")
-    from digitforge_training.runs import checkpoints, loop
+    from digitforge_training.runs import checkpoints
 
-    last: Progress | None = None
-
-    def remember(progress: Progress) -> None:
-        nonlocal last
-        last = progress
-        show_progress(progress)
-
+    import_quietly("tensorflow")  # before a line is shown that it would disturb
     try:
         with _live_line() as show_progress:
-            loop.train(recipe, dataset, run_dir=out, seed=seed, on_progress=remember, **choice)
+            run = begin(recipe, dataset, out=out, seed=seed, on_progress=show_progress, **choice)
     except KeyboardInterrupt:
         if checkpoints.newest(out) is None:
             stopped = "stopped before there was a checkpoint; the same command begins again"
@@ -134,9 +129,9 @@ def train(  # noqa: PLR0917 – click passes by name
         click.echo(f"\n{stopped}:\n  {shlex.join(['digitforge', *sys.argv[1:]])}", err=True)
         raise
     click.echo(f"{out}")
-    if recipe.equilibrium and last is not None:
-        how = "at equilibrium" if last.at_equilibrium else "without an equilibrium"
-        click.echo(f"ended {how}, after {last.images_seen // recipe.images_per_step} rounds", err=True)
+    if recipe.equilibrium and run.last is not None:
+        how = "at equilibrium" if run.last.at_equilibrium else "without an equilibrium"
+        click.echo(f"ended {how}, after {run.last.images_seen // recipe.images_per_step} rounds", err=True)
     click.echo(f"done; publish it with: digitforge export {out} --to models/digits", err=True)
 
 
@@ -230,33 +225,38 @@ def export(  # noqa: PLR0917 – click passes by name
     images travel with the model, so that nobody scores on them by accident.
     """
     from digitforge_training import data as data_module
-    from digitforge_training.export.expansion import Expansion
+    from digitforge_training.export.export import export as publish
     from digitforge_training.runs.folder import read_run
 
-    chosen = None if expansion == "auto" else Expansion(factor=_parse_factor(expansion))
+    factor = _parse_factor(expansion)
     figures = _read_metrics(metrics) if metrics else {}
     read_run(run)  # a folder without a run is noticed before data are read or downloaded for it
     dataset = data_module.load(data, split="train", data_dir=data_dir, transpose=transpose)
-    import_quietly("tensorflow")
-    from digitforge_training.export.saved_model import choose_expansion, read_card
-    from digitforge_training.export.saved_model import export as publish
 
-    chosen = chosen or choose_expansion(run, dataset, judge=judge)
-    for tried, value in chosen.values:
-        click.echo(f"expansion {tried:<6}{judge} {value:.4g}{'  chosen' * (tried == chosen.factor)}", err=True)
-    version = publish(run, dataset, to=to, metrics=figures, expansion=chosen)
+    def show(chosen: Expansion) -> None:
+        for tried, value in chosen.values:
+            click.echo(f"expansion {tried:<6}{judge} {value:.4g}{'  chosen' * (tried == chosen.factor)}", err=True)
+
+    version = publish(run, data=dataset, to=to, metrics=figures, expansion=factor, judge=judge, on_expansion=show)
     if as_json:
+        from digitforge_training.export.saved_model import read_card
+
         click.echo(json.dumps({"path": str(version), **read_card(version)}, indent=2, ensure_ascii=False))
     else:
         click.echo(version)
         click.echo(f"serve it with: digitforge serve --model-base-path {to}", err=True)
 
 
-def _parse_factor(expansion: str) -> float:
+def _parse_factor(expansion: str) -> float | Literal["auto"]:
+    from digitforge_training.export.expansion import Expansion
+
+    if expansion == "auto":
+        return "auto"
     try:
-        return float(expansion)
+        factor = float(expansion)
     except ValueError as error:
         raise click.BadParameter(f"{expansion!r} is neither a number nor auto", param_hint="'--expansion'") from error
+    return Expansion(factor=factor).factor
 
 
 def _read_metrics(path: Path) -> dict[str, dict[str, float]]:

@@ -199,11 +199,10 @@ def _open(server: str | None, model: Path | None, images: Path | None, stack: Ex
 
 def _real(data: str, data_dir: Path | None) -> RealData:
     from digitforge_evaluation.quality.assess import RealData
-    from digitforge_training.data import load
+    from digitforge_training.data import load_splits
 
-    return RealData(
-        train=load(data, split="train", data_dir=data_dir), test=load(data, split="test", data_dir=data_dir)
-    )
+    train, test = load_splits(data, data_dir=data_dir)
+    return RealData(train=train, test=test)
 
 
 @contextmanager

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from digitforge_client.common.command import import_quietly
-from digitforge_client.errors import InvalidInputError
 from digitforge_evaluation.cli.experiment_options import FOLDER, NOT_KEPT, read_config_file, run_options
 
 if TYPE_CHECKING:
@@ -56,18 +54,6 @@ def run(
     /,
     *,
     config: Path | None,  # noqa: ARG001 - its settings have arrived in the other arguments
-    server: str | None,
-    model: tuple[Path, ...],
-    strict: str | None,
-    strict_steps: int | None,
-    data: str,
-    data_dir: Path | None,
-    transpose: bool,
-    arms: tuple[str, ...] | None,
-    classifier: str,
-    jobs: int,
-    scheduler: str | None,
-    distances: int,
     out: Path,
     as_json: bool,
     **settings: Any,
@@ -87,58 +73,17 @@ def run(
       digitforge experiment run --server localhost:8500 --cut 8=0.01 --n-per-class 100 --out runs/rare
       digitforge experiment run runs/rare/experiment.toml --out runs/again
     """
-    if server is not None and model:
-        raise InvalidInputError("name one generator: --server or --model")
-    from digitforge_evaluation import experiment_folder
-    from digitforge_evaluation.experiment import benefit, generators, subsets
-    from digitforge_evaluation.experiment.plan import Plan
-    from digitforge_evaluation.images.sources import newest_version
-    from digitforge_training.data import load
+    from digitforge_evaluation.run_experiment import run_experiment
 
-    if arms is None:
-        arms = _possible_arms(generator=bool(server or model or strict), cut=bool(settings["cut"]))
-    plan = Plan(arms=arms, classifier=classifier, **settings)
-    steps = {"steps": strict_steps} if strict_steps else {}
-    inside = generators.TrainedInside(recipe=strict, overrides=steps, cache=out / "generators") if strict else None
-    training, test = (load(data, split=split, data_dir=data_dir, transpose=transpose) for split in ("train", "test"))
-    real = subsets.hold_out(training, test, which=plan.held_out)
-    if distances:
-        benefit.check_distances(real.held_out, distances)
-    if classifier.startswith("cnn") or model or strict or distances:
-        for folder in model:
-            newest_version(folder)
-        import_quietly("tensorflow")  # late, so that wrong arguments are answered at once
-    outside = [generators.Served(server)] if server else [generators.Exported(folder) for folder in model]
-    sources, cards = experiment_folder.by_name(outside, real)
-    if inside:
-        sources[str(generators.Budget.STRICT)] = inside
     with cell_progress() as on_cell:
-        experiment_folder.run(
+        result = run_experiment(
             out,
-            plan,
-            real,
-            sources,
-            cards=cards,
             command=shlex.join(["digitforge", *sys.argv[1:]]),
-            jobs=jobs,
-            scheduler=scheduler,
-            on_cell=on_cell,
             config={name: value for name, value in context.params.items() if name not in NOT_KEPT},
+            on_cell=on_cell,
+            **settings,
         )
-    if distances and sources:
-        experiment_folder.measure_distances(out, plan, real, sources, n=distances)
-    _show(*experiment_folder.report(out), as_json=as_json)
-
-
-def _possible_arms(*, generator: bool, cut: bool) -> tuple[str, ...]:
-    from digitforge_evaluation.experiment.arms import ARMS, baseline
-
-    for_cut_classes = baseline(unbalanced=True).name
-    return tuple(
-        name
-        for name, design in ARMS.items()
-        if (generator or not design.generator) and (cut or name != for_cut_classes)
-    )
+    _show(result.state, result.html, as_json=as_json)
 
 
 @experiment.command()
@@ -181,9 +126,17 @@ def cell_progress() -> Iterator[Callable[[CellResult | None, int, int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("classifiers"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, speed_estimate_period=600) as progress:
-        task = progress.add_task("cells", total=None)
-        yield lambda _result, done, planned: progress.update(task, completed=done, total=planned)
+    progress = Progress(*columns, console=Console(stderr=True), transient=True, speed_estimate_period=600)
+    task = progress.add_task("cells", total=None)
+
+    def on_cell(_result: CellResult | None, done: int, planned: int) -> None:
+        progress.start()  # not before the first cell: importing TensorFlow would disturb it
+        progress.update(task, completed=done, total=planned)
+
+    try:
+        yield on_cell
+    finally:
+        progress.stop()
 
 
 def _show(state: State, html: Path, *, as_json: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from digitforge_client.contract import image_hashes
 from digitforge_client.errors import DataError, InvalidInputError
 
-SPLITS: Final = ("train", "test")
+SPLITS: Final[tuple[Literal["train"], Literal["test"]]] = ("train", "test")
 SMALLEST_SIDE: Final = 16
 LARGEST_SIDE: Final = 64
 CHANNELS: Final = (1, 3)  # gray, or red-green-blue

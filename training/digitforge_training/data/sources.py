@@ -20,13 +20,18 @@ EXPECTED: Final = "expected mnist, digits, a folder with the four IDX files, a f
 
 
 def load(
-    source: str,
+    source: str | Path,
     *,
     split: Literal["train", "test"] = "train",
-    data_dir: Path | None = None,
+    data_dir: str | Path | None = None,
     transpose: bool = False,
 ) -> Dataset:
     """Load one split of a data set.
+
+    ::
+
+        data = digitforge.load_data("digits")
+        data.images, data.labels  # (1437, 28, 28, 1) uint8 and (1437,) int64
 
     Args:
         source: one of
@@ -50,10 +55,24 @@ def load(
     """
     if split not in SPLITS:
         raise InvalidInputError(f"split is {split!r}; expected one of {', '.join(SPLITS)}")
-    dataset = _load(source, split, data_dir)
+    dataset = _load(str(source), split, None if data_dir is None else Path(data_dir))
     if transpose:
         dataset = replace(dataset, images=np.ascontiguousarray(dataset.images.swapaxes(1, 2)))
     return dataset
+
+
+def load_splits(
+    source: str | Path | tuple[Dataset, Dataset], *, data_dir: str | Path | None = None, transpose: bool = False
+) -> tuple[Dataset, Dataset]:
+    """The training and the test split of a source that `load` takes; two data sets stay as they are.
+
+    Raises:
+        DataError: the data cannot be found, read or trusted; the message names the file.
+    """
+    if isinstance(source, tuple):
+        return source
+    train, test = (load(source, split=split, data_dir=data_dir, transpose=transpose) for split in SPLITS)
+    return train, test
 
 
 def _load(source: str, split: str, data_dir: Path | None) -> Dataset:
