@@ -22,7 +22,7 @@ from prdc import compute_prdc
 from scipy.linalg import sqrtm
 
 from digitforge_evaluation.metrics.frechet import Gaussian, frechet_distance, gaussian
-from digitforge_evaluation.metrics.manifold import manifold
+from digitforge_evaluation.metrics.prdc import prdc
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -82,7 +82,7 @@ def test_precision_to_coverage_of_ten_thousand_images_against_ten_thousand() -> 
 
     found, expected = compare(
         "precision to coverage, 10 000 against 10 000",
-        lambda: manifold(real=real, generated=generated, k=5),
+        lambda: prdc(real=real, generated=generated, k=5),
         lambda: compute_prdc(real, generated, 5),
     )
 
@@ -96,16 +96,17 @@ import numpy as np
 from digitforge_evaluation.metrics.intervals import groups_of
 from digitforge_evaluation.metrics.frechet import frechet_distance, gaussian
 from digitforge_evaluation.metrics.kernel import kernel_distance, left_out_discrepancies
-from digitforge_evaluation.metrics.manifold import manifold_and_left_out
-from digitforge_evaluation.metrics.memorization import too_near
+from digitforge_evaluation.metrics.authenticity import authentic
+from digitforge_evaluation.metrics.prdc import prdc, prdc_left_out
 
 real, generated = (np.random.default_rng(seed).normal(size=(50_000, 64)).astype(np.float32) for seed in (1, 2))
 groups = groups_of(None, 50_000)
 frechet_distance(real=gaussian(real), generated=gaussian(generated))
-manifold_and_left_out(real=real, generated=generated, groups=groups)
+prdc(real=real, generated=generated)
+prdc_left_out(real=real, generated=generated, groups=groups)
 kernel_distance(real=real, generated=generated)
 left_out_discrepancies(real=real, generated=generated, groups=groups)
-too_near(training=real, samples=generated)
+authentic(training=real, samples=generated)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 """
 

@@ -131,12 +131,12 @@ def _print_quality(console: Any, outcome: Outcome) -> None:
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("figure")
+    table.add_column("metric")
     table.add_column("generated", justify="right")
     table.add_column("real digits", justify="right")
-    for figure in outcome.quality.figures:
-        real = "" if figure.real is None else f"{figure.real.mean:.4g}"
-        table.add_row(Text(figure.name), f"{figure.value:.4g}", real)
+    for found in outcome.quality.figures:
+        real = "" if found.real is None else f"{found.real.mean:.4g}"
+        table.add_row(Text(found.name), f"{found.value:.4g}", real)
     console.print(table)
     console.print(
         "Last column: what real digits score in their place; for the distance fd, its floor.",

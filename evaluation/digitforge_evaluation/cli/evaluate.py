@@ -16,7 +16,8 @@ from digitforge_client.latent_space import check_spread
 
 if TYPE_CHECKING:
     from digitforge_evaluation.images.sources import Source
-    from digitforge_evaluation.quality.assess import Figure, RealData, Report
+    from digitforge_evaluation.quality.assess import Measurement, Report
+    from digitforge_evaluation.quality.comparison import RealData
     from digitforge_evaluation.quality.neighbors import Neighborhood
 
 #: Columns of the table where standard output is no terminal and has no width of its own.
@@ -41,7 +42,7 @@ PIPED_WIDTH = 110
     "--data",
     metavar="SOURCE",
     help="Real images to measure against: mnist, digits, a folder or an .npz, as for `digitforge train`. Without it "
-    "the distance uses the shipped statistics of MNIST's test images, and figures that need real images are left out.",
+    "the distance uses the shipped statistics of MNIST's test images, and metrics that need real images are left out.",
 )
 @click.option("--data-dir", type=click.Path(file_okay=False, path_type=Path), help="Folder with MNIST's four files.")
 @click.option(
@@ -67,6 +68,8 @@ PIPED_WIDTH = 110
 )
 @click.option(
     "--neighbors",
+    "--neighbours",
+    "neighbors",
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder for a page with generated digits and the training images nearest to them; needs --data.",
 )
@@ -90,7 +93,7 @@ def evaluate(
     """Measure generated digits: how near to real ones, how varied, how well labeled, and whether they are copies.
 
     Name one source of images: --server, --model or --images. Digits are drawn with the class proportions of the
-    held-out real images. Each figure stands with its sample size, a 95 % interval where there is one, and what as
+    held-out real images. Each metric stands with its sample size, a 95 % interval where there is one, and what as
     many real digits score in its place: for the distance, that is its floor.
 
     A distance depends on its features and its sample size, so both are part of its name: fd[digitnet-64]@10k. The
@@ -105,8 +108,7 @@ def evaluate(
     """
     if sum(option is not None for option in (server, model, images)) != 1:
         raise InvalidInputError("name one source of images: --server, --model or --images")
-    if data_dir is not None and data is None:
-        data = "mnist"
+    data = data or ("mnist" if data_dir else None)
     for option, given in (("--neighbors", neighbors is not None), ("--accuracy", accuracy)):
         if given and data is None:
             raise InvalidInputError(f"{option} needs real images: give --data as well")
@@ -117,34 +119,27 @@ def evaluate(
         newest_version(model)  # a folder without a generator is noticed before TensorFlow is imported
     import_quietly("tensorflow")
     from digitforge_evaluation.features.choice import features_called
-    from digitforge_evaluation.quality import assess
+    from digitforge_evaluation.quality.assess import assess
+    from digitforge_evaluation.quality.comparison import RealData
 
+    found: list[Neighborhood] = []
     with ExitStack() as stack:
         progress = stack.enter_context(_stages())
         source = _open(server, model, images, stack)
-        real = _real(data, data_dir) if data else None
-        network = features_called(features)
-        pages: list[Path] = []
-
-        def show(found: Neighborhood) -> None:
-            assert neighbors is not None
-            assert real is not None
-            pages.append(
-                _write_page(neighbors, found, source, real, features=network.name, seed=seed, expansion=expansion)
-            )
-
-        report = assess.assess(
+        real = RealData.load(data, data_dir) if data else None
+        report = assess(
             source,
-            network=network,
+            network=features_called(features),
             n=n,
             seed=seed,
             expansion=expansion,
             k=k,
             real=real,
             progress=progress,
-            show=None if neighbors is None else show,
+            show=found.append if neighbors else None,
             train_classifiers=accuracy,
         )
+        pages = [_write_page(neighbors, each, source, real, report) for each in found if neighbors and real]
     if as_json:
         click.echo(json.dumps(report.as_dict(), indent=2))
     else:
@@ -155,21 +150,12 @@ def evaluate(
         click.echo(f"no page of neighbors: {report.left_out['authenticity']}", err=True)
 
 
-def _write_page(
-    folder: Path,
-    found: Neighborhood,
-    source: Source,
-    real: RealData,
-    *,
-    features: str,
-    seed: int,
-    expansion: float | None,
-) -> Path:
+def _write_page(folder: Path, found: Neighborhood, source: Source, real: RealData, report: Report) -> Path:
     from digitforge_evaluation.quality.neighbors import Origin, write_neighbors
 
     notes = [] if source.card else [f"{source.name} does not say what its generator was trained on."]
-    if expansion is not None:
-        notes.append(f"The generator’s latents were multiplied by {expansion:g}.")
+    if report.expansion is not None:
+        notes.append(f"The generator’s latents were multiplied by {report.expansion:g}.")
     return write_neighbors(
         folder,
         found,
@@ -177,8 +163,8 @@ def _write_page(
             source=source.name,
             training=f"{real.train.name} {real.train.split}",
             held_out=f"{real.test.name} {real.test.split}",
-            features=features,
-            seed=seed,
+            features=report.features,
+            seed=report.seed,
             notes=tuple(notes),
         ),
     )
@@ -197,14 +183,6 @@ def _open(server: str | None, model: Path | None, images: Path | None, stack: Ex
     return files.read_images(images)
 
 
-def _real(data: str, data_dir: Path | None) -> RealData:
-    from digitforge_evaluation.quality.assess import RealData
-    from digitforge_training.data import load_splits
-
-    train, test = load_splits(data, data_dir=data_dir)
-    return RealData(train=train, test=test)
-
-
 @contextmanager
 def _stages() -> Iterator[Any]:
     """A line on the terminal that says what is being done; nothing where standard error is no terminal."""
@@ -215,15 +193,15 @@ def _stages() -> Iterator[Any]:
         yield status.update
 
 
-def _cells(figure: Figure) -> tuple[str, str, str, str]:
+def _cells(found: Measurement) -> tuple[str, str, str, str]:
     """Value, interval, n, and real digits' own."""
     interval, real = "", ""
-    if figure.interval:
-        interval = f"{figure.interval[0]:.4g} … {figure.interval[1]:.4g}"
-    if figure.real:
-        spread = figure.real.standard_deviation
-        real = f"{figure.real.mean:.4g}" + ("" if spread is None else f" ± {spread:.2g}")
-    return f"{figure.value:.4g}", interval, str(figure.n), real
+    if found.interval:
+        interval = f"{found.interval[0]:.4g} … {found.interval[1]:.4g}"
+    if found.real:
+        spread = found.real.standard_deviation
+        real = f"{found.real.mean:.4g}" + ("" if spread is None else f" ± {spread:.2g}")
+    return f"{found.value:.4g}", interval, str(found.n), real
 
 
 def _print(report: Report) -> None:
@@ -231,7 +209,7 @@ def _print(report: Report) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from digitforge_evaluation.quality.figures import KINDS
+    from digitforge_evaluation.quality.registry import METRICS
 
     console = Console()
     if not console.is_terminal:
@@ -246,13 +224,13 @@ def _print(report: Report) -> None:
         soft_wrap=True,
     )
     table = Table(box=box.SIMPLE)
-    table.add_column("figure", no_wrap=True)
+    table.add_column("metric", no_wrap=True)
     for column in ("value", "95 % interval", "n", "real digits", "better"):
         table.add_column(column, justify="right")
-    for figure in report.figures:
-        kind = KINDS[figure.key]
-        title = figure.name if figure.key in {"distance", "extrapolated", "kernel"} else kind.title
-        table.add_row(title.replace("[", r"\["), *_cells(figure), kind.better)
+    for found in report.figures:
+        metric = METRICS[found.key]
+        title = found.name if metric.named else metric.title
+        table.add_row(title.replace("[", r"\["), *_cells(found), metric.better)
     for of_class in report.classes:
         table.add_row(f"  fd of class {of_class.title}".replace("[", r"\["), *_cells(of_class.figure), "lower")
     console.print(table)
@@ -264,5 +242,5 @@ def _print(report: Report) -> None:
     for note in report.notes:
         console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
     for why in dict.fromkeys(report.left_out.values()):
-        titles = ", ".join(KINDS[key].title for key in report.left_out if report.left_out[key] == why)
+        titles = ", ".join(METRICS[key].title for key in report.left_out if report.left_out[key] == why)
         console.print(f"left out: {titles}: {why}", markup=False, highlight=False, soft_wrap=True)

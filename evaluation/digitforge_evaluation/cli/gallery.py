@@ -13,7 +13,7 @@ from digitforge_client.errors import InvalidInputError
 from digitforge_training.recipes import RECIPES, resolve
 
 if TYPE_CHECKING:
-    from digitforge_evaluation.gallery import Exhibit, Shown
+    from digitforge_evaluation.gallery.exhibits import Exhibit, Shown
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 #: Lengths of recipes whose full length takes much longer than two hours on two cores.
@@ -91,42 +91,23 @@ def gallery(  # noqa: PLR0917 – click passes by name
     import_quietly("tensorflow")
     from rich.console import Console
 
-    from digitforge_evaluation import gallery as job
     from digitforge_evaluation.features.extract import digitnet
-    from digitforge_evaluation.quality.assess import RealData
-    from digitforge_training.data import load
+    from digitforge_evaluation.gallery.exhibits import Settings, measure_export, train_and_measure
+    from digitforge_evaluation.gallery.page import write_gallery
+    from digitforge_evaluation.quality.comparison import RealData
 
-    real = RealData(
-        train=load(data, split="train", data_dir=data_dir), test=load(data, split="test", data_dir=data_dir)
-    )
-    network = digitnet()
+    real = RealData.load(data, data_dir)
     shown: list[Shown] = []
     with Console(stderr=True).status("starting") as status:
+        settings = Settings(real=real, network=digitnet(), n=n, seed=seed, on_progress=status.update)
         for name, recipe in recipes.items():
             run_dir = runs / name
             if name in loaded:
-                one = job.measure_export(
-                    loaded[name],
-                    record=run_dir / "exported.json",
-                    real=real,
-                    network=network,
-                    n=n,
-                    seed=seed,
-                    on_progress=status.update,
-                )
+                one = measure_export(loaded[name], settings, record=run_dir / "exported.json")
             else:
-                one = job.train_and_measure(
-                    recipe,
-                    run_dir=run_dir,
-                    real=real,
-                    network=network,
-                    n=n,
-                    seed=seed,
-                    training=not no_training,
-                    on_progress=status.update,
-                )
+                one = train_and_measure(recipe, settings, run_dir=run_dir, training=not no_training)
             shown.append(one)
-    page = job.write_gallery(out, shown, real)
+    page = write_gallery(out, shown, real)
     _print([one.exhibit for one in shown])
     click.echo(page)
 
@@ -148,7 +129,7 @@ def _print(exhibits: list[Exhibit]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from digitforge_evaluation.gallery import TITLES, cells
+    from digitforge_evaluation.gallery.page import TITLES, cells
 
     # The page has all columns; a terminal has room for those that tell most.
     shown = [TITLES.index(title) for title in ("steps", "feature distance", "÷ floor", "precision", "recall")]

@@ -18,10 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
 from digitforge_client.common.files import replacing
 from digitforge_client.errors import DigitforgeError
 
+#: Metrics whose floors are not shipped: they are of the images themselves.
+MEASURED_ANEW = ("missing", "train_on_generated", "train_on_real")
 OUT = click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -82,21 +85,22 @@ def reference(out: Path | None, data_dir: Path | None) -> None:
     """Measure MNIST's test images with digitnet-64, and what random training images score against them."""
     from digitforge_evaluation.features import extract
     from digitforge_evaluation.quality import reference as statistics
-    from digitforge_evaluation.quality.figures import CLASS_DISTANCE, NEIGHBORS, figure_name
-    from digitforge_training.data import load
+    from digitforge_evaluation.quality.comparison import NEIGHBORS, Comparison, Real, RealData, Sample, Training
+    from digitforge_evaluation.quality.floors import measure_floors
+    from digitforge_evaluation.quality.registry import METRICS
 
-    net = extract.digitnet()
-    train, test = (load("mnist", split=split, data_dir=data_dir) for split in ("train", "test"))
-    measured, of_training = net.measure(test.images), net.measure(train.images)
-    made = statistics.make_reference(test=test, measured=measured, features=net.name)
-    known = statistics.known_images(training=of_training.features, test=measured)
-    of_copying = statistics.copying_floors(test=measured, known=known)
+    net, data = extract.digitnet(), RealData.load("mnist", data_dir)
+    test, train = (Sample.of(half, net.measure(half.images)) for half in (data.test, data.train))
+    every = np.ones(len(train), bool)
+    real = Real(test=test, training=Training(data=data.train, sample=train, seen=every, held_out=len(test)))
+    made = statistics.make_reference(test=data.test, measured=test.measured, features=net.name)
+    metrics = {key: metric for key, metric in METRICS.items() if key not in MEASURED_ANEW}
     for n in statistics.FLOOR_SIZES:
-        made.floors[n] = statistics.real_floors(made, test=measured, train=of_training, train_labels=train.labels, n=n)
-        made.floors[n] |= of_copying
+        made.floors[n] = measure_floors(Comparison(generated=train[np.arange(n)], reference=made, real=real), metrics)
         for key, floor in made.floors[n].items():
-            name = figure_name(key, features=net.name, n=floor.n, k=NEIGHBORS)
-            name += f" of class {key.removeprefix(CLASS_DISTANCE)}" if key.startswith(CLASS_DISTANCE) else ""
+            of_class = key.startswith(statistics.CLASS_DISTANCE)
+            name = METRICS["distance" if of_class else key].full_name(features=net.name, n=floor.n, k=NEIGHBORS)
+            name += f" of class {key.removeprefix(statistics.CLASS_DISTANCE)}" if of_class else ""
             spread = "" if floor.standard_deviation is None else f" ± {floor.standard_deviation:.4f}"
             click.echo(f"{name}: {floor.mean:.4f}{spread}, n = {floor.n}, repeats = {floor.repeats}")
     statistics.save_reference(made, out or statistics.SHIPPED, provenance("reference"))

@@ -27,7 +27,8 @@ from digitforge_evaluation.experiment.store import RESULTS, CellResult
 from digitforge_evaluation.experiment.subsets import hold_out
 from digitforge_evaluation.features.extract import digitnet
 from digitforge_evaluation.images.sources import Drawn, ServedGenerator, wanted_labels
-from digitforge_evaluation.quality import assess as quality
+from digitforge_evaluation.quality.assess import Report, assess
+from digitforge_evaluation.quality.comparison import RealData
 from digitforge_evaluation.report import SampleSheet, write_report
 from digitforge_training.data import Dataset, load
 
@@ -65,7 +66,7 @@ class Outcome:
     card: dict[str, Any]
     digits: int
     seconds: float  # of the request for those digits
-    quality: quality.Report
+    quality: Report
     state: experiment_folder.State
     real: str  # name of the real images
     notes: tuple[str, ...]
@@ -119,12 +120,12 @@ def run(folder: Path, settings: Settings, *, listener: Listener, command: str) -
     with serving(settings.model_base_path) as target, DigitClient(target) as client:
         import_quietly("tensorflow")  # late, so that wrong arguments are answered at once
         streamed = _Streamed(client, target, listener.progress)
-        measured = quality.assess(
+        measured = assess(
             streamed,
             network=digitnet(),
             n=settings.digits,
             seed=settings.seed,
-            real=quality.RealData(train=training, test=test) if training.name == "mnist" else None,
+            real=RealData(train=training, test=test) if training.name == "mnist" else None,
             progress=lambda name: listener.stage(
                 f"requesting {settings.digits} labeled digits from {target}" if name == "drawing images" else name
             ),
@@ -148,7 +149,7 @@ def run(folder: Path, settings: Settings, *, listener: Listener, command: str) -
     seconds = streamed.seconds
     facts = replace(
         state.facts,
-        quality=tuple(asdict(figure) for figure in measured.figures),
+        quality=tuple(asdict(one) for one in measured.figures),
         notes=(
             *notes,
             f"{settings.digits} labeled digits came over gRPC in {seconds:.1f} s, "

@@ -41,7 +41,7 @@ class FeatureNetwork(Protocol):
 
     @property
     def caution(self) -> str | None:
-        """What a reader must know of figures in these features; None for nothing."""
+        """What a reader must know of metrics in these features; None for nothing."""
 
     def measure(self, images: npt.NDArray[np.uint8]) -> Measured:
         """One pass over (n, H, W, C) uint8 images."""

@@ -88,6 +88,21 @@ def checked_groups(groups: npt.ArrayLike, n: int) -> npt.NDArray[np.int64]:
     return array.astype(np.int64)
 
 
+def checked_probabilities(probabilities: npt.ArrayLike) -> Floats:
+    """(n, K) class probabilities in float64, every row summing to 1.
+
+    Raises:
+        InvalidInputError: they are something else.
+    """
+    array = np.asarray(probabilities)
+    if array.ndim != 2 or 0 in array.shape or array.dtype.kind != "f":
+        raise InvalidInputError(f"probabilities are {array.dtype} {array.shape}; expected floats (n, K), n and K ≥ 1")
+    array = array.astype(np.float64)
+    if not (np.isfinite(array).all() and (array >= 0).all() and np.allclose(array.sum(axis=1), 1, atol=1e-4)):
+        raise InvalidInputError("some rows are not probabilities; expected finite values ≥ 0 that sum to 1 in each row")
+    return array / array.sum(axis=1, keepdims=True)
+
+
 def over_blocks(length: int, width: int, measure: Callable[[slice], T]) -> Iterator[T]:
     """``measure(rows)`` for all rows, a block at a time, on all cores; in order.
 
@@ -160,6 +175,36 @@ def smallest(values: Floats, count: int) -> Floats:
     among = np.take_along_axis(folded, sets[:, None, :], axis=2).reshape(len(values), -1)
     among = np.concatenate([among, values[:, _FOLD * width :]], axis=1)
     return np.partition(among, count - 1, axis=1)[:, :count]
+
+
+def nearest_neighbors(
+    known: Points, points: Points, *, count: int = 1, but: npt.NDArray[np.int64] | None = None
+) -> tuple[Floats, npt.NDArray[np.int64]]:
+    """The nearest of *known* to each point, nearest first.
+
+    Args:
+        known: (n, d), n ≥ count, or n > count with *but*.
+        points: (m, d).
+        count: how many.
+        but: (m,) for each point a place in *known* that is left out.
+
+    Returns:
+        Squared distances (m, count), ≥ 0, and places in *known* (m, count) int64.
+    """
+
+    def block(at: slice, squares: Floats) -> tuple[Floats, npt.NDArray[np.int64]]:
+        rows = np.arange(len(squares))[:, None]
+        if but is not None:
+            squares[rows, but[at, None]] = np.inf
+        if count == 1:
+            places = squares.argmin(axis=1)[:, None]
+        else:
+            places = np.argpartition(squares, count - 1, axis=1)[:, :count]
+            places = places[rows, np.argsort(squares[rows, places], axis=1, kind="stable")]
+        return np.maximum(squares[rows, places], 0), places
+
+    parts = [part for _, part in over_distances(points, known, block)]
+    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
 
 def rounding(*arrays: Points) -> float:

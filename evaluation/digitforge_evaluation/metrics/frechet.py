@@ -19,6 +19,8 @@ import numpy.typing as npt
 from digitforge_client.errors import InvalidInputError
 from digitforge_evaluation.metrics.arrays import Floats, checked_points
 
+#: What the distance is called in full, with its features and sample size.
+NAME: Final = "fd[{features}]@{n}"
 #: Rows that are cast to float64 at one time.
 _ROWS: Final = 4096
 
@@ -86,7 +88,7 @@ def distance_name(features: str, n: int) -> str:
     Raises:
         InvalidInputError: n < 1.
     """
-    return f"fd[{features}]@{size_name(n)}"
+    return NAME.format(features=features, n=size_name(n))
 
 
 def size_name(n: int) -> str:

@@ -44,14 +44,14 @@ def groups_of(labels: npt.NDArray[np.int64] | None, n: int, *, groups: int = GRO
 def jackknife_interval(value: float, left_out: npt.ArrayLike) -> Interval:
     """*value* ± Student's t times the standard error that leaving out a group at a time gives.
 
-    The delete-a-group jackknife: with G groups, SE² = (G − 1) / G · Σ (θ_g − mean θ)². It takes any figure that
+    The delete-a-group jackknife: with G groups, SE² = (G − 1) / G · Σ (θ_g − mean θ)². It takes any metric that
     depends smoothly on its sample, and none is computed of a sample with duplicates, as the bootstrap has them: those
-    shift a Fréchet distance and fill the neighborhoods that precision to coverage look at. Where a figure is not
+    shift a Fréchet distance and fill the neighborhoods that precision to coverage look at. Where a metric is not
     smooth, it errs on the wide side (Efron and Stein, *The jackknife estimate of variance*, 1981).
 
     Args:
         value: of the whole sample.
-        left_out: (G,) the same figure without each group, G ≥ 2.
+        left_out: (G,) the same metric without each group, G ≥ 2.
 
     Raises:
         InvalidInputError: fewer than two groups.

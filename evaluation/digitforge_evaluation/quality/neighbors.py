@@ -1,6 +1,6 @@
 """Generated digits beside the training images nearest to them: are they copies? A page to look at.
 
-Distances are Euclidean, in the features that the figures are in. They mean something beside the same distances of
+Distances are Euclidean, in the features that the metrics are in. They mean something beside the same distances of
 held-out real images alone: a real digit that the generator never saw has a near neighbor too.
 """
 
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from digitforge_client.common.files import replacing
 from digitforge_client.errors import DataError
 from digitforge_evaluation.images.sources import Images, Labels
-from digitforge_evaluation.metrics.memorization import nearest_neighbors
+from digitforge_evaluation.metrics.arrays import nearest_neighbors
 from digitforge_evaluation.report.plots import STYLES, Style
 from digitforge_evaluation.report.templates import data_uri, template
 

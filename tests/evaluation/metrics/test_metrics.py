@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays as array_strategy
 
 from digitforge_client.errors import InvalidInputError
-from digitforge_evaluation.metrics.agreement import agreeing, classifier_score
-from digitforge_evaluation.metrics.copying import copying_score, divide, nearness
+from digitforge_evaluation.metrics.authenticity import authentic
+from digitforge_evaluation.metrics.c_t import c_t, divide, nearness
+from digitforge_evaluation.metrics.classifier_score import classifier_score
 from digitforge_evaluation.metrics.extrapolation import extrapolated_distance
 from digitforge_evaluation.metrics.frechet import Gaussian, frechet_distance, gaussian
 from digitforge_evaluation.metrics.kernel import kernel_distance
-from digitforge_evaluation.metrics.manifold import manifold
-from digitforge_evaluation.metrics.memorization import too_near
+from digitforge_evaluation.metrics.label_agreement import agreeing
+from digitforge_evaluation.metrics.prdc import prdc
 
 
 def normal(n: int, seed: int = 0, d: int = 5, **law: float) -> np.ndarray:
@@ -33,7 +34,7 @@ def test_a_collapsed_generator_has_high_precision_and_low_recall():
     real = normal(1000, seed=1)
     collapsed = real[7] + 0.01 * normal(1000, seed=2)
 
-    found = manifold(real=real, generated=collapsed)
+    found = prdc(real=real, generated=collapsed)
 
     assert found.precision > 0.95
     assert found.recall < 0.05
@@ -43,17 +44,17 @@ def test_a_collapsed_generator_has_high_precision_and_low_recall():
 def test_a_generator_that_is_varied_but_wrong_has_low_precision_and_high_recall():
     real, scattered = normal(1000, seed=1), normal(1000, seed=2, scale=6.0)
 
-    found = manifold(real=real, generated=scattered)
+    found = prdc(real=real, generated=scattered)
 
     assert found.precision < 0.2
     assert found.recall > 0.8
     assert found.density < 0.2
 
 
-def test_two_samples_of_one_distribution_have_figures_near_their_ideal():
+def test_two_samples_of_one_distribution_have_metrics_near_their_ideal():
     real, generated = normal(2000, seed=1), normal(2000, seed=2)
 
-    found = manifold(real=real, generated=generated)
+    found = prdc(real=real, generated=generated)
     kernel = kernel_distance(real=real, generated=generated, subsets=20, subset_size=500)
 
     assert min(found.precision, found.recall, found.coverage) > 0.9
@@ -62,10 +63,10 @@ def test_two_samples_of_one_distribution_have_figures_near_their_ideal():
     assert frechet(real, generated) < 0.05
 
 
-def test_a_copy_of_the_real_images_lies_wholly_on_their_manifold_even_with_duplicates():
+def test_a_copy_of_the_real_images_lies_wholly_among_them_even_with_duplicates():
     real = np.repeat(normal(100, loc=100.0), 8, axis=0)  # more copies than k: every ball has radius zero
 
-    found = manifold(real=real, generated=real.copy())
+    found = prdc(real=real, generated=real.copy())
 
     assert (found.precision, found.recall, found.coverage) == (1, 1, 1)
 
@@ -81,8 +82,8 @@ def test_memory_stays_bounded_whatever_the_number_of_images():
     real, generated = normal(7000, seed=1), normal(7000, seed=2)  # all distances at once would be 374 MiB
     tracemalloc.start()
     try:
-        manifold(real=real, generated=generated)
-        too_near(training=real, samples=generated)
+        prdc(real=real, generated=generated)
+        authentic(training=real, samples=generated)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -113,10 +114,10 @@ def test_frechet_distance_is_symmetric_nonnegative_and_moves_with_nothing(first,
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 6), st.integers(8, 40), st.integers(8, 40))
-def test_manifold_figures_are_shares_and_grow_with_k(seed, k, n, m):
+def test_precision_recall_and_coverage_are_shares_and_grow_with_k(seed, k, n, m):
     real, generated = normal(n, seed), normal(m, seed + 1, scale=1.5)
 
-    small, large = manifold(real=real, generated=generated, k=k), manifold(real=real, generated=generated, k=k + 1)
+    small, large = prdc(real=real, generated=generated, k=k), prdc(real=real, generated=generated, k=k + 1)
 
     for name in ("precision", "recall", "coverage"):
         assert 0 <= getattr(small, name) <= getattr(large, name) <= 1
@@ -137,22 +138,22 @@ def test_classifier_score_has_its_extremes_where_they_belong():
     assert classifier_score(np.full((20, 10), 0.1)) == pytest.approx(1)
 
 
-def test_copies_of_training_images_are_too_near_and_distant_samples_are_not():
+def test_distant_samples_are_authentic_and_copies_of_training_images_are_not():
     training = normal(500, seed=1)
     samples = np.concatenate([training[:20], training[:20] + 50])
 
-    assert too_near(training=training, samples=samples).tolist() == [True] * 20 + [False] * 20
+    assert authentic(training=training, samples=samples).tolist() == [False] * 20 + [True] * 20
 
 
 def test_a_copy_of_a_training_image_that_occurs_twice_is_still_found():
     training = np.concatenate([normal(100), normal(100)])
 
-    assert too_near(training=training, samples=training[:10]).all()
+    assert not authentic(training=training, samples=training[:10]).any()
 
 
 def copying(training: np.ndarray, held_out: np.ndarray, generated: np.ndarray) -> float:
     cells = divide(training=training, held_out=len(held_out))
-    return copying_score(held_out=nearness(cells, held_out), generated=nearness(cells, generated))
+    return c_t(held_out=nearness(cells, held_out), generated=nearness(cells, generated))
 
 
 def test_the_score_for_copying_tells_copies_from_new_samples_and_from_wrong_ones():
@@ -223,12 +224,12 @@ def test_no_metric_of_features_accepts_what_it_cannot_measure(bad, message):
     good = normal(30)
     calls = [
         lambda: gaussian(bad),
-        lambda: manifold(real=bad, generated=good),
-        lambda: manifold(real=good, generated=bad),
+        lambda: prdc(real=bad, generated=good),
+        lambda: prdc(real=good, generated=bad),
         lambda: kernel_distance(real=bad, generated=good, subset_size=10),
         lambda: kernel_distance(real=good, generated=bad, subset_size=10),
-        lambda: too_near(training=bad, samples=good),
-        lambda: too_near(training=good, samples=bad),
+        lambda: authentic(training=bad, samples=good),
+        lambda: authentic(training=good, samples=bad),
         lambda: divide(training=bad, held_out=30),
         lambda: nearness(divide(training=good, held_out=30), bad),
         lambda: extrapolated_distance(real=gaussian(good), generated=bad),
@@ -242,9 +243,9 @@ def test_features_of_two_networks_are_not_compared():
     wide, narrow = normal(30, d=5), normal(30, d=4)
     for call in (
         lambda: frechet(wide, narrow),
-        lambda: manifold(real=wide, generated=narrow),
+        lambda: prdc(real=wide, generated=narrow),
         lambda: kernel_distance(real=wide, generated=narrow, subset_size=10),
-        lambda: too_near(training=wide, samples=narrow),
+        lambda: authentic(training=wide, samples=narrow),
     ):
         with pytest.raises(InvalidInputError, match="columns"):
             call()
@@ -252,9 +253,9 @@ def test_features_of_two_networks_are_not_compared():
 
 def test_too_few_points_are_refused():
     with pytest.raises(InvalidInputError, match="needs more than 5"):
-        manifold(real=normal(5), generated=normal(30))
+        prdc(real=normal(5), generated=normal(30))
     with pytest.raises(InvalidInputError, match="k is 0"):
-        manifold(real=normal(5), generated=normal(30), k=0)
+        prdc(real=normal(5), generated=normal(30), k=0)
     with pytest.raises(InvalidInputError, match="needs more than 5"):
         gaussian(normal(5, d=5))
     with pytest.raises(InvalidInputError, match="give a smaller one"):

@@ -11,20 +11,15 @@ from sklearn.linear_model import LinearRegression
 from sklearn.neighbors import NearestNeighbors
 
 from digitforge_evaluation.metrics import arrays
-from digitforge_evaluation.metrics.agreement import agreeing, classifier_score
-from digitforge_evaluation.metrics.copying import (
-    Nearness,
-    copying_score,
-    copying_scores_left_out,
-    divide,
-    mann_whitney_z,
-    nearness,
-)
+from digitforge_evaluation.metrics.arrays import nearest_neighbors
+from digitforge_evaluation.metrics.authenticity import authentic
+from digitforge_evaluation.metrics.c_t import Nearness, c_t, c_t_left_out, divide, mann_whitney_z, nearness
+from digitforge_evaluation.metrics.classifier_score import classifier_score
 from digitforge_evaluation.metrics.extrapolation import extrapolated_distance
 from digitforge_evaluation.metrics.frechet import frechet_distance, gaussian
 from digitforge_evaluation.metrics.kernel import kernel_distance, left_out_discrepancies, squared_discrepancy
-from digitforge_evaluation.metrics.manifold import manifold, manifold_and_left_out
-from digitforge_evaluation.metrics.memorization import nearest_neighbors, too_near
+from digitforge_evaluation.metrics.label_agreement import agreeing
+from digitforge_evaluation.metrics.prdc import prdc, prdc_left_out
 
 
 def pair(seed: int, n: int = 90, m: int = 70, d: int = 6) -> tuple[np.ndarray, np.ndarray]:
@@ -66,14 +61,14 @@ def test_frechet_distance_is_right_where_a_covariance_is_singular():
 
 @pytest.mark.parametrize("k", [1, 5])
 @pytest.mark.parametrize("seed", range(5))
-def test_manifold_is_the_four_definitions_by_brute_force(seed, k):
+def test_prdc_is_the_four_definitions_by_brute_force(seed, k):
     real, generated = pair(seed)
     real_radii = np.sort(distances(real, real), axis=1)[:, k]
     generated_radii = np.sort(distances(generated, generated), axis=1)[:, k]
     between = distances(real, generated)
     inside_real = between <= real_radii[:, None]
 
-    found = manifold(real=real, generated=generated, k=k)
+    found = prdc(real=real, generated=generated, k=k)
 
     assert found.precision == inside_real.any(axis=0).mean()
     assert found.recall == (between <= generated_radii[None]).any(axis=1).mean()
@@ -123,24 +118,24 @@ def test_agreeing_compares_the_most_probable_class_with_the_label():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_too_near_is_the_definition_by_brute_force(seed):
+def test_authenticity_is_the_definition_by_brute_force(seed):
     training, samples = pair(seed)
     to_training = distances(samples, training)
     among_training = distances(training, training)
     np.fill_diagonal(among_training, np.inf)
     nearest = to_training.argmin(axis=1)
-    expected = to_training.min(axis=1) <= among_training.min(axis=1)[nearest]
+    expected = to_training.min(axis=1) > among_training.min(axis=1)[nearest]
 
-    assert too_near(training=training, samples=samples).tolist() == expected.tolist()
+    assert authentic(training=training, samples=samples).tolist() == expected.tolist()
     assert 0 < expected.mean() < 1
 
 
 @pytest.mark.parametrize(("n", "m", "k"), [(400, 300, 5), (150, 600, 3)])
-def test_manifold_is_what_the_authors_own_package_computes(n, m, k):
+def test_prdc_is_what_the_authors_own_package_computes(n, m, k):
     real, generated = pair(7, n, m, 16)
     expected = compute_prdc(real, generated, k)
 
-    found = manifold(real=real, generated=generated, k=k)
+    found = prdc(real=real, generated=generated, k=k)
 
     for name, value in expected.items():
         assert getattr(found, name) == pytest.approx(value, rel=1e-6), name
@@ -160,13 +155,12 @@ def test_leaving_out_a_group_is_the_same_as_measuring_without_it(seed):
     real, generated = pair(seed, 120, 90)
     groups = np.random.default_rng(seed).permutation(np.arange(90) % 4)
 
-    whole, without = manifold_and_left_out(real=real, generated=generated, groups=groups, k=3)
+    without = prdc_left_out(real=real, generated=generated, groups=groups, k=3)
     discrepancies = left_out_discrepancies(real=real / 20, generated=generated / 20, groups=groups)
 
-    assert whole == manifold(real=real, generated=generated, k=3)
     for group in range(4):
         rest = generated[groups != group]
-        assert without[group] == manifold(real=real, generated=rest, k=3)
+        assert without[group] == prdc(real=real, generated=rest, k=3)
         within, between = ((a / 20 @ b.T / 20 / 6 + 1) ** 3 for a, b in ((rest, rest), (real, rest)))
         n = len(rest)
         expected = (within.sum() - np.trace(within)) / (n * (n - 1)) - 2 * between.mean()
@@ -189,7 +183,7 @@ def test_the_extrapolated_distance_is_where_the_line_through_all_sizes_meets_zer
     assert extrapolated_distance(real=reference, generated=generated) == pytest.approx(expected, rel=1e-6)
 
 
-def test_the_score_for_copying_is_that_of_its_papers_implementation():
+def test_c_t_is_that_of_its_papers_implementation():
     """Written out after it: a Mann–Whitney Z score in each cell, weighted with the held-out images."""
     training, generated = pair(5, 900, 500)
     held_out, _ = pair(6, 400, 10)
@@ -206,13 +200,13 @@ def test_the_score_for_copying_is_that_of_its_papers_implementation():
         scores.append((u - (n * m / 2 - 0.5)) / np.sqrt(n * m * (n + m + 1) / 12))
         weights.append(n)
     assert len(scores) > 1
-    found = copying_score(held_out=of_held_out, generated=of_generated)
+    found = c_t(held_out=of_held_out, generated=of_generated)
     groups = np.arange(500) % 5
-    without = copying_scores_left_out(held_out=of_held_out, generated=of_generated, groups=groups)
+    without = c_t_left_out(held_out=of_held_out, generated=of_generated, groups=groups)
     rest = Nearness(cell=of_generated.cell[groups != 2], distance=of_generated.distance[groups != 2])
 
     assert found == pytest.approx(np.dot(scores, weights) / sum(weights), rel=1e-6)
-    assert without[2] == copying_score(held_out=of_held_out, generated=rest)
+    assert without[2] == c_t(held_out=of_held_out, generated=rest)
 
 
 def test_the_rank_test_counts_ties_half():

@@ -9,19 +9,17 @@ import pytest
 
 from digitforge_client.contract import image_hashes
 from digitforge_client.errors import InvalidInputError
+from digitforge_evaluation.experiment.statistics import t_interval
 from digitforge_evaluation.features.extract import CallableFeatures, digitnet
 from digitforge_evaluation.images.sources import Drawn, ImageSet, SavedGenerator
-from digitforge_evaluation.quality.assess import RealData, assess
-from digitforge_evaluation.quality.figures import KINDS
+from digitforge_evaluation.metrics.missing_modes import fill, make_bins, missing_share
+from digitforge_evaluation.quality.assess import Measurement, Report, assess
+from digitforge_evaluation.quality.comparison import RealData
 from digitforge_evaluation.quality.reference import shipped_reference
-from digitforge_training.data import load
+from digitforge_evaluation.quality.registry import METRICS, of_images_and_partitions
+from digitforge_training.gan.clusters import find_bins
 
 DIGITS = tuple("0123456789")
-
-
-@pytest.fixture(scope="module")
-def real():
-    return RealData(train=load("digits"), test=load("digits", split="test"))
 
 
 class Copier:
@@ -41,34 +39,34 @@ class Copier:
         return np.isin(hashes, image_hashes(self._known.images))
 
 
-def figures_of(report):
-    return {figure.key: figure for figure in report.figures}
+def measurements(report: Report) -> dict[str, Measurement]:
+    return {found.key: found for found in report.figures}
 
 
 def test_a_real_generator_gets_every_figure_that_so_few_images_allow(exported_model, real):
     report = assess(SavedGenerator(exported_model), network=digitnet(), n=300, real=real)
 
-    figures = figures_of(report)
-    assert set(figures) == set(KINDS) - {"kernel", "train_on_generated", "train_on_real"}
+    found = measurements(report)
+    assert set(found) == set(METRICS) - {"kernel", "train_on_generated", "train_on_real"}
     assert report.left_out == {
-        "kernel": "needs 1000 generated and 1000 held-out images",
+        "kernel": "needs 1000 held-out images",
         "train_on_generated": "takes ten classifiers: give --accuracy and --data",
         "train_on_real": "takes ten classifiers: give --accuracy and --data",
     }
     assert all(figure.n == 300 and np.isfinite(figure.value) for figure in report.figures)
-    assert figures["distance"].name == "fd[digitnet-64]@300"
-    assert figures["distance"].value > 10 * figures["distance"].real.mean  # six training steps are not enough
-    assert figures["distance"].real.repeats == 10
-    low, high = figures["distance"].interval
-    assert low < figures["distance"].value < high
+    assert found["distance"].name == "fd[digitnet-64]@300"
+    assert found["distance"].value > 10 * found["distance"].real.mean  # six training steps are not enough
+    assert found["distance"].real.repeats == 10
+    low, high = found["distance"].interval
+    assert low < found["distance"].value < high
     json.dumps(report.as_dict())
 
 
 def test_without_real_images_the_distance_uses_the_shipped_statistics_and_the_rest_is_left_out(exported_model):
     report = assess(SavedGenerator(exported_model), network=digitnet(), n=1000)
 
-    figures = figures_of(report)
-    assert set(figures) == {"distance", "extrapolated", "agreement", "score"}
+    found = measurements(report)
+    assert set(found) == {"distance", "extrapolated", "agreement", "score"}
     assert [each.label for each in report.classes] == list(range(10))
     for figure in (*report.figures, *(each.figure for each in report.classes)):
         assert figure.real is not None
@@ -76,25 +74,25 @@ def test_without_real_images_the_distance_uses_the_shipped_statistics_and_the_re
         assert low <= figure.value <= high
     assert report.reference == "mnist test"
     assert report.reference_n == 10_000
-    assert figures["distance"].real.n == 1000
+    assert found["distance"].real.n == 1000
     assert report.left_out["recall"] == "needs real images: give --data"
 
 
 def test_a_size_without_a_floor_says_so(exported_model):
     report = assess(SavedGenerator(exported_model), network=digitnet(), n=700)
 
-    assert figures_of(report)["distance"].real is None
+    assert measurements(report)["distance"].real is None
     assert any("no floor is known for n = 700" in note for note in report.notes)
 
 
 def test_a_generator_that_copies_is_found_out(real):
     report = assess(Copier(real.train), network=digitnet(), n=300, real=real)
 
-    authenticity, copying = figures_of(report)["authenticity"], figures_of(report)["copying"]
+    authenticity, copying = measurements(report)["authenticity"], measurements(report)["copying"]
     assert authenticity.value == 0
     assert authenticity.real.mean > 0.3
     assert copying.interval[1] < -3 < copying.real.mean
-    assert figures_of(report)["precision"].value > 0.9  # which alone would look splendid
+    assert measurements(report)["precision"].value > 0.9  # which alone would look splendid
 
 
 def test_copies_are_sought_among_the_images_that_the_generator_has_seen(real):
@@ -103,7 +101,7 @@ def test_copies_are_sought_among_the_images_that_the_generator_has_seen(real):
 
     report = assess(Copier(half), network=digitnet(), n=200, real=real)
 
-    assert figures_of(report)["authenticity"].value == 0
+    assert measurements(report)["authenticity"].value == 0
 
 
 def test_a_generator_that_saw_none_of_the_training_images_cannot_have_copied_them(real):
@@ -176,14 +174,34 @@ def test_other_features_have_no_shipped_statistics_and_no_probabilities(real):
         assess(images, network=pooled, n=300)
     report = assess(images, network=pooled, n=300, real=real)
 
-    assert figures_of(report)["distance"].name == "fd[pooled]@300"
+    assert measurements(report)["distance"].name == "fd[pooled]@300"
     assert report.left_out["score"] == "the feature network cannot tell these classes"
 
 
-def test_too_few_images_are_refused_with_the_number_needed(real):
+def test_a_metric_that_cannot_be_computed_takes_no_other_with_it(real):
+    """Sixty images have no covariance of 64 features; all that needs none is there."""
     images = ImageSet(real.train.images, real.train.labels, "some images")
-    with pytest.raises(InvalidInputError, match="needs more than 64"):
-        assess(images, network=digitnet(), n=60, real=real)
+
+    report = assess(images, network=digitnet(), n=60, real=real)
+
+    assert report.left_out["distance"] == "needs 65 generated images"
+    assert report.left_out["extrapolated"] == "needs 256 generated images"
+    assert {"precision", "recall", "missing", "agreement", "score", "authenticity"} <= set(measurements(report))
+
+
+def test_too_few_held_out_images_for_a_covariance_leave_the_distance_out(real):
+    few = RealData(train=real.train, test=real.test.subset(np.arange(60)))
+    images = ImageSet(real.train.images, real.train.labels, "some images")
+
+    report = assess(images, network=digitnet(), n=100, real=few)
+
+    assert report.left_out["distance"] == report.left_out["extrapolated"] == "needs 65 held-out images"
+    assert (report.reference_n, report.classes) == (60, ())
+    assert measurements(report)["precision"].real is not None
+
+
+def test_no_image_at_all_is_an_error(real):
+    images = ImageSet(real.train.images, real.train.labels, "some images")
     with pytest.raises(InvalidInputError, match="n is 0"):
         assess(images, network=digitnet(), n=0, real=real)
 
@@ -195,3 +213,53 @@ def test_a_generator_that_makes_one_image_is_an_error_in_words(real):
 
     with pytest.raises(InvalidInputError, match="a generator that makes one image"):
         assess(Stuck(real.train), network=digitnet(), n=200, real=real)
+
+
+def test_a_generator_of_the_bins_it_was_trained_on_is_caught_on_others(real: RealData) -> None:
+    """It makes one image of each bin of seed 0, as often as the bin has images, and nothing else."""
+    digits, each = real.train, 6  # as many bins as `assess` takes of so few images
+    (clusters,) = find_bins(digits, each, seeds=[0])
+    trained_on = make_bins(pixels=digits.images, labels=digits.labels, clusters=clusters)
+    rows = []
+    for label, cluster in np.ndindex(10, each):
+        (members,) = np.nonzero((digits.labels == label) & (clusters == cluster))
+        away = digits.images[members].reshape(len(members), -1) - trained_on.centers[label, cluster]
+        rows += [members[(away**2).sum(axis=1).argmin()]] * len(members)
+    collapsed = digits.subset(np.array(rows))
+    assert len(np.unique(rows)) == 10 * each
+    counts = fill(trained_on.centers, pixels=collapsed.images, labels=collapsed.labels)
+    assert missing_share(trained_on.counts, counts) == 0
+
+    report = assess(
+        ImageSet(collapsed.images, collapsed.labels, "collapsed"),
+        network=digitnet(),
+        n=1000,
+        real=real,
+    )
+
+    found = measurements(report)["missing"]
+    assert found.name == "missing_modes[pixels]@1k"
+    assert found.value > 0.05
+    assert found.interval is not None
+    assert found.interval[0] <= found.value <= found.interval[1]
+    assert found.real is not None
+    assert found.real.mean < found.interval[0] / 4
+
+
+def test_real_digits_lack_no_mode_at_the_same_number_of_images(real: RealData) -> None:
+    digits = real.train
+    report = assess(ImageSet(digits.images, digits.labels, "real"), network=digitnet(), n=250, real=real)
+
+    found = measurements(report)["missing"]
+    assert found.real is not None
+    assert (found.value, found.real.mean, found.real.n, found.real.repeats) == (0, 0, 250, 10)
+    assert found.interval is None  # nothing varies
+
+
+def test_the_interval_of_missing_modes_covers_the_choice_of_partitions() -> None:
+    shares = np.array([0.1, 0.0, 0.0])
+
+    interval = of_images_and_partitions(shares, np.tile(shares, (10, 1)))
+
+    assert interval == (0, pytest.approx(t_interval(shares).high))
+    assert of_images_and_partitions(np.zeros(3), np.zeros((10, 3))) is None  # nothing varies

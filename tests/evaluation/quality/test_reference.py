@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,18 +16,19 @@ from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_evaluation.features.extract import digitnet
 from digitforge_evaluation.images.proportions import class_counts, random_subsets
 from digitforge_evaluation.metrics.frechet import distance_name, frechet_distance, gaussian
-from digitforge_evaluation.quality.figures import CLASS_DISTANCE, KINDS, figure_name
+from digitforge_evaluation.quality.comparison import Comparison, Real, RealData, Sample, Training
+from digitforge_evaluation.quality.floors import measure_floors
 from digitforge_evaluation.quality.reference import (
+    CLASS_DISTANCE,
     FLOOR_SIZES,
     SHIPPED,
-    copying_floors,
-    known_images,
+    Floor,
     load_reference,
     make_reference,
-    real_floors,
     save_reference,
     shipped_reference,
 )
+from digitforge_evaluation.quality.registry import METRICS
 from digitforge_training.data import load
 
 
@@ -57,62 +60,63 @@ def test_a_class_that_is_too_rare_leaves_no_subsets():
     assert random_subsets(np.array([0, 0, 1]), np.array([1, 2])) == []
 
 
-def test_names_carry_features_and_sample_size():
+def test_names_carry_features_and_sample_size() -> None:
     assert distance_name("digitnet-64", 10_000) == "fd[digitnet-64]@10k"
     assert distance_name("digitnet-64", 1_234) == "fd[digitnet-64]@1234"
-    assert figure_name("recall", features="digitnet-64", n=10_000, k=3) == "recall[digitnet-64,k=3]"
+    assert METRICS["distance"].full_name(features="digitnet-64", n=10_000, k=5) == "fd[digitnet-64]@10k"
+    assert METRICS["recall"].full_name(features="digitnet-64", n=10_000, k=3) == "recall[digitnet-64,k=3]"
+    assert METRICS["kernel"].full_name(features="{odd}", n=10_000, k=3) == "kd[{odd}]@100x1000"
     with pytest.raises(InvalidInputError):
         distance_name("digitnet-64", 0)
-    with pytest.raises(InvalidInputError, match="there is no figure"):
-        figure_name("beauty", features="digitnet-64", n=1, k=5)
 
 
 @pytest.fixture(scope="module")
-def halves():
-    train, test = load("digits"), load("digits", split="test")
-    return train, test, digitnet().measure(train.images), digitnet().measure(test.images)
+def compared(real: RealData) -> Comparison:
+    """Two hundred images, of which only the number counts, beside real digits."""
+    test, train = (Sample.of(half, digitnet().measure(half.images)) for half in (real.test, real.train))
+    training = Training(data=real.train, sample=train, seen=np.ones(len(train), bool), held_out=len(test))
+    return Comparison(
+        generated=train[np.arange(200)],
+        reference=make_reference(test=real.test, measured=test.measured, features="digitnet-64"),
+        real=Real(test=test, training=training),
+    )
 
 
-def test_a_reference_survives_writing_and_reading(halves, tmp_path):
-    train, test, of_train, of_test = halves
-    made = make_reference(test=test, measured=of_test, features="digitnet-64")
-    made.floors[200] = real_floors(made, test=of_test, train=of_train, train_labels=train.labels, n=200, repeats=2)
+@pytest.fixture(scope="module")
+def floors(compared: Comparison) -> dict[str, Floor]:
+    return measure_floors(compared, {key: metric for key, metric in METRICS.items() if key != "missing"})
+
+
+def test_a_reference_survives_writing_and_reading(
+    compared: Comparison, floors: dict[str, Floor], real: RealData, tmp_path: Path
+) -> None:
+    made = replace(compared.reference, floors={200: floors})
 
     save_reference(made, tmp_path / "r.npz", {"command": "this test"})
     again = load_reference(tmp_path / "r.npz")
 
     assert again.floors == made.floors
-    assert (again.name, again.class_counts, again.sha256) == (made.name, made.class_counts, test.sha256)
+    assert (again.name, again.class_counts, again.sha256) == (made.name, made.class_counts, real.test.sha256)
+    assert again.moments is not None
+    assert made.moments is not None
     np.testing.assert_array_equal(again.moments.covariance, made.moments.covariance)
     assert set(again.of_classes) == set(made.of_classes)
     for label, moments in made.of_classes.items():
         assert again.of_classes[label].n == moments.n
         np.testing.assert_allclose(again.of_classes[label].covariance, moments.covariance, rtol=1e-12)
-    np.testing.assert_array_equal(again.hashes, np.sort(image_hashes(test.images)))
+    np.testing.assert_array_equal(again.hashes, np.sort(image_hashes(real.test.images)))
 
 
-def test_floors_hold_every_figure_with_its_repeats(halves):
-    train, test, of_train, of_test = halves
-    made = make_reference(test=test, measured=of_test, features="digitnet-64")
-
-    floors = real_floors(made, test=of_test, train=of_train, train_labels=train.labels, n=200, repeats=3)
-
-    # too few images for the kernel distance, for an extrapolation, and for the distances of classes
-    assert set(floors) == set(KINDS) - {
-        "kernel",
-        "extrapolated",
-        "missing",
-        "authenticity",
-        "copying",
-        "train_on_generated",
-        "train_on_real",
-    }
-    assert all((floor.n, floor.repeats) == (200, 3) for floor in floors.values())
+def test_floors_hold_every_metric_that_so_few_images_allow(floors: dict[str, Floor], real: RealData) -> None:
+    n = len(real.test)
+    of_training = {"distance", "precision", "recall", "density", "coverage", "agreement", "score"}
+    assert set(floors) == of_training | {"authenticity", "copying"}
+    assert all((floors[key].n, floors[key].repeats) == (200, 10) for key in of_training)
     assert floors["distance"].mean > 0
     assert floors["agreement"].mean > 0.9
-    copying = copying_floors(test=of_test, known=known_images(training=of_train.features, test=of_test))
-    assert copying["authenticity"].n == len(test)
-    assert abs(copying["copying"].mean) < 1  # real digits are no copies of real digits
+    assert (floors["authenticity"].n, floors["authenticity"].repeats) == (n, 1)
+    assert (floors["copying"].n, floors["copying"].repeats) == (n - n // 2, 10)
+    assert abs(floors["copying"].mean) < 1  # real digits are no copies of real digits
 
 
 def test_a_file_that_is_something_else_is_an_error_that_names_it(tmp_path):
@@ -129,7 +133,7 @@ def test_the_shipped_reference_is_of_ten_thousand_images_with_floors():
     assert shipped.moments.n == len(shipped.hashes) == sum(shipped.class_counts) == 10_000
     assert set(shipped.floors) == set(FLOOR_SIZES)
     measured_anew = {"missing", "train_on_generated", "train_on_real"}  # of the images themselves
-    every = set(KINDS) - measured_anew | {f"{CLASS_DISTANCE}{label}" for label in range(10)}
+    every = set(METRICS) - measured_anew | {f"{CLASS_DISTANCE}{label}" for label in range(10)}
     assert all(set(floors) == every for floors in shipped.floors.values())
     assert shipped.floors[10_000][f"{CLASS_DISTANCE}1"].n == shipped.class_counts[1] == 1135
     assert shipped.floors[10_000]["distance"].repeats == 10

@@ -1,4 +1,4 @@
-"""The three-sample test for copying: are generated images nearer to the training images than new real ones are?
+"""C_T, a three-sample test for copies: are generated images nearer to the training images than new real ones are?
 
 Meehan, Chaudhuri and Dasgupta, *A non-parametric test to detect data-copying in generative models*, AISTATS 2020. The
 space is divided into cells by k-means of the training images. In each cell a Mann–Whitney test compares the distances
@@ -16,8 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from digitforge_client.errors import InvalidInputError
-from digitforge_evaluation.metrics.arrays import Floats, Points, checked_groups, checked_pair
-from digitforge_evaluation.metrics.memorization import nearest_neighbors
+from digitforge_evaluation.metrics.arrays import Floats, Points, checked_groups, checked_pair, nearest_neighbors
 
 #: Most cells, and fewest held-out images for each.
 CELLS: Final = 20
@@ -83,7 +82,7 @@ def nearness(cells: Cells, images: npt.ArrayLike) -> Nearness:
     return Nearness(cell=where, distance=distances)
 
 
-def copying_score(*, held_out: Nearness, generated: Nearness) -> float:
+def c_t(*, held_out: Nearness, generated: Nearness) -> float:
     """C_T: far below zero, if generated images lie nearer to training images than held-out ones do.
 
     Args:
@@ -107,16 +106,16 @@ def copying_score(*, held_out: Nearness, generated: Nearness) -> float:
     return float(np.average(scores, weights=weights))
 
 
-def copying_scores_left_out(*, held_out: Nearness, generated: Nearness, groups: npt.ArrayLike) -> Floats:
-    """`copying_score` without each group of generated images in turn: (G,); what a jackknife needs.
+def c_t_left_out(*, held_out: Nearness, generated: Nearness, groups: npt.ArrayLike) -> Floats:
+    """`c_t` without each group of generated images in turn: (G,); what a jackknife needs.
 
     Raises:
-        InvalidInputError: wrong groups, or as in `copying_score`.
+        InvalidInputError: wrong groups, or as in `c_t`.
     """
     which = checked_groups(groups, len(generated.cell))
     return np.array(
         [
-            copying_score(
+            c_t(
                 held_out=held_out,
                 generated=Nearness(cell=generated.cell[which != group], distance=generated.distance[which != group]),
             )

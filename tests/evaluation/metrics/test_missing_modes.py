@@ -6,21 +6,16 @@ import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
-from digitforge_evaluation.experiment.statistics import t_interval
-from digitforge_evaluation.features.extract import digitnet
-from digitforge_evaluation.images.sources import ImageSet
-from digitforge_evaluation.metrics.bins import (
+from digitforge_evaluation.metrics.intervals import groups_of
+from digitforge_evaluation.metrics.missing_modes import (
     PARTITIONS,
     Bins,
     fill,
     make_bins,
     missing,
-    missing_share,
+    missing_modes,
     partition_seeds,
 )
-from digitforge_evaluation.metrics.intervals import groups_of
-from digitforge_evaluation.quality.assess import RealData, assess
-from digitforge_evaluation.quality.figures import missing_modes
 from digitforge_training.data import Dataset, load
 from digitforge_training.gan.clusters import find_bins
 
@@ -95,56 +90,21 @@ def test_all_generators_are_measured_on_the_same_partitions(digits: Dataset) -> 
     np.testing.assert_array_equal(first, again)
 
 
-def test_a_generator_of_the_bins_it_was_trained_on_is_caught_on_others(digits: Dataset) -> None:
-    """It makes one image of each bin of seed 0, as often as the bin has images, and nothing else."""
-    each = 6  # as many bins as `assess` takes of so few images
-    (clusters,) = find_bins(digits, each, seeds=[0])
-    trained_on = make_bins(pixels=digits.images, labels=digits.labels, clusters=clusters)
-    rows = []
-    for label, cluster in np.ndindex(10, each):
-        (members,) = np.nonzero((digits.labels == label) & (clusters == cluster))
-        away = digits.images[members].reshape(len(members), -1) - trained_on.centers[label, cluster]
-        rows += [members[(away**2).sum(axis=1).argmin()]] * len(members)
-    collapsed = digits.subset(np.array(rows))
-    assert len(np.unique(rows)) == 10 * each
-    found = fill(trained_on.centers, pixels=collapsed.images, labels=collapsed.labels)
-    assert missing_share(trained_on.counts, found) == 0
-
-    report = assess(
-        ImageSet(collapsed.images, collapsed.labels, "collapsed"),
-        network=digitnet(),
-        n=1000,
-        real=RealData(train=digits, test=load("digits", split="test")),
-    )
-
-    (figure,) = (figure for figure in report.figures if figure.key == "missing")
-    assert figure.name == "missing_modes[pixels]@1k"
-    assert figure.value > 0.05
-    assert figure.interval is not None
-    assert figure.interval[0] <= figure.value <= figure.interval[1]
-    assert figure.real is not None
-    assert figure.real.mean < figure.interval[0] / 4
-
-
-def test_real_digits_lack_no_mode_at_the_same_number_of_images(digits: Dataset) -> None:
-    real = RealData(train=digits, test=load("digits", split="test"))
-    report = assess(ImageSet(digits.images, digits.labels, "real"), network=digitnet(), n=250, real=real)
-
-    (figure,) = (figure for figure in report.figures if figure.key == "missing")
-    assert figure.real is not None
-    assert (figure.value, figure.real.mean, figure.real.n, figure.real.repeats) == (0, 0, 250, 10)
-    assert figure.interval is None  # nothing varies
-
-
-def test_the_figure_is_the_mean_over_partitions_and_its_interval_covers_their_choice() -> None:
+def test_each_partition_has_a_share_of_its_own_and_groups_are_left_out_in_turn() -> None:
     """A tenth of a class lies at 200. Of three partitions, only one gives it a bin of its own."""
-    centers = np.array([[[0.0], [200.0]]]), np.array([[[0.0], [60.0]]]), np.array([[[10.0], [90.0]]])
-    counts = np.array([[900, 100]]), np.array([[500, 500]]), np.array([[700, 300]])
-    partitions = [Bins(centers=a, counts=b) for a, b in zip(centers, counts, strict=True)]
+    partitions = [
+        Bins(centers=np.array([centers], float)[..., None], counts=np.array([counts]))
+        for centers, counts in (((0, 200), (900, 100)), ((0, 60), (500, 500)), ((10, 90), (700, 300)))
+    ]
     pixels = np.repeat(np.array([[0], [60]], np.uint8), 500, axis=0)
     labels = np.zeros(1000, np.int64)
+    groups = groups_of(labels, 1000)
 
-    found = missing_modes(partitions, pixels=pixels, labels=labels, groups=groups_of(labels, 1000))
+    shares, left_out = missing_modes(partitions, pixels=pixels, labels=labels, groups=groups)
 
-    assert found.value == pytest.approx(0.1 / 3)
-    assert found.interval == (0, pytest.approx(0.1 / 3 + t_interval([0.1, 0, 0]).high - 0.1 / 3))
+    assert shares.tolist() == [0.1, 0, 0]
+    for group in range(10):
+        rest = groups != group
+        alone, none = missing_modes(partitions, pixels=pixels[rest], labels=labels[rest])
+        assert left_out[group].tolist() == alone.tolist()
+        assert none.shape == (0, 3)

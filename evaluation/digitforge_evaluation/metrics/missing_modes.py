@@ -1,5 +1,5 @@
-"""Are some modes missing? Each class is divided into bins by k-means of real images, and a bin is missing if generated
-images of the class come there much less often than real ones do.
+"""Missing modes: each class is divided into bins by k-means of real images, and a bin is missing if generated images of
+the class come there much less often than real ones do.
 
 The bins are those of Richardson and Weiss, *On GANs and GMMs*, NeurIPS 2018 (arXiv:1805.12462), within classes. They
 count all bins that differ; but real images by other writers differ in many, and lack none.
@@ -14,13 +14,14 @@ measured on others.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from digitforge_evaluation.metrics.arrays import Floats
+from digitforge_evaluation.metrics.arrays import Floats, checked_groups
 
 _CHANCE: Final = 1e-3
 _LITTLE: Final = 0.25  # of a share
@@ -109,3 +110,36 @@ def missing_share(expected: Counts, found: Counts) -> float:
         found: (K, m) generated images in each.
     """
     return float(expected[missing(expected, found)].sum() / expected.sum())
+
+
+def missing_modes(
+    partitions: Sequence[Bins],
+    *,
+    pixels: npt.NDArray[np.uint8],
+    labels: npt.NDArray[np.int64],
+    groups: npt.ArrayLike | None = None,
+) -> tuple[Floats, Floats]:
+    """The share of real images in missing bins on each of P partitions; its mean over them is the metric.
+
+    Args:
+        partitions: of the same real images.
+        pixels: (n, …) of the generated images.
+        labels: (n,) their classes.
+        groups: (n,) groups of images, 0 … G − 1, G ≥ 2, to be left out in turn; None for none.
+
+    Returns:
+        The shares (P,), and those without each group (G, P): what a jackknife needs. (0, P) without groups.
+
+    Raises:
+        InvalidInputError: wrong groups.
+    """
+    which = np.zeros(len(labels), np.int64) if groups is None else checked_groups(groups, len(labels))
+    parts = range(which.max() + 1)
+    shares, left_out = np.empty(len(partitions)), np.empty((0 if groups is None else len(parts), len(partitions)))
+    for at, bins in enumerate(partitions):
+        found = [fill(bins.centers, pixels=pixels[which == one], labels=labels[which == one]) for one in parts]
+        every = np.sum(found, axis=0)
+        shares[at] = missing_share(bins.counts, every)
+        for without in range(len(left_out)):
+            left_out[without, at] = missing_share(bins.counts, every - found[without])
+    return shares, left_out

@@ -1,0 +1,191 @@
+"""Recipes trained or loaded, and measured in the same way.
+
+The folder of the runs holds, for each recipe, the run of `digitforge train`, its export in ``models/`` and what was
+measured of it in ``exhibit.json``, so that a stopped gallery goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from digitforge_client.common.files import replacing
+from digitforge_client.errors import DataError
+from digitforge_evaluation.features.extract import FeatureNetwork
+from digitforge_evaluation.images.sources import SavedGenerator, Source
+from digitforge_evaluation.quality.assess import assess
+from digitforge_evaluation.quality.comparison import RealData
+from digitforge_training.recipes import FIXED, RECIPES, Recipe, from_dict, written
+
+_RECORD: Final = "exhibit.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exhibit:
+    """What is known of one generator."""
+
+    name: str  # of its recipe, with what was overridden
+    recipe: Mapping[str, Any]  # resolved
+    generator_id: str
+    images_seen: int
+    minutes: float | None  # spent in training steps; None where no run says so
+    parameters: int  # trained ones of the generator
+    figures: Mapping[str, Mapping[str, Any]]  # by key of `registry.METRICS`, as `assess.Measurement` has them
+    seed: int  # of the images measured
+    ended: str = ""  # "equilibrium" where the training ended there, before its last step
+
+    @property
+    def title(self) -> str:
+        """The recipe's name, and which of its fields have other values than its preset has, but for its length."""
+        # What a recipe leaves to the device is no change of it, whether it says so or holds what a CPU makes of it.
+        preset, recipe = (one.computed(on_gpu=False).as_dict() for one in (RECIPES[self.name], from_dict(self.recipe)))
+        changed = [
+            f"{field}={written(recipe[field])}"
+            for field in preset
+            if field not in FIXED | {"steps"} and recipe[field] != preset[field]
+        ]
+        return " ".join([self.name, *changed])
+
+    @property
+    def n(self) -> int:
+        """Images measured."""
+        return int(next(iter(self.figures.values()))["n"])
+
+    @property
+    def steps(self) -> int:
+        """Steps trained."""
+        return self.images_seen // from_dict(self.recipe).images_per_step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """An exhibit, and what there is to look at."""
+
+    exhibit: Exhibit
+    source: Source  # to draw samples from
+    animation: Path | None = None  # GIF of the training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How all recipes are measured."""
+
+    real: RealData  # what to train on, and what to measure against
+    network: FeatureNetwork  # gives the features
+    n: int  # generated images to measure
+    seed: int = 0  # of trainings, and of the images measured
+    on_progress: Callable[[str], None] = lambda _: None  # called with a line of text
+
+
+def train_and_measure(recipe: Recipe, settings: Settings, *, run_dir: Path, training: bool = True) -> Shown:
+    """Train *recipe* on the real training images into *run_dir*, as far as it is not trained yet, and measure it.
+
+    Args:
+        recipe: what to train; a run that *run_dir* holds already must be of the same one.
+        settings: what to train on, and how to measure.
+        run_dir: of the run.
+        training: False to measure the newest checkpoint as it is.
+
+    Raises:
+        InvalidInputError: the data do not suit the recipe.
+        DataError: the folder cannot be written, holds another run, or holds nothing to measure.
+    """
+    from digitforge_training.export.saved_model import export
+    from digitforge_training.runs.folder import read_run
+    from digitforge_training.runs.loop import Progress, train
+
+    def show(progress: Progress) -> None:
+        settings.on_progress(f"{recipe.name}: training, {progress.images_seen / progress.images_total:.0%}")
+
+    if training:
+        train(recipe, settings.real.train, run_dir=run_dir, seed=settings.seed, on_progress=show)
+    recipe = read_run(run_dir).recipe
+    models = run_dir / "models"
+    images_seen, minutes, ended = _training(run_dir)
+    newest = max(models.glob("[0-9]*"), key=lambda path: int(path.name), default=None)
+    source = SavedGenerator(newest) if newest else None
+    if source is None or source.card["images_seen"] != images_seen:
+        settings.on_progress(f"{recipe.name}: exporting")
+        source = SavedGenerator(export(run_dir, settings.real.train, to=models))
+    exhibit = _measured(source, recipe, settings, record=run_dir / _RECORD, minutes=minutes, ended=ended)
+    return Shown(exhibit=exhibit, source=source, animation=run_dir / "training.gif")
+
+
+def measure_export(folder: Path, settings: Settings, *, record: Path) -> Shown:
+    """Measure a generator that was exported before; what was found is kept in *record*.
+
+    Raises:
+        DataError: *folder* holds no exported generator.
+    """
+    source = SavedGenerator(folder)
+    exhibit = _measured(source, from_dict(source.card["recipe_config"]), settings, record=record)
+    return Shown(exhibit=exhibit, source=source)
+
+
+def _training(run_dir: Path) -> tuple[int, float, str]:
+    """Images seen at the newest checkpoint, minutes spent in steps until then, and what ended the training early."""
+    from digitforge_training.runs import checkpoints
+
+    newest = checkpoints.newest(run_dir)
+    if newest is None:
+        raise DataError(f"{run_dir} has no checkpoint to measure; train first")
+    seen, last, seconds, ended = checkpoints.images_of(newest), 0, 0.0, ""
+    for line in (run_dir / "stats.jsonl").read_text("utf-8").splitlines():
+        report = json.loads(line)
+        if "images_per_second" in report and last < report["images"] <= seen:
+            seconds += (report["images"] - last) / report["images_per_second"]
+            last, ended = report["images"], report.get("ended", "")
+    return seen, seconds / 60, ended
+
+
+def _measured(
+    source: SavedGenerator,
+    recipe: Recipe,
+    settings: Settings,
+    *,
+    record: Path,
+    minutes: float | None = None,
+    ended: str = "",
+) -> Exhibit:
+    card, n, seed = source.card, settings.n, settings.seed
+    kept = _read_record(record)
+    if kept and (kept.generator_id, kept.seed, kept.n) == (card["generator_id"], seed, n):
+        return kept
+    settings.on_progress(f"{recipe.name}: measuring {n} images")
+    report = assess(source, network=settings.network, n=n, seed=seed, real=settings.real)
+    exhibit = Exhibit(
+        name=recipe.name,
+        recipe=recipe.as_dict(),
+        generator_id=card["generator_id"],
+        images_seen=card["images_seen"],
+        minutes=minutes,
+        parameters=_parameters(recipe, card),
+        figures={one.key: asdict(one) for one in report.figures},
+        seed=seed,
+        ended=ended,
+    )
+    record.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(record) as file:
+        file.write(json.dumps(asdict(exhibit), indent=2, ensure_ascii=False, default=list).encode() + b"\n")
+    return exhibit
+
+
+def _read_record(path: Path) -> Exhibit | None:
+    try:
+        return Exhibit(**json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None  # not measured yet, or by another version
+
+
+def _parameters(recipe: Recipe, card: Mapping[str, Any]) -> int:
+    from digitforge_training.gan.networks import build_generator
+
+    generator = build_generator(
+        recipe, image_shape=tuple(card["image_shape"]), classes=len(card["class_names"]), seed=0
+    )
+    return sum(int(np.prod(variable.shape)) for variable in generator.trainable_variables)

@@ -1,0 +1,143 @@
+"""The gallery's page: recipes beside each other, with samples, trainings and a table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from digitforge_client.common.files import replacing
+from digitforge_client.errors import DataError
+from digitforge_evaluation.gallery.exhibits import Exhibit, Shown
+from digitforge_evaluation.images.sources import Source
+from digitforge_evaluation.quality.comparison import RealData
+from digitforge_evaluation.report.plots import sheet
+from digitforge_evaluation.report.templates import data_uri, template
+from digitforge_training.data import Dataset
+from digitforge_training.recipes import RECIPES
+
+HTML: Final = "index.html"
+TABLE: Final = "table.md"
+JSON: Final = "gallery.json"
+#: Titles of the table's columns behind the recipe's name.
+TITLES: Final = (
+    "steps",
+    "images seen",
+    "minutes",
+    "parameters",
+    "feature distance",
+    "÷ floor",
+    "score",
+    "precision",
+    "recall",
+    "label agreement",
+)
+_ROWS, _COLUMNS = 6, 10  # of a sheet of samples
+
+
+def cells(exhibit: Exhibit) -> tuple[str, ...]:
+    """One row of the table, in the order of `TITLES`."""
+
+    def value(key: str, form: str) -> str:
+        return format(exhibit.figures[key]["value"], form) if key in exhibit.figures else "–"
+
+    distance = exhibit.figures.get("distance", {})
+    floor = distance.get("real")
+    full = RECIPES[exhibit.name].steps
+    return (
+        f"{exhibit.steps:,}" + (f" of {full:,}" if exhibit.steps < full else "") + f" {exhibit.ended}".rstrip(),
+        f"{exhibit.images_seen:,}",
+        "–" if exhibit.minutes is None else f"{exhibit.minutes:.0f}",
+        f"{exhibit.parameters:,}",
+        value("distance", ".3g"),
+        f"{distance['value'] / floor['mean']:.1f}" if floor else "–",
+        value("score", ".2f"),
+        value("precision", ".3f"),
+        value("recall", ".3f"),
+        value("agreement", ".2%"),
+    )
+
+
+def legend(exhibits: Iterable[Exhibit], real: Dataset) -> tuple[str, ...]:
+    """What the table's figures are, in sentences."""
+    first = next(iter(exhibits))
+    named = {key: figure["name"] for key, figure in first.figures.items()}
+    return (
+        f"{named['distance']}, {first.n} generated images of seed {first.seed} against the {len(real)} "
+        f"test images of {real.name}; the floor is the same distance for as many real training images, which score "
+        + ", ".join(
+            f"{first.figures[key]['real']['mean']:.3g} in {key}"
+            for key in ("distance", "precision", "recall")
+            if key in first.figures and first.figures[key]["real"]
+        )
+        + ". One training of each recipe; no interval covers other trainings.",
+        "Label agreement is the share of images that the network recognizes as the class asked for; a recipe without "
+        "classes has none. Minutes are those spent in training steps on the machine at hand. A dash stands for what "
+        "is not known or has no meaning.",
+    )
+
+
+def write_gallery(folder: Path, shown: Sequence[Shown], real: RealData) -> Path:
+    """Write the page, the table in Markdown and all figures as JSON into *folder*; each appears whole or not at all.
+
+    Args:
+        folder: made if need be.
+        shown: what to show, in this order; one at least.
+        real: what was measured against.
+
+    Returns:
+        The page.
+
+    Raises:
+        DataError: the folder cannot be made.
+    """
+    exhibits = [one.exhibit for one in shown]
+    sheets = [_samples(one.source, real.test) for one in shown]
+    lines = legend(exhibits, real.test)
+    page = template("gallery.html.j2").render(
+        about=f"{len(real.train)} training images of {real.train.name}, measured against {len(real.test)} others.",
+        titles=TITLES,
+        legend=lines,
+        exhibits=[
+            {
+                "name": one.exhibit.name,
+                "title": one.exhibit.title,
+                "summary": one.exhibit.recipe["summary"],
+                "notes": one.exhibit.recipe.get("notes", ()),
+                "cells": cells(one.exhibit),
+                "sheet": data_uri(samples),
+                "animation": data_uri(gif.read_bytes(), "gif") if (gif := one.animation) and gif.is_file() else "",
+            }
+            for one, samples in zip(shown, sheets, strict=True)
+        ],
+    )
+    table = ["| recipe | " + " | ".join(TITLES) + " |", "|---" * (1 + len(TITLES)) + "|"]
+    table += [f"| `{exhibit.title}` | " + " | ".join(cells(exhibit)) + " |" for exhibit in exhibits]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be made ({error.strerror}); choose another folder with --out") from error
+    for name, text in (
+        (JSON, json.dumps([asdict(exhibit) for exhibit in exhibits], indent=2, ensure_ascii=False, default=list)),
+        (TABLE, "\n".join([*table, "", *lines])),
+        (HTML, page),
+    ):
+        with replacing(folder / name) as file:
+            file.write(text.encode() + b"\n")
+    for exhibit, samples in zip(exhibits, sheets, strict=True):
+        with replacing(folder / f"{exhibit.name}.png") as file:
+            file.write(samples)
+    return folder / HTML
+
+
+def _samples(source: Source, test: Dataset) -> bytes:
+    """A sheet of generated images, a column for each class, if there are classes."""
+    classes = len(source.card["class_names"]) if source.card else 0
+    columns = classes or _COLUMNS
+    drawn = source.draw(_ROWS * columns, proportions=(1,) * len(test.class_names), seed=0)
+    labels = np.arange(_ROWS * columns) % columns if drawn.labels is None else drawn.labels
+    return sheet(drawn.images, labels, classes=columns, rows=_ROWS)

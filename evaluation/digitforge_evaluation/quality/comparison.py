@@ -1,0 +1,271 @@
+"""What metrics are computed from: generated images, and the real ones that they are compared with."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from digitforge_client.errors import InvalidInputError
+from digitforge_evaluation.features.extract import Measured
+from digitforge_evaluation.images.proportions import FLOOR_REPEATS, class_counts, random_subsets
+from digitforge_evaluation.images.sources import Drawn, Labels
+from digitforge_evaluation.metrics.arrays import Floats
+from digitforge_evaluation.metrics.c_t import Cells, Nearness, divide, nearness
+from digitforge_evaluation.metrics.frechet import Gaussian
+from digitforge_evaluation.metrics.intervals import Groups
+from digitforge_evaluation.metrics.missing_modes import Bins, make_bins, missing_modes, partition_seeds
+from digitforge_evaluation.metrics.prdc import PRDC, prdc, prdc_left_out
+from digitforge_evaluation.quality.classification_accuracy import Accuracies, classification_accuracies
+from digitforge_evaluation.quality.reference import Reference
+from digitforge_training.data import Dataset, load_splits
+from digitforge_training.gan.clusters import find_bins
+
+#: Nearest neighbors that the balls of precision, recall, density and coverage reach to.
+NEIGHBORS: Final = 5
+#: Most bins of a class, and fewest training images for each.
+_BINS: Final = 32
+_IMAGES_PER_BIN: Final = 20
+
+Rows = npt.NDArray[np.intp] | npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RealData:
+    """A data set's two halves: what generators learn from, and what they are measured against."""
+
+    train: Dataset
+    test: Dataset
+
+    @classmethod
+    def load(cls, data: str, data_dir: Path | None = None) -> Self:
+        """Both halves of what ``--data`` names; arguments and errors as those of `digitforge_training.data.load`."""
+        train, test = load_splits(data, data_dir=data_dir)
+        return cls(train=train, test=test)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sample(Drawn):
+    """Images, their labels or None, and what the feature network says of them."""
+
+    measured: Measured
+
+    @classmethod
+    def of(cls, dataset: Dataset, measured: Measured) -> Self:
+        """All images of a data set."""
+        return cls(images=dataset.images, labels=dataset.labels, measured=measured)
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.images)
+
+    @property
+    def features(self) -> npt.NDArray[np.float32]:
+        """(n, d)."""
+        return self.measured.features
+
+    def __getitem__(self, rows: Rows) -> Sample:
+        """Some of the images."""
+        probabilities = self.measured.probabilities
+        return Sample(
+            images=self.images[rows],
+            labels=None if self.labels is None else self.labels[rows],
+            measured=Measured(
+                features=self.features[rows], probabilities=None if probabilities is None else probabilities[rows]
+            ),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Training:
+    """The real training images. What is computed from them alone is computed once."""
+
+    data: Dataset
+    sample: Sample  # of all of them
+    seen: npt.NDArray[np.bool_]  # (n,) whether the generator was trained on the image
+    held_out: int  # number of held-out images
+
+    @functools.cached_property
+    def seen_features(self) -> npt.NDArray[np.float32]:
+        """(m, d), of the images that the generator was trained on."""
+        if self.seen.sum() < 2:
+            raise InvalidInputError(f"the generator saw none of the training images of {self.data.name}")
+        return self.sample.features[self.seen]
+
+    @functools.cached_property
+    def cells(self) -> Cells:
+        """Those images divided into cells, for C_T."""
+        return divide(training=self.seen_features, held_out=self.held_out)
+
+    @functools.cached_property
+    def partitions(self) -> Sequence[Bins]:
+        """All training images, seen or not, divided into bins in several ways, for missing modes."""
+        counts = np.bincount(self.data.labels, minlength=len(self.data.class_names))
+        each = min(_BINS, int(counts.min()) // _IMAGES_PER_BIN)
+        if each < 2:
+            raise InvalidInputError(f"needs {2 * _IMAGES_PER_BIN} training images of each class")
+        return [
+            make_bins(pixels=self.data.images, labels=self.data.labels, clusters=clusters)
+            for clusters in find_bins(self.data, each, seeds=partition_seeds())
+        ]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Real:
+    """Real images."""
+
+    test: Sample  # held out
+    training: Training
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Comparison:
+    """Generated images and what they are compared with. What several metrics need is computed once.
+
+    A property that is not there raises `InvalidInputError` with the reason why the metric that needs it is left out.
+    """
+
+    generated: Sample  # or real images in their place, for a floor
+    reference: Reference
+    real: Real | None = None  # None where only the reference statistics are known
+    k: int = NEIGHBORS
+    groups: Groups | None = None  # (n,) of the generated images, for a jackknife; None for no intervals
+    label: int | None = None  # if only this class is compared
+    classifier_seed: int | None = None  # None: no classifiers are trained
+
+    def of(self, rows: Rows) -> Comparison:
+        """The same with some of the generated images, without intervals."""
+        return replace(self, generated=self.generated[rows], groups=None)
+
+    def of_class(self, label: int) -> Comparison:
+        """The generated images of one class beside the class's own moments, for its distance."""
+        rows = np.flatnonzero(self.labels == label)
+        groups = None if self.groups is None else self.groups[rows]
+        return replace(self, generated=self.generated[rows], groups=groups, label=label)
+
+    @property
+    def test(self) -> Sample:
+        """The held-out real images."""
+        return self._real.test
+
+    @property
+    def training(self) -> Training:
+        """The real training images."""
+        return self._real.training
+
+    @property
+    def _real(self) -> Real:
+        if self.real is None:
+            raise InvalidInputError("needs real images: give --data")
+        return self.real
+
+    @property
+    def labels(self) -> Labels:
+        """(n,) the classes that the generated images were asked for as."""
+        if self.generated.labels is None:
+            raise InvalidInputError("the images have no labels")
+        return self.generated.labels
+
+    @property
+    def probabilities(self) -> npt.NDArray[np.float32]:
+        """(n, K) what the feature network takes the generated images for."""
+        if self.generated.measured.probabilities is None:
+            raise InvalidInputError("the feature network cannot tell these classes")
+        return self.generated.measured.probabilities
+
+    @property
+    def features(self) -> int:
+        """How many the network gives of an image."""
+        return self.generated.features.shape[1]
+
+    @property
+    def moments(self) -> Gaussian:
+        """Of the held-out real features."""
+        found = self.reference.moments if self.label is None else self.reference.of_classes.get(self.label)
+        if found is None:
+            raise InvalidInputError(f"needs {self.features + 1} held-out images")
+        return found
+
+    @functools.cached_property
+    def prdc(self) -> PRDC:
+        """Precision, recall, density and coverage."""
+        return prdc(real=self.test.features, generated=self.generated.features, k=self.k)
+
+    @functools.cached_property
+    def prdc_left_out(self) -> tuple[PRDC, ...]:
+        """The same without each group."""
+        assert self.groups is not None
+        return prdc_left_out(real=self.test.features, generated=self.generated.features, groups=self.groups, k=self.k)
+
+    @functools.cached_property
+    def missing_modes(self) -> tuple[Floats, Floats]:
+        """The share in missing modes on each partition, and without each group."""
+        return missing_modes(
+            self.training.partitions, pixels=self.generated.images, labels=self.labels, groups=self.groups
+        )
+
+    @functools.cached_property
+    def nearness(self) -> dict[str, Nearness]:
+        """How near to the training images the held-out and the generated images lie."""
+        cells = self.training.cells
+        return {
+            "held_out": nearness(cells, self.test.features),
+            "generated": nearness(cells, self.generated.features),
+        }
+
+    @functools.cached_property
+    def accuracies(self) -> Accuracies:
+        """Of classifiers trained on generated and on real images."""
+        _ = self.labels
+        if self.classifier_seed is None:
+            raise InvalidInputError("takes ten classifiers: give --accuracy and --data")
+        return classification_accuracies(
+            train=self.training.data,
+            test=self.test,
+            generated=self.generated,
+            proportions=self.reference.class_counts,
+            seed=self.classifier_seed,
+        )
+
+
+#: Comparisons with real images in the place of the generated ones, without intervals.
+StandIns = Callable[[Comparison], Iterator[Comparison]]
+
+
+def training_subsets(comparison: Comparison, repeats: int = FLOOR_REPEATS) -> Iterator[Comparison]:
+    """Random subsets of the training images, as many as generated ones and with the test images' class proportions.
+
+    None if some class has too few training images.
+    """
+    everything = comparison.training.sample
+    counts = class_counts(comparison.reference.class_counts, len(comparison.generated))
+    for rows in random_subsets(comparison.training.data.labels, counts, repeats=repeats):
+        yield replace(comparison, generated=everything[rows], groups=None)
+
+
+def held_out_subsets(comparison: Comparison) -> Iterator[Comparison]:
+    """Random subsets of the held-out images, or all of them if there are no more than generated ones."""
+    n, every = min(len(comparison.generated), len(comparison.test)), len(comparison.test)
+    whole = replace(comparison, generated=comparison.test, groups=None)
+    counts = class_counts(comparison.reference.class_counts, n)
+    for rows in random_subsets(whole.labels, counts, repeats=FLOOR_REPEATS if n < every else 1):
+        yield whole.of(rows)
+
+
+def held_out_images(comparison: Comparison) -> Iterator[Comparison]:
+    """All held-out images."""
+    yield replace(comparison, generated=comparison.test, groups=None)
+
+
+def held_out_halves(comparison: Comparison, repeats: int = FLOOR_REPEATS, seed: int = 0) -> Iterator[Comparison]:
+    """One random half of the held-out images in the place of the generated ones, beside the other half."""
+    test, training = comparison.test, comparison.training
+    rng = np.random.default_rng(seed)
+    for _ in range(repeats):
+        one, other = np.split(rng.permutation(len(test)), [len(test) // 2])
+        yield replace(comparison, generated=test[other], real=Real(test=test[one], training=training), groups=None)

@@ -1,0 +1,47 @@
+"""What real digits score: every metric with real images in the place of generated ones."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from contextlib import suppress
+
+from digitforge_client.errors import InvalidInputError
+from digitforge_evaluation.quality.comparison import Comparison, StandIns
+from digitforge_evaluation.quality.metric import Metric
+from digitforge_evaluation.quality.reference import CLASS_DISTANCE, Floor, floor_of
+
+
+def measure_floors(comparison: Comparison, metrics: Mapping[str, Metric]) -> dict[str, Floor]:
+    """What real images score where generated ones are measured.
+
+    Args:
+        comparison: with real images; of the generated ones only the number counts.
+        metrics: by key. With ``distance`` come those of single classes.
+
+    Returns:
+        By key; a metric that cannot be computed has no floor.
+    """
+    floors: dict[str, Floor] = {}
+    values: dict[str, list[float]] = defaultdict(list)
+    sizes: dict[str, int] = {}
+
+    def add(key: str, metric: Metric, real: Comparison) -> None:
+        with suppress(InvalidInputError):
+            values[key].append(metric.measure(real).value)
+            sizes[key] = len(real.generated)
+
+    alike: dict[StandIns, dict[str, Metric]] = defaultdict(dict)
+    for key, metric in metrics.items():
+        if metric.floor is not None:
+            floors[key] = metric.floor(comparison)
+        else:
+            alike[metric.stand_ins][key] = metric
+    for stand_ins, group in alike.items():
+        for real in stand_ins(comparison):
+            for key, metric in group.items():
+                add(key, metric, real)
+            if "distance" in group:
+                for label in real.reference.of_classes:
+                    add(f"{CLASS_DISTANCE}{label}", group["distance"], real.of_class(label))
+    return floors | {key: floor_of(found, n=sizes[key]) for key, found in values.items()}

@@ -1,0 +1,175 @@
+"""The metrics. A new one is a file in ``metrics/`` and an entry here; reports, tables and floors follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import hypot, inf
+from typing import Final
+
+import numpy as np
+
+from digitforge_evaluation.experiment.statistics import t_interval
+from digitforge_evaluation.metrics import frechet
+from digitforge_evaluation.metrics.arrays import Floats
+from digitforge_evaluation.metrics.authenticity import authentic
+from digitforge_evaluation.metrics.c_t import c_t, c_t_left_out
+from digitforge_evaluation.metrics.classifier_score import classifier_score
+from digitforge_evaluation.metrics.extrapolation import extrapolated_distance, fewest_images
+from digitforge_evaluation.metrics.intervals import Interval, jackknife_interval
+from digitforge_evaluation.metrics.kernel import kernel_distance, left_out_discrepancies
+from digitforge_evaluation.metrics.label_agreement import agreeing
+from digitforge_evaluation.quality.classification_accuracy import Accuracies
+from digitforge_evaluation.quality.comparison import Comparison, held_out_halves, held_out_images, held_out_subsets
+from digitforge_evaluation.quality.metric import Better, Metric, Value, jackknife, jackknife_of, wilson
+from digitforge_evaluation.quality.reference import Floor, floor_of
+
+KERNEL_SUBSETS: Final = 100
+KERNEL_SUBSET_SIZE: Final = 1000
+
+
+def _distance(c: Comparison) -> float:
+    return frechet.frechet_distance(real=c.moments, generated=frechet.gaussian(c.generated.features, name="generated"))
+
+
+def _kernel(c: Comparison) -> float:
+    return kernel_distance(
+        real=c.test.features,
+        generated=c.generated.features,
+        subsets=KERNEL_SUBSETS,
+        subset_size=KERNEL_SUBSET_SIZE,
+    ).mean
+
+
+def _prdc(name: str, better: Better, *, high: float = 1.0) -> Metric:
+    """One of the four metrics that come of one pass."""
+    return Metric(
+        title=name,
+        name=f"{name}[{{features}},k={{k}}]",
+        better=better,
+        value=lambda c: getattr(c.prdc, name),
+        interval=jackknife_of(lambda c, _: [getattr(each, name) for each in c.prdc_left_out], low=0, high=high),
+        fewest=lambda c: c.k + 1,
+        held_out_too=True,
+    )
+
+
+def of_images_and_partitions(shares: Floats, left_out: Floats) -> Interval | None:
+    """An interval that covers the generated images and the choice of partitions: two squared margins are added.
+
+    Args:
+        shares: (P,) on each partition.
+        left_out: (G, P) without each group of images.
+
+    Returns:
+        The first margin is by jackknife, the second by Student's t. None where all partitions agree, whatever group is
+        left out.
+    """
+    value = float(shares.mean())
+    below = value - jackknife_interval(value, left_out.mean(axis=1))[0]
+    margin = hypot(below, value - t_interval(shares).low)
+    return (max(0.0, value - margin), min(1.0, value + margin)) if margin else None
+
+
+def _accuracy(title: str, name: str, of: Callable[[Accuracies], tuple[float, ...]]) -> Metric:
+    """A mean over classifiers, with Student's interval."""
+
+    def interval(_value: Value, c: Comparison, _whole: float) -> Interval:
+        found = t_interval(of(c.accuracies))
+        return max(0.0, found.low), min(1.0, found.high)
+
+    def floor(c: Comparison) -> Floor:
+        return floor_of(list(c.accuracies.real_to_real), n=c.accuracies.n)
+
+    return Metric(
+        title=title,
+        name=f"{name}[cnn]@{{n}}",
+        better="higher",
+        value=lambda c: float(np.mean(of(c.accuracies))),
+        interval=interval,
+        floor=floor,
+        stage="training classifiers",
+    )
+
+
+METRICS: Final = {
+    "distance": Metric(
+        title="Fréchet distance",
+        name=frechet.NAME,
+        better="lower",
+        value=_distance,
+        interval=jackknife,
+        fewest=lambda c: c.features + 1,
+        named=True,
+    ),
+    "extrapolated": Metric(
+        title="Fréchet distance, extrapolated",
+        name="fd_infinity[{features}]@{n}",
+        better="lower",
+        value=lambda c: extrapolated_distance(
+            real=c.moments, generated=c.generated.features, labels=c.generated.labels
+        ),
+        interval=jackknife,
+        fewest=lambda c: fewest_images(c.features),
+        named=True,
+    ),
+    "kernel": Metric(
+        title="kernel distance",
+        name=f"kd[{{features}}]@{KERNEL_SUBSETS}x{KERNEL_SUBSET_SIZE}",
+        better="lower",
+        value=_kernel,
+        interval=jackknife_of(
+            lambda c, groups: left_out_discrepancies(
+                real=c.test.features, generated=c.generated.features, groups=groups
+            )
+        ),
+        fewest=lambda _: KERNEL_SUBSET_SIZE,
+        held_out_too=True,
+        named=True,
+    ),
+    "precision": _prdc("precision", better="higher"),
+    "recall": _prdc("recall", better="higher"),
+    "density": _prdc("density", better="as real", high=inf),
+    "coverage": _prdc("coverage", better="higher"),
+    "missing": Metric(
+        title="in missing modes",
+        name="missing_modes[pixels]@{n}",
+        better="lower",
+        value=lambda c: float(c.missing_modes[0].mean()),
+        interval=lambda _value, c, _whole: of_images_and_partitions(*c.missing_modes),
+        stand_ins=held_out_subsets,
+    ),
+    "agreement": Metric(
+        title="label agreement",
+        name="label_agreement",
+        better="higher",
+        value=lambda c: float(agreeing(c.probabilities, c.labels).mean()),
+        interval=wilson,
+    ),
+    "score": Metric(
+        title="classifier score",
+        name="classifier_score[{features}]",
+        better="higher",
+        value=lambda c: classifier_score(c.probabilities),
+        interval=jackknife,
+    ),
+    "train_on_generated": _accuracy(
+        "accuracy, generated to real", "train_on_generated", lambda found: found.generated_to_real
+    ),
+    "train_on_real": _accuracy("accuracy, real to generated", "train_on_real", lambda found: found.real_to_generated),
+    "authenticity": Metric(
+        title="authenticity",
+        name="authenticity[{features}]",
+        better="as real",
+        value=lambda c: float(authentic(training=c.training.seen_features, samples=c.generated.features).mean()),
+        interval=wilson,
+        stand_ins=held_out_images,
+    ),
+    "copying": Metric(
+        title="copying, C_T",
+        name="c_t[{features}]@{n}",
+        better="as real",
+        value=lambda c: c_t(**c.nearness),
+        interval=jackknife_of(lambda c, groups: c_t_left_out(**c.nearness, groups=groups)),
+        stand_ins=held_out_halves,
+    ),
+}
