@@ -17,7 +17,7 @@ from digitforge_training.runs.loop import train
 COMMAND = [sys.executable, "-m", "digitforge"]
 
 
-def _gallery(*arguments: str | Path, command: list[str] = COMMAND) -> subprocess.CompletedProcess[str]:
+def _gallery(*arguments: object, command: list[str] = COMMAND) -> subprocess.CompletedProcess[str]:
     whole = [*command, "gallery", "--data", "digits", *map(str, arguments)]
     return subprocess.run(whole, capture_output=True, text=True, check=False)
 
@@ -26,7 +26,13 @@ def test_a_gallery_shows_trained_and_loaded_recipes_and_measures_nothing_twice(
     exported_model: Path, tmp_path: Path
 ) -> None:
     runs, out = tmp_path / "runs", tmp_path / "out"
-    narrow = {"generator_widths": "8", "discriminator_widths": "8", "batch_size": 32, "steps": 4, "jit": "false"}
+    narrow: dict[str, str | float] = {
+        "generator_widths": "8",
+        "discriminator_widths": "8",
+        "batch_size": 32,
+        "steps": 4,
+        "jit": "false",
+    }
     train(resolve("dense-bn", narrow), load("digits"), run_dir=runs / "dense-bn")
     arguments = [
         "--recipe",

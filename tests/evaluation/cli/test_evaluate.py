@@ -6,6 +6,8 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,12 +16,15 @@ from digitforge_client.common.command import main
 from digitforge_evaluation.demo.server_process import serving
 from digitforge_training.data import load
 
+#: Exit status, standard output, standard error.
+Run = Callable[..., tuple[object, str, str]]
+
 
 @pytest.fixture
-def run(monkeypatch, capsys):
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run the command in this process: exit status, standard output, standard error."""
 
-    def command(*arguments):
+    def command(*arguments: object) -> tuple[object, str, str]:
         monkeypatch.setattr(sys, "argv", ["digitforge", "evaluate", *map(str, arguments)])
         with pytest.raises(SystemExit) as exit_:
             main()
@@ -30,13 +35,13 @@ def run(monkeypatch, capsys):
 
 
 @pytest.fixture(scope="module")
-def served(exported_model):
+def served(exported_model: Path) -> Iterator[str]:
     with serving(exported_model) as target:
         yield target
 
 
 @pytest.fixture(scope="module")
-def real_npz(tmp_path_factory):
+def real_npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Real digits as if they were generated: training images, so that none is held out."""
     train = load("digits")
     path = tmp_path_factory.mktemp("images") / "digits.npz"
@@ -44,7 +49,7 @@ def real_npz(tmp_path_factory):
     return path
 
 
-def test_json_on_standard_output_is_json_alone_and_names_everything(exported_model):
+def test_json_on_standard_output_is_json_alone_and_names_everything(exported_model: Path) -> None:
     command = [sys.executable, "-m", "digitforge", "evaluate"]
     done = subprocess.run(
         [*command, "--model", exported_model, "--n", "1000", "--json"], capture_output=True, text=True, check=False
@@ -74,7 +79,7 @@ def test_json_on_standard_output_is_json_alone_and_names_everything(exported_mod
     }
 
 
-def test_a_table_says_what_was_left_out_and_why(real_npz, run):
+def test_a_table_says_what_was_left_out_and_why(real_npz: Path, run: Run) -> None:
     status, out, err = run("--images", real_npz, "--n", 500)
 
     assert status == 0, err
@@ -85,7 +90,7 @@ def test_a_table_says_what_was_left_out_and_why(real_npz, run):
     assert "digits.npz does not say what its generator was trained on" in out
 
 
-def test_with_real_images_the_table_holds_all_that_so_few_images_allow(real_npz, run):
+def test_with_real_images_the_table_holds_all_that_so_few_images_allow(real_npz: Path, run: Run) -> None:
     status, out, err = run("--images", real_npz, "--n", 300, "--data", "digits", "--k", 3)
 
     assert status == 0, err
@@ -94,7 +99,7 @@ def test_with_real_images_the_table_holds_all_that_so_few_images_allow(real_npz,
     assert "\x1b" not in out + err  # no colors where nobody sees them
 
 
-def test_a_page_shows_the_nearest_training_images_and_finds_a_copy(real_npz, run, tmp_path):
+def test_a_page_shows_the_nearest_training_images_and_finds_a_copy(real_npz: Path, run: Run, tmp_path: Path) -> None:
     status, out, err = run("--images", real_npz, "--n", 200, "--data", "digits", "--neighbors", tmp_path / "near")
 
     assert status == 0, err
@@ -107,7 +112,7 @@ def test_a_page_shows_the_nearest_training_images_and_finds_a_copy(real_npz, run
     page = (tmp_path / "near" / "neighbors.html").read_text("utf-8")
     assert not re.search(r"https?://|<script|<link", page)
     # these "generated" digits are training images: the nearest neighbor is the very picture, no held-out one is nearer
-    first = re.search(r'class="near">.*?</div>', page, re.DOTALL)[0]
+    (first, *_) = re.findall(r'class="near">.*?</div>', page, re.DOTALL)
     generated, nearest = re.findall(r'src="([^"]+)"', first)[:2]
     assert generated == nearest
     assert "nearer: 0.0 % of held-out" in first
@@ -115,7 +120,7 @@ def test_a_page_shows_the_nearest_training_images_and_finds_a_copy(real_npz, run
 
 
 @pytest.mark.slow  # ten classifiers
-def test_accuracy_both_ways_stands_beside_real_digits_own(real_npz, run):
+def test_accuracy_both_ways_stands_beside_real_digits_own(real_npz: Path, run: Run) -> None:
     status, out, err = run("--images", real_npz, "--n", 500, "--data", "digits", "--accuracy", "--json")
 
     assert status == 0, err
@@ -127,7 +132,7 @@ def test_accuracy_both_ways_stands_beside_real_digits_own(real_npz, run):
         assert figures[key]["value"] == pytest.approx(figures[key]["real"]["mean"], abs=0.1)  # these are real digits
 
 
-def test_a_page_needs_real_images(real_npz, run, tmp_path):
+def test_a_page_needs_real_images(real_npz: Path, run: Run, tmp_path: Path) -> None:
     status, out, err = run("--images", real_npz, "--n", 200, "--neighbors", tmp_path / "near")
 
     assert (status, out) == (2, "")
@@ -135,7 +140,9 @@ def test_a_page_needs_real_images(real_npz, run, tmp_path):
 
 
 @pytest.mark.parametrize("expansion", [(), ("--expansion", 1.2)])
-def test_a_served_generator_and_the_same_one_in_a_folder_are_measured_alike(served, exported_model, run, expansion):
+def test_a_served_generator_and_the_same_one_in_a_folder_are_measured_alike(
+    served: str, exported_model: Path, run: Run, expansion: tuple[object, ...]
+) -> None:
     arguments = ["--n", 1000, "--seed", 5, *expansion, "--json"]
     reports = []
     for source in (("--server", served), ("--model", exported_model)):
@@ -152,7 +159,7 @@ def test_a_served_generator_and_the_same_one_in_a_folder_are_measured_alike(serv
         assert one["value"] == pytest.approx(other["value"], rel=1e-2)  # a gray level here and there
 
 
-def test_a_served_generator_that_saw_held_out_images_is_refused(served, run, tmp_path):
+def test_a_served_generator_that_saw_held_out_images_is_refused(served: str, run: Run, tmp_path: Path) -> None:
     """The tiny generator was trained on the digits' training split; here that split is what is held out."""
     train, test = load("digits"), load("digits", split="test")
     np.savez(tmp_path / "swapped.npz", x=test.images, y=test.labels, x_test=train.images, y_test=train.labels)
@@ -163,7 +170,7 @@ def test_a_served_generator_that_saw_held_out_images_is_refused(served, run, tmp
     assert f"{served} was trained on {len(train)} of the {len(train)} held-out images" in err
 
 
-def test_held_out_images_are_refused(run, tmp_path):
+def test_held_out_images_are_refused(run: Run, tmp_path: Path) -> None:
     test = load("digits", split="test")
     np.savez(tmp_path / "held.npz", x=test.images, y=test.labels)
 
@@ -186,7 +193,9 @@ def test_held_out_images_are_refused(run, tmp_path):
         (["--model", ".", "--expansion", "0"], 2, "expansion is 0"),
     ],
 )
-def test_bad_input_is_one_clear_line_and_the_documented_status(arguments, status, message, run):
+def test_bad_input_is_one_clear_line_and_the_documented_status(
+    arguments: list[str], status: int, message: str, run: Run
+) -> None:
     found, out, err = run(*arguments)
 
     assert (found, out) == (status, "")
@@ -194,7 +203,7 @@ def test_bad_input_is_one_clear_line_and_the_documented_status(arguments, status
     assert "Traceback" not in err
 
 
-def test_help_needs_no_tensorflow_and_shows_examples():
+def test_help_needs_no_tensorflow_and_shows_examples() -> None:
     code = (
         "import sys; sys.modules['tensorflow'] = None; sys.modules['sklearn'] = None; sys.modules['scipy'] = None\n"
         "from digitforge_evaluation.cli.evaluate import evaluate; evaluate(['--help'])"

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import sys
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from digitforge_client.errors import DataError, InvalidInputError
@@ -14,46 +17,48 @@ from digitforge_evaluation.features import digitnet as network
 from digitforge_evaluation.features import extract
 from digitforge_evaluation.features.choice import features_called
 from digitforge_evaluation.features.extract import CallableFeatures, Digitnet, digitnet
-from digitforge_training.data import load
+from digitforge_training.data import Dataset, load
 
 
 @pytest.fixture(scope="module")
-def digits():
+def digits() -> Dataset:
     return load("digits", split="test")
 
 
-def test_it_gives_64_features_and_ten_probabilities_for_each_image(digits):
+def test_it_gives_64_features_and_ten_probabilities_for_each_image(digits: Dataset) -> None:
     measured = digitnet().measure(digits.images)
 
     assert measured.features.shape == (len(digits), 64)
     assert measured.features.dtype == np.float32
     assert measured.features.min() >= 0
+    assert measured.probabilities is not None
     assert measured.probabilities.shape == (len(digits), 10)
     np.testing.assert_allclose(measured.probabilities.sum(axis=1), 1, atol=1e-5)
 
 
-def test_an_image_has_the_same_features_in_any_batch(digits, monkeypatch):
+def test_an_image_has_the_same_features_in_any_batch(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = digitnet().features(digits.images[:100])
     monkeypatch.setattr(extract, "BATCH", 7)
 
     np.testing.assert_allclose(digitnet().features(digits.images[:100]), whole, atol=1e-4)
 
 
-def test_no_images_have_no_features():
+def test_no_images_have_no_features() -> None:
     measured = digitnet().measure(np.empty((0, 28, 28, 1), np.uint8))
 
     assert measured.features.shape == (0, 64)
+    assert measured.probabilities is not None
     assert measured.probabilities.shape == (0, 10)
 
 
-def test_it_recognizes_digits_of_another_origin(digits):
+def test_it_recognizes_digits_of_another_origin(digits: Dataset) -> None:
     right = digitnet().probabilities(digits.images).argmax(axis=1) == digits.labels
 
     assert right.mean() > 0.9
 
 
 @pytest.mark.skipif("DIGITFORGE_DATA_DIR" not in os.environ, reason="needs MNIST: set DIGITFORGE_DATA_DIR")
-def test_its_accuracy_on_the_test_images_is_the_recorded_one_and_at_least_the_owed():
+def test_its_accuracy_on_the_test_images_is_the_recorded_one_and_at_least_the_owed() -> None:
     test = load("mnist", split="test")
     record = json.loads(extract.WEIGHTS.with_suffix(".json").read_text())
 
@@ -74,12 +79,12 @@ def test_its_accuracy_on_the_test_images_is_the_recorded_one_and_at_least_the_ow
     ],
     ids=["no channels", "32 pixels", "color", "floats"],
 )
-def test_other_images_are_refused_with_what_to_do(images):
+def test_other_images_are_refused_with_what_to_do(images: npt.NDArray[Any]) -> None:
     with pytest.raises(InvalidInputError, match=r"takes uint8 \(n, 28, 28, 1\): resize them, or"):
         digitnet().measure(images)
 
 
-def test_damaged_or_foreign_weights_are_an_error_that_names_the_file(tmp_path):
+def test_damaged_or_foreign_weights_are_an_error_that_names_the_file(tmp_path: Path) -> None:
     truncated, foreign = tmp_path / "truncated.npz", tmp_path / "foreign.npz"
     truncated.write_bytes(extract.WEIGHTS.read_bytes()[:1000])
     np.savez(foreign, a=np.zeros(3))
@@ -89,7 +94,7 @@ def test_damaged_or_foreign_weights_are_an_error_that_names_the_file(tmp_path):
             Digitnet(path)
 
 
-def test_weights_survive_writing_and_reading(tmp_path, digits):
+def test_weights_survive_writing_and_reading(tmp_path: Path, digits: Dataset) -> None:
     model = network.build_network()
     network.save_weights(model, tmp_path / "w.npz")
     again = network.load_network(tmp_path / "w.npz")
@@ -99,10 +104,10 @@ def test_weights_survive_writing_and_reading(tmp_path, digits):
     assert [path.name for path in tmp_path.iterdir()] == ["w.npz"]
 
 
-def test_training_learns(digits):
+def test_training_learns(digits: Dataset) -> None:
     """Two passes over a thousand digits are enough to see that the training command's loop works."""
     train = load("digits")
-    losses = []
+    losses: list[float] = []
 
     model = network.train_network(
         train.images,
@@ -115,7 +120,7 @@ def test_training_learns(digits):
     assert network.accuracy(model, digits.images, digits.labels) > 0.7
 
 
-def test_augmentation_moves_digits_a_little_and_never_mirrors_them():
+def test_augmentation_moves_digits_a_little_and_never_mirrors_them() -> None:
     config = network.DigitnetConfig()
     rows = network.random_affine(np.random.default_rng(0), 1000, config)
     determinants = rows[:, 0] * rows[:, 4] - rows[:, 1] * rows[:, 3]
@@ -127,7 +132,7 @@ def test_augmentation_moves_digits_a_little_and_never_mirrors_them():
     assert 1 / 1.12**2 - 1e-4 <= determinants.min() < determinants.max() <= 1 / 0.88**2 + 1e-4
 
 
-def test_features_may_come_from_any_function(digits):
+def test_features_may_come_from_any_function(digits: Dataset) -> None:
     mine = CallableFeatures(name="pixels", function=lambda images: images.reshape(len(images), -1))
 
     measured = mine.measure(digits.images)
@@ -136,13 +141,15 @@ def test_features_may_come_from_any_function(digits):
     assert measured.probabilities is None
 
 
-def test_a_function_that_gives_no_row_per_image_is_refused(digits):
+def test_a_function_that_gives_no_row_per_image_is_refused(digits: Dataset) -> None:
     mine = CallableFeatures(name="mine", function=lambda images: images.mean())
     with pytest.raises(InvalidInputError, match="the features mine of"):
         mine.measure(digits.images)
 
 
-def test_a_function_of_the_users_own_is_found_by_its_import_path_in_this_folder(tmp_path, monkeypatch):
+def test_a_function_of_the_users_own_is_found_by_its_import_path_in_this_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "my_features.py").write_text(
         "def corners(images):\n    return images[:, ::27, ::27, 0].reshape(len(images), 4)\n\nseven = 7\n"
     )

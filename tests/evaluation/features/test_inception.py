@@ -9,6 +9,7 @@ import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,12 +28,12 @@ def small_graph() -> bytes:
     graph = tf.compat.v1.GraphDef()
     graph.versions.producer = 8
 
-    def constant(name: str, value: np.ndarray) -> None:
+    def constant(name: str, value: Any) -> None:
         node = graph.node.add(name=name, op="Const")
         node.attr["dtype"].type = tf.as_dtype(value.dtype).as_datatype_enum
         node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value))
 
-    def operation(name: str, op: str, *inputs: str, **types: tf.DType):
+    def operation(name: str, op: str, *inputs: str, **types: tf.DType) -> Any:
         node = graph.node.add(name=name, op=op, input=inputs)
         for key, kind in types.items():
             node.attr[key].type = kind.as_datatype_enum
@@ -78,7 +79,7 @@ def archive_of(path: Path, to: Path) -> Path:
     return to
 
 
-def test_any_number_of_gray_images_is_fed_in_behind_the_decoder_as_the_paper_does(graph):
+def test_any_number_of_gray_images_is_fed_in_behind_the_decoder_as_the_paper_does(graph: tuple[Path, str]) -> None:
     path, sha256 = graph
     images = np.random.default_rng(1).integers(0, 256, (53, 16, 16, 1)).astype(np.uint8)  # two batches
 
@@ -91,7 +92,7 @@ def test_any_number_of_gray_images_is_fed_in_behind_the_decoder_as_the_paper_doe
     np.testing.assert_allclose(measured.features, expected, rtol=1e-4, atol=1e-3)
 
 
-def test_another_graph_is_refused_with_its_hash(graph, tmp_path):
+def test_another_graph_is_refused_with_its_hash(graph: tuple[Path, str], tmp_path: Path) -> None:
     path, _ = graph
     with pytest.raises(DataError, match="not the network of the FID paper: the SHA-256 of the graph is"):
         Inception(path)
@@ -102,7 +103,7 @@ def test_another_graph_is_refused_with_its_hash(graph, tmp_path):
         features_called(f"inception:{tmp_path / 'missing'}")
 
 
-def test_an_archive_is_unpacked_and_a_wrong_one_told(graph, tmp_path):
+def test_an_archive_is_unpacked_and_a_wrong_one_told(graph: tuple[Path, str], tmp_path: Path) -> None:
     path, sha256 = graph
     images = np.zeros((2, 8, 8, 3), np.uint8)
 
@@ -115,7 +116,9 @@ def test_an_archive_is_unpacked_and_a_wrong_one_told(graph, tmp_path):
         Inception(tmp_path / "other.tgz", sha256=sha256)
 
 
-def test_without_a_file_it_is_downloaded_once_and_verified(graph, tmp_path, monkeypatch):
+def test_without_a_file_it_is_downloaded_once_and_verified(
+    graph: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, sha256 = graph
     (tmp_path / "mirror").mkdir()
     archive_of(path, tmp_path / "mirror" / ARCHIVE)
@@ -135,7 +138,7 @@ def test_without_a_file_it_is_downloaded_once_and_verified(graph, tmp_path, monk
     Inception(sha256=sha256)  # from the cache: nothing listens any more
 
 
-def test_images_that_are_none_are_refused(graph):
+def test_images_that_are_none_are_refused(graph: tuple[Path, str]) -> None:
     path, sha256 = graph
     with pytest.raises(InvalidInputError, match="takes uint8"):
         Inception(path, sha256=sha256).measure(np.zeros((2, 8, 8, 2), np.uint8))

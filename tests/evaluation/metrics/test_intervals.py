@@ -12,7 +12,7 @@ from digitforge_client.errors import InvalidInputError
 from digitforge_evaluation.metrics.intervals import groups_of, jackknife_interval, share_interval
 
 
-def test_the_jackknife_interval_of_a_mean_is_students():
+def test_the_jackknife_interval_of_a_mean_is_students() -> None:
     sample = np.random.default_rng(0).normal(3, 2, 400)
     groups = groups_of(None, 400, groups=400)  # each row a group of its own: the classical jackknife
 
@@ -22,7 +22,7 @@ def test_the_jackknife_interval_of_a_mean_is_students():
     assert (low, high) == pytest.approx((sample.mean() - margin, sample.mean() + margin))
 
 
-def test_the_jackknife_covers_a_curved_statistic_about_as_often_as_it_says():
+def test_the_jackknife_covers_a_curved_statistic_about_as_often_as_it_says() -> None:
     rng, held = np.random.default_rng(1), 0
     for _ in range(400):
         sample = rng.normal(1, 1, 200)
@@ -33,7 +33,7 @@ def test_the_jackknife_covers_a_curved_statistic_about_as_often_as_it_says():
 
 
 @given(st.integers(2, 300), st.integers(0, 99))
-def test_groups_are_of_one_size_and_share_every_class(n, seed):
+def test_groups_are_of_one_size_and_share_every_class(n: int, seed: int) -> None:
     labels = np.random.default_rng(seed).integers(0, 3, n)
     groups = groups_of(labels, n, seed=seed)
 
@@ -43,7 +43,7 @@ def test_groups_are_of_one_size_and_share_every_class(n, seed):
 
 
 @given(st.integers(1, 10_000), st.floats(0, 1))
-def test_a_share_interval_holds_the_share_and_stays_a_share(n, share):
+def test_a_share_interval_holds_the_share_and_stays_a_share(n: int, share: float) -> None:
     low, high = share_interval(share, n)
 
     assert 0 <= low <= share + 1e-12
@@ -51,13 +51,13 @@ def test_a_share_interval_holds_the_share_and_stays_a_share(n, share):
     assert low < high
 
 
-def test_a_share_interval_is_the_tabulated_one():
+def test_a_share_interval_is_the_tabulated_one() -> None:
     low, high = share_interval(0.1, 100)  # R: prop.test(10, 100, correct = FALSE)
 
     assert (low, high) == pytest.approx((0.05522914, 0.1743657), abs=1e-6)
 
 
-def test_nothing_has_no_interval():
+def test_nothing_has_no_interval() -> None:
     with pytest.raises(InvalidInputError):
         share_interval(0.5, 0)
     with pytest.raises(InvalidInputError):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,16 +23,18 @@ from digitforge_evaluation.metrics.kernel import kernel_distance
 from digitforge_evaluation.metrics.label_agreement import agreeing
 from digitforge_evaluation.metrics.prdc import prdc
 
+Floats = npt.NDArray[np.float64]
 
-def normal(n: int, seed: int = 0, d: int = 5, **law: float) -> np.ndarray:
+
+def normal(n: int, seed: int = 0, d: int = 5, **law: float) -> Floats:
     return np.random.default_rng(seed).normal(size=(n, d), **law)
 
 
-def frechet(real: np.ndarray, generated: np.ndarray) -> float:
+def frechet(real: Floats, generated: Floats) -> float:
     return frechet_distance(real=gaussian(real), generated=gaussian(generated))
 
 
-def test_a_collapsed_generator_has_high_precision_and_low_recall():
+def test_a_collapsed_generator_has_high_precision_and_low_recall() -> None:
     """If real and generated were ever swapped, this would show it."""
     real = normal(1000, seed=1)
     collapsed = real[7] + 0.01 * normal(1000, seed=2)
@@ -41,7 +46,7 @@ def test_a_collapsed_generator_has_high_precision_and_low_recall():
     assert found.coverage < 0.05
 
 
-def test_a_generator_that_is_varied_but_wrong_has_low_precision_and_high_recall():
+def test_a_generator_that_is_varied_but_wrong_has_low_precision_and_high_recall() -> None:
     real, scattered = normal(1000, seed=1), normal(1000, seed=2, scale=6.0)
 
     found = prdc(real=real, generated=scattered)
@@ -51,7 +56,7 @@ def test_a_generator_that_is_varied_but_wrong_has_low_precision_and_high_recall(
     assert found.density < 0.2
 
 
-def test_two_samples_of_one_distribution_have_metrics_near_their_ideal():
+def test_two_samples_of_one_distribution_have_metrics_near_their_ideal() -> None:
     real, generated = normal(2000, seed=1), normal(2000, seed=2)
 
     found = prdc(real=real, generated=generated)
@@ -63,7 +68,7 @@ def test_two_samples_of_one_distribution_have_metrics_near_their_ideal():
     assert frechet(real, generated) < 0.05
 
 
-def test_a_copy_of_the_real_images_lies_wholly_among_them_even_with_duplicates():
+def test_a_copy_of_the_real_images_lies_wholly_among_them_even_with_duplicates() -> None:
     real = np.repeat(normal(100, loc=100.0), 8, axis=0)  # more copies than k: every ball has radius zero
 
     found = prdc(real=real, generated=real.copy())
@@ -71,14 +76,14 @@ def test_a_copy_of_the_real_images_lies_wholly_among_them_even_with_duplicates()
     assert (found.precision, found.recall, found.coverage) == (1, 1, 1)
 
 
-def test_frechet_distance_of_known_gaussians_is_the_closed_form():
+def test_frechet_distance_of_known_gaussians_is_the_closed_form() -> None:
     first = Gaussian(mean=np.array([0.0, 0.0]), covariance=np.diag([1.0, 4.0]), n=100)
     second = Gaussian(mean=np.array([3.0, 0.0]), covariance=np.diag([9.0, 4.0]), n=100)
 
     assert frechet_distance(real=first, generated=second) == pytest.approx(9 + (3 - 1) ** 2)
 
 
-def test_memory_stays_bounded_whatever_the_number_of_images():
+def test_memory_stays_bounded_whatever_the_number_of_images() -> None:
     real, generated = normal(7000, seed=1), normal(7000, seed=2)  # all distances at once would be 374 MiB
     tracemalloc.start()
     try:
@@ -97,7 +102,9 @@ clouds = array_strategy(np.float64, (12, 3), elements=finite)
 
 @settings(max_examples=60, deadline=None)
 @given(clouds, clouds, finite)
-def test_frechet_distance_is_symmetric_nonnegative_and_moves_with_nothing(first, second, shift):
+def test_frechet_distance_is_symmetric_nonnegative_and_moves_with_nothing(
+    first: npt.NDArray[Any], second: npt.NDArray[Any], shift: float
+) -> None:
     for cloud in (first, second):
         cloud[0] += [1, 2, 3]  # never constant
     first[0] += 300
@@ -114,7 +121,7 @@ def test_frechet_distance_is_symmetric_nonnegative_and_moves_with_nothing(first,
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 6), st.integers(8, 40), st.integers(8, 40))
-def test_precision_recall_and_coverage_are_shares_and_grow_with_k(seed, k, n, m):
+def test_precision_recall_and_coverage_are_shares_and_grow_with_k(seed: int, k: int, n: int, m: int) -> None:
     real, generated = normal(n, seed), normal(m, seed + 1, scale=1.5)
 
     small, large = prdc(real=real, generated=generated, k=k), prdc(real=real, generated=generated, k=k + 1)
@@ -126,37 +133,37 @@ def test_precision_recall_and_coverage_are_shares_and_grow_with_k(seed, k, n, m)
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000), st.integers(2, 12), st.integers(1, 50))
-def test_classifier_score_lies_between_one_and_the_number_of_classes(seed, classes, n):
+def test_classifier_score_lies_between_one_and_the_number_of_classes(seed: int, classes: int, n: int) -> None:
     rows = np.random.default_rng(seed).dirichlet(np.full(classes, 0.2), size=n)
 
     assert 1 - 1e-9 <= classifier_score(rows) <= classes + 1e-9
 
 
-def test_classifier_score_has_its_extremes_where_they_belong():
+def test_classifier_score_has_its_extremes_where_they_belong() -> None:
     assert classifier_score(np.tile(np.eye(10), (20, 1))) == pytest.approx(10)
     assert classifier_score(np.tile(np.eye(10)[3], (20, 1))) == pytest.approx(1)
     assert classifier_score(np.full((20, 10), 0.1)) == pytest.approx(1)
 
 
-def test_distant_samples_are_authentic_and_copies_of_training_images_are_not():
+def test_distant_samples_are_authentic_and_copies_of_training_images_are_not() -> None:
     training = normal(500, seed=1)
     samples = np.concatenate([training[:20], training[:20] + 50])
 
     assert authentic(training=training, samples=samples).tolist() == [False] * 20 + [True] * 20
 
 
-def test_a_copy_of_a_training_image_that_occurs_twice_is_still_found():
+def test_a_copy_of_a_training_image_that_occurs_twice_is_still_found() -> None:
     training = np.concatenate([normal(100), normal(100)])
 
     assert not authentic(training=training, samples=training[:10]).any()
 
 
-def copying(training: np.ndarray, held_out: np.ndarray, generated: np.ndarray) -> float:
+def copying(training: Floats, held_out: Floats, generated: Floats) -> float:
     cells = divide(training=training, held_out=len(held_out))
     return c_t(held_out=nearness(cells, held_out), generated=nearness(cells, generated))
 
 
-def test_the_score_for_copying_tells_copies_from_new_samples_and_from_wrong_ones():
+def test_the_score_for_copying_tells_copies_from_new_samples_and_from_wrong_ones() -> None:
     training, held_out = normal(3000, seed=1), normal(1000, seed=2)
 
     assert copying(training, held_out, training[:1000] + 0.01 * normal(1000, seed=3)) < -10
@@ -164,7 +171,7 @@ def test_the_score_for_copying_tells_copies_from_new_samples_and_from_wrong_ones
     assert copying(training, held_out, normal(1000, seed=4, scale=1.5)) > 3
 
 
-def test_copies_in_one_part_of_the_space_are_not_hidden_by_errors_in_another():
+def test_copies_in_one_part_of_the_space_are_not_hidden_by_errors_in_another() -> None:
     """That is what the cells are for: one test over all would see neither."""
     training, held_out = normal(4000, seed=1), normal(2000, seed=2)
     left = training[training[:, 0] < 0]
@@ -173,7 +180,7 @@ def test_copies_in_one_part_of_the_space_are_not_hidden_by_errors_in_another():
     assert copying(training, held_out, generated) < -3
 
 
-def test_the_extrapolated_distance_of_a_perfect_generator_is_about_zero_where_the_plain_one_is_not():
+def test_the_extrapolated_distance_of_a_perfect_generator_is_about_zero_where_the_plain_one_is_not() -> None:
     real = Gaussian(mean=np.zeros(20), covariance=np.eye(20), n=10**9)
     samples = normal(1000, seed=1, d=20)
 
@@ -183,7 +190,7 @@ def test_the_extrapolated_distance_of_a_perfect_generator_is_about_zero_where_th
     assert abs(extrapolated_distance(real=real, generated=samples)) < plain / 5
 
 
-def test_subsets_with_the_class_counts_of_all_make_the_extrapolation_surer():
+def test_subsets_with_the_class_counts_of_all_make_the_extrapolation_surer() -> None:
     """Two classes far apart: by chance, a small subset has more of one, and seems far from the real images."""
     labels = np.repeat([0, 1], 500)
     real = gaussian(normal(100_000, seed=9) + 20 * np.repeat([0, 1], 50_000)[:, None])
@@ -196,14 +203,14 @@ def test_subsets_with_the_class_counts_of_all_make_the_extrapolation_surer():
     assert abs(np.mean(with_counts)) < 0.05
 
 
-def test_the_extrapolated_distance_needs_images_enough_for_a_line():
+def test_the_extrapolated_distance_needs_images_enough_for_a_line() -> None:
     with pytest.raises(InvalidInputError, match="needs more than 19"):
         extrapolated_distance(real=gaussian(normal(30)), generated=normal(19))
     with pytest.raises(InvalidInputError, match="at least 2"):
         extrapolated_distance(real=gaussian(normal(30)), generated=normal(50), points=1)
 
 
-def with_nan(array: np.ndarray) -> np.ndarray:
+def with_nan(array: Floats) -> Floats:
     array = array.copy()
     array[3, 1] = np.nan
     return array
@@ -220,9 +227,9 @@ BAD_FEATURES = [
 
 
 @pytest.mark.parametrize(("bad", "message"), BAD_FEATURES)
-def test_no_metric_of_features_accepts_what_it_cannot_measure(bad, message):
+def test_no_metric_of_features_accepts_what_it_cannot_measure(bad: npt.NDArray[Any], message: str) -> None:
     good = normal(30)
-    calls = [
+    calls: list[Callable[[], object]] = [
         lambda: gaussian(bad),
         lambda: prdc(real=bad, generated=good),
         lambda: prdc(real=good, generated=bad),
@@ -239,7 +246,7 @@ def test_no_metric_of_features_accepts_what_it_cannot_measure(bad, message):
             call()
 
 
-def test_features_of_two_networks_are_not_compared():
+def test_features_of_two_networks_are_not_compared() -> None:
     wide, narrow = normal(30, d=5), normal(30, d=4)
     for call in (
         lambda: frechet(wide, narrow),
@@ -251,7 +258,7 @@ def test_features_of_two_networks_are_not_compared():
             call()
 
 
-def test_too_few_points_are_refused():
+def test_too_few_points_are_refused() -> None:
     with pytest.raises(InvalidInputError, match="needs more than 5"):
         prdc(real=normal(5), generated=normal(30))
     with pytest.raises(InvalidInputError, match="k is 0"):
@@ -267,12 +274,12 @@ def test_too_few_points_are_refused():
     [np.empty((0, 10)), np.full((5, 10), 0.2), np.full((5, 10), np.nan), np.eye(10)[0], np.full((2, 2), [-1.0, 2.0])],
     ids=["none", "sum 2", "nan", "one-dimensional", "negative"],
 )
-def test_rows_that_are_no_probabilities_are_refused(rows):
+def test_rows_that_are_no_probabilities_are_refused(rows: npt.NDArray[Any]) -> None:
     with pytest.raises(InvalidInputError, match="probabilities"):
         classifier_score(rows)
 
 
 @pytest.mark.parametrize("labels", [[0, 1], [0, 1, 3], [0, -1, 1], [0.0, 1.0, 2.0]])
-def test_labels_that_do_not_fit_are_refused(labels):
+def test_labels_that_do_not_fit_are_refused(labels: list[float]) -> None:
     with pytest.raises(InvalidInputError, match="labels"):
         agreeing(np.eye(3), np.array(labels))

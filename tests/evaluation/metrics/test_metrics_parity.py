@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import pytest
-from prdc import compute_prdc
+from prdc import compute_prdc  # type: ignore[import-untyped]
 from scipy.linalg import sqrtm
 from scipy.stats import mannwhitneyu
 from sklearn.linear_model import LinearRegression
@@ -21,26 +24,28 @@ from digitforge_evaluation.metrics.kernel import kernel_distance, left_out_discr
 from digitforge_evaluation.metrics.label_agreement import agreeing
 from digitforge_evaluation.metrics.prdc import prdc, prdc_left_out
 
+Floats = npt.NDArray[np.float64]
 
-def pair(seed: int, n: int = 90, m: int = 70, d: int = 6) -> tuple[np.ndarray, np.ndarray]:
+
+def pair(seed: int, n: int = 90, m: int = 70, d: int = 6) -> tuple[Floats, Floats]:
     """Two clouds that overlap, far from the origin, with correlated columns."""
     rng = np.random.default_rng(seed)
     mix = rng.normal(size=(d, d))
     return rng.normal(size=(n, d)) @ mix + 20, rng.normal(0.4, 0.8, size=(m, d)) @ mix + 20
 
 
-def distances(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+def distances(rows: Floats, columns: Floats) -> Floats:
     return np.sqrt(((rows[:, None] - columns[None]) ** 2).sum(-1))
 
 
 @pytest.fixture(autouse=True)
-def small_blocks(monkeypatch):
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several blocks even for these few points."""
     monkeypatch.setattr(arrays, "BLOCK_ELEMENTS", 500)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_frechet_distance_is_the_formula_with_a_matrix_square_root(seed):
+def test_frechet_distance_is_the_formula_with_a_matrix_square_root(seed: int) -> None:
     real, generated = pair(seed)
     a, b = np.cov(real, rowvar=False), np.cov(generated, rowvar=False)
     expected = ((real.mean(0) - generated.mean(0)) ** 2).sum() + np.trace(a + b - 2 * np.real(sqrtm(a @ b)))
@@ -48,7 +53,7 @@ def test_frechet_distance_is_the_formula_with_a_matrix_square_root(seed):
     assert frechet_distance(real=gaussian(real), generated=gaussian(generated)) == pytest.approx(expected, rel=1e-8)
 
 
-def test_frechet_distance_is_right_where_a_covariance_is_singular():
+def test_frechet_distance_is_right_where_a_covariance_is_singular() -> None:
     rng = np.random.default_rng(0)
     real = rng.normal(size=(200, 4)) * [1, 1, 0, 0]
     generated = rng.normal(size=(200, 4)) * [0, 2, 1, 0]
@@ -61,7 +66,7 @@ def test_frechet_distance_is_right_where_a_covariance_is_singular():
 
 @pytest.mark.parametrize("k", [1, 5])
 @pytest.mark.parametrize("seed", range(5))
-def test_prdc_is_the_four_definitions_by_brute_force(seed, k):
+def test_prdc_is_the_four_definitions_by_brute_force(seed: int, k: int) -> None:
     real, generated = pair(seed)
     real_radii = np.sort(distances(real, real), axis=1)[:, k]
     generated_radii = np.sort(distances(generated, generated), axis=1)[:, k]
@@ -76,11 +81,11 @@ def test_prdc_is_the_four_definitions_by_brute_force(seed, k):
     assert found.coverage == inside_real.any(axis=1).mean()
 
 
-def test_squared_discrepancy_is_the_unbiased_double_sum():
+def test_squared_discrepancy_is_the_unbiased_double_sum() -> None:
     first, second = pair(1, 12, 12, 3)
     first, second = first / 20, second / 20
 
-    def kernel(x, y):
+    def kernel(x: Floats, y: Floats) -> Any:
         return (x @ y / 3 + 1) ** 3
 
     m = len(first)
@@ -93,7 +98,7 @@ def test_squared_discrepancy_is_the_unbiased_double_sum():
     assert squared_discrepancy(first, second) == pytest.approx(expected, rel=1e-10)
 
 
-def test_kernel_distance_on_one_whole_subset_is_the_plain_discrepancy():
+def test_kernel_distance_on_one_whole_subset_is_the_plain_discrepancy() -> None:
     real, generated = pair(2, 40, 40)
 
     found = kernel_distance(real=real, generated=generated, subsets=1, subset_size=40)
@@ -101,7 +106,7 @@ def test_kernel_distance_on_one_whole_subset_is_the_plain_discrepancy():
     assert found.mean == pytest.approx(squared_discrepancy(real, generated), rel=1e-9)
 
 
-def test_classifier_score_is_the_exponential_of_the_mean_divergence():
+def test_classifier_score_is_the_exponential_of_the_mean_divergence() -> None:
     rng = np.random.default_rng(3)
     rows = rng.dirichlet(np.full(10, 0.3), size=200)
     rows[0] = np.eye(10)[4]  # a certain row: 0 · log 0 counts as 0
@@ -111,14 +116,14 @@ def test_classifier_score_is_the_exponential_of_the_mean_divergence():
     assert classifier_score(rows) == pytest.approx(np.exp(np.mean(divergences)), rel=1e-10)
 
 
-def test_agreeing_compares_the_most_probable_class_with_the_label():
+def test_agreeing_compares_the_most_probable_class_with_the_label() -> None:
     rows = np.array([[0.7, 0.2, 0.1], [0.1, 0.2, 0.7], [0.3, 0.4, 0.3]])
 
     assert agreeing(rows, np.array([0, 1, 1])).tolist() == [True, False, True]
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_authenticity_is_the_definition_by_brute_force(seed):
+def test_authenticity_is_the_definition_by_brute_force(seed: int) -> None:
     training, samples = pair(seed)
     to_training = distances(samples, training)
     among_training = distances(training, training)
@@ -131,7 +136,7 @@ def test_authenticity_is_the_definition_by_brute_force(seed):
 
 
 @pytest.mark.parametrize(("n", "m", "k"), [(400, 300, 5), (150, 600, 3)])
-def test_prdc_is_what_the_authors_own_package_computes(n, m, k):
+def test_prdc_is_what_the_authors_own_package_computes(n: int, m: int, k: int) -> None:
     real, generated = pair(7, n, m, 16)
     expected = compute_prdc(real, generated, k)
 
@@ -142,7 +147,7 @@ def test_prdc_is_what_the_authors_own_package_computes(n, m, k):
 
 
 @pytest.mark.parametrize("count", [1, 6])
-def test_the_smallest_of_each_row_are_those_that_sorting_finds(count):
+def test_the_smallest_of_each_row_are_those_that_sorting_finds(count: int) -> None:
     rng = np.random.default_rng(0)
     for width in (count, 97, 1000, 1007):
         values = rng.integers(0, 50, (20, width)).astype(float)  # with ties
@@ -151,7 +156,7 @@ def test_the_smallest_of_each_row_are_those_that_sorting_finds(count):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_leaving_out_a_group_is_the_same_as_measuring_without_it(seed):
+def test_leaving_out_a_group_is_the_same_as_measuring_without_it(seed: int) -> None:
     real, generated = pair(seed, 120, 90)
     groups = np.random.default_rng(seed).permutation(np.arange(90) % 4)
 
@@ -167,7 +172,7 @@ def test_leaving_out_a_group_is_the_same_as_measuring_without_it(seed):
         assert discrepancies[group] == pytest.approx(expected, rel=1e-9)
 
 
-def test_the_extrapolated_distance_is_where_the_line_through_all_sizes_meets_zero():
+def test_the_extrapolated_distance_is_where_the_line_through_all_sizes_meets_zero() -> None:
     real, generated = pair(4, 300, 500)
     reference = gaussian(real)
     a = np.cov(real, rowvar=False)
@@ -183,7 +188,7 @@ def test_the_extrapolated_distance_is_where_the_line_through_all_sizes_meets_zer
     assert extrapolated_distance(real=reference, generated=generated) == pytest.approx(expected, rel=1e-6)
 
 
-def test_c_t_is_that_of_its_papers_implementation():
+def test_c_t_is_that_of_its_papers_implementation() -> None:
     """Written out after it: a Mann–Whitney Z score in each cell, weighted with the held-out images."""
     training, generated = pair(5, 900, 500)
     held_out, _ = pair(6, 400, 10)
@@ -209,7 +214,7 @@ def test_c_t_is_that_of_its_papers_implementation():
     assert without[2] == c_t(held_out=of_held_out, generated=rest)
 
 
-def test_the_rank_test_counts_ties_half():
+def test_the_rank_test_counts_ties_half() -> None:
     first, second = np.array([1.0, 2, 2, 5]), np.array([2.0, 2, 3])
     u = mannwhitneyu(first, second).statistic
 
@@ -217,7 +222,7 @@ def test_the_rank_test_counts_ties_half():
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_nearest_neighbors_are_the_nearest_and_in_order(count):
+def test_nearest_neighbors_are_the_nearest_and_in_order(count: int) -> None:
     known, points = pair(2)
     squares = distances(points, known) ** 2
     places = np.argsort(squares, axis=1)[:, :count]

@@ -1,10 +1,13 @@
-"""The report: every figure with its n, and no generator measured on what it has seen."""
+"""The report: every metric with its n, and no generator measured on what it has seen."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from digitforge_client.contract import image_hashes
@@ -12,11 +15,13 @@ from digitforge_client.errors import InvalidInputError
 from digitforge_evaluation.experiment.statistics import t_interval
 from digitforge_evaluation.features.extract import CallableFeatures, digitnet
 from digitforge_evaluation.images.sources import Drawn, ImageSet, SavedGenerator
+from digitforge_evaluation.metrics.intervals import Interval
 from digitforge_evaluation.metrics.missing_modes import fill, make_bins, missing_share
 from digitforge_evaluation.quality.assess import Measurement, Report, assess
 from digitforge_evaluation.quality.comparison import RealData
-from digitforge_evaluation.quality.reference import shipped_reference
+from digitforge_evaluation.quality.reference import Floor, shipped_reference
 from digitforge_evaluation.quality.registry import METRICS, of_images_and_partitions
+from digitforge_training.data import Dataset
 from digitforge_training.gan.clusters import find_bins
 
 DIGITS = tuple("0123456789")
@@ -27,23 +32,38 @@ class Copier:
 
     name = "copier"
 
-    def __init__(self, known, class_names=DIGITS, sha256="another"):
+    def __init__(self, known: Dataset, class_names: tuple[str, ...] = DIGITS, sha256: str = "another") -> None:
         self._known = known
-        self.card = {"generator_id": "c0", "class_names": list(class_names), "training_data": {"sha256": sha256}}
+        self.card: dict[str, Any] | None = {
+            "generator_id": "c0",
+            "class_names": list(class_names),
+            "training_data": {"sha256": sha256},
+        }
 
-    def draw(self, n, *, proportions, seed, expansion=None):
+    def draw(self, n: int, *, proportions: tuple[int, ...], seed: int, expansion: float | None = None) -> Drawn:
         known = ImageSet(self._known.images, self._known.labels, "known")
         return known.draw(n, proportions=proportions, seed=seed, expansion=expansion)
 
-    def seen(self, hashes):
+    def seen(self, hashes: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         return np.isin(hashes, image_hashes(self._known.images))
+
+
+def floor(found: Measurement) -> Floor:
+    assert found.real is not None
+    return found.real
+
+
+def interval(found: Measurement) -> Interval:
+    assert found.interval is not None
+    assert found.interval[0] <= found.value <= found.interval[1]
+    return found.interval
 
 
 def measurements(report: Report) -> dict[str, Measurement]:
     return {found.key: found for found in report.figures}
 
 
-def test_a_real_generator_gets_every_figure_that_so_few_images_allow(exported_model, real):
+def test_a_real_generator_gets_every_metric_that_so_few_images_allow(exported_model: Path, real: RealData) -> None:
     report = assess(SavedGenerator(exported_model), network=digitnet(), n=300, real=real)
 
     found = measurements(report)
@@ -53,49 +73,49 @@ def test_a_real_generator_gets_every_figure_that_so_few_images_allow(exported_mo
         "train_on_generated": "takes ten classifiers: give --accuracy and --data",
         "train_on_real": "takes ten classifiers: give --accuracy and --data",
     }
-    assert all(figure.n == 300 and np.isfinite(figure.value) for figure in report.figures)
+    assert all(one.n == 300 and np.isfinite(one.value) for one in report.figures)
     assert found["distance"].name == "fd[digitnet-64]@300"
-    assert found["distance"].value > 10 * found["distance"].real.mean  # six training steps are not enough
-    assert found["distance"].real.repeats == 10
-    low, high = found["distance"].interval
-    assert low < found["distance"].value < high
+    assert found["distance"].value > 10 * floor(found["distance"]).mean  # six training steps are not enough
+    assert floor(found["distance"]).repeats == 10
+    interval(found["distance"])
     json.dumps(report.as_dict())
 
 
-def test_without_real_images_the_distance_uses_the_shipped_statistics_and_the_rest_is_left_out(exported_model):
+def test_without_real_images_the_distance_uses_the_shipped_statistics_and_the_rest_is_left_out(
+    exported_model: Path,
+) -> None:
     report = assess(SavedGenerator(exported_model), network=digitnet(), n=1000)
 
     found = measurements(report)
     assert set(found) == {"distance", "extrapolated", "agreement", "score"}
     assert [each.label for each in report.classes] == list(range(10))
-    for figure in (*report.figures, *(each.figure for each in report.classes)):
-        assert figure.real is not None
-        low, high = figure.interval
-        assert low <= figure.value <= high
+    for one in (*report.figures, *(each.figure for each in report.classes)):
+        floor(one)
+        interval(one)
     assert report.reference == "mnist test"
     assert report.reference_n == 10_000
-    assert found["distance"].real.n == 1000
+    assert floor(found["distance"]).n == 1000
     assert report.left_out["recall"] == "needs real images: give --data"
 
 
-def test_a_size_without_a_floor_says_so(exported_model):
+def test_a_size_without_a_floor_says_so(exported_model: Path) -> None:
     report = assess(SavedGenerator(exported_model), network=digitnet(), n=700)
 
     assert measurements(report)["distance"].real is None
     assert any("no floor is known for n = 700" in note for note in report.notes)
 
 
-def test_a_generator_that_copies_is_found_out(real):
+def test_a_generator_that_copies_is_found_out(real: RealData) -> None:
     report = assess(Copier(real.train), network=digitnet(), n=300, real=real)
 
     authenticity, copying = measurements(report)["authenticity"], measurements(report)["copying"]
     assert authenticity.value == 0
-    assert authenticity.real.mean > 0.3
-    assert copying.interval[1] < -3 < copying.real.mean
+    assert floor(authenticity).mean > 0.3
+    assert interval(copying)[1] < -3 < floor(copying).mean
     assert measurements(report)["precision"].value > 0.9  # which alone would look splendid
 
 
-def test_copies_are_sought_among_the_images_that_the_generator_has_seen(real):
+def test_copies_are_sought_among_the_images_that_the_generator_has_seen(real: RealData) -> None:
     """Half of the training images are enough to catch a generator that saw only those."""
     half = real.train.subset(np.arange(0, len(real.train), 2))
 
@@ -104,9 +124,9 @@ def test_copies_are_sought_among_the_images_that_the_generator_has_seen(real):
     assert measurements(report)["authenticity"].value == 0
 
 
-def test_a_generator_that_saw_none_of_the_training_images_cannot_have_copied_them(real):
+def test_a_generator_that_saw_none_of_the_training_images_cannot_have_copied_them(real: RealData) -> None:
     class Innocent(Copier):
-        def seen(self, hashes):
+        def seen(self, hashes: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
             return np.zeros(len(hashes), bool)
 
     report = assess(Innocent(real.train), network=digitnet(), n=200, real=real)
@@ -114,7 +134,7 @@ def test_a_generator_that_saw_none_of_the_training_images_cannot_have_copied_the
     assert "saw none of the training images" in report.left_out["authenticity"]
 
 
-def test_a_generator_that_has_seen_a_held_out_image_is_refused(real):
+def test_a_generator_that_has_seen_a_held_out_image_is_refused(real: RealData) -> None:
     one = real.test.subset([5])
     spoilt = type(real.train)(
         images=np.concatenate([real.train.images, one.images]),
@@ -127,34 +147,34 @@ def test_a_generator_that_has_seen_a_held_out_image_is_refused(real):
         assess(Copier(spoilt), network=digitnet(), n=200, real=real)
 
 
-def test_it_is_refused_without_real_images_too(real):
+def test_it_is_refused_without_real_images_too(real: RealData) -> None:
     """The identities of MNIST's test images are shipped with their statistics."""
 
     class Spoilt(Copier):
-        def seen(self, hashes):
+        def seen(self, hashes: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
             return hashes == shipped_reference().hashes[1234]
 
     with pytest.raises(InvalidInputError, match="was trained on 1 of the 10000 held-out images"):
         assess(Spoilt(real.train), network=digitnet(), n=200)
 
 
-def test_a_card_that_names_the_held_out_images_as_training_data_is_refused(real):
+def test_a_card_that_names_the_held_out_images_as_training_data_is_refused(real: RealData) -> None:
     with pytest.raises(InvalidInputError, match="was trained on all of the"):
         assess(Copier(real.train, sha256=real.test.sha256), network=digitnet(), n=200, real=real)
 
 
-def test_images_that_are_themselves_held_out_are_refused(real):
+def test_images_that_are_themselves_held_out_are_refused(real: RealData) -> None:
     images = ImageSet(real.test.images, real.test.labels, "test images")
     with pytest.raises(InvalidInputError, match="are themselves among the held-out images"):
         assess(images, network=digitnet(), n=200, real=real)
 
 
-def test_a_generator_of_other_things_is_not_measured_against_digits(real):
+def test_a_generator_of_other_things_is_not_measured_against_digits(real: RealData) -> None:
     with pytest.raises(InvalidInputError, match="makes the classes shirt"):
         assess(Copier(real.train, class_names=("shirt",) * 10), network=digitnet(), n=200)
 
 
-def test_images_of_unknown_origin_are_measured_with_a_note_and_without_labels_too(real):
+def test_images_of_unknown_origin_are_measured_with_a_note_and_without_labels_too(real: RealData) -> None:
     images = ImageSet(real.train.images, None, "some images")
 
     report = assess(images, network=digitnet(), n=300, real=real)
@@ -164,7 +184,7 @@ def test_images_of_unknown_origin_are_measured_with_a_note_and_without_labels_to
     assert "some images does not say what its generator was trained on" in report.notes
 
 
-def test_other_features_have_no_shipped_statistics_and_no_probabilities(real):
+def test_other_features_have_no_shipped_statistics_and_no_probabilities(real: RealData) -> None:
     pooled = CallableFeatures(
         name="pooled", function=lambda images: images.reshape(len(images), 7, 4, 7, 4).mean(axis=(2, 4)).reshape(-1, 49)
     )
@@ -178,7 +198,7 @@ def test_other_features_have_no_shipped_statistics_and_no_probabilities(real):
     assert report.left_out["score"] == "the feature network cannot tell these classes"
 
 
-def test_a_metric_that_cannot_be_computed_takes_no_other_with_it(real):
+def test_a_metric_that_cannot_be_computed_takes_no_other_with_it(real: RealData) -> None:
     """Sixty images have no covariance of 64 features; all that needs none is there."""
     images = ImageSet(real.train.images, real.train.labels, "some images")
 
@@ -189,7 +209,7 @@ def test_a_metric_that_cannot_be_computed_takes_no_other_with_it(real):
     assert {"precision", "recall", "missing", "agreement", "score", "authenticity"} <= set(measurements(report))
 
 
-def test_too_few_held_out_images_for_a_covariance_leave_the_distance_out(real):
+def test_too_few_held_out_images_for_a_covariance_leave_the_distance_out(real: RealData) -> None:
     few = RealData(train=real.train, test=real.test.subset(np.arange(60)))
     images = ImageSet(real.train.images, real.train.labels, "some images")
 
@@ -200,24 +220,24 @@ def test_too_few_held_out_images_for_a_covariance_leave_the_distance_out(real):
     assert measurements(report)["precision"].real is not None
 
 
-def test_no_image_at_all_is_an_error(real):
+def test_no_image_at_all_is_an_error(real: RealData) -> None:
     images = ImageSet(real.train.images, real.train.labels, "some images")
     with pytest.raises(InvalidInputError, match="n is 0"):
         assess(images, network=digitnet(), n=0, real=real)
 
 
-def test_a_generator_that_makes_one_image_is_an_error_in_words(real):
+def test_a_generator_that_makes_one_image_is_an_error_in_words(real: RealData) -> None:
     class Stuck(Copier):
-        def draw(self, n, *, proportions, seed, expansion=None):
+        def draw(self, n: int, *, proportions: tuple[int, ...], seed: int, expansion: float | None = None) -> Drawn:
             return Drawn(images=np.repeat(self._known.images[:1], n, axis=0), labels=None)
 
     with pytest.raises(InvalidInputError, match="a generator that makes one image"):
         assess(Stuck(real.train), network=digitnet(), n=200, real=real)
 
 
-def test_a_generator_of_the_bins_it_was_trained_on_is_caught_on_others(real: RealData) -> None:
+def test_a_generator_of_the_bins_it_was_trained_on_is_caught_on_others(all_digits: RealData) -> None:
     """It makes one image of each bin of seed 0, as often as the bin has images, and nothing else."""
-    digits, each = real.train, 6  # as many bins as `assess` takes of so few images
+    digits, each = all_digits.train, 6  # as many bins as `assess` takes of so few images
     (clusters,) = find_bins(digits, each, seeds=[0])
     trained_on = make_bins(pixels=digits.images, labels=digits.labels, clusters=clusters)
     rows = []
@@ -234,32 +254,29 @@ def test_a_generator_of_the_bins_it_was_trained_on_is_caught_on_others(real: Rea
         ImageSet(collapsed.images, collapsed.labels, "collapsed"),
         network=digitnet(),
         n=1000,
-        real=real,
+        real=all_digits,
     )
 
     found = measurements(report)["missing"]
     assert found.name == "missing_modes[pixels]@1k"
     assert found.value > 0.05
-    assert found.interval is not None
-    assert found.interval[0] <= found.value <= found.interval[1]
-    assert found.real is not None
-    assert found.real.mean < found.interval[0] / 4
+    assert floor(found).mean < interval(found)[0] / 4
 
 
-def test_real_digits_lack_no_mode_at_the_same_number_of_images(real: RealData) -> None:
-    digits = real.train
-    report = assess(ImageSet(digits.images, digits.labels, "real"), network=digitnet(), n=250, real=real)
+def test_real_digits_lack_no_mode_at_the_same_number_of_images(all_digits: RealData) -> None:
+    digits = all_digits.train
+    report = assess(ImageSet(digits.images, digits.labels, "real"), network=digitnet(), n=250, real=all_digits)
 
     found = measurements(report)["missing"]
-    assert found.real is not None
-    assert (found.value, found.real.mean, found.real.n, found.real.repeats) == (0, 0, 250, 10)
+    assert (found.value, floor(found).mean, floor(found).n, floor(found).repeats) == (0, 0, 250, 10)
     assert found.interval is None  # nothing varies
 
 
 def test_the_interval_of_missing_modes_covers_the_choice_of_partitions() -> None:
     shares = np.array([0.1, 0.0, 0.0])
 
-    interval = of_images_and_partitions(shares, np.tile(shares, (10, 1)))
+    found = of_images_and_partitions(shares, np.tile(shares, (10, 1)))
 
-    assert interval == (0, pytest.approx(t_interval(shares).high))
+    assert found is not None
+    assert list(found) == [0, pytest.approx(t_interval(shares).high)]
     assert of_images_and_partitions(np.zeros(3), np.zeros((10, 3))) is None  # nothing varies

@@ -22,14 +22,14 @@ def accuracies(real: RealData, generated: Drawn, steps: int) -> Accuracies:
 
 
 @pytest.fixture
-def digits(real: RealData) -> Drawn:
+def drawn(real: RealData) -> Drawn:
     """Real digits as if they were generated."""
     chosen = np.random.default_rng(1).permutation(len(real.train))[:ROWS]
     return Drawn(images=real.train.images[chosen], labels=real.train.labels[chosen])
 
 
-def test_real_digits_in_the_place_of_generated_ones_reach_the_floor_both_ways(real: RealData, digits: Drawn) -> None:
-    found = accuracies(real, digits, steps=50)
+def test_real_digits_in_the_place_of_generated_ones_reach_the_floor_both_ways(real: RealData, drawn: Drawn) -> None:
+    found = accuracies(real, drawn, steps=50)
 
     floor = np.mean(found.real_to_real)
     for values in (found.generated_to_real, found.real_to_generated):
@@ -39,11 +39,11 @@ def test_real_digits_in_the_place_of_generated_ones_reach_the_floor_both_ways(re
     assert found.n == 100
 
 
-def test_digits_without_variety_fail_one_way_and_wrong_labels_both(real: RealData, digits: Drawn) -> None:
+def test_digits_without_variety_fail_one_way_and_wrong_labels_both(real: RealData, drawn: Drawn) -> None:
     first = np.array([np.flatnonzero(real.train.labels == label)[0] for label in range(10)]).repeat(50)
     stuck = Drawn(images=real.train.images[first], labels=real.train.labels[first])
-    assert digits.labels is not None
-    mislabeled = Drawn(images=digits.images, labels=(digits.labels + 1) % 10)
+    assert drawn.labels is not None
+    mislabeled = Drawn(images=drawn.images, labels=(drawn.labels + 1) % 10)
 
     of_stuck, of_wrong = accuracies(real, stuck, steps=50), accuracies(real, mislabeled, steps=30)
 
@@ -51,10 +51,10 @@ def test_digits_without_variety_fail_one_way_and_wrong_labels_both(real: RealDat
     assert max(np.mean(of_wrong.generated_to_real), np.mean(of_wrong.real_to_generated)) < 0.2
 
 
-def test_what_cannot_be_trained_on_is_refused(real: RealData, digits: Drawn) -> None:
+def test_what_cannot_be_trained_on_is_refused(real: RealData, drawn: Drawn) -> None:
     with pytest.raises(InvalidInputError, match="with labels"):
-        accuracies(real, Drawn(images=digits.images, labels=None), steps=1)
-    assert digits.labels is not None
-    many = Drawn(images=digits.images.repeat(50, axis=0), labels=digits.labels.repeat(50))
+        accuracies(real, Drawn(images=drawn.images, labels=None), steps=1)
+    assert drawn.labels is not None
+    many = Drawn(images=drawn.images.repeat(50, axis=0), labels=drawn.labels.repeat(50))
     with pytest.raises(InvalidInputError, match="too few images for subsets of 5000"):
         accuracies(real, many, steps=1)

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.metadata import entry_points
 
 import numpy as np
 import pytest
 
 from digitforge_client.errors import InvalidInputError
+from digitforge_evaluation.quality.judges import Images, Labels
 from digitforge_training.data import load
+
+Factory = Callable[[Images, Labels], Callable[[Images, Labels], float]]
 
 
 @pytest.fixture(scope="module")
-def factory():
+def factory() -> Factory:
     (entry,) = entry_points(group="digitforge.judges", name="digitnet-64")
-    return entry.load()
+    loaded: Factory = entry.load()
+    return loaded
 
 
-def test_the_judge_prefers_real_digits_to_spoilt_ones_and_those_to_noise(factory):
+def test_the_judge_prefers_real_digits_to_spoilt_ones_and_those_to_noise(factory: Factory) -> None:
     train, test = load("digits"), load("digits", split="test")
     judge = factory(train.images, train.labels)
     rng = np.random.default_rng(0)
@@ -30,7 +35,7 @@ def test_the_judge_prefers_real_digits_to_spoilt_ones_and_those_to_noise(factory
     assert distances[0] < distances[1] / 2
 
 
-def test_the_judge_refuses_what_it_cannot_judge(factory):
+def test_the_judge_refuses_what_it_cannot_judge(factory: Factory) -> None:
     train = load("digits")
     with pytest.raises(InvalidInputError, match="needs more than 64"):
         factory(train.images[:64], train.labels[:64])

@@ -33,18 +33,18 @@ from digitforge_training.data import load
 
 
 @given(st.lists(st.integers(0, 2000), min_size=1, max_size=12).filter(any), st.integers(0, 20_000))
-def test_class_counts_sum_to_n_and_are_within_one_of_their_share(proportions, n):
+def test_class_counts_sum_to_n_and_are_within_one_of_their_share(proportions: list[int], n: int) -> None:
     counts = class_counts(proportions, n)
 
     assert counts.sum() == n
     assert (np.abs(counts - np.array(proportions) / sum(proportions) * n) < 1).all()
 
 
-def test_class_counts_of_the_whole_are_the_whole():
+def test_class_counts_of_the_whole_are_the_whole() -> None:
     assert class_counts([980, 1135, 0, 7], 2122).tolist() == [980, 1135, 0, 7]
 
 
-def test_random_subsets_have_the_counts_and_no_row_twice():
+def test_random_subsets_have_the_counts_and_no_row_twice() -> None:
     labels = np.random.default_rng(0).integers(0, 3, 300)
 
     subsets = random_subsets(labels, np.array([20, 5, 40]), repeats=4)
@@ -56,7 +56,7 @@ def test_random_subsets_have_the_counts_and_no_row_twice():
     assert set(subsets[0]) != set(subsets[1])
 
 
-def test_a_class_that_is_too_rare_leaves_no_subsets():
+def test_a_class_that_is_too_rare_leaves_no_subsets() -> None:
     assert random_subsets(np.array([0, 0, 1]), np.array([1, 2])) == []
 
 
@@ -119,17 +119,18 @@ def test_floors_hold_every_metric_that_so_few_images_allow(floors: dict[str, Flo
     assert abs(floors["copying"].mean) < 1  # real digits are no copies of real digits
 
 
-def test_a_file_that_is_something_else_is_an_error_that_names_it(tmp_path):
+def test_a_file_that_is_something_else_is_an_error_that_names_it(tmp_path: Path) -> None:
     np.savez(tmp_path / "other.npz", mean=np.zeros(3))
     for name in ("other.npz", "missing.npz"):
         with pytest.raises(DataError, match=name):
             load_reference(tmp_path / name)
 
 
-def test_the_shipped_reference_is_of_ten_thousand_images_with_floors():
+def test_the_shipped_reference_is_of_ten_thousand_images_with_floors() -> None:
     shipped = shipped_reference()
 
     assert shipped.features == "digitnet-64"
+    assert shipped.moments is not None
     assert shipped.moments.n == len(shipped.hashes) == sum(shipped.class_counts) == 10_000
     assert set(shipped.floors) == set(FLOOR_SIZES)
     measured_anew = {"missing", "train_on_generated", "train_on_real"}  # of the images themselves
@@ -143,10 +144,11 @@ def test_the_shipped_reference_is_of_ten_thousand_images_with_floors():
 
 
 @pytest.mark.skipif("DIGITFORGE_DATA_DIR" not in os.environ, reason="needs MNIST: set DIGITFORGE_DATA_DIR")
-def test_the_shipped_reference_is_what_the_test_images_measure():
+def test_the_shipped_reference_is_what_the_test_images_measure() -> None:
     test, shipped = load("mnist", split="test"), shipped_reference()
 
     moments = gaussian(digitnet().features(test.images))
 
     assert shipped.sha256 == test.sha256
+    assert shipped.moments is not None
     assert frechet_distance(real=shipped.moments, generated=moments) < 1e-4
