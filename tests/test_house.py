@@ -32,9 +32,9 @@ COMMANDS = sorted(entry.name for entry in metadata.entry_points(group=ENTRY_POIN
 #: What the client has adapters for: whoever uses one has the library already.
 CALLERS_OWN = {"tensorflow", "keras", "torch", "scikit-learn", "imbalanced-learn"}
 #: Extras of the client, which `pip install digitforge` leaves out.
-CLIENTS_EXTRAS = ("parquet", "generate", "dask")
+CLIENTS_EXTRAS = ("parquet", "tfrecord", "generate", "dask")
 HEAVY = ("tensorflow", "keras", "sklearn", "scipy", "matplotlib", "jinja2")
-HEAVY += ("joblib", "filelock", "distributed", "pyarrow")
+HEAVY += ("joblib", "filelock", "distributed", "pyarrow", "google_crc32c")
 
 
 def run(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:

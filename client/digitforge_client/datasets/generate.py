@@ -22,7 +22,7 @@ from digitforge_client.client import DigitClient
 from digitforge_client.common.extras import needs_extra
 from digitforge_client.common.parallel import side_by_side
 from digitforge_client.datasets.manifest import NAME, Manifest, Plan, Shard
-from digitforge_client.datasets.writers import WRITERS, import_pyarrow
+from digitforge_client.datasets.writers import WRITERS, check_library
 from digitforge_client.errors import DataError, DigitforgeError, GeneratorChangedError
 from digitforge_client.latent_space import check_spread
 
@@ -89,8 +89,7 @@ def generate(
         ServerError: the server could not answer; its subclasses say why. What is finished by then is kept.
         MissingExtraError: a library is needed that is not installed.
     """
-    if plan.format == "parquet":
-        import_pyarrow()
+    check_library(plan.format)
     folder = folder.absolute()  # a worker's working directory may be another one
     with _alone(folder):
         manifest = _begun(client, folder, plan)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from digitforge_client.batch import SPREAD, Batch
 from digitforge_client.common.archives import DAMAGED, open_archive
 from digitforge_client.datasets import tfrecord
-from digitforge_client.datasets.writers import import_pyarrow
+from digitforge_client.datasets.writers import check_library
 from digitforge_client.errors import DataError
 
 
@@ -67,7 +67,9 @@ def _tfrecord(path: Path) -> Batch:
 
 
 def _parquet(path: Path) -> Batch:
-    _, parquet = import_pyarrow()
+    check_library("parquet")
+    from pyarrow import parquet
+
     table = parquet.read_table(path)
     about = json.loads(table.schema.metadata[b"digitforge"])
     return Batch(

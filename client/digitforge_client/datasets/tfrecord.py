@@ -16,50 +16,17 @@ meaningful; https://www.tensorflow.org/tutorials/load_data/tfrecord. A record is
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
 from digitforge_client.batch import Batch
 from digitforge_client.datasets import example_pb2
 from digitforge_client.errors import DataError
 
-_Words = npt.NDArray[np.uint32]
-
-#: CRC-32C's polynomial, bits reversed.
-_POLYNOMIAL: Final = 0x82F63B78
-_MASK_OFFSET: Final = np.uint32(0xA282EAD8)
-
-
-def _table() -> _Words:
-    """What each value of a byte does to the checksum."""
-    table = np.arange(256, dtype=np.uint32)
-    for _ in range(8):
-        table = (table >> np.uint32(1)) ^ (table & np.uint32(1)) * np.uint32(_POLYNOMIAL)
-    return table
-
-
-_TABLE: Final = _table()
-
-
-def masked_crc32c(rows: npt.NDArray[np.uint8]) -> _Words:
-    """Checksums as TFRecord files have them, of many rows of one length at once: byte by byte, but all rows together.
-
-    Args:
-        rows: (n, length) uint8.
-
-    Returns:
-        (n,) uint32.
-    """
-    crc = np.full(len(rows), 0xFFFFFFFF, dtype=np.uint32)
-    for column in np.ascontiguousarray(rows.T):
-        crc = _TABLE[(crc ^ column) & np.uint32(0xFF)] ^ (crc >> np.uint32(8))
-    crc = ~crc
-    return ((crc >> np.uint32(15)) | (crc << np.uint32(17))) + _MASK_OFFSET
+_MASK_OFFSET: Final = 0xA282EAD8
 
 
 def examples(batch: Batch) -> list[bytes]:
@@ -76,20 +43,21 @@ def examples(batch: Batch) -> list[bytes]:
     return records
 
 
-def frames(records: Sequence[bytes]) -> bytes:
-    """Records as they stand in a file, one after the other."""
-    heads: dict[int, bytes] = {}
-    whole = [b""] * len(records)
-    places: dict[int, list[int]] = {}
-    for place, record in enumerate(records):
-        places.setdefault(len(record), []).append(place)
-    for length, group in places.items():
-        head = np.array([length], dtype="<u8")
-        heads[length] = head.tobytes() + masked_crc32c(head.view(np.uint8)[None]).astype("<u4").tobytes()
-        rows = np.frombuffer(b"".join(records[place] for place in group), dtype=np.uint8).reshape(len(group), length)
-        for place, checksum in zip(group, masked_crc32c(rows).astype("<u4"), strict=True):
-            whole[place] = heads[length] + records[place] + checksum.tobytes()
-    return b"".join(whole)
+def frames(records: Iterable[bytes]) -> bytes:
+    """Records as they stand in a file, one after the other.
+
+    Raises:
+        ModuleNotFoundError: google-crc32c is not installed.
+    """
+    import google_crc32c
+
+    def checked(part: bytes) -> bytes:
+        """A part of a frame with its checksum: rotated right by 15 bits, and offset."""
+        crc = google_crc32c.value(part)
+        masked = ((crc >> 15 | crc << 17) + _MASK_OFFSET) & 0xFFFFFFFF
+        return part + masked.to_bytes(4, "little")
+
+    return b"".join(checked(len(record).to_bytes(8, "little")) + checked(record) for record in records)
 
 
 def read(path: Path) -> Iterator[example_pb2.Example]:

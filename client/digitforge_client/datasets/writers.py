@@ -9,12 +9,13 @@ It refuses at its beginning what it could not write at its end, so that nobody w
 | `idx` | new folder | ``train-images-idx3-ubyte`` and ``train-labels-idx1-ubyte``, MNIST's training set |
 | `files` | new folder | ``CLASS/ROW-SEED.png`` |
 | `npy` | file, or standard output for ``-`` | two NumPy arrays, one after the other: images, labels |
-| `tfrecord` | file | a `tf.train.Example` for each digit; see `tfrecord` |
+| `tfrecord` | file | a `tf.train.Example` for each digit; see `tfrecord`; needs the extra ``tfrecord`` |
 | `parquet` | file | a table of ``image`` (H·W·C bytes), ``label``, ``seed``; needs the extra ``parquet`` |
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import sys
@@ -38,6 +39,8 @@ ARCHIVE_DIGITS: Final = 1_000_000
 #: Rows of a Parquet file that are compressed, and later read, together: 13 MB of MNIST-sized digits.
 ROW_GROUP: Final = 16_384
 STANDARD_OUTPUT: Final = "-"
+#: Format => the library that it needs; the extra has the format's name.
+_LIBRARIES: Final = {"parquet": "pyarrow", "tfrecord": "google_crc32c"}
 
 Add = Callable[[Batch], None]
 Writer = Callable[[Path, int], AbstractContextManager[Add]]
@@ -142,6 +145,7 @@ def _npy(file: BinaryIO, n: int) -> Iterator[Add]:
 @contextmanager
 def tfrecord(path: Path, n: int) -> Iterator[Add]:  # noqa: ARG001 - one record after the other, however many
     """A TFRecord file, which `tf.data.TFRecordDataset` reads."""
+    check_library("tfrecord")
     from digitforge_client.datasets.tfrecord import examples, frames
 
     with replacing(path) as file:
@@ -158,7 +162,10 @@ def parquet(path: Path, n: int) -> Iterator[Add]:  # noqa: ARG001 - one group of
 
     They hold ``generator_id``, ``image_shape``, and ``truncation`` or ``expansion`` if any.
     """
-    arrow, parquet = import_pyarrow()
+    check_library("parquet")
+    import pyarrow as arrow
+    from pyarrow import parquet
+
     waiting: list[Batch] = []
     table: Any = None
 
@@ -192,16 +199,15 @@ def parquet(path: Path, n: int) -> Iterator[Add]:  # noqa: ARG001 - one group of
         table.close()
 
 
-def import_pyarrow() -> tuple[Any, Any]:
-    """pyarrow and its module for Parquet.
+def check_library(form: str) -> None:
+    """See that the library of a format is there; most formats need none.
 
     Raises:
         MissingExtraError: it is not installed.
     """
-    with needs_extra("parquet", "the format parquet"):
-        import pyarrow
-        import pyarrow.parquet
-    return pyarrow, pyarrow.parquet
+    with needs_extra(form, f"the format {form}"):
+        if form in _LIBRARIES:
+            importlib.import_module(_LIBRARIES[form])
 
 
 WRITERS: Final[dict[str, Writer]] = {

@@ -158,9 +158,12 @@ def test_a_file_holds_the_whole_address(tmp_path: Path, form: str, spread: dict[
     np.testing.assert_array_equal(client.fetch(again).images, digits.images)
 
 
-def test_parquet_without_its_library_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(MissingExtraError, match=r"digitforge\[parquet\]"), WRITERS["parquet"](tmp_path / "d", 3):
+@pytest.mark.parametrize(("form", "library"), [("parquet", "pyarrow"), ("tfrecord", "google_crc32c")])
+def test_a_format_without_its_library_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, library: str
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(MissingExtraError, match=rf"digitforge\[{form}\]"), WRITERS[form](tmp_path / "d", 3):
         pytest.fail("began to write")
     assert list(tmp_path.iterdir()) == []
 
