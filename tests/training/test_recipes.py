@@ -22,6 +22,14 @@ def test_an_override_beats_the_preset_and_takes_the_type_of_its_field() -> None:
     assert isinstance(recipe.steps, int)
 
 
+def test_fields_are_taken_by_their_former_names_too() -> None:
+    former = {"optimiser": "rmsprop", "latent_law": "uniform", "discriminator_normalisation": "spectral"}
+    recipe = resolve("forge", former)
+    changed = (recipe.optimizer, recipe.latent_distribution, recipe.discriminator_normalization)
+    assert changed == ("rmsprop", "uniform", "spectral")
+    assert from_dict({("optimiser" if k == "optimizer" else k): v for k, v in recipe.as_dict().items()}) == recipe
+
+
 def test_a_misspelled_recipe_or_field_is_answered_with_the_nearest_name() -> None:
     with pytest.raises(InvalidInputError, match="did you mean 'forge'"):
         resolve("forg")
