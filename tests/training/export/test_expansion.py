@@ -12,18 +12,13 @@ import tensorflow as tf
 
 from digitforge_client.contract import Field, Signature, balanced_labels, row_seeds
 from digitforge_client.errors import InvalidInputError
-from digitforge_training.data import Dataset, load
+from digitforge_training.data import Dataset
 from digitforge_training.export import saved_model as exporting
 from digitforge_training.export.expansion import FACTORS, Expansion, choose
 from digitforge_training.export.saved_model import choose_expansion, export, read_card, scale_of
 from digitforge_training.gan.networks import build_generator
 from digitforge_training.recipes import resolve
 from digitforge_training.runs import judging, loop
-
-
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load("digits")
 
 
 @pytest.mark.parametrize("wanted", FACTORS)

@@ -48,11 +48,6 @@ def signatures(version: Path) -> Any:
     return tf.saved_model.load(str(version)).signatures
 
 
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load("digits")
-
-
 def _sample(signatures: Any, labels: npt.ArrayLike, seeds: npt.ArrayLike) -> tuple[Images, npt.NDArray[np.bool_]]:
     reply = signatures[Signature.SAMPLE](
         labels=tf.constant(np.asarray(labels, np.int64)), seeds=tf.constant(np.asarray(seeds, np.int64))

@@ -14,18 +14,13 @@ from click.testing import CliRunner
 from PIL import Image
 
 from digitforge_training import cli
-from digitforge_training.data import Dataset, load
+from digitforge_training.data import Dataset
 from digitforge_training.recipes import RECIPES, Recipe, resolve
 from digitforge_training.runs.diagnosis import FEWEST_IMAGES, diagnose, image_statistics
 from digitforge_training.runs.loop import Progress, train
 
 FORGE = resolve("forge", {"steps": 1_000, "batch_size": 100})  # 100 000 images
 SOUND = {"roughness": 1.1, "variety": 0.95, "coverage": 0.8, "pixel_distance": 0.05}
-
-
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load("digits")
 
 
 def _statistics(real: Dataset, generated: np.ndarray, *, by_class: bool = False) -> dict[str, float]:

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from digitforge_client.contract import Field, Signature, image_hashes
 from digitforge_client.errors import InvalidInputError
-from digitforge_training.data import Dataset, load
+from digitforge_training.data import Dataset
 from digitforge_training.export.saved_model import export, read_card
 from digitforge_training.recipes import resolve
 from digitforge_training.runs import checkpoints, judging, loop
@@ -27,11 +27,6 @@ RECIPE = resolve(
         "images_per_checkpoint": 64,
     },
 )
-
-
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load("digits")
 
 
 def test_what_is_held_out_is_not_trained_on(digits: Dataset) -> None:
