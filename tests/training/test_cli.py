@@ -12,7 +12,7 @@ import pytest
 COMMAND = [sys.executable, "-m", "digitforge"]
 
 
-def _digitforge(*arguments: str | Path, command: list[str] = COMMAND) -> subprocess.CompletedProcess[str]:
+def _digitforge(*arguments: str | Path | int, command: list[str] = COMMAND) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, check=False)
 
 

@@ -76,8 +76,8 @@ def test_an_archive_of_x_and_y_is_divided(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("names", [("x", "y"), ("x_train", "y_train")])
 def test_test_images_of_an_archive_are_used(tmp_path: Path, names: tuple[str, str]) -> None:
-    arrays = {names[0]: X[:20], names[1]: Y[:20], "x_test": X[20:], "y_test": Y[20:]}
-    np.savez_compressed(tmp_path / "a.npz", **arrays)
+    training = {names[0]: X[:20], names[1]: Y[:20]}
+    np.savez_compressed(tmp_path / "a.npz", x_test=X[20:], y_test=Y[20:], **training)  # type: ignore[arg-type]
     np.testing.assert_array_equal(load(str(tmp_path / "a.npz")).images[..., 0], X[:20])
     np.testing.assert_array_equal(load(str(tmp_path / "a.npz"), split="test").images[..., 0], X[20:])
 

@@ -16,8 +16,8 @@ from digitforge_training.recipes import resolve
 @pytest.fixture
 def adversary() -> Adversary:
     """The losses of `forge` between small dense networks, for three classes of 16×16 images."""
-    small = {"network": "dense", "generator_widths": "32", "discriminator_widths": "32"}
-    few = {"clusters": 1, "penalty_noise": 0.001, "ema_images": 640, "batch_size": 32}
+    small: dict[str, str | float] = {"network": "dense", "generator_widths": "32", "discriminator_widths": "32"}
+    few: dict[str, str | float] = {"clusters": 1, "penalty_noise": 0.001, "ema_images": 640, "batch_size": 32}
     recipe = resolve("forge", small | few)
     generator, averaged = (build_generator(recipe, image_shape=(16, 16, 1), classes=3, seed=0) for _ in range(2))
     discriminator = build_discriminator(recipe, image_shape=(16, 16, 1), classes=3, seed=1)
@@ -33,7 +33,10 @@ def adversary() -> Adversary:
 
 @pytest.fixture
 def eagerly() -> Iterator[None]:
-    """Steps without graphs: to trace one takes seconds, and to take a few small ones none."""
+    """Steps without graphs: to trace one takes seconds, and to take a few small ones none.
+
+    Batches of 200 keep few the steps that a call draws for, see `Recipe.steps_at_once`.
+    """
     tf.config.run_functions_eagerly(True)
     yield
     tf.config.run_functions_eagerly(False)

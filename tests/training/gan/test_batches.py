@@ -29,7 +29,7 @@ def test_every_epoch_shows_every_image_once(digits: Dataset) -> None:
 def test_updates_of_the_generator_have_latents_of_their_own_unless_these_are_shared(
     shared: str, digits: Dataset
 ) -> None:
-    updates = {"discriminator_steps": 2, "generator_steps": 3, "shared_latents": shared}
+    updates: dict[str, str | float] = {"discriminator_steps": 2, "generator_steps": 3, "shared_latents": shared}
     batches = Batches(digits, resolve("forge", {"clusters": 1, "batch_size": 16, **updates}), seed=1)
     drawn = _draw(batches, 5)
     assert len(drawn) == len(batches.dtypes) == (3 if shared == "true" else 5)

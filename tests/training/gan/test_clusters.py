@@ -31,7 +31,12 @@ DISTRIBUTIONS = ("normal", "uniform")
 
 
 def _tiny(**overrides: str | float) -> Recipe:
-    dense = {"network": "dense", "generator_widths": "16", "discriminator_widths": "16", "batch_size": 32}
+    dense: dict[str, str | float] = {
+        "network": "dense",
+        "generator_widths": "16",
+        "discriminator_widths": "16",
+        "batch_size": 32,
+    }
     return resolve("forge", {**dense, "clusters": 3, "steps": 4, "images_per_checkpoint": 64, **overrides})
 
 
@@ -87,7 +92,7 @@ def test_a_class_with_fewer_images_has_fewer_clusters(digits: Dataset) -> None:
     assert clusters[few.labels == 9].max() == 3
     twice = few.subset(np.concatenate([np.arange(len(few)), np.repeat(np.flatnonzero(few.labels == 9), 30)]))
     assert (np.bincount(find_clusters(twice, 6, seed=0)[twice.labels == 9]) > 0).all()  # numbered without gaps
-    trainer = Trainer(_tiny(clusters=6), few, seed=0)
+    trainer = Trainer(_tiny(clusters=6, batch_size=200), few, seed=0)
     assert all(np.isfinite(value) for value in trainer.run(5).values())
     ends = np.full((10, 64), np.inf, np.float32)
     ends[:, 1:] = 0
@@ -146,8 +151,8 @@ def test_a_blend_of_classes_is_a_blend_of_one_cluster_of_each() -> None:
 @pytest.mark.parametrize("conditioning", ["projection", "both"])
 @pytest.mark.parametrize("network", ["dense", "residual", "convolutional"])
 def test_every_network_takes_clusters(network: str, conditioning: str, digits: Dataset) -> None:
-    widths = {"generator_widths": "16,8,8", "discriminator_widths": "8,8", "width": 8}
-    trainer = Trainer(_tiny(network=network, conditioning=conditioning, **widths), digits, seed=0)
+    widths: dict[str, str | float] = {"generator_widths": "16,8,8", "discriminator_widths": "8,8", "width": 8}
+    trainer = Trainer(_tiny(network=network, conditioning=conditioning, batch_size=200, **widths), digits, seed=0)
     assert all(np.isfinite(value) for value in trainer.run(2).values())
     state = trainer.state()
     counts = count_clusters(find_clusters(digits, 3, seed=0), digits.labels, classes=10, each=3)

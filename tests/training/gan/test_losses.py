@@ -65,7 +65,7 @@ def test_minimax_gradients_vanish_where_non_saturating_ones_do_not() -> None:
     for loss in ("minimax", "non-saturating"):
         with tf.GradientTape() as tape:
             tape.watch(score)
-            value = losses.for_generator(loss, score)  # type: ignore[arg-type]
+            value = losses.for_generator(loss, score)
         gradients[loss] = abs(float(tape.gradient(value, score)[0]))
     assert gradients["minimax"] < 1e-3
     assert gradients["non-saturating"] > 0.99

@@ -14,7 +14,7 @@ from digitforge_training.gan.networks.parts import pixel_shuffle
 from digitforge_training.gan.networks.residual import UnfoldedConvolution
 from digitforge_training.recipes import RECIPES, Recipe, resolve
 
-NARROW = {
+NARROW: dict[str, dict[str, str | float]] = {
     "residual": {"clusters": 1, "width": 8, "generator_blocks": 1, "discriminator_blocks": 1},
     "dense": {"generator_widths": "8,16", "discriminator_widths": "16,8"},
     "convolutional": {"generator_widths": "8,6,4", "discriminator_widths": "4,6"},

@@ -213,7 +213,7 @@ def small_digits(digits: Dataset) -> Dataset:
 
 
 #: A small dense pair, without anything that would keep the two in balance.
-FRAIL = {
+FRAIL: dict[str, str | float] = {
     "generator_widths": "32,64",
     "discriminator_widths": "64,32",
     "latent_size": 16,
@@ -227,7 +227,7 @@ FRAIL = {
 
 
 #: Dense networks with forge's losses and classes, which learn these digits in some hundred steps.
-QUICK = {
+QUICK: dict[str, str | float] = {
     "network": "dense",
     "generator_widths": "64,128",
     "discriminator_widths": "128,64",
@@ -289,7 +289,12 @@ def test_a_discriminator_that_learns_a_hundred_times_faster_wins_and_a_resumed_r
         if progress.images_seen == 22_400:  # the newest checkpoint is that of image 20 000
             raise KilledError
 
-    unequal = {"loss": "minimax", "learning_rate": 1e-4, "discriminator_learning_rate": 1e-2, "steps": 460}
+    unequal: dict[str, str | float] = {
+        "loss": "minimax",
+        "learning_rate": 1e-4,
+        "discriminator_learning_rate": 1e-2,
+        "steps": 460,
+    }
     recipe = resolve("mlp", {**FRAIL, **unequal})
     with pytest.raises(KilledError):
         train(recipe, small_digits, run_dir=tmp_path, on_progress=kill)
@@ -302,7 +307,12 @@ def test_a_discriminator_that_learns_a_hundred_times_faster_wins_and_a_resumed_r
 
 
 def test_the_published_chain_collapses_to_few_modes(small_digits: Dataset, tmp_path: Path) -> None:
-    changes = {"discriminator_steps": 1, "generator_steps": 1, "learning_rate": 3e-4, "steps": 400}
+    changes: dict[str, str | float] = {
+        "discriminator_steps": 1,
+        "generator_steps": 1,
+        "learning_rate": 3e-4,
+        "steps": 400,
+    }
     recipe = resolve("bp-gan", {**changes, "images_per_sheet": 10_000, "images_per_checkpoint": 1e9})
     assert _train(recipe, small_digits, tmp_path) == ["collapse"]
 
@@ -310,8 +320,13 @@ def test_the_published_chain_collapses_to_few_modes(small_digits: Dataset, tmp_p
 def test_rates_far_too_large_are_good_for_a_while_and_then_quality_falls_again(
     small_digits: Dataset, tmp_path: Path
 ) -> None:
-    rates = {"learning_rate": 1e-2, "discriminator_learning_rate": 3e-2, "gamma": 0, "gamma_end": 0}
-    sheets = {"images_per_sheet": 2_500, "ema_images": 200, "schedule": "constant"}
+    rates: dict[str, str | float] = {
+        "learning_rate": 1e-2,
+        "discriminator_learning_rate": 3e-2,
+        "gamma": 0,
+        "gamma_end": 0,
+    }
+    sheets: dict[str, str | float] = {"images_per_sheet": 2_500, "ema_images": 200, "schedule": "constant"}
     recipe = resolve(
         "forge", {**QUICK, **rates, **sheets, "batch_size": 100, "steps": 220, "conditioning": "auxiliary"}
     )

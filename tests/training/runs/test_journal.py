@@ -40,7 +40,10 @@ def _sheet(run_dir: Path, channels: int = 1) -> Path:
 
 def test_tensorboard_is_told_what_the_statistics_say(tmp_path: Path) -> None:
     journal = Journal(tmp_path, images_seen=0)
-    lines = [{"images": 64, "loss": 0.5, "judge": 3.25, "troubles": ["noise"]}, {"images": 128, "loss": 0.25}]
+    lines: list[dict[str, Any]] = [
+        {"images": 64, "loss": 0.5, "judge": 3.25, "troubles": ["noise"]},
+        {"images": 128, "loss": 0.25},
+    ]
     for line in lines:
         journal.report(line)
     journal.close()

@@ -27,7 +27,7 @@ from digitforge_training.gan.pixels import generated_pixels
 from digitforge_training.gan.steps import learned_by_generator, step_of
 from digitforge_training.recipes import Recipe
 
-State = dict[str, npt.NDArray[np.generic]]  # every variable of a training by name
+State = dict[str, npt.NDArray[Any]]  # every variable of a training by name
 
 
 def on_gpu() -> bool:
