@@ -33,8 +33,7 @@ def convolutional_generator(
     x = parts.drop(x)
     for place, width in enumerate(widths):
         if place < _DOUBLINGS:
-            # In float32, because XLA cannot compile the gradient of this layer in bfloat16 (TensorFlow 2.21).
-            x = layers.UpSampling2D(2, dtype="float32")(x)
+            x = layers.UpSampling2D(2)(x)
         x = layers.ReLU()(parts.normalize(_convolve(parts, x, width, transposed=place >= _DOUBLINGS)))
     images = _convolve(parts, x, channels, transposed=True)
     return keras.Model(inputs, to_output(images, recipe.output), name="generator")
