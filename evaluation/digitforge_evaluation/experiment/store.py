@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
+from digitforge_client.common.versions import sync
 from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_evaluation.experiment.arms import Arm
 
@@ -131,7 +132,7 @@ def open_store(path: Path, *, identity: Mapping[str, Any], about: Mapping[str, A
                 descriptor,
                 {"kind": "store", "version": STORE_VERSION, "identity": dict(identity), "about": dict(about)},
             )
-            _sync_folder(path.parent)
+            sync(path.parent)
             cells: dict[CellKey, CellResult] = {}
         else:
             contents = _parse(content[:whole], path)
@@ -224,11 +225,3 @@ def _write_line(descriptor: int, value: Mapping[str, Any]) -> None:
     if written != len(line):  # a full disk: what was torn off is removed at the next opening
         raise OSError(f"only {written} of {len(line)} bytes could be written")
     os.fsync(descriptor)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

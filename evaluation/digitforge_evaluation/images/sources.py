@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from digitforge_client import DigitClient
+from digitforge_client.common.versions import versions
 from digitforge_client.contract import MAX_ROWS, Field, Signature, row_seeds
 from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_client.latent_space import check_spread, expanded
@@ -241,9 +242,10 @@ def newest_version(folder: Path) -> Path:
     """
     if (folder / "saved_model.pb").is_file():
         return folder
-    versions = [path.parent for path in folder.glob("*/saved_model.pb") if path.parent.name.isdecimal()]
-    if not versions:
+    found = versions(folder) if folder.is_dir() else {}
+    whole = [number for number, paths in found.items() if (paths[-1] / "saved_model.pb").is_file()]
+    if not whole:
         raise DataError(
             f"{folder}: no SavedModel here; expected saved_model.pb, or folders numbered 1, 2 … that hold one"
         )
-    return max(versions, key=lambda path: int(path.name))
+    return found[max(whole)][-1]

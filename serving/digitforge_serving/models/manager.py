@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 import grpc
 
+from digitforge_client.common.versions import versions
 from digitforge_client.errors import DataError
 from digitforge_serving.config.options import ModelSource, ServerOptions, cores
 from digitforge_serving.metrics import Metrics
@@ -218,15 +219,15 @@ class Models:
         """Versions in the folder, and where; None when it cannot be read, and nothing follows from that."""
         base, name = model.source.base_path, model.source.name
         try:
-            versions = folder.versions(base)
+            found = versions(base)
         except OSError as error:
             _complain(model, f"the folder {base} of model {name} cannot be read: {error.strerror}")
             return None
-        complaint = "" if versions else f"waiting for a version of model {name}: {base} has no folder 1, 2, …"
-        if ignored := [path.name for paths in versions.values() for path in paths[:-1]]:
+        complaint = "" if found else f"waiting for a version of model {name}: {base} has no folder 1, 2, …"
+        if ignored := [path.name for paths in found.values() for path in paths[:-1]]:
             complaint = f"ignoring {', '.join(ignored)} in {base}: another folder there is named by the same number"
         _complain(model, complaint)
-        return {number: paths[-1] for number, paths in versions.items()}
+        return {number: paths[-1] for number, paths in found.items()}
 
     def _load_and_unload(self, model: _Model, found: dict[int, Path]) -> None:
         wanted = model.source.choose(list(found))

@@ -1,19 +1,19 @@
 """Versions in a model folder come and go at once or not at all; a server that watches the folder sees nothing else.
 
-A folder whose name is no number is invisible to a server. So a version is copied under such a name and renamed when it
-is whole, and one that goes is renamed first and deleted afterwards.
+A folder whose name is no number is invisible to a server. So a version that goes is renamed first and deleted
+afterwards.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from digitforge_client.common.versions import publish, sync
+from digitforge_client.common.versions import versions as folders
 from digitforge_client.errors import DataError, InvalidInputError
-from digitforge_serving.models import folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ def versions(base_path: Path) -> list[VersionInfo]:
         DataError: the folder cannot be read.
     """
     try:
-        return [_info(number, paths[-1]) for number, paths in sorted(folder.versions(base_path).items(), reverse=True)]
+        return [_info(number, paths[-1]) for number, paths in sorted(folders(base_path).items(), reverse=True)]
     except OSError as error:
         raise DataError(f"the model folder {base_path} cannot be read: {error.strerror}") from error
 
@@ -57,21 +57,10 @@ def promote(source: Path, base_path: Path) -> VersionInfo:
     if not (source / "saved_model.pb").is_file():
         raise InvalidInputError(f"{source} has no saved_model.pb; expected the folder of one version of a model")
     try:
-        base_path.mkdir(parents=True, exist_ok=True)
-        number = 1 + max(folder.versions(base_path), default=0)
-        temporary, published = base_path / f".{number}.tmp", base_path / str(number)
-        shutil.rmtree(temporary, ignore_errors=True)  # what a kill may have left
-        try:
-            shutil.copytree(source, temporary)
-            for path in sorted(temporary.rglob("*"), reverse=True):
-                _flush(path)
-            temporary.rename(published)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-        _flush(base_path)
+        published = publish(base_path, lambda folder: shutil.copytree(source, folder))
     except OSError as error:
         raise DataError(f"{source} cannot be published in {base_path}: {error}") from error
-    return _info(number, published)
+    return _info(int(published.name), published)
 
 
 def remove(base_path: Path, number: int) -> Path:
@@ -95,7 +84,7 @@ def remove(base_path: Path, number: int) -> Path:
     try:
         shutil.rmtree(going, ignore_errors=True)
         path.rename(going)
-        _flush(base_path)
+        sync(base_path)
         shutil.rmtree(going)
     except OSError as error:
         raise DataError(f"version {number} of {base_path} cannot be removed: {error}") from error
@@ -127,7 +116,7 @@ def rollback(base_path: Path) -> VersionInfo:
     try:
         shutil.rmtree(withdrawn, ignore_errors=True)
         highest.path.rename(withdrawn)
-        _flush(base_path)
+        sync(base_path)
     except OSError as error:
         raise DataError(f"version {highest.version} of {base_path} cannot be withdrawn: {error}") from error
     return before
@@ -139,7 +128,7 @@ def _check_single(base_path: Path, number: int) -> None:
     Raises:
         InvalidInputError: another folder is named by the same number.
     """
-    paths = folder.versions(base_path)[number]
+    paths = folders(base_path)[number]
     if len(paths) > 1:
         raise InvalidInputError(
             f"version {number} of {base_path} has {len(paths)} folders, {', '.join(path.name for path in paths)}, of "
@@ -149,12 +138,3 @@ def _check_single(base_path: Path, number: int) -> None:
 
 def _listed(numbers: Iterable[int]) -> str:
     return ", ".join(map(str, numbers)) or "none"
-
-
-def _flush(path: Path) -> None:
-    """Make a file or a folder survive a loss of power."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from digitforge_client.common import versions
 from digitforge_client.contract import MAX_ROWS, MODEL_NAME, Field, Signature, image_hashes, row_seeds
 from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_training.data import Dataset
@@ -275,21 +274,15 @@ def publish(served: ServedGenerator, *, to: Path, card: Mapping[str, Any]) -> Pa
     Raises:
         DataError: the folder cannot be written; nothing is left behind.
     """
-    version = 1 + max((int(path.name) for path in to.glob("[0-9]*") if path.name.isdecimal()), default=0)
-    temporary, final = to / f".{version}.tmp", to / str(version)
+
+    def write(folder: Path) -> None:
+        tf.saved_model.save(served, str(folder), signatures=served.signatures())
+        write_warmup(folder, card)
+
     try:
-        to.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)  # what a kill may have left
-        tf.saved_model.save(served, str(temporary), signatures=served.signatures())
-        write_warmup(temporary, card)
-        for path in sorted(temporary.rglob("*"), reverse=True):
-            _flush(path)
-        temporary.rename(final)
-        _flush(to)
+        return versions.publish(to, write)
     except (OSError, tf.errors.OpError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise DataError(f"cannot publish {final}: {error}; choose another folder with --to") from error
-    return final
+        raise DataError(f"cannot publish in {to}: {error}; choose another folder with --to") from error
 
 
 def read_card(version_dir: Path) -> dict[str, Any]:
@@ -305,11 +298,3 @@ def read_card(version_dir: Path) -> dict[str, Any]:
         raise DataError(f"{version_dir} holds no generator that digitforge exported: {error}") from error
     card: dict[str, Any] = json.loads(reply[Field.CARD].numpy()[0])
     return card
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

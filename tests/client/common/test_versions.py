@@ -1,0 +1,45 @@
+"""The versions of a model: read as TensorFlow Serving reads them, published whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from digitforge_client.common.versions import publish, versions
+
+
+def write(folder: Path) -> None:
+    (folder / "variables").mkdir(parents=True)
+    (folder / "variables" / "data").write_bytes(b"weights")
+
+
+def test_a_version_gets_the_number_after_the_highest_however_that_is_written(tmp_path: Path) -> None:
+    for name in ("00000123", " 7", "+8", ".200.tmp", "201.tmp", "v9", "9.5"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "300").touch()  # a file is no version
+    assert {number: [path.name for path in paths] for number, paths in versions(tmp_path).items()} == {
+        7: [" 7"],
+        8: ["+8"],
+        123: ["00000123"],
+    }
+    (tmp_path / ".124.tmp").mkdir()  # a kill may leave one behind
+    published = publish(tmp_path, write)
+    assert published == tmp_path / "124"
+    assert (published / "variables" / "data").read_bytes() == b"weights"
+    assert not (tmp_path / ".124.tmp").exists()
+
+
+def test_the_base_path_is_made(tmp_path: Path) -> None:
+    assert publish(tmp_path / "models" / "digits", write) == tmp_path / "models" / "digits" / "1"
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_what_fails_half_way_leaves_nothing_behind(tmp_path: Path, error: BaseException) -> None:
+    def fail(folder: Path) -> None:
+        write(folder)
+        raise error
+
+    with pytest.raises(type(error)):
+        publish(tmp_path, fail)
+    assert list(tmp_path.iterdir()) == []
