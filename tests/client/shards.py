@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import commands
 import numpy as np
 
 from digitforge_client.contract import ROWS_PER_SEED
@@ -19,17 +19,8 @@ from digitforge_client.datasets.verify import problem_of
 PLAN = Plan(n=2500, seed=6, start=70, rows_per_shard=600)
 
 
-def run(server: Any, command: str, *arguments: str | Path, code: str = "") -> subprocess.CompletedProcess[str]:
-    program = f"{code}\nfrom digitforge_client.common.command import main; main()"
-    words = [sys.executable, "-c", program, command, "--server", server.target, *map(str, arguments)]
-    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
-
-
-def one_line(result: subprocess.CompletedProcess[str]) -> str:
-    """The error of a command that failed with one line, and printed no result."""
-    assert result.stdout == ""
-    assert len(result.stderr.strip().splitlines()) == 1, result.stderr
-    return result.stderr
+def run(server: Any, command: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    return commands.run(command, "--server", server.target, *arguments)
 
 
 def names(folder: Path) -> set[str]:

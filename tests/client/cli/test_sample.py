@@ -15,28 +15,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commands import one_line, run, start
 from PIL import Image
 
 
-def sample(server: Any, *arguments: str | Path, text: bool = True) -> subprocess.CompletedProcess[Any]:
-    target = server if isinstance(server, str) else server.target
-    command = [
-        sys.executable,
-        "-m",
-        "digitforge",
-        "sample",
-        "--server",
-        target,
-        *map(str, arguments),
-    ]
-    return subprocess.run(command, capture_output=True, text=text, check=False, timeout=120)
-
-
-def one_line(result: subprocess.CompletedProcess[str]) -> str:
-    """The error of a command that failed with one line, and printed no result."""
-    assert result.stdout == ""
-    assert len(result.stderr.strip().splitlines()) == 1, result.stderr
-    return result.stderr
+def sample(server: Any, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return run("sample", "--server", server if isinstance(server, str) else server.target, *arguments)
 
 
 def test_sevens_are_sevens(server: Any, tmp_path: Path, formula: Any) -> None:
@@ -83,8 +67,9 @@ def test_a_class_may_be_named_or_numbered(server: Any, tmp_path: Path) -> None:
 
 
 def test_arrays_go_down_a_pipe_and_words_do_not(server: Any, formula: Any) -> None:
-    result = sample(server, "--n", "1500", "--seed", "1", "--out", "-", text=False)
-    assert result.returncode == 0
+    words = [sys.executable, "-m", "digitforge", "sample", "--server", server.target]
+    words += ["--n", "1500", "--seed", "1", "--out", "-"]
+    result = subprocess.run(words, capture_output=True, check=True, timeout=120)
     assert b"1500 digits" in result.stderr
     pipe = io.BytesIO(result.stdout)
     images, labels = np.load(pipe), np.load(pipe)
@@ -152,12 +137,7 @@ def test_an_unconditional_generator_gives_digits_and_takes_no_label(server: Any,
 
 def test_ctrl_c_ends_with_130_and_leaves_nothing(server: Any, tmp_path: Path) -> None:
     server.delay_s = 0.2
-    # a shell that runs the tests in the background makes its children deaf to Ctrl-C
-    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    code += "from digitforge_client.common.command import main; main()"
-    command = [sys.executable, "-c", code, "sample", "--server", server.target]
-    command += ["--n", "100000", "--out", str(tmp_path / "d.npz")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with start("sample", "--server", server.target, "--n", "100000", "--out", tmp_path / "d.npz") as process:
         while len(server.requests) < 6:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from digitforge_client import DataError
 from digitforge_client.common.archives import open_archive
 
-ARRAYS = {"x": np.arange(24, dtype=np.uint8).reshape(2, 3, 4), "name": np.array("digits")}
+ARRAYS: dict[str, Any] = {"x": np.arange(24, dtype=np.uint8).reshape(2, 3, 4), "name": np.array("digits")}
 
 
 def archive_of(*, compressed: bool) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -18,9 +19,8 @@ NOISE = "import os; os.write(2, b'a note from the depths\\n')\n"
 def _import_quietly(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
     (folder / "noisy.py").write_text(NOISE + code)
     program = "from digitforge_client.common.command import import_quietly; import_quietly('noisy'); print('imported')"
-    return subprocess.run(
-        [sys.executable, "-c", program], env={"PYTHONPATH": str(folder)}, capture_output=True, text=True, check=False
-    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
+    return subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
 
 
 def test_what_a_library_writes_while_it_is_imported_is_held_back(tmp_path: Path) -> None:

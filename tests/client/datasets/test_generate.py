@@ -17,7 +17,8 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from shards import PLAN, assert_whole, finished, names, one_line, run
+from commands import one_line, start
+from shards import PLAN, assert_whole, finished, names, run
 
 from digitforge_client import DataError, DigitClient, GeneratorChangedError
 from digitforge_client.contract import ROWS_PER_SEED
@@ -52,9 +53,7 @@ def test_shards_of_every_format_hold_the_digits_of_a_sample(tmp_path: Path, clie
 
 
 @pytest.mark.parametrize("spread", [{"truncation": 0.4}, {"expansion": 1.4}])
-def test_a_class_and_a_spread_hold_for_all_shards(
-    tmp_path: Path, client: DigitClient, spread: dict[str, float]
-) -> None:
+def test_a_class_and_a_spread_hold_for_all_shards(tmp_path: Path, client: DigitClient, spread: dict[str, Any]) -> None:
     manifest = generate(client, tmp_path, replace(PLAN, label=7, **spread), jobs=1)
     last = read(tmp_path / manifest.shards[-1].file, "npz")
     assert set(last.labels.tolist()) == {7}
@@ -65,10 +64,11 @@ def test_a_class_and_a_spread_hold_for_all_shards(
 
 def test_processes_side_by_side_write_what_one_writes(server: Any, tmp_path: Path, formula: Any) -> None:
     for jobs in ("1", "2"):
-        arguments = ("--n", 5000, "--rows-per-shard", 700, "--seed", 1, "--jobs", jobs, "--json")
-        result = run(server, "generate", tmp_path / jobs, *arguments)
-        assert result.returncode == 0, result.stderr
-        report = json.loads(result.stdout)
+        arguments = ("--n", "5000", "--rows-per-shard", "700", "--seed", "1", "--jobs", jobs, "--json")
+        with start("generate", "--server", server.target, tmp_path / jobs, *arguments) as process:
+            stdout, stderr = process.communicate(timeout=120)
+        assert process.returncode == 0, stderr
+        report = json.loads(stdout)
         assert (report["n"], report["shards"], report["generator_id"]) == (5000, 8, server.generator_id)
         assert_whole(tmp_path / jobs, Manifest.load(tmp_path / jobs), formula)
     for file in names(tmp_path / "1"):
@@ -108,12 +108,8 @@ def gate(server: Any) -> Iterator[threading.Event]:
 
 def begin(server: Any, folder: Path, *arguments: Any) -> subprocess.Popen[str]:
     """A command under way, of whose eight shards three are finished."""
-    # a shell that runs the tests in the background makes its children deaf to Ctrl-C
-    program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    program += "from digitforge_client.common.command import main; main()"
-    words = [sys.executable, "-c", program, "generate", "--server", server.target, str(folder)]
-    words += ["--n", "4000", "--rows-per-shard", "500", "--seed", "2", *map(str, arguments)]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    words = ("generate", "--server", server.target, folder, "--n", "4000", "--rows-per-shard", "500", "--seed", "2")
+    process = start(*words, *map(str, arguments))
     while process.poll() is None:
         if (folder / NAME).exists() and Manifest.load(folder).finished == 3:
             break
@@ -131,7 +127,7 @@ def test_after_kill_9_nothing_that_was_finished_is_lost(
     before = finished(tmp_path / "set")
     assert len(before) == 3
     asked = len(server.requests)
-    result = run(server, "generate", tmp_path / "set", "--json")  # the rest stands in the manifest
+    result = run(server, "generate", tmp_path / "set", "--jobs", 1, "--json")  # the rest stands in the manifest
     assert result.returncode == 0, result.stderr
     assert before.items() <= finished(tmp_path / "set").items()
     assert len(server.requests) - asked == 2 * (8 - len(before))  # 500 rows in requests of 256: only what was missing
@@ -281,18 +277,18 @@ def test_what_cannot_be_done_leaves_no_folder(
 
 @pytest.mark.parametrize(
     ("library", "arguments", "extra"),
-    [("joblib", (), "generate"), ("filelock", (), "generate"), ("pyarrow", ("--format", "parquet"), "parquet")],
+    [
+        ("joblib", (), "generate"),
+        ("filelock", (), "generate"),
+        ("distributed", ("--scheduler", "tcp://127.0.0.1:1"), "dask"),
+        ("pyarrow", ("--format", "parquet"), "parquet"),
+        ("google_crc32c", ("--format", "tfrecord"), "tfrecord"),
+    ],
 )
-def test_a_library_that_is_not_installed_is_named_with_its_extra(
-    server: Any, tmp_path: Path, library: str, arguments: tuple[str, ...], extra: str
+def test_a_library_that_is_not_installed_is_named_with_its_extra(  # noqa: PLR0917
+    server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str, arguments: tuple[str, ...], extra: str
 ) -> None:
-    blocked = f"import sys; sys.modules[{library!r}] = None"
-    result = run(server, "generate", tmp_path / "set", "--n", 10, *arguments, code=blocked)
+    monkeypatch.setitem(sys.modules, library, None)
+    result = run(server, "generate", tmp_path / "set", "--n", 10, *arguments)
     assert result.returncode == 2
     assert f"pip install 'digitforge[{extra}]'" in one_line(result)
-
-
-def test_dask_that_is_not_installed_is_named_with_its_extra(server: Any, tmp_path: Path) -> None:
-    blocked = "import sys; sys.modules['distributed'] = None"
-    result = run(server, "generate", tmp_path / "s", "--n", 10, "--scheduler", "tcp://127.0.0.1:1", code=blocked)
-    assert (result.returncode, "pip install 'digitforge[dask]'" in one_line(result)) == (2, True)

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commands import one_line
 from hypothesis import given
 from hypothesis import strategies as st
-from shards import PLAN, assert_whole, one_line, run
+from shards import PLAN, assert_whole, run
 
 from digitforge_client import DataError, DigitClient
 from digitforge_client.datasets.generate import generate
@@ -45,7 +46,8 @@ def test_what_happened_to_files_is_found_and_mended(server: Any, tmp_path: Path,
     assert ["missing" in problems[0], "bytes instead of" in problems[1], "checksum" in problems[2]] == [True] * 3
     assert "remove such files and run `digitforge generate" in one_line(run(server, "verify", tmp_path))
     files[4].unlink()
-    assert run(server, "generate", tmp_path).returncode == 0  # a missing file, or one of another size, is made anew
+    # a missing file, or one of another size, is made anew
+    assert run(server, "generate", tmp_path, "--jobs", 1).returncode == 0
     assert run(server, "verify", tmp_path).returncode == 0
     assert_whole(tmp_path, Manifest.load(tmp_path), formula)
 
@@ -90,18 +92,21 @@ def test_a_file_with_other_addresses_is_noticed(tmp_path: Path, client: DigitCli
         compare(client, tmp_path, manifest, manifest.shards[0])
 
 
-@pytest.mark.parametrize("form", FORMATS)
-@given(data=st.data())
-def test_a_damaged_file_is_an_error_of_the_library(
-    tmp_path_factory: pytest.TempPathFactory, form: str, data: st.DataObject
-) -> None:
+@pytest.fixture(scope="module", params=FORMATS)
+def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, DigitClient, bytes]:
+    """Folder of a data set of one small shard, the client that it came from, and the shard's bytes."""
     pytest.importorskip("pyarrow")
-    folder = tmp_path_factory.mktemp("damaged")
-    plan = replace(PLAN, n=3, format=form)
+    folder = tmp_path_factory.mktemp("small")
     client = DigitClient(transports=[FakeTransport(image_shape=(4, 4, 1))])
-    manifest = generate(client, folder, plan, jobs=1)
-    path = folder / manifest.shards[0].file
-    content = bytearray(path.read_bytes())
+    manifest = generate(client, folder, replace(PLAN, n=3, format=request.param), jobs=1)
+    return folder, client, (folder / manifest.shards[0].file).read_bytes()
+
+
+@given(data=st.data())
+def test_a_damaged_file_is_an_error_of_the_library(small: tuple[Path, DigitClient, bytes], data: st.DataObject) -> None:
+    folder, client, whole = small
+    manifest = Manifest.load(folder)
+    path, content = folder / manifest.shards[0].file, bytearray(whole)
     if data.draw(st.booleans()):
         del content[data.draw(st.integers(0, len(content) - 1)) :]
     else:

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import hypothesis.strategies
 import numpy as np
@@ -147,7 +147,7 @@ def test_a_large_parquet_file_is_written_group_by_group(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("spread", [{}, {"truncation": 0.7}, {"expansion": 1.3}])
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_file_holds_the_whole_address(tmp_path: Path, form: str, spread: dict[str, float]) -> None:
+def test_a_file_holds_the_whole_address(tmp_path: Path, form: str, spread: dict[str, Any]) -> None:
     if form == "parquet":
         pytest.importorskip("pyarrow")
     client = DigitClient(transports=[FakeTransport()])
