@@ -35,7 +35,7 @@ class ExperimentResult:
     @property
     def verdicts(self) -> tuple[str, ...]:
         """One sentence for each comparison that a verdict is taken on."""
-        from digitforge_evaluation.experiment.analysis import sentence
+        from digitforge_evaluation.experiment.sentences import sentence
 
         classes = len(self.state.facts.class_names)
         return tuple(sentence(each, classes=classes, measure=self.analysis.measure) for each in self.analysis.primary)

@@ -143,7 +143,9 @@ def assess(
         figures=tuple(measurement(key, len(drawn), key) for key in METRICS if key in found),
         classes=tuple(
             ClassDistance(
-                label=label, title=name, figure=measurement(key, np.count_nonzero(drawn.labels == label), "distance")
+                label=label,
+                title=name,
+                figure=measurement(key, int(np.count_nonzero(drawn.labels == label)), "distance"),
             )
             for label, name in enumerate(real.test.class_names if real else DIGITS)
             if (key := f"{CLASS_DISTANCE}{label}") in found

@@ -69,7 +69,8 @@ def evaluate(
     splits = None if real is None else load_splits(real)
     import_quietly("tensorflow")  # late, so that wrong arguments are answered at once
     from digitforge_evaluation.features.choice import features_called
-    from digitforge_evaluation.quality.assess import RealData, assess
+    from digitforge_evaluation.quality.assess import assess
+    from digitforge_evaluation.quality.comparison import RealData
 
     return assess(
         source,
