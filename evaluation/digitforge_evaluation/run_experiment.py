@@ -101,16 +101,17 @@ def run_experiment(
         raise InvalidInputError("name one generator: server or model")
     from digitforge_evaluation import experiment_folder
     from digitforge_evaluation.experiment import benefit, generators, subsets
-    from digitforge_evaluation.experiment.arms import ARMS, UNBALANCED_BASELINE
+    from digitforge_evaluation.experiment.arms import ARMS, baseline
     from digitforge_evaluation.experiment.plan import Plan
     from digitforge_evaluation.images.sources import newest_version
 
     if arms is None:
         has_generator = bool(server or models or strict)
+        for_cut_classes = baseline(unbalanced=True).name
         arms = [
             name
-            for name, arm in ARMS.items()
-            if (has_generator or not arm.generator) and (settings.get("cut") or name != UNBALANCED_BASELINE)
+            for name, design in ARMS.items()
+            if (has_generator or not design.generator) and (settings.get("cut") or name != for_cut_classes)
         ]
     plan = Plan(arms=tuple(arms), **settings)
     steps = {"steps": strict_steps} if strict_steps else {}
