@@ -30,7 +30,7 @@ PACKAGES = {
 }
 COMMANDS = sorted(entry.name for entry in metadata.entry_points(group=ENTRY_POINT_GROUP))
 #: What the client has adapters for: whoever uses one has the library already.
-CALLERS_OWN = {"tensorflow", "keras", "torch", "scikit-learn", "imbalanced-learn"}
+CALLERS_OWN = {"tensorflow", "keras", "torch", "scikit-learn", "imbalanced-learn", "pandas"}
 #: Extras of the client, which `pip install digitforge` leaves out.
 CLIENTS_EXTRAS = ("parquet", "tfrecord", "generate", "dask")
 HEAVY = ("tensorflow", "keras", "sklearn", "scipy", "matplotlib", "jinja2")
