@@ -89,6 +89,7 @@ def test_without_real_images_the_distance_uses_the_shipped_statistics_and_the_re
     found = measurements(report)
     assert set(found) == {"distance", "extrapolated", "agreement", "score"}
     assert [each.label for each in report.classes] == list(range(10))
+    json.dumps(report.as_dict())
     for one in (*report.figures, *(each.figure for each in report.classes)):
         floor(one)
         interval(one)
