@@ -77,7 +77,7 @@ def test_an_experiment_gives_its_verdicts_and_a_report(model: Path, tmp_path: Pa
     result = digitforge.run_experiment(
         tmp_path / "e", data="digits", model=model, classifier="svm", subsets=2, n_per_class=[2], ratio=1, arms=arms
     )
-    assert [arm.arm for arm in result.analysis.arms] == ["classical", "classical+gan (semi)"]
+    assert [str(arm.arm) for arm in result.analysis.arms] == ["classical", "classical+gan (semi)"]
     (verdict,) = result.verdicts
     assert "2 subsets" in verdict
     assert result.html == tmp_path / "e" / "report.html"

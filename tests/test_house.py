@@ -33,7 +33,7 @@ COMMANDS = sorted(entry.name for entry in metadata.entry_points(group=ENTRY_POIN
 CALLERS_OWN = {"tensorflow", "keras", "torch", "scikit-learn", "imbalanced-learn", "pandas"}
 #: Extras of the client, which `pip install digitforge` leaves out.
 CLIENTS_EXTRAS = ("parquet", "tfrecord", "generate", "dask")
-HEAVY = ("tensorflow", "keras", "sklearn", "scipy", "matplotlib", "jinja2")
+HEAVY: tuple[str, ...] = ("tensorflow", "keras", "sklearn", "scipy", "matplotlib", "jinja2")
 HEAVY += ("joblib", "filelock", "distributed", "pyarrow", "google_crc32c")
 
 

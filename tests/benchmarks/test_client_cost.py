@@ -121,7 +121,7 @@ def test_images_per_second_against_prepared_answers(target: str) -> None:
 
         return ask
 
-    sides = {
+    sides: dict[str, Callable[[], int]] = {
         "DigitClient.sample": ours,
         f"DigitClient.stream, batches of {8 * ROWS}": partial(stream, 8),
         f"DigitClient.stream, batches of {ROWS}": partial(stream, 1),

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,7 +56,7 @@ def test_images_per_second() -> None:
     other = os.environ.get("DIGITFORGE_BENCHMARK_MODEL")
     versions = [newest_version(Path(base)) for base in (shipped_models() / "digits", other) if base]
     matrix = np.random.default_rng(0).random((SIDE, SIDE), np.float32)
-    sides = [*map(generating, versions), lambda: matrix @ matrix]
+    sides: list[Callable[[], Any]] = [*map(generating, versions), lambda: matrix @ matrix]
     for side in sides:
         side()
     turns = []

@@ -30,7 +30,7 @@ from tensorflow_serving.apis import predict_pb2
 
 from digitforge_serving import shipped_config, shipped_models
 from digitforge_serving.config.options import read_batching_options
-from digitforge_serving.models.batching import Batcher
+from digitforge_serving.models.batching import Batcher, Caller
 from digitforge_serving.models.saved_model import SavedModel
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -272,7 +272,7 @@ def test_latency_at_half_of_the_maximal_rate(base_path: Path, tmp_path: Path) ->
             due = begin + number / rate
             while due < begin + seconds:
                 time.sleep(max(0.0, due - time.perf_counter()))
-                batcher(graph.feeds, graph.fetches, None)
+                batcher(graph.feeds, graph.fetches, Caller())
                 latencies.append(time.perf_counter() - due)
                 due += 64 / rate
 

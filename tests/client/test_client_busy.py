@@ -39,7 +39,7 @@ BUSY = [
 
 
 @pytest.mark.parametrize(("code", "text"), BUSY)
-def test_a_busy_server_is_asked_again(server: Any, formula: Any, code: Code, text: str) -> None:
+def test_a_busy_server_is_asked_again(server: Any, formula: Any, code: Any, text: str) -> None:
     with DigitClient(server.target, retry=ONCE, limits=Limits(rows_per_request=10)) as client:
         server.failures = [(code, text)] * 3
         batch = client.sample(100, seed=5)
@@ -50,7 +50,7 @@ def test_a_busy_server_is_asked_again(server: Any, formula: Any, code: Code, tex
 
 
 @pytest.mark.parametrize(("code", "text"), BUSY)
-def test_a_server_that_stays_busy_is_an_error_in_the_end(server: Any, code: Code, text: str) -> None:
+def test_a_server_that_stays_busy_is_an_error_in_the_end(server: Any, code: Any, text: str) -> None:
     server.failures = [(code, text)] * 1000
     with DigitClient(server.target, retry=ONCE, timeout=Timeout(outage_s=0.5)) as client:
         with pytest.raises(ServerBusyError, match=r"too busy .*Limits\(requests_in_flight=…\)") as caught:
@@ -204,7 +204,7 @@ class Crowded(FakeTransport):
                 self._now -= 1
                 return result()
 
-            pending.result = received
+            pending.result = received  # type: ignore[method-assign]
         return pending
 
 

@@ -87,7 +87,7 @@ def test_a_slow_server_meets_the_deadline(server: Any) -> None:
     ],
 )
 def test_each_refusal_of_a_server_has_its_error(
-    server: Any, code: Code, text: str, error: type[ServerError], says: str
+    server: Any, code: Any, text: str, error: type[ServerError], says: str
 ) -> None:
     server.failures = [(code, text)]
     with DigitClient(server.target, retry=ONCE) as client, pytest.raises(error, match=says) as caught:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -98,7 +99,7 @@ def test_latents_and_class_weights_give_the_digits_of_their_address(client: Digi
 def test_latents_that_do_not_fit_are_refused(client: DigitClient, wrong: str) -> None:
     card = client.card()
     latents, weights = np.zeros((2, card["latent_size"])), np.full((2, len(card["class_names"])), 0.1)
-    arguments = {
+    cases: dict[str, tuple[Any, dict[str, Any]]] = {
         "neither": (latents, {}),
         "both": (latents, {"labels": 1, "class_weights": weights}),
         "shape": (latents, {"class_weights": weights[:1]}),
@@ -106,9 +107,10 @@ def test_latents_that_do_not_fit_are_refused(client: DigitClient, wrong: str) ->
         "size": (latents[:, 1:], {"labels": 1}),
         "nan": (latents * np.nan, {"labels": 1}),
         "labels": (latents, {"labels": [1, 2, 3]}),
-    }[wrong]
+    }
+    given, how = cases[wrong]
     with pytest.raises(InvalidInputError):
-        client.from_latents(arguments[0], **arguments[1])
+        client.from_latents(given, **how)
 
 
 def test_a_walk_begins_and_ends_at_its_addresses(client: DigitClient) -> None:

@@ -23,7 +23,10 @@ def client(server: Any) -> Iterator[DigitClient]:
 def joined(batches: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Images, labels and row seeds of several batches, as of one."""
     batches = list(batches)
-    return tuple(np.concatenate([getattr(b, name) for b in batches]) for name in ("images", "labels", "seeds"))
+    images, labels, seeds = (
+        np.concatenate([getattr(b, name) for b in batches]) for name in ("images", "labels", "seeds")
+    )
+    return images, labels, seeds
 
 
 @pytest.mark.parametrize("tensor_content", [True, False], ids=["tensor_content", "typed fields"])
@@ -33,7 +36,7 @@ def test_a_sample_holds_the_digits_of_its_addresses(
     server.tensor_content = tensor_content
     batch = client.sample(2500, seed=7)
     assert batch.images.shape == (2500, 28, 28)
-    assert (batch.images.dtype, batch.labels.dtype, batch.seeds.dtype) == (np.uint8, np.int64, np.int64)
+    assert [array.dtype.name for array in (batch.images, batch.labels, batch.seeds)] == ["uint8", "int64", "int64"]
     assert batch.labels.tolist() == [row % 10 for row in range(2500)]
     assert batch.seeds.tolist() == [7 * 2**32 + row for row in range(2500)]
     assert (batch.seed, batch.start, batch.generator_id) == (7, 0, server.generator_id)
@@ -103,12 +106,20 @@ def test_an_unknown_label_is_refused_before_any_digit_is_asked_for(server: Any, 
 
 def test_arguments_out_of_range_are_refused_at_once() -> None:
     client = DigitClient("127.0.0.1:1")
-    for wrong in ({"n": -1}, {"n": 1, "seed": 2**21}, {"n": 1, "start": -1}, {"n": 2, "start": 2**32 - 1}, {}):
+    both: list[dict[str, Any]] = [
+        {"n": -1},
+        {"n": 1, "seed": 2**21},
+        {"n": 1, "start": -1},
+        {"n": 2, "start": 2**32 - 1},
+        {},
+    ]
+    for wrong in both:
         with pytest.raises(InvalidInputError):
             client.sample(**wrong)
         with pytest.raises(InvalidInputError):
             client.stream(**wrong)
-    for wrong in ({"batch_size": 0}, {"on_change": "ignore"}):
+    stream_alone: list[dict[str, Any]] = [{"batch_size": 0}, {"on_change": "ignore"}]
+    for wrong in stream_alone:
         with pytest.raises(InvalidInputError):
             client.stream(1, **wrong)
 

@@ -29,7 +29,7 @@ def test_truncated_normal_latents_have_the_law_of_those_drawn_anew(threshold: fl
     stats = pytest.importorskip("scipy.stats")
     latents = np.random.default_rng(0).standard_normal((500, 20)).astype(np.float32)
     found = truncated(latents, threshold, distribution="normal")
-    assert (found.dtype, found.shape) == (np.float32, latents.shape)
+    assert (found.dtype, found.shape) == (np.dtype(np.float32), latents.shape)
     assert np.abs(found).max() <= threshold
     expected = stats.truncnorm.ppf(stats.norm.cdf(latents.astype(np.float64)), -threshold, threshold)
     np.testing.assert_allclose(found, expected, atol=1e-5 * max(1.0, threshold))
@@ -70,10 +70,8 @@ def test_expanded_digits_are_those_of_their_expanded_latents(client: DigitClient
 
 
 def test_less_of_the_law_is_less_variety_and_more_is_more(client: DigitClient) -> None:
-    spreads = [
-        client.sample(200, labels=3, seed=0, **spread).images.std(axis=0).mean()
-        for spread in ({"truncation": 0.1}, {"truncation": 0.4}, {}, {"expansion": 1.5})
-    ]
+    scalings: list[dict[str, Any]] = [{"truncation": 0.1}, {"truncation": 0.4}, {}, {"expansion": 1.5}]
+    spreads = [client.sample(200, labels=3, seed=0, **scaling).images.std(axis=0).mean() for scaling in scalings]
     assert spreads == sorted(set(spreads))
 
 

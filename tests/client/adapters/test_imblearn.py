@@ -89,7 +89,7 @@ def test_its_digits_can_be_expanded() -> None:
 def test_it_can_be_cloned_copied_and_sent_to_other_processes() -> None:
     original = sampler(sampling_strategy={1: 5}, pixel_range=(0, 1), random_state=9)
     for twin in (clone(original), copy.deepcopy(original), pickle.loads(pickle.dumps(original))):
-        assert twin.get_params(deep=False).keys() == original.get_params(deep=False).keys()
+        assert twin.get_params(deep=False).keys() == original.get_params(deep=False).keys()  # type: ignore[attr-defined, union-attr]
         assert twin.pixel_range == (0, 1)
         X, y = np.zeros((2, 784), np.float32), [0, 1]
         assert twin.fit_resample(X, y)[0].shape == (6, 784)

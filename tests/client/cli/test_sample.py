@@ -170,10 +170,10 @@ def test_a_bar_is_shown_on_a_terminal_and_the_result_stays_clean(server: Any, tm
 def test_standard_output_may_be_named_like_a_file(server: Any, tmp_path: Path) -> None:
     out, named = tmp_path / "d.npz", tmp_path / "stdout"
     named.symlink_to("/dev/fd/1")  # as /dev/stdout, which a test must not risk
-    arguments = ["--n", "50", "--seed", "1", "--format", "npz", "--out", named]
+    arguments = ["--n", "50", "--seed", "1", "--format", "npz", "--out", str(named)]
+    command = [sys.executable, "-m", "digitforge", "sample", "--server", server.target]
     for mode in ("wb", "ab"):  # > d.npz, >> d.npz
         with out.open(mode) as file:
-            command = [sys.executable, "-m", "digitforge", "sample", "--server", server.target]
             result = subprocess.run([*command, *arguments], stdout=file, stderr=subprocess.PIPE, check=False)
         assert result.returncode == 0, result.stderr
         assert b"50 digits" in result.stderr
@@ -181,7 +181,7 @@ def test_standard_output_may_be_named_like_a_file(server: Any, tmp_path: Path) -
             assert archive["y"].tolist() == [row % 10 for row in range(50)]
         out.write_bytes(b"")
     assert named.is_symlink()
-    piped = sample(server, *arguments, text=False)
+    piped = subprocess.run([*command, *arguments], capture_output=True, check=True)
     with np.load(io.BytesIO(piped.stdout)) as archive:
         assert len(archive["y"]) == 50
 

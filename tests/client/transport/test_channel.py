@@ -150,7 +150,8 @@ def test_mutual_tls_lets_in_whoever_has_the_certificate(server: Any, certificate
     )
     port = second.add_secure_port("127.0.0.1:0", credentials)
     second.start()
-    ca, quick = certificates / "server.pem", {"retry": Retry(attempts=1), "timeout": Timeout(request_s=5)}
+    ca = certificates / "server.pem"
+    quick: dict[str, Any] = {"retry": Retry(attempts=1), "timeout": Timeout(request_s=5)}
     known = TLS(
         ca=ca,
         certificate=certificates / "client.pem",

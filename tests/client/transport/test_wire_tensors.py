@@ -83,7 +83,7 @@ def test_strings_come_in_tensor_content_as_their_lengths_and_their_bytes() -> No
         messages.Tensor(dtype=messages.DT_UINT8, tensor_shape=shaped(2**40, 2**40), int_val=[1]),
         messages.Tensor(dtype=messages.DT_UINT8, tensor_shape=shaped(2**31), int_val=[1]),
         messages.Tensor(dtype=messages.DT_DOUBLE, tensor_shape=shaped(0)),
-        messages.Tensor(dtype=99, tensor_shape=shaped(1), int_val=[1]),
+        messages.Tensor(dtype=99, tensor_shape=shaped(1), int_val=[1]),  # type: ignore[arg-type]
     ],
     ids=[
         "strings too long",

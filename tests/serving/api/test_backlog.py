@@ -20,9 +20,9 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf import text_format
-from serving_toys import connect, predict_request, wait_for
+from serve_process import serving
+from serving_toys import connect, free_port, predict_request, wait_for
 from tensorflow_serving.apis import predict_pb2
-from test_serving_command import serving
 
 from digitforge_client import DigitClient, Timeout
 from digitforge_client.contract import MAX_ROWS
@@ -40,11 +40,6 @@ LARGEST = text_format.Parse(
     f"inputs {{ key: 'seeds' value {{ {_REPEATED} }} }}",
     predict_pb2.PredictRequest(),
 )
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def total(rest_target: str, series: str) -> int:

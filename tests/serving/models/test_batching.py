@@ -61,7 +61,7 @@ class Crowd:
             finally:
                 self.entered.release()
 
-        compute._enter = enter_and_tell  # type: ignore[method-assign]
+        compute._enter = enter_and_tell  # type: ignore[assignment, method-assign]
 
     def send(
         self, feeds: Feeds, *, timeout_s: float | None = None, caller: Caller | None = None

@@ -12,10 +12,11 @@ import tensorflow as tf
 from serving_toys import Publish, connect, predict_request, wait_for, write_warm_up
 from tensorflow_serving.apis import get_model_status_pb2
 
+from digitforge_client.common.versions import versions
 from digitforge_client.errors import DataError
 from digitforge_serving import EmbeddedServer, ModelSource, Server, ServerOptions
 from digitforge_serving.config.options import is_loopback
-from digitforge_serving.models import folder
+from digitforge_serving.models.batching import Caller
 from digitforge_serving.models.manager import Models
 from digitforge_serving.models.predict import predict
 
@@ -44,7 +45,7 @@ def test_a_folder_is_the_number_that_tensorflow_serving_reads_in_its_name(tmp_pa
     for name in [*numbers, *others]:
         (tmp_path / name).mkdir()
     (tmp_path / "3").write_text("a file, not a folder")
-    assert folder.versions(tmp_path) == {number: [tmp_path / name] for name, number in numbers.items()}
+    assert versions(tmp_path) == {number: [tmp_path / name] for name, number in numbers.items()}
 
 
 def test_a_padded_version_is_found_while_the_server_runs_and_goes_with_its_folder(
@@ -74,7 +75,7 @@ def test_of_two_folders_with_one_number_the_last_by_name_serves_and_the_other_is
             f"ignoring 005 in {base_path}: another folder there is named by the same number"
         ]
         served = models.find(predict_request().model_spec)
-        response = predict(lambda _: served, predict_request(), as_content=False)
+        response = predict(lambda _: served, predict_request(), as_content=False, caller=Caller())
         assert tf.make_ndarray(response.outputs["sum"]).tolist() == [104.0, 106.0]
     finally:
         models.stop()

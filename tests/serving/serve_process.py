@@ -1,0 +1,52 @@
+"""`digitforge serve` in a process of its own, for tests."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+SERVE = [sys.executable, "-m", "digitforge", "serve"]
+
+
+@dataclass
+class Process:
+    """A running `digitforge serve`."""
+
+    popen: subprocess.Popen[str]
+    stderr: Path
+
+    def line(self) -> str:
+        """Its next line on standard output."""
+        assert self.popen.stdout is not None
+        ready, _, _ = select.select([self.popen.stdout], [], [], 240)
+        assert ready, self.stderr.read_text()
+        return self.popen.stdout.readline()
+
+    def end(self, *signals: int) -> int:
+        """Send signals and return the exit status."""
+        for number in signals:
+            self.popen.send_signal(number)
+        return self.popen.wait(timeout=60)
+
+
+@contextmanager
+def serving(tmp_path: Path, *arguments: str) -> Iterator[Process]:
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    stderr = tmp_path / "stderr.txt"
+    with stderr.open("w") as sink:
+        popen = subprocess.Popen(
+            [*SERVE, *arguments], stdout=subprocess.PIPE, stderr=sink, text=True, env=environment, cwd=tmp_path
+        )
+    try:
+        yield Process(popen, stderr)
+    finally:
+        popen.kill()
+        popen.wait()
+        assert popen.stdout is not None
+        popen.stdout.close()
