@@ -98,7 +98,7 @@ def run_experiment(
     folder = Path(out)
     models = [Path(model)] if isinstance(model, str | Path) else [Path(each) for each in model]
     if server is not None and models:
-        raise InvalidInputError("name one generator: server or model")
+        raise InvalidInputError("name one generator: --server or --model")
     from digitforge_evaluation import experiment_folder
     from digitforge_evaluation.experiment import benefit, generators, subsets
     from digitforge_evaluation.experiment.arms import ARMS, baseline
