@@ -21,10 +21,10 @@ from digitforge_client.contract import MAX_ROWS, MODEL_NAME
 from digitforge_client.errors import ServerError
 from digitforge_client.options import TLS, Compression, Keepalive, Limits, Retry, Timeout
 from digitforge_client.protocol import queries, sampling
-from digitforge_client.protocol.connection import Conversation
+from digitforge_client.protocol.connection import Connection
 from digitforge_client.protocol.description import Generator, Metadata
-from digitforge_client.protocol.rows import Ask
-from digitforge_client.protocol.steps import Emit, Pause, Receive, Send, Talk
+from digitforge_client.protocol.rows import SampleSpec
+from digitforge_client.protocol.steps import Emit, Pause, Receive, Send, Steps
 from digitforge_client.transport.channel import Headers, Settings, Transport, channel_credentials, channel_options
 from digitforge_client.transport.memory import keep_freed_memory
 from digitforge_client.transport.rpc_errors import translate
@@ -73,7 +73,7 @@ class AsyncDigitClient:
         )
         self._transports: Sequence[Any] = transports or [_AsyncChannel(one, settings) for one in check_targets(target)]
         self._timeout = timeout
-        self._talk = Conversation(
+        self._connection = Connection(
             model=model,
             version=version,
             targets=[transport.target for transport in self._transports],
@@ -93,9 +93,9 @@ class AsyncDigitClient:
         class_weights: npt.ArrayLike | None = None,
     ) -> Batch:
         """Ask for digits; see `DigitClient.sample`."""
-        talk = sampling.sample(
-            self._talk,
-            Ask.of(
+        steps = sampling.sample(
+            self._connection,
+            SampleSpec.of(
                 n,
                 labels=labels,
                 seed=seed,
@@ -105,7 +105,7 @@ class AsyncDigitClient:
                 class_weights=class_weights,
             ),
         )
-        return await self._run(talk)
+        return await self._run(steps)
 
     def stream(
         self,
@@ -121,9 +121,9 @@ class AsyncDigitClient:
         on_change: Literal["raise", "accept"] = "raise",
     ) -> AsyncGenerator[Batch, None]:
         """Ask for any number of digits, batch by batch; see `DigitClient.stream`."""
-        talk = sampling.stream(
-            self._talk,
-            Ask.of(
+        steps = sampling.stream(
+            self._connection,
+            SampleSpec.of(
                 n,
                 labels=labels,
                 seed=seed,
@@ -136,11 +136,11 @@ class AsyncDigitClient:
             on_change=on_change,
             outage_s=self._timeout.outage_s,
         )
-        return self._emitted(talk)
+        return self._emitted(steps)
 
     async def fetch(self, addresses: Batch | Addresses | Iterable[tuple[int, int]]) -> Batch:
         """Ask for the digits of addresses; see `DigitClient.fetch`."""
-        return await self._run(sampling.fetch(self._talk, addresses_of(addresses)))
+        return await self._run(sampling.fetch(self._connection, addresses_of(addresses)))
 
     async def augment(
         self,
@@ -155,8 +155,8 @@ class AsyncDigitClient:
         expansion: float | None = None,
     ) -> tuple[Any, Any]:
         """Add synthetic digits to a labeled data set; see `DigitClient.augment`."""
-        talk = augment(
-            self._talk,
+        steps = augment(
+            self._connection,
             X,
             y,
             strategy=strategy,
@@ -166,44 +166,46 @@ class AsyncDigitClient:
             start=start,
             expansion=expansion,
         )
-        augmented = await self._run(talk)
+        augmented = await self._run(steps)
         return augmented.X, augmented.y
 
     async def latents(self, seeds: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """Ask for the latents behind row seeds; see `DigitClient.latents`."""
-        return await self._run(queries.latents(self._talk, seeds))
+        return await self._run(queries.latents(self._connection, seeds))
 
     async def from_latents(
         self, latents: npt.ArrayLike, *, labels: Any = None, class_weights: npt.ArrayLike | None = None
     ) -> npt.NDArray[np.uint8]:
         """Ask for the digits that latents give; see `DigitClient.from_latents`."""
-        return await self._run(queries.from_latents(self._talk, latents, labels=labels, class_weights=class_weights))
+        return await self._run(
+            queries.from_latents(self._connection, latents, labels=labels, class_weights=class_weights)
+        )
 
     async def interpolate(
         self, first: tuple[Any, int], last: tuple[Any, int], *, steps: int = 16
     ) -> npt.NDArray[np.uint8]:
         """Ask for the digits on the way between two addresses; see `DigitClient.interpolate`."""
-        return await self._run(queries.interpolate(self._talk, first, last, steps=steps))
+        return await self._run(queries.interpolate(self._connection, first, last, steps=steps))
 
     async def seen(self, images: npt.ArrayLike) -> npt.NDArray[np.bool_]:
         """Ask which images the generator was trained on; see `DigitClient.seen`."""
-        return await self._run(queries.seen(self._talk, images))
+        return await self._run(queries.seen(self._connection, images))
 
     async def generator(self) -> Generator:
         """What is known of the generator; see `DigitClient.generator`."""
-        return await self._run(self._talk.generator())
+        return await self._run(self._connection.generator())
 
     async def metadata(self) -> Metadata:
         """Ask what the server serves; see `DigitClient.metadata`."""
-        return await self._run(self._talk.metadata())
+        return await self._run(self._connection.metadata())
 
     async def card(self) -> dict[str, Any]:
         """Ask for the generator's card; see `DigitClient.card`."""
-        return await self._run(self._talk.card())
+        return await self._run(self._connection.card())
 
     async def wait_ready(self, timeout_s: float = 60.0) -> None:
         """Wait until the server listens and has loaded the model; see `DigitClient.wait_ready`."""
-        await self._run(self._talk.ready(timeout_s))
+        await self._run(self._connection.ready(timeout_s))
 
     async def close(self) -> None:
         """Close the connection and cancel what is under way. A later question opens it again."""
@@ -220,11 +222,11 @@ class AsyncDigitClient:
     ) -> None:
         await self.close()
 
-    async def _run(self, talk: Talk[T]) -> T:
-        """Carry out a conversation that emits nothing."""
+    async def _run(self, steps: Steps[T]) -> T:
+        """Carry out steps that emit nothing."""
 
-        def whole() -> Talk[None]:
-            yield Emit(value=(yield from talk))
+        def whole() -> Steps[None]:
+            yield Emit(value=(yield from steps))
 
         emitted = self._emitted(whole())
         try:
@@ -232,14 +234,14 @@ class AsyncDigitClient:
         finally:
             await emitted.aclose()
 
-    async def _emitted(self, talk: Talk[None]) -> AsyncGenerator[Any, None]:
-        """Carry out a conversation step by step, and yield what it emits."""
+    async def _emitted(self, steps: Steps[None]) -> AsyncGenerator[Any, None]:
+        """Carry out steps one by one, and yield what they emit."""
         outcome: Any = None
         failure: ServerError | None = None
         try:
             while True:
                 try:
-                    step = talk.send(outcome) if failure is None else talk.throw(failure)
+                    step = steps.send(outcome) if failure is None else steps.throw(failure)
                 except StopIteration:
                     return
                 outcome, failure = None, None
@@ -259,7 +261,7 @@ class AsyncDigitClient:
                     case Emit():
                         yield step.value
         finally:
-            talk.close()
+            steps.close()
 
 
 class _AsyncChannel:

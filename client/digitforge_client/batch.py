@@ -18,7 +18,7 @@ from digitforge_client.errors import InvalidInputError
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Addresses:
-    """Addresses of digits, in order; spread digits and blends of classes need more than label and row seed."""
+    """Addresses of digits, in order; scaled latents and blends of classes need more than label and row seed."""
 
     generator_id: str | None  # None: of whichever generator answers
     labels: npt.NDArray[np.int64]  # (n,) class numbers; −1 throughout where there is no one class
@@ -70,7 +70,7 @@ class Addresses:
 
 
 #: Parts of an address that files name only where digits have them.
-SPREAD: Final = ("truncation", "expansion")
+SCALING: Final = ("truncation", "expansion")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -106,9 +106,9 @@ class Batch:
         )
 
     @property
-    def spread(self) -> dict[str, float]:
+    def scaling(self) -> dict[str, float]:
         """The truncation or expansion by name, where there is one."""
-        return {name: value for name in SPREAD if (value := getattr(self, name)) is not None}
+        return {name: value for name in SCALING if (value := getattr(self, name)) is not None}
 
     @property
     def start(self) -> int | None:

@@ -17,10 +17,10 @@ from digitforge_client.contract import GRPC_PORT, MAX_ROWS, MODEL_NAME
 from digitforge_client.errors import InvalidInputError, ServerError
 from digitforge_client.options import TLS, Compression, Keepalive, Limits, Retry, Timeout
 from digitforge_client.protocol import queries, sampling
-from digitforge_client.protocol.connection import Conversation
+from digitforge_client.protocol.connection import Connection
 from digitforge_client.protocol.description import Generator, Metadata
-from digitforge_client.protocol.rows import Ask
-from digitforge_client.protocol.steps import Emit, Pause, Receive, Send, Talk
+from digitforge_client.protocol.rows import SampleSpec
+from digitforge_client.protocol.steps import Emit, Pause, Receive, Send, Steps
 from digitforge_client.transport.channel import Channel, Headers, Settings, Transport
 
 T = TypeVar("T")
@@ -86,7 +86,7 @@ class DigitClient:
             "transports": transports,
         }
         self._timeout = timeout
-        self._talk = Conversation(
+        self._connection = Connection(
             model=model,
             version=version,
             targets=[transport.target for transport in self._transports],
@@ -114,8 +114,8 @@ class DigitClient:
             seed: 0 … 2²¹ − 1; None draws one, which the batch then names.
             start: number of the first row of the seed.
             truncation: how far a component of the latents may lie from 0: the smaller, the more usual the digits and
-                the less they vary (`spread.truncated`). About 1 for latents of the normal distribution, 1 at most for
-                uniform ones; None: no truncation.
+                the less they vary (`latent_space.truncated`). About 1 for latents of the normal distribution, 1 at most
+                for uniform ones; None: no truncation.
             expansion: instead of a truncation, what the latents are multiplied by: the larger, the more unusual digits
                 there are, and digits that do not look like their label. Between 1 and 1.6 or so; None: nothing.
             class_weights: instead of labels, (n, K) floats, or (K,) for all: blends of classes, whose labels are −1.
@@ -125,9 +125,9 @@ class DigitClient:
             InvalidInputError: an argument is out of range, or a label none of the generator's classes.
             ServerError: the server could not answer; its subclasses say why.
         """
-        talk = sampling.sample(
-            self._talk,
-            Ask.of(
+        steps = sampling.sample(
+            self._connection,
+            SampleSpec.of(
                 n,
                 labels=labels,
                 seed=seed,
@@ -137,7 +137,7 @@ class DigitClient:
                 class_weights=class_weights,
             ),
         )
-        return self._run(talk)
+        return self._run(steps)
 
     def stream(
         self,
@@ -176,9 +176,9 @@ class DigitClient:
                 classes (with the first batch).
             ServerError: the server could not answer; its subclasses say why.
         """
-        talk = sampling.stream(
-            self._talk,
-            Ask.of(
+        steps = sampling.stream(
+            self._connection,
+            SampleSpec.of(
                 n,
                 labels=labels,
                 seed=seed,
@@ -191,7 +191,7 @@ class DigitClient:
             on_change=on_change,
             outage_s=self._timeout.outage_s,
         )
-        return self._emitted(talk)
+        return self._emitted(steps)
 
     def fetch(self, addresses: Batch | Addresses | Iterable[tuple[int, int]]) -> Batch:
         """Ask for the digits of addresses: exactly those, in that order.
@@ -205,7 +205,7 @@ class DigitClient:
             InvalidInputError: they are no addresses, or more than a sample may hold.
             ServerError: the server could not answer; its subclasses say why.
         """
-        return self._run(sampling.fetch(self._talk, addresses_of(addresses)))
+        return self._run(sampling.fetch(self._connection, addresses_of(addresses)))
 
     def augment(
         self,
@@ -256,7 +256,7 @@ class DigitClient:
 
     def _augment(self, X: Any, y: Any, *, start: int = 0, **how: Any) -> Augmented:
         """As `augment`, with what was added and from where; for the sampler."""
-        return self._run(augment(self._talk, X, y, start=start, **how))
+        return self._run(augment(self._connection, X, y, start=start, **how))
 
     def latents(self, seeds: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """Ask for the latents behind row seeds; they do not depend on labels.
@@ -271,7 +271,7 @@ class DigitClient:
             InvalidInputError: they are no row seeds.
             ServerError: the server could not answer; its subclasses say why.
         """
-        return self._run(queries.latents(self._talk, seeds))
+        return self._run(queries.latents(self._connection, seeds))
 
     def from_latents(
         self, latents: npt.ArrayLike, *, labels: Any = None, class_weights: npt.ArrayLike | None = None
@@ -291,7 +291,7 @@ class DigitClient:
             InvalidInputError: shapes disagree with each other or with the generator.
             ServerError: the server could not answer; its subclasses say why.
         """
-        return self._run(queries.from_latents(self._talk, latents, labels=labels, class_weights=class_weights))
+        return self._run(queries.from_latents(self._connection, latents, labels=labels, class_weights=class_weights))
 
     def interpolate(self, first: tuple[Any, int], last: tuple[Any, int], *, steps: int = 16) -> npt.NDArray[np.uint8]:
         """Ask for the digits on the way between two addresses, both ends included.
@@ -310,19 +310,19 @@ class DigitClient:
             InvalidInputError: an address or the number of steps is out of range.
             ServerError: the server could not answer; its subclasses say why.
         """
-        return self._run(queries.interpolate(self._talk, first, last, steps=steps))
+        return self._run(queries.interpolate(self._connection, first, last, steps=steps))
 
     def generator(self) -> Generator:
         """What is known of the generator: its id, classes, image shape. The server is asked once, unless it changes."""
-        return self._run(self._talk.generator())
+        return self._run(self._connection.generator())
 
     def metadata(self) -> Metadata:
         """Ask what the server serves: version and signatures."""
-        return self._run(self._talk.metadata())
+        return self._run(self._connection.metadata())
 
     def card(self) -> dict[str, Any]:
         """Ask for the generator's card: what it is, what it was trained on, how it was measured."""
-        return self._run(self._talk.card())
+        return self._run(self._connection.card())
 
     def seen(self, images: npt.ArrayLike) -> npt.NDArray[np.bool_]:
         """Ask which images the generator was trained on: a generator must not be measured against those.
@@ -337,7 +337,7 @@ class DigitClient:
         Raises:
             InvalidInputError: the array is neither.
         """
-        return self._run(queries.seen(self._talk, images))
+        return self._run(queries.seen(self._connection, images))
 
     def wait_ready(self, timeout_s: float = 60.0) -> None:
         """Wait until the server listens and has loaded the model.
@@ -345,7 +345,7 @@ class DigitClient:
         Raises:
             ServerTimeoutError: it does not in time.
         """
-        self._run(self._talk.ready(timeout_s))
+        self._run(self._connection.ready(timeout_s))
 
     def close(self) -> None:
         """Close the connection and cancel what is under way. A later question opens it again."""
@@ -364,22 +364,22 @@ class DigitClient:
     ) -> None:
         self.close()
 
-    def _run(self, talk: Talk[T]) -> T:
-        """Carry out a conversation that emits nothing."""
+    def _run(self, steps: Steps[T]) -> T:
+        """Carry out steps that emit nothing."""
 
-        def whole() -> Talk[None]:
-            yield Emit(value=(yield from talk))
+        def whole() -> Steps[None]:
+            yield Emit(value=(yield from steps))
 
         return next(self._emitted(whole()))
 
-    def _emitted(self, talk: Talk[None]) -> Any:
-        """Carry out a conversation step by step, and yield what it emits."""
+    def _emitted(self, steps: Steps[None]) -> Any:
+        """Carry out steps one by one, and yield what they emit."""
         outcome: Any = None
         failure: ServerError | None = None
         try:
             while True:
                 try:
-                    step = talk.send(outcome) if failure is None else talk.throw(failure)
+                    step = steps.send(outcome) if failure is None else steps.throw(failure)
                 except StopIteration:
                     return
                 outcome, failure = None, None
@@ -398,7 +398,7 @@ class DigitClient:
                     case Emit():
                         yield step.value
         finally:
-            talk.close()
+            steps.close()
 
 
 def _client(configuration: dict[str, Any]) -> DigitClient:

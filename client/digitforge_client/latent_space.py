@@ -18,7 +18,9 @@ _LOWEST: Final = -9.0
 _POINTS: Final = 4001
 
 
-def check_spread(truncation: Any, expansion: Any, *, distribution: str = "normal") -> tuple[float | None, float | None]:
+def check_scaling(
+    truncation: Any, expansion: Any, *, distribution: str = "normal"
+) -> tuple[float | None, float | None]:
     """Return both as they are if they can be those of latents of this distribution: one a positive number, or neither.
 
     Raises:
@@ -51,7 +53,7 @@ def truncated(latents: npt.NDArray[np.floating], truncation: float, *, distribut
 
     Args:
         latents: (n, d) floats of the distribution.
-        truncation: the threshold; see `check_spread`.
+        truncation: the threshold; see `check_scaling`.
         distribution: ``"normal"``, or ``"uniform"`` in [−1, 1], of which nothing lies beyond 1.
 
     Returns:

@@ -71,8 +71,8 @@ def test_expanded_digits_are_those_of_their_expanded_latents(client: DigitClient
 
 def test_less_of_the_law_is_less_variety_and_more_is_more(client: DigitClient) -> None:
     scalings: list[dict[str, Any]] = [{"truncation": 0.1}, {"truncation": 0.4}, {}, {"expansion": 1.5}]
-    spreads = [client.sample(200, labels=3, seed=0, **scaling).images.std(axis=0).mean() for scaling in scalings]
-    assert spreads == sorted(set(spreads))
+    deviations = [client.sample(200, labels=3, seed=0, **scaling).images.std(axis=0).mean() for scaling in scalings]
+    assert deviations == sorted(set(deviations))
 
 
 def test_a_stream_of_truncated_digits_is_the_sample_of_them(client: DigitClient) -> None:

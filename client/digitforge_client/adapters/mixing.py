@@ -12,7 +12,7 @@ from digitforge_client.augmentation.resampling import Array, PixelRange, class_l
 from digitforge_client.client import DigitClient
 from digitforge_client.contract import ROWS_PER_SEED, check_seed
 from digitforge_client.errors import InvalidInputError
-from digitforge_client.latent_space import check_spread
+from digitforge_client.latent_space import check_scaling
 
 
 class MixedBatches:
@@ -68,7 +68,7 @@ class MixedBatches:
         self.real_per_batch = batch_size - self.synthetic_per_batch
         self._client = client
         self._seed = check_seed(seed)
-        _, self._expansion = check_spread(None, expansion)
+        _, self._expansion = check_scaling(None, expansion)
         self.epoch = epoch
 
     def __len__(self) -> int:

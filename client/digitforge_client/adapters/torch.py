@@ -12,7 +12,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from digitforge_client.client import DigitClient
 from digitforge_client.contract import MAX_ROWS
 from digitforge_client.errors import InvalidInputError
-from digitforge_client.protocol.rows import Ask, check_stream
+from digitforge_client.protocol.rows import SampleSpec, check_stream
 
 
 class SyntheticDigits(IterableDataset):
@@ -55,7 +55,7 @@ class SyntheticDigits(IterableDataset):
         expansion: float | None = None,
     ) -> None:
         super().__init__()
-        self._ask = Ask.of(n, labels=labels, seed=seed, start=start, expansion=expansion)
+        self._spec = SampleSpec.of(n, labels=labels, seed=seed, start=start, expansion=expansion)
         check_stream(batch_size, "raise")
         self._client = client
         self._batch_size = batch_size
@@ -71,15 +71,15 @@ class SyntheticDigits(IterableDataset):
         """This worker's batches: images (b, C, H, W) uint8 and labels (b,) int64."""
         worker = get_worker_info()
         number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        first, end = (self._ask.n * at // workers for at in (number, number + 1))
-        labels = self._ask.labels
+        first, end = (self._spec.n * at // workers for at in (number, number + 1))
+        labels = self._spec.labels
         stream = self._client.stream(
             end - first,
             labels=labels[first:end] if np.ndim(labels) else labels,
             batch_size=self._batch_size,
-            seed=self._ask.seed,
-            start=self._ask.start + int(self._epoch) * self._ask.n + first,
-            expansion=self._ask.expansion,
+            seed=self._spec.seed,
+            start=self._spec.start + int(self._epoch) * self._spec.n + first,
+            expansion=self._spec.expansion,
         )
         for batch in stream:
             images = batch.images[:, None] if batch.images.ndim == 3 else batch.images.transpose(0, 3, 1, 2)

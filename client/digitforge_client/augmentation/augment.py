@@ -13,9 +13,9 @@ from digitforge_client.augmentation.resampling import Array, PixelRange, Strateg
 from digitforge_client.batch import Batch
 from digitforge_client.errors import InvalidInputError
 from digitforge_client.protocol import sampling
-from digitforge_client.protocol.connection import Conversation
-from digitforge_client.protocol.rows import Ask
-from digitforge_client.protocol.steps import Talk
+from digitforge_client.protocol.connection import Connection
+from digitforge_client.protocol.rows import SampleSpec
+from digitforge_client.protocol.steps import Steps
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -29,7 +29,7 @@ class Augmented:
 
 
 def augment(
-    talk: Conversation,
+    connection: Connection,
     X: Any,
     y: Any,
     *,
@@ -39,9 +39,9 @@ def augment(
     seed: int | None,
     start: int,
     expansion: float | None,
-) -> Talk[Augmented]:
+) -> Steps[Augmented]:
     """Add synthetic digits to a labeled data set; see `DigitClient.augment`."""
-    generator = yield from talk.generator()
+    generator = yield from connection.generator()
     labels = resampling.class_labels(y)
     if not generator.conditional:
         raise InvalidInputError(f"generator {generator.generator_id} is unconditional: its digits have no labels")
@@ -51,7 +51,9 @@ def augment(
     if len(images) != len(labels):
         raise InvalidInputError(f"X has {len(images)} images and y {len(labels)} labels; expected as many")
     new = np.repeat(np.array(list(added)), list(added.values())) if added else labels[:0]
-    batch = yield from sampling.sample(talk, Ask.of(None, labels=new, seed=seed, start=start, expansion=expansion))
+    batch = yield from sampling.sample(
+        connection, SampleSpec.of(None, labels=new, seed=seed, start=start, expansion=expansion)
+    )
     digits = resampling.like(batch.images, images, pixel_range)
     return Augmented(
         X=extended(X, digits),

@@ -19,7 +19,7 @@ from digitforge_client.contract import MODEL_NAME
 from digitforge_client.datasets.writers import STANDARD_OUTPUT, WRITERS, writer_for
 from digitforge_client.errors import InvalidInputError
 from digitforge_client.options import Timeout
-from digitforge_client.protocol.rows import Ask
+from digitforge_client.protocol.rows import SampleSpec
 
 BATCH_ROWS = 1024
 
@@ -114,8 +114,8 @@ def sample(
     if label is not None and labels is not None:
         raise InvalidInputError("--label is one class for all digits, --labels one for each; give one of the two")
     wanted = label if labels is None else [name.strip() for name in labels.split(",") if name.strip()]
-    ask = Ask.of(n, labels=wanted, seed=seed, start=start, truncation=truncation, expansion=expansion)
-    if ask.n == 0:
+    spec = SampleSpec.of(n, labels=wanted, seed=seed, start=start, truncation=truncation, expansion=expansion)
+    if spec.n == 0:
         raise InvalidInputError("no digits were asked for, so there is nothing to write: --n is 0 or --labels empty")
     writers = [writer_for(out, form) for out in outs]
     began, counts = time.monotonic(), Counter[int]()
@@ -123,18 +123,18 @@ def sample(
         ExitStack() as stack,
         DigitClient(server, model=model, timeout=Timeout(request_s=timeout_s)) as client,
     ):
-        adds = [stack.enter_context(writer(out, ask.n)) for writer, out in zip(writers, outs, strict=True)]
+        adds = [stack.enter_context(writer(out, spec.n)) for writer, out in zip(writers, outs, strict=True)]
         class_names = client.card().get("class_names", [])
         stream = client.stream(
-            ask.n,
+            spec.n,
             labels=classes_of(wanted, class_names),
             batch_size=BATCH_ROWS,
-            seed=ask.seed,
-            start=ask.start,
+            seed=spec.seed,
+            start=spec.start,
             truncation=truncation,
             expansion=expansion,
         )
-        with progress(ask.n) as advance:
+        with progress(spec.n) as advance:
             for batch in stream:
                 for add in adds:
                     add(batch)
@@ -142,10 +142,10 @@ def sample(
                 advance(len(batch))
     seconds = time.monotonic() - began
     summary: dict[str, Any] = {
-        "n": ask.n,
+        "n": spec.n,
         "generator_id": batch.generator_id,
-        "seed": ask.seed,
-        "start": ask.start,
+        "seed": spec.seed,
+        "start": spec.start,
         "truncation": truncation,
         "expansion": expansion,
         "classes": {class_names[number]: count for number, count in sorted(counts.items()) if number >= 0},

@@ -24,7 +24,7 @@ from digitforge_client.common.parallel import side_by_side
 from digitforge_client.datasets.manifest import NAME, Manifest, Plan, Shard
 from digitforge_client.datasets.writers import WRITERS, check_library
 from digitforge_client.errors import DataError, DigitforgeError, GeneratorChangedError
-from digitforge_client.latent_space import check_spread
+from digitforge_client.latent_space import check_scaling
 
 #: Rows of one batch on the way into a shard.
 _BATCH_ROWS: Final = 4096
@@ -83,7 +83,7 @@ def generate(
         The manifest, with all shards finished.
 
     Raises:
-        InvalidInputError: the generator has no such class, or its latents cannot be spread so.
+        InvalidInputError: the generator has no such class, or its latents cannot be scaled so.
         DataError: the folder holds something else, or another data set, or is in use, or cannot be written.
         GeneratorChangedError: the data set was begun with another generator than the server's, or that changed.
         ServerError: the server could not answer; its subclasses say why. What is finished by then is kept.
@@ -238,7 +238,7 @@ def _begun(client: DigitClient, folder: Path, plan: Plan) -> Manifest:
         raise DataError(f"{folder} holds something else than a data set of `digitforge generate`; name a new folder")
     if plan.label is not None:
         generator.class_numbers(plan.label)
-    check_spread(plan.truncation, plan.expansion, distribution=generator.latent_distribution)
+    check_scaling(plan.truncation, plan.expansion, distribution=generator.latent_distribution)
     manifest = Manifest.new(plan, generator.card)
     manifest.save(folder)
     return manifest

@@ -15,7 +15,7 @@ from typing import Any, Final, Self
 from digitforge_client.common.files import replacing
 from digitforge_client.contract import ROWS_PER_SEED, check_seed, row_seeds
 from digitforge_client.errors import DataError, InvalidInputError
-from digitforge_client.latent_space import check_spread
+from digitforge_client.latent_space import check_scaling
 
 NAME: Final = "manifest.json"
 #: Raised when older programs would misread a manifest; they read none of a later version. Since 2: expansion.
@@ -43,7 +43,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
-        check_spread(self.truncation, self.expansion)
+        check_scaling(self.truncation, self.expansion)
         for name, least in (("n", 1), ("start", 0), ("rows_per_shard", 1)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:

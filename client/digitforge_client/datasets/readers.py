@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from digitforge_client.batch import SPREAD, Batch
+from digitforge_client.batch import SCALING, Batch
 from digitforge_client.common.archives import DAMAGED, open_archive
 from digitforge_client.datasets import tfrecord
 from digitforge_client.datasets.writers import check_library
@@ -36,14 +36,14 @@ def read(path: Path, form: str) -> Batch:
 
 def _npz(path: Path) -> Batch:
     with open_archive(path, advice="it is not as digitforge wrote it") as archive:
-        spread: dict[str, Any] = {name: float(archive[name]) for name in SPREAD if name in archive}
+        scaling: dict[str, Any] = {name: float(archive[name]) for name in SCALING if name in archive}
         return Batch(
             images=archive["x"],
             labels=archive["y"],
             seeds=archive["seeds"],
             generator_id=str(archive["generator_id"]),
             seed=None,
-            **spread,
+            **scaling,
         )
 
 
@@ -53,8 +53,8 @@ def _tfrecord(path: Path) -> Batch:
 
     rows = [example.features.feature for example in tfrecord.read(path)]
     # The shortest number that is this float32 is the one that was written.
-    spread: dict[str, Any] = {
-        name: float(str(np.float32(rows[0][name].float_list.value[0]))) for name in SPREAD if name in rows[0]
+    scaling: dict[str, Any] = {
+        name: float(str(np.float32(rows[0][name].float_list.value[0]))) for name in SCALING if name in rows[0]
     }
     return Batch(
         images=_images(values("bytes_list", "image"), list(rows[0]["shape"].int64_list.value)),
@@ -62,7 +62,7 @@ def _tfrecord(path: Path) -> Batch:
         seeds=np.array(values("int64_list", "seed"), dtype=np.int64),
         generator_id=rows[0]["generator_id"].bytes_list.value[0].decode(),
         seed=None,
-        **spread,
+        **scaling,
     )
 
 
@@ -78,7 +78,7 @@ def _parquet(path: Path) -> Batch:
         seeds=table["seed"].to_numpy(),
         generator_id=about["generator_id"],
         seed=None,
-        **{name: about[name] for name in SPREAD if name in about},
+        **{name: about[name] for name in SCALING if name in about},
     )
 
 

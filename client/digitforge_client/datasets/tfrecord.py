@@ -33,7 +33,7 @@ def examples(batch: Batch) -> list[bytes]:
     """The records of a batch, in order."""
     shape = [*batch.images.shape[1:], 1][:3]
     same = {"generator_id": _bytes(batch.generator_id.encode()), "shape": _int64(*shape)}
-    same |= {name: _float(value) for name, value in batch.spread.items()}
+    same |= {name: _float(value) for name, value in batch.scaling.items()}
     pixels = batch.images.reshape(len(batch), -1)
     records = []
     for image, label, seed in zip(pixels, batch.labels.tolist(), batch.seeds.tolist(), strict=True):

@@ -57,14 +57,14 @@ def npz(path: Path, n: int) -> Iterator[Add]:
     batches: list[Batch] = []
     with replacing(path) as file:
         yield batches.append
-        spread: dict[str, Any] = {name: np.array(value) for name, value in batches[-1].spread.items()}
+        scaling: dict[str, Any] = {name: np.array(value) for name, value in batches[-1].scaling.items()}
         np.savez_compressed(
             file,
             x=np.concatenate([batch.images for batch in batches]),
             y=np.concatenate([batch.labels for batch in batches]),
             seeds=np.concatenate([batch.seeds for batch in batches]),
             generator_id=np.array(batches[-1].generator_id),
-            **spread,
+            **scaling,
         )
 
 
@@ -176,7 +176,7 @@ def parquet(path: Path, n: int) -> Iterator[Add]:  # noqa: ARG001 - one group of
             arrow.binary(images[0].size), len(images), [None, arrow.py_buffer(images)]
         )
         shape = [*first.images.shape[1:], 1][:3]
-        about = {"generator_id": first.generator_id, "image_shape": shape, **first.spread}
+        about = {"generator_id": first.generator_id, "image_shape": shape, **first.scaling}
         columns = {
             "image": pixels,
             "label": np.concatenate([batch.labels for batch in waiting]),

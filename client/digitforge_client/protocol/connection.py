@@ -19,8 +19,8 @@ from digitforge_client.contract import Field, Signature
 from digitforge_client.errors import ModelNotFoundError, ServerBusyError, ServerTimeoutError, ServerUnavailableError
 from digitforge_client.options import Limits, Timeout
 from digitforge_client.protocol import description
-from digitforge_client.protocol import requests as pieces
-from digitforge_client.protocol.steps import Pause, Receive, Send, Talk
+from digitforge_client.protocol.requests import predict_request
+from digitforge_client.protocol.steps import Pause, Receive, Send, Steps
 from digitforge_client.transport.wire import GET_METADATA, GET_STATUS, PREDICT, Method, messages
 
 #: Waits between attempts while a server is away or busy double from the first to the longest.
@@ -81,7 +81,7 @@ class Window:
             self._changed_s = now
 
 
-class Conversation:
+class Connection:
     """Questions about one model, for one or more targets.
 
     Args:
@@ -95,7 +95,7 @@ class Conversation:
     def __init__(
         self, *, model: str, version: int | None, targets: Sequence[str], timeout: Timeout, limits: Limits
     ) -> None:
-        self.spec = messages.ModelSpec(
+        self.model_spec = messages.ModelSpec(
             name=model, version=None if version is None else messages.Int64Value(value=version)
         )
         self.targets = tuple(targets)
@@ -105,18 +105,18 @@ class Conversation:
         self._turns = itertools.count()
         self.known: description.Generator | None = None
 
-    def metadata(self, *, outage_s: float | None = 0.0) -> Talk[description.Metadata]:
+    def metadata(self, *, outage_s: float | None = 0.0) -> Steps[description.Metadata]:
         """Ask for the model's signatures."""
-        request = messages.GetModelMetadataRequest(model_spec=self.spec, metadata_field=["signature_def"])
+        request = messages.GetModelMetadataRequest(model_spec=self.model_spec, metadata_field=["signature_def"])
         return description.read_metadata((yield from self.ask(GET_METADATA, request, outage_s=outage_s)))
 
-    def card(self, *, at: int | None = None, outage_s: float | None = 0.0) -> Talk[dict[str, Any]]:
+    def card(self, *, at: int | None = None, outage_s: float | None = 0.0) -> Steps[dict[str, Any]]:
         """Ask for the generator's card, at one target or any."""
         rows = {Field.ROWS: np.zeros(1, dtype=np.int64)}
-        request = pieces.predict_request(self.spec, Signature.CARD, rows)
+        request = predict_request(self.model_spec, Signature.CARD, rows)
         return description.read_card((yield from self.ask(PREDICT, request, at=at, outage_s=outage_s)))
 
-    def generator(self, *, outage_s: float | None = 0.0) -> Talk[description.Generator]:
+    def generator(self, *, outage_s: float | None = 0.0) -> Steps[description.Generator]:
         """What is known of the generator; the server is asked once."""
         known = self.known
         if known is None:
@@ -125,14 +125,14 @@ class Conversation:
             self.known = known
         return known
 
-    def ready(self, timeout_s: float) -> Talk[None]:
+    def ready(self, timeout_s: float) -> Steps[None]:
         """Wait until every target serves the model.
 
         Raises:
             ServerTimeoutError: one of them does not in time.
         """
         end = time.monotonic() + timeout_s
-        request = messages.GetModelStatusRequest(model_spec=self.spec)
+        request = messages.GetModelStatusRequest(model_spec=self.model_spec)
         for at, target in enumerate(self.targets):
             pauses, reason = _pauses(), ""
             while (left := end - time.monotonic()) > 0:
@@ -150,22 +150,22 @@ class Conversation:
                 yield Pause(seconds=max(0.0, min(next(pauses), end - time.monotonic())))
             else:
                 raise ServerTimeoutError(
-                    f"model {self.spec.name!r} at {target} is not ready after {timeout_s:g} s: {reason}; start a "
+                    f"model {self.model_spec.name!r} at {target} is not ready after {timeout_s:g} s: {reason}; start a "
                     "server with `digitforge serve`, or wait longer"
                 )
 
-    def ask(self, method: Method, request: Any, *, at: int | None = None, outage_s: float | None = 0.0) -> Talk[Any]:
+    def ask(self, method: Method, request: Any, *, at: int | None = None, outage_s: float | None = 0.0) -> Steps[Any]:
         """Send one request, to one target or any, and wait for its answer; see `answer`."""
         sent = yield from self.send(method, request, at=at)
         return (yield from self.answer(sent, only_there=at is not None, outage_s=outage_s))[0]
 
-    def send(self, method: Method, request: Any, *, at: int | None = None) -> Talk[Sent]:
+    def send(self, method: Method, request: Any, *, at: int | None = None) -> Steps[Sent]:
         """Send one request, to one target or to the next in turn."""
         at = next(self._turns) % len(self.targets) if at is None else at
         pending = yield Send(at=at, method=method, request=request, timeout_s=self._timeout.request_s)
         return Sent(method=method, request=request, at=at, pending=pending, time_s=time.monotonic())
 
-    def answer(self, sent: Sent, *, only_there: bool = False, outage_s: float | None = 0.0) -> Talk[tuple[Any, int]]:
+    def answer(self, sent: Sent, *, only_there: bool = False, outage_s: float | None = 0.0) -> Steps[tuple[Any, int]]:
         """Wait for the answer to a request, and repeat it while the server is away or busy.
 
         A target that is away or busy is waited for only after all others were tried. Repeating is safe: it gives the
@@ -212,31 +212,31 @@ class Ahead(Generic[Item]):
     """Sends requests ahead, a bounded number of them, and receives their answers in order.
 
     Args:
-        conversation: with whom.
+        connection: with whom.
         requests: what to send, made when its turn comes, each with something to know it by.
         outage_s: how long to wait for a server that went away or is busy; None for as long as it takes.
     """
 
     def __init__(
-        self, conversation: Conversation, requests: Iterable[tuple[Item, Any]], *, outage_s: float | None = 0.0
+        self, connection: Connection, requests: Iterable[tuple[Item, Any]], *, outage_s: float | None = 0.0
     ) -> None:
-        self._conversation = conversation
+        self._connection = connection
         self._requests = iter(requests)
         self._outage_s = outage_s
         self._sent: deque[tuple[Item, Sent]] = deque()
 
-    def receive(self) -> Talk[tuple[Item, Any, int] | None]:
+    def receive(self) -> Steps[tuple[Item, Any, int] | None]:
         """The next answer, with what it is known by and who gave it; None after the last."""
-        window = self._conversation.window
+        window = self._connection.window
         if window.rest_s:
             yield Pause(seconds=window.rest_s)
         free = window.size - len(self._sent)
         for item, request in itertools.islice(self._requests, max(0, free)):
-            self._sent.append((item, (yield from self._conversation.send(PREDICT, request))))
+            self._sent.append((item, (yield from self._connection.send(PREDICT, request))))
         if not self._sent:
             return None
         item, sent = self._sent.popleft()
-        reply, at = yield from self._conversation.answer(sent, outage_s=self._outage_s)
+        reply, at = yield from self._connection.answer(sent, outage_s=self._outage_s)
         return item, reply, at
 
     def arrived(self) -> bool:

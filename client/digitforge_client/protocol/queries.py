@@ -11,11 +11,11 @@ import numpy.typing as npt
 from digitforge_client.contract import ROWS_PER_SEED, SEEDS, Field, Signature, image_hashes
 from digitforge_client.errors import InvalidInputError
 from digitforge_client.latent_space import blend, walk
-from digitforge_client.protocol.connection import Ahead, Conversation
+from digitforge_client.protocol.connection import Ahead, Connection
 from digitforge_client.protocol.description import Generator
 from digitforge_client.protocol.requests import output_of, predict_request
 from digitforge_client.protocol.rows import class_weights_of
-from digitforge_client.protocol.steps import Talk
+from digitforge_client.protocol.steps import Steps
 
 #: gRPC repeats no request beyond 256 KiB; latents are large, so requests with them hold fewer rows.
 _REPEATABLE_BYTES: Final = 200 * 1024
@@ -23,33 +23,35 @@ _REPEATABLE_BYTES: Final = 200 * 1024
 Inputs = Mapping[str, npt.NDArray[Any]]
 
 
-def seen(talk: Conversation, images: npt.ArrayLike) -> Talk[npt.NDArray[np.bool_]]:
+def seen(connection: Connection, images: npt.ArrayLike) -> Steps[npt.NDArray[np.bool_]]:
     """Ask which of these images the generator was trained on; see `DigitClient.seen`."""
     array = np.asarray(images)
     identities = array.ndim == 1 and array.dtype == np.int64
     hashes = array if identities else image_hashes(array[..., np.newaxis] if array.ndim == 3 else array)
     inputs = {Field.HASHES: hashes}
-    return (yield from _rows(talk, Signature.SEEN, inputs, Field.SEEN, dtype="bool", shape=()))
+    return (yield from _rows(connection, Signature.SEEN, inputs, Field.SEEN, dtype="bool", shape=()))
 
 
-def latents(talk: Conversation, seeds: npt.ArrayLike, **delivery: Any) -> Talk[npt.NDArray[np.float32]]:
+def latents(connection: Connection, seeds: npt.ArrayLike, **delivery: Any) -> Steps[npt.NDArray[np.float32]]:
     """Ask for the latents behind row seeds; see `DigitClient.latents`."""
     array = np.asarray(seeds)
     if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
         raise InvalidInputError(f"row seeds are {array.dtype} {array.shape}; expected integers (n,)")
     if array.size and not 0 <= array.min() <= array.max() < SEEDS * ROWS_PER_SEED:
         raise InvalidInputError(f"a row seed lies from 0 to {SEEDS * ROWS_PER_SEED - 1}")
-    size = _latent_size((yield from talk.generator()))
+    size = _latent_size((yield from connection.generator()))
     inputs = {Field.SEEDS: array.astype(np.int64)}
     shape = (size,)
-    return (yield from _rows(talk, Signature.LATENTS, inputs, Field.LATENTS, dtype="float32", shape=shape, **delivery))
+    return (
+        yield from _rows(connection, Signature.LATENTS, inputs, Field.LATENTS, dtype="float32", shape=shape, **delivery)
+    )
 
 
 def from_latents(
-    talk: Conversation, latents: npt.ArrayLike, *, labels: Any, class_weights: npt.ArrayLike | None, **delivery: Any
-) -> Talk[npt.NDArray[np.uint8]]:
+    connection: Connection, latents: npt.ArrayLike, *, labels: Any, class_weights: npt.ArrayLike | None, **delivery: Any
+) -> Steps[npt.NDArray[np.uint8]]:
     """Ask for the digits that latents give; see `DigitClient.from_latents`."""
-    generator = yield from talk.generator()
+    generator = yield from connection.generator()
     array = np.asarray(latents, dtype=np.float32)
     if array.ndim != 2 or array.shape[1] != _latent_size(generator) or not np.isfinite(array).all():
         raise InvalidInputError(
@@ -60,28 +62,28 @@ def from_latents(
         weights = class_weights_of(generator, len(array), labels=labels, class_weights=class_weights)
         inputs[Field.CLASS_WEIGHTS] = np.broadcast_to(weights, (len(array), weights.shape[-1]))
     images = yield from _rows(
-        talk, Signature.FROM_LATENTS, inputs, Field.IMAGES, dtype="uint8", shape=generator.image_shape, **delivery
+        connection, Signature.FROM_LATENTS, inputs, Field.IMAGES, dtype="uint8", shape=generator.image_shape, **delivery
     )
     return images[..., 0] if generator.image_shape[-1] == 1 else images
 
 
 def interpolate(
-    talk: Conversation, first: tuple[Any, int], last: tuple[Any, int], *, steps: int
-) -> Talk[npt.NDArray[np.uint8]]:
+    connection: Connection, first: tuple[Any, int], last: tuple[Any, int], *, steps: int
+) -> Steps[npt.NDArray[np.uint8]]:
     """Ask for the digits on the way between two addresses; see `DigitClient.interpolate`."""
     if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 2:
         raise InvalidInputError(f"steps is {steps!r}; expected an integer, 2 or more")
-    generator = yield from talk.generator()
+    generator = yield from connection.generator()
     ends = [address[0] for address in (first, last)]
     numbers = generator.class_numbers(np.array(ends, dtype=object)) if generator.conditional else None
     if numbers is None and any(label not in (None, -1) for label in ends):
         raise InvalidInputError(f"generator {generator.generator_id} is unconditional: its addresses have the label -1")
-    start, end = yield from latents(talk, np.array([first[1], last[1]]))
+    start, end = yield from latents(connection, np.array([first[1], last[1]]))
     way = walk(start, end, steps=int(steps), distribution=generator.latent_distribution)
     weights = None
     if numbers is not None:
         weights = blend(int(numbers[0]), int(numbers[1]), steps=int(steps), classes=len(generator.class_names))
-    return (yield from from_latents(talk, way, labels=None, class_weights=weights))
+    return (yield from from_latents(connection, way, labels=None, class_weights=weights))
 
 
 def _latent_size(generator: Generator) -> int:
@@ -89,7 +91,7 @@ def _latent_size(generator: Generator) -> int:
 
 
 def _rows(
-    talk: Conversation,
+    connection: Connection,
     signature: str,
     inputs: Inputs,
     output: str,
@@ -98,11 +100,11 @@ def _rows(
     shape: tuple[int, ...],
     outage_s: float | None = 0.0,
     answered: set[int] | None = None,
-) -> Talk[npt.NDArray[Any]]:
+) -> Steps[npt.NDArray[Any]]:
     """Ask for one output of a signature, in as many requests as it takes.
 
     Args:
-        talk: with whom.
+        connection: with whom.
         signature: which.
         inputs: its inputs, all of n rows.
         output: the name of the output.
@@ -113,17 +115,17 @@ def _rows(
     """
     n = len(next(iter(inputs.values())))
     row_bytes = sum(array[:1].nbytes for array in inputs.values())
-    generator = yield from talk.generator()
-    most = min(talk.limits.rows_per_request, generator.max_rows, max(1, _REPEATABLE_BYTES // max(row_bytes, 1)))
+    generator = yield from connection.generator()
+    most = min(connection.limits.rows_per_request, generator.max_rows, max(1, _REPEATABLE_BYTES // max(row_bytes, 1)))
 
     def requests() -> Iterator[tuple[slice, Any]]:
         for begin in range(0, n, most):
             here = slice(begin, min(begin + most, n))
             part = {name: array[here] for name, array in inputs.items()}
-            yield here, predict_request(talk.spec, signature, part)
+            yield here, predict_request(connection.model_spec, signature, part)
 
     found = np.empty((n, *shape), dtype=dtype)
-    ahead = Ahead(talk, requests(), outage_s=outage_s)
+    ahead = Ahead(connection, requests(), outage_s=outage_s)
     try:
         while (received := (yield from ahead.receive())) is not None:
             here, reply, at = received

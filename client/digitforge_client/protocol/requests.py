@@ -24,11 +24,11 @@ Answer = Reply | messages.PredictResponse
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Piece:
+class Chunk:
     """One request's rows, and where they belong."""
 
     batch: int  # number of the batch
-    offset: int  # of the piece's first row in its batch
+    offset: int  # of the chunk's first row in its batch
     batch_rows: int  # rows of the whole batch
     labels: Labels | None
     seeds: RowSeeds
@@ -42,7 +42,7 @@ class Piece:
         return self.offset + len(self) == self.batch_rows
 
 
-def split(rows: Rows, *, batch_size: int, max_rows: int, first_batch: int = 0) -> Iterator[Piece]:
+def split(rows: Rows, *, batch_size: int, max_rows: int, first_batch: int = 0) -> Iterator[Chunk]:
     """Cut rows into batches, and batches into requests.
 
     Args:
@@ -55,7 +55,7 @@ def split(rows: Rows, *, batch_size: int, max_rows: int, first_batch: int = 0) -
         batch_rows = min(batch_size, len(rows) - begin)
         for offset in range(0, batch_rows, max_rows):
             labels, seeds = rows.addresses(begin + offset, min(max_rows, batch_rows - offset))
-            yield Piece(batch=batch, offset=offset, batch_rows=batch_rows, labels=labels, seeds=seeds)
+            yield Chunk(batch=batch, offset=offset, batch_rows=batch_rows, labels=labels, seeds=seeds)
 
 
 def predict_request(
@@ -69,11 +69,11 @@ def predict_request(
     return request
 
 
-def sample_request(spec: messages.ModelSpec, piece: Piece) -> messages.PredictRequest:
-    """The request for a piece's digits."""
-    inputs = {Field.SEEDS: piece.seeds}
-    if piece.labels is not None:
-        inputs[Field.LABELS] = piece.labels
+def sample_request(spec: messages.ModelSpec, chunk: Chunk) -> messages.PredictRequest:
+    """The request for a chunk's digits."""
+    inputs = {Field.SEEDS: chunk.seeds}
+    if chunk.labels is not None:
+        inputs[Field.LABELS] = chunk.labels
     return predict_request(spec, Signature.SAMPLE, inputs)
 
 
@@ -94,7 +94,7 @@ def output_of(reply: Answer, name: str, *, dtype: str, shape: tuple[int, ...]) -
 
 
 class Joiner:
-    """Puts the answers to one batch's pieces together."""
+    """Puts the answers to one batch's chunks together."""
 
     def __init__(self, generator: Generator, *, seed: int | None) -> None:
         self._generator = generator
@@ -106,25 +106,25 @@ class Joiner:
         self._labels = np.full(rows, -1, dtype=np.int64)
         self._seeds = np.empty(rows, dtype=np.int64)
 
-    def add(self, piece: Piece, reply: Answer) -> None:
+    def add(self, chunk: Chunk, reply: Answer) -> None:
         """Take in one answer.
 
         Raises:
             UnexpectedReplyError: the answer is not what the contract promises, or denies a label of the card's.
         """
-        if piece.offset == 0:
-            self.begin(piece.batch_rows)
-        n, here = len(piece), slice(piece.offset, piece.offset + len(piece))
+        if chunk.offset == 0:
+            self.begin(chunk.batch_rows)
+        n, here = len(chunk), slice(chunk.offset, chunk.offset + len(chunk))
         self._images[here] = output_of(reply, Field.IMAGES, dtype="uint8", shape=(n, *self._generator.image_shape))
-        self._seeds[here] = piece.seeds
-        if piece.labels is not None:
+        self._seeds[here] = chunk.seeds
+        if chunk.labels is not None:
             valid = output_of(reply, Field.VALID, dtype="bool", shape=(n,))
             if not valid.all():
                 raise UnexpectedReplyError(
-                    f"the server took no label {sorted(set(piece.labels[~valid].tolist()))}, although the card of "
+                    f"the server took no label {sorted(set(chunk.labels[~valid].tolist()))}, although the card of "
                     f"generator {self._generator.generator_id} names {len(self._generator.class_names)} classes"
                 )
-            self._labels[here] = piece.labels
+            self._labels[here] = chunk.labels
 
     def batch(self) -> Batch:
         """The finished batch; images lose a channel axis of length 1."""

@@ -1,4 +1,4 @@
-"""What a user asks for, row by row: labels, row seeds, and how the digits are to vary. No input or output."""
+"""What a user asks for, row by row: labels, row seeds, and what is to be done to their latents. No input or output."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from digitforge_client.batch import Addresses
 from digitforge_client.contract import SEEDS, balanced_labels, check_seed, row_seeds
 from digitforge_client.errors import GeneratorChangedError, InvalidInputError
-from digitforge_client.latent_space import check_spread
+from digitforge_client.latent_space import check_scaling
 from digitforge_client.protocol.description import Generator
 
 Labels = npt.NDArray[np.int64]
@@ -21,8 +21,8 @@ Weights = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Variation:
-    """What makes digits other ones than label and row seed alone would; it goes through their latents."""
+class LatentOptions:
+    """What is done to the latents of digits, so that label and row seed alone do not make them."""
 
     truncation: float | None = None
     expansion: float | None = None
@@ -31,8 +31,8 @@ class Variation:
     @classmethod
     def of(
         cls, *, truncation: float | None, expansion: float | None, class_weights: Weights | None
-    ) -> Variation | None:
-        """None where nothing varies."""
+    ) -> LatentOptions | None:
+        """None where nothing is done to them."""
         if truncation is None and expansion is None and class_weights is None:
             return None
         return cls(truncation=truncation, expansion=expansion, class_weights=class_weights)
@@ -52,7 +52,7 @@ class Rows(Protocol):
         """The user's seed, if they come from one."""
 
     @property
-    def variation(self) -> Variation | None:
+    def latent_options(self) -> LatentOptions | None:
         """None: the digits are those of label and row seed."""
 
     def __len__(self) -> int: ...
@@ -70,14 +70,14 @@ class SeededRows:
     n: int
     classes: int  # 0: unconditional
     labels: Labels | None = None  # (n,), or () for one class throughout; None: row i has class i mod K
-    variation: Variation | None = None
+    latent_options: LatentOptions | None = None
 
     def __len__(self) -> int:
         return self.n
 
     def addresses(self, first: int, n: int) -> tuple[Labels | None, RowSeeds]:
         seeds = row_seeds(self.seed, n, self.start + first)
-        if not self.classes or (self.variation is not None and self.variation.class_weights is not None):
+        if not self.classes or (self.latent_options is not None and self.latent_options.class_weights is not None):
             return None, seeds
         if self.labels is None:
             return balanced_labels(n, self.classes, self.start + first), seeds
@@ -93,7 +93,7 @@ class AddressedRows:
     labels: Labels | None
     seeds: RowSeeds
     seed: int | None = None
-    variation: Variation | None = None
+    latent_options: LatentOptions | None = None
 
     @classmethod
     def of(cls, addresses: Addresses, generator: Generator) -> AddressedRows:
@@ -113,13 +113,13 @@ class AddressedRows:
             weights = class_weights_of(generator, len(addresses), labels=None, class_weights=weights)
         may_lack_labels = weights is not None or not generator.conditional
         unlabeled = may_lack_labels and bool((addresses.labels == -1).all())
-        truncation, expansion = check_spread(
+        truncation, expansion = check_scaling(
             addresses.truncation, addresses.expansion, distribution=generator.latent_distribution
         )
         return cls(
             labels=None if unlabeled else generator.class_numbers(addresses.labels),
             seeds=addresses.seeds,
-            variation=Variation.of(truncation=truncation, expansion=expansion, class_weights=weights),
+            latent_options=LatentOptions.of(truncation=truncation, expansion=expansion, class_weights=weights),
         )
 
     def __len__(self) -> int:
@@ -131,7 +131,7 @@ class AddressedRows:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Ask:
+class SampleSpec:
     """What a user asked for, checked as far as it can be without knowing the generator."""
 
     n: int
@@ -153,7 +153,7 @@ class Ask:
         truncation: float | None = None,
         expansion: float | None = None,
         class_weights: npt.ArrayLike | None = None,
-    ) -> Ask:
+    ) -> SampleSpec:
         """Check the arguments of `sample` and `stream`; draw a seed if none is given.
 
         Raises:
@@ -179,7 +179,7 @@ class Ask:
         for name, value in (("n", n), ("start", start)):
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
                 raise InvalidInputError(f"{name} is {value!r}; expected an integer, 0 or more")
-        truncation, expansion = check_spread(truncation, expansion)
+        truncation, expansion = check_scaling(truncation, expansion)
         seed = secrets.randbelow(SEEDS) if seed is None else check_seed(seed)
         row_seeds(seed, 0, int(start) + int(n))  # raises where the seed has not so many rows
         return cls(
@@ -197,9 +197,9 @@ class Ask:
 
         Raises:
             InvalidInputError: a label is none of its classes, class weights are not of its classes, or its latents
-                cannot be spread so.
+                cannot be scaled so.
         """
-        check_spread(self.truncation, self.expansion, distribution=generator.latent_distribution)
+        check_scaling(self.truncation, self.expansion, distribution=generator.latent_distribution)
         weights = self.class_weights
         if weights is not None:
             weights = class_weights_of(generator, self.n, labels=None, class_weights=weights)
@@ -209,7 +209,9 @@ class Ask:
             n=self.n,
             classes=len(generator.class_names),
             labels=None if self.labels is None else generator.class_numbers(self.labels),
-            variation=Variation.of(truncation=self.truncation, expansion=self.expansion, class_weights=weights),
+            latent_options=LatentOptions.of(
+                truncation=self.truncation, expansion=self.expansion, class_weights=weights
+            ),
         )
 
 

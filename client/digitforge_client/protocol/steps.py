@@ -1,4 +1,4 @@
-"""The steps of which a conversation with a server consists. A client carries them out: one blocks, the other awaits."""
+"""The steps of an exchange with a server. A client carries them out: one blocks, the other awaits."""
 
 from __future__ import annotations
 
@@ -45,20 +45,20 @@ class Emit:
 T = TypeVar("T")
 Step = Send | Receive | Pause | Emit
 #: Yields steps, is sent their outcomes, and returns a T.
-Talk = Generator[Step, Any, T]
+Steps = Generator[Step, Any, T]
 
 
-def first(talk: Talk[None]) -> Talk[Any]:
-    """The first value that a conversation emits."""
+def first(steps: Steps[None]) -> Steps[Any]:
+    """The first value that steps emit."""
     try:
-        step = next(talk)
+        step = next(steps)
         while not isinstance(step, Emit):
             try:
                 outcome = yield step
             except ServerError as error:
-                step = talk.throw(error)
+                step = steps.throw(error)
             else:
-                step = talk.send(outcome)
+                step = steps.send(outcome)
         return step.value
     finally:
-        talk.close()
+        steps.close()

@@ -52,13 +52,15 @@ def test_shards_of_every_format_hold_the_digits_of_a_sample(tmp_path: Path, clie
     assert Manifest.load(tmp_path / "set") == manifest
 
 
-@pytest.mark.parametrize("spread", [{"truncation": 0.4}, {"expansion": 1.4}])
-def test_a_class_and_a_spread_hold_for_all_shards(tmp_path: Path, client: DigitClient, spread: dict[str, Any]) -> None:
-    manifest = generate(client, tmp_path, replace(PLAN, label=7, **spread), jobs=1)
+@pytest.mark.parametrize("scaling", [{"truncation": 0.4}, {"expansion": 1.4}])
+def test_a_class_and_a_scaling_hold_for_all_shards(
+    tmp_path: Path, client: DigitClient, scaling: dict[str, Any]
+) -> None:
+    manifest = generate(client, tmp_path, replace(PLAN, label=7, **scaling), jobs=1)
     last = read(tmp_path / manifest.shards[-1].file, "npz")
     assert set(last.labels.tolist()) == {7}
-    assert last.spread == spread
-    np.testing.assert_array_equal(last.images, client.sample(100, labels=7, seed=6, start=2470, **spread).images)
+    assert last.scaling == scaling
+    np.testing.assert_array_equal(last.images, client.sample(100, labels=7, seed=6, start=2470, **scaling).images)
     assert all(compare(client, tmp_path, manifest, shard).tolerable for shard in manifest.shards)
 
 

@@ -20,13 +20,13 @@ from digitforge_client.datasets.manifest import FORMATS, NAME, Manifest, Plan
 
 CARD = {"generator_id": "fa4efa4efa4efa4e", "class_names": [], "image_shape": [28, 28, 1]}
 plans = st.builds(
-    lambda spread, **fields: spread | fields,
+    lambda scaling, **fields: scaling | fields,
     n=st.integers(1, 10**10),
     seed=st.integers(0, SEEDS - 1),
     start=st.integers(0, ROWS_PER_SEED),
     rows_per_shard=st.integers(1, 1_000_000),
     label=st.none() | st.integers(0, 9),
-    spread=st.just({}) | st.dictionaries(st.sampled_from(("truncation", "expansion")), st.floats(0.1, 3), max_size=1),
+    scaling=st.just({}) | st.dictionaries(st.sampled_from(("truncation", "expansion")), st.floats(0.1, 3), max_size=1),
     format=st.sampled_from(FORMATS),
 )
 

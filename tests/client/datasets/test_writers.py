@@ -145,16 +145,16 @@ def test_a_large_parquet_file_is_written_group_by_group(tmp_path: Path) -> None:
     assert file.read(["seed"])["seed"].to_numpy().tolist() == [2**40 + row for row in range(40_000)]
 
 
-@pytest.mark.parametrize("spread", [{}, {"truncation": 0.7}, {"expansion": 1.3}])
+@pytest.mark.parametrize("scaling", [{}, {"truncation": 0.7}, {"expansion": 1.3}])
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_file_holds_the_whole_address(tmp_path: Path, form: str, spread: dict[str, Any]) -> None:
+def test_a_file_holds_the_whole_address(tmp_path: Path, form: str, scaling: dict[str, Any]) -> None:
     if form == "parquet":
         pytest.importorskip("pyarrow")
     client = DigitClient(transports=[FakeTransport()])
-    digits = client.sample(5, seed=3, **spread)
+    digits = client.sample(5, seed=3, **scaling)
     write(form, tmp_path / "digits", digits)
     again = read(tmp_path / "digits", form)
-    assert again.spread == spread
+    assert again.scaling == scaling
     np.testing.assert_array_equal(client.fetch(again).images, digits.images)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from prdc import compute_prdc  # type: ignore[import-untyped]
+from prdc import compute_prdc
 from scipy.linalg import sqrtm
 from scipy.stats import mannwhitneyu
 from sklearn.linear_model import LinearRegression

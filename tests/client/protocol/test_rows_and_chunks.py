@@ -14,7 +14,7 @@ from digitforge_client import InvalidInputError, UnexpectedReplyError
 from digitforge_client.contract import ROWS_PER_SEED, SEEDS
 from digitforge_client.protocol.description import Generator
 from digitforge_client.protocol.requests import Joiner, sample_request, split
-from digitforge_client.protocol.rows import Ask
+from digitforge_client.protocol.rows import SampleSpec
 from digitforge_client.transport.wire import messages
 from digitforge_client.transport.wire.tensors import encode
 
@@ -29,8 +29,8 @@ FASHION = replace(TEN, class_names=("T-shirt/top", "Trouser", "Pullover"))
 NO_CLASSES = replace(TEN, class_names=())
 
 
-def ask(n: int | None = None, *, labels: Any = None, seed: int | None = 0, start: int = 0) -> Ask:
-    return Ask.of(n, labels=labels, seed=seed, start=start)
+def spec(n: int | None = None, *, labels: Any = None, seed: int | None = 0, start: int = 0) -> SampleSpec:
+    return SampleSpec.of(n, labels=labels, seed=seed, start=start)
 
 
 @given(
@@ -39,23 +39,23 @@ def ask(n: int | None = None, *, labels: Any = None, seed: int | None = 0, start
     max_rows=st.integers(1, 120),
     start=st.integers(0, 2**32 - 300),
 )
-def test_pieces_hold_every_row_once_and_in_order(n: int, batch_size: int, max_rows: int, start: int) -> None:
-    cut = list(split(ask(n, seed=5, start=start).rows(TEN), batch_size=batch_size, max_rows=max_rows))
-    assert all(1 <= len(piece) <= max_rows for piece in cut)
-    seeds = [seed for piece in cut for seed in piece.seeds.tolist()]
+def test_chunks_hold_every_row_once_and_in_order(n: int, batch_size: int, max_rows: int, start: int) -> None:
+    cut = list(split(spec(n, seed=5, start=start).rows(TEN), batch_size=batch_size, max_rows=max_rows))
+    assert all(1 <= len(chunk) <= max_rows for chunk in cut)
+    seeds = [seed for chunk in cut for seed in chunk.seeds.tolist()]
     assert seeds == [5 * 2**32 + row for row in range(start, start + n)]
-    labels = [label for piece in cut if piece.labels is not None for label in piece.labels.tolist()]
+    labels = [label for chunk in cut if chunk.labels is not None for label in chunk.labels.tolist()]
     assert labels == [row % 10 for row in range(start, start + n)]
-    ends = [piece for piece in cut if piece.last]
-    assert [piece.batch for piece in ends] == list(range(len(ends)))
-    assert all(piece.batch_rows == batch_size for piece in ends[:-1])
-    assert sum(piece.batch_rows for piece in ends) == n
+    ends = [chunk for chunk in cut if chunk.last]
+    assert [chunk.batch for chunk in ends] == list(range(len(ends)))
+    assert all(chunk.batch_rows == batch_size for chunk in ends[:-1])
+    assert sum(chunk.batch_rows for chunk in ends) == n
 
 
 @given(n=st.integers(1, 200), batch_size=st.integers(1, 50), first=st.integers(0, 5))
 def test_a_later_beginning_leaves_out_whole_batches(n: int, batch_size: int, first: int) -> None:
-    rows = ask(n).rows(TEN)
-    whole = [piece for piece in split(rows, batch_size=batch_size, max_rows=7) if piece.batch >= first]
+    rows = spec(n).rows(TEN)
+    whole = [chunk for chunk in split(rows, batch_size=batch_size, max_rows=7) if chunk.batch >= first]
     later = list(split(rows, batch_size=batch_size, max_rows=7, first_batch=first))
     assert [(p.batch, p.offset, p.seeds.tolist()) for p in later] == [
         (p.batch, p.offset, p.seeds.tolist()) for p in whole
@@ -64,11 +64,11 @@ def test_a_later_beginning_leaves_out_whole_batches(n: int, batch_size: int, fir
 
 def test_one_label_is_for_all_rows_and_a_name_is_as_good_as_a_number() -> None:
     for label in (7, "7", np.int32(7)):
-        labels, _ = ask(5, labels=label).rows(TEN).addresses(1, 3)
+        labels, _ = spec(5, labels=label).rows(TEN).addresses(1, 3)
         assert labels is not None
         assert labels.tolist() == [7, 7, 7]
         assert labels.dtype == np.int64
-    labels, _ = ask(labels=["Pullover", "Trouser"]).rows(FASHION).addresses(0, 2)
+    labels, _ = spec(labels=["Pullover", "Trouser"]).rows(FASHION).addresses(0, 2)
     assert labels is not None
     assert labels.tolist() == [2, 1]
 
@@ -81,24 +81,24 @@ def test_an_object_array_of_names_is_taken_as_names() -> None:
 @pytest.mark.parametrize("labels", [[0, 10], [-1], "eleven", ["3", "x"], [1.0], [[1]], [True]], ids=str)
 def test_a_label_that_is_no_class_is_refused(labels: Any) -> None:
     with pytest.raises(InvalidInputError):
-        ask(labels=labels, n=1 if isinstance(labels, str) else None).rows(TEN)
+        spec(labels=labels, n=1 if isinstance(labels, str) else None).rows(TEN)
 
 
 def test_the_refusal_names_the_label_and_the_classes() -> None:
     with pytest.raises(InvalidInputError, match=r"no class 10, 11; its classes are 0, 1, 2, .*9$"):
-        ask(labels=[3, 10, 11, 10]).rows(TEN)
+        spec(labels=[3, 10, 11, 10]).rows(TEN)
     with pytest.raises(InvalidInputError, match=r"no class 'Hat'; its classes are 0 \(T-shirt/top\), 1 \(Trouser\)"):
-        ask(labels=["Hat"]).rows(FASHION)
+        spec(labels=["Hat"]).rows(FASHION)
 
 
 def test_an_unconditional_generator_takes_no_labels() -> None:
     with pytest.raises(InvalidInputError, match="unconditional"):
-        ask(labels=[1]).rows(NO_CLASSES)
-    labels, seeds = ask(3).rows(NO_CLASSES).addresses(0, 3)
+        spec(labels=[1]).rows(NO_CLASSES)
+    labels, seeds = spec(3).rows(NO_CLASSES).addresses(0, 3)
     assert labels is None
     assert seeds.tolist() == [0, 1, 2]
     request = sample_request(
-        messages.ModelSpec(name="digits"), next(split(ask(3).rows(NO_CLASSES), batch_size=3, max_rows=3))
+        messages.ModelSpec(name="digits"), next(split(spec(3).rows(NO_CLASSES), batch_size=3, max_rows=3))
     )
     assert list(request.inputs) == ["seeds"]
 
@@ -120,11 +120,11 @@ def test_an_unconditional_generator_takes_no_labels() -> None:
 )
 def test_arguments_out_of_range_are_refused_before_anything_is_sent(n: Any, labels: Any, seed: Any, start: Any) -> None:
     with pytest.raises(InvalidInputError):
-        Ask.of(n, labels=labels, seed=seed, start=start)
+        SampleSpec.of(n, labels=labels, seed=seed, start=start)
 
 
 def test_without_a_seed_one_is_drawn() -> None:
-    drawn = {ask(1, seed=None).seed for _ in range(20)}
+    drawn = {spec(1, seed=None).seed for _ in range(20)}
     assert len(drawn) > 1
     assert all(0 <= seed < SEEDS for seed in drawn)
 
@@ -132,12 +132,12 @@ def test_without_a_seed_one_is_drawn() -> None:
 @given(n=st.integers(1, 60), max_rows=st.integers(1, 60))
 def test_answers_are_joined_where_they_belong(n: int, max_rows: int) -> None:
     joiner = Joiner(TEN, seed=3)
-    for piece in split(ask(n, seed=3).rows(TEN), batch_size=n, max_rows=max_rows):
-        assert piece.labels is not None
-        images = np.broadcast_to(piece.labels.astype(np.uint8)[:, None, None, None], (len(piece), 4, 3, 1))
-        valid = np.ones(len(piece), dtype=bool)
+    for chunk in split(spec(n, seed=3).rows(TEN), batch_size=n, max_rows=max_rows):
+        assert chunk.labels is not None
+        images = np.broadcast_to(chunk.labels.astype(np.uint8)[:, None, None, None], (len(chunk), 4, 3, 1))
+        valid = np.ones(len(chunk), dtype=bool)
         reply = messages.PredictResponse(outputs={"images": encode(images), "valid": encode(valid)})
-        joiner.add(piece, reply)
+        joiner.add(chunk, reply)
     batch = joiner.batch()
     assert len(batch) == n
     assert batch.images.shape == (n, 4, 3)
@@ -161,7 +161,7 @@ def test_answers_are_joined_where_they_belong(n: int, max_rows: int) -> None:
     ids=["nothing", "no valid", "too few", "turned", "floats", "too many valid", "valid is a number", "a label denied"],
 )
 def test_an_answer_that_breaks_the_contract_is_refused(outputs: dict[str, np.ndarray]) -> None:
-    piece = next(split(ask(2).rows(TEN), batch_size=2, max_rows=2))
+    chunk = next(split(spec(2).rows(TEN), batch_size=2, max_rows=2))
     reply = messages.PredictResponse(outputs={name: encode(array) for name, array in outputs.items()})
     with pytest.raises(UnexpectedReplyError):
-        Joiner(TEN, seed=0).add(piece, reply)
+        Joiner(TEN, seed=0).add(chunk, reply)
