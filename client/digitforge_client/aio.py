@@ -6,7 +6,7 @@ import asyncio
 import inspect
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, Unpack
 
 import grpc
 import grpc.aio
@@ -19,11 +19,12 @@ from digitforge_client.batch import Addresses, Batch, addresses_of
 from digitforge_client.client import DEFAULT_TARGET, check_targets
 from digitforge_client.contract import MAX_ROWS, MODEL_NAME
 from digitforge_client.errors import ServerError
+from digitforge_client.latent_space import ScalingOptions
 from digitforge_client.options import TLS, Compression, Keepalive, Limits, Retry, Timeout
 from digitforge_client.protocol import queries, sampling
 from digitforge_client.protocol.connection import Connection
 from digitforge_client.protocol.description import Generator, Metadata
-from digitforge_client.protocol.rows import SampleSpec
+from digitforge_client.protocol.rows import SampleOptions, SampleSpec
 from digitforge_client.protocol.steps import Emit, Pause, Receive, Send, Steps
 from digitforge_client.transport.channel import Headers, Settings, Transport, channel_credentials, channel_options
 from digitforge_client.transport.memory import keep_freed_memory
@@ -81,29 +82,11 @@ class AsyncDigitClient:
             limits=limits,
         )
 
-    async def sample(
-        self,
-        n: int | None = None,
-        *,
-        labels: Any = None,
-        seed: int | None = None,
-        start: int = 0,
-        truncation: float | None = None,
-        expansion: float | None = None,
-        class_weights: npt.ArrayLike | None = None,
-    ) -> Batch:
+    async def sample(self, n: int | None = None, **options: Unpack[SampleOptions]) -> Batch:
         """Ask for digits; see `DigitClient.sample`."""
         steps = sampling.sample(
             self._connection,
-            SampleSpec.of(
-                n,
-                labels=labels,
-                seed=seed,
-                start=start,
-                truncation=truncation,
-                expansion=expansion,
-                class_weights=class_weights,
-            ),
+            SampleSpec.of(n, **options),
         )
         return await self._run(steps)
 
@@ -111,27 +94,14 @@ class AsyncDigitClient:
         self,
         n: int | None = None,
         *,
-        labels: Any = None,
         batch_size: int = MAX_ROWS,
-        seed: int | None = None,
-        start: int = 0,
-        truncation: float | None = None,
-        expansion: float | None = None,
-        class_weights: npt.ArrayLike | None = None,
         on_change: Literal["raise", "accept"] = "raise",
+        **options: Unpack[SampleOptions],
     ) -> AsyncGenerator[Batch, None]:
         """Ask for any number of digits, batch by batch; see `DigitClient.stream`."""
         steps = sampling.stream(
             self._connection,
-            SampleSpec.of(
-                n,
-                labels=labels,
-                seed=seed,
-                start=start,
-                truncation=truncation,
-                expansion=expansion,
-                class_weights=class_weights,
-            ),
+            SampleSpec.of(n, **options),
             batch_size=batch_size,
             on_change=on_change,
             outage_s=self._timeout.outage_s,
@@ -152,7 +122,7 @@ class AsyncDigitClient:
         pixel_range: PixelRange | None = None,
         seed: int | None = None,
         start: int = 0,
-        expansion: float | None = None,
+        **scaling: Unpack[ScalingOptions],
     ) -> tuple[Any, Any]:
         """Add synthetic digits to a labeled data set; see `DigitClient.augment`."""
         steps = augment(
@@ -164,7 +134,7 @@ class AsyncDigitClient:
             pixel_range=pixel_range,
             seed=seed,
             start=start,
-            expansion=expansion,
+            **scaling,
         )
         augmented = await self._run(steps)
         return augmented.X, augmented.y

@@ -7,27 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Final, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from digitforge_client.contract import ROWS_PER_SEED, SEEDS
 from digitforge_client.errors import InvalidInputError
+from digitforge_client.latent_space import Scaling
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Addresses:
+class Addresses(Scaling):
     """Addresses of digits, in order; scaled latents and blends of classes need more than label and row seed."""
 
     generator_id: str | None  # None: of whichever generator answers
     labels: npt.NDArray[np.int64]  # (n,) class numbers; −1 throughout where there is no one class
     seeds: npt.NDArray[np.int64]  # (n,) row seeds
-    truncation: float | None = None  # of the latents; None: none
-    expansion: float | None = None  # of the latents; None: none
     class_weights: npt.NDArray[np.float32] | None = None  # (n, K) for blends of classes
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.labels.shape != self.seeds.shape or self.seeds.ndim != 1:
             raise InvalidInputError(
                 f"labels have shape {self.labels.shape} and row seeds {self.seeds.shape}; expected (n,) for both"
@@ -69,12 +69,8 @@ class Addresses:
         )
 
 
-#: Parts of an address that files name only where digits have them.
-SCALING: Final = ("truncation", "expansion")
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Batch:
+class Batch(Scaling):
     """Digits, in the order in which they were asked for.
 
     Row *i* has the address ``(generator_id, labels[i], seeds[i])``, with the truncation or expansion and the class
@@ -86,8 +82,6 @@ class Batch:
     seeds: npt.NDArray[np.int64]  # (n,) row seeds
     generator_id: str  # empty only in an empty batch for which no server was asked
     seed: int | None  # the user's seed, given or drawn; None where the rows were asked for by address
-    truncation: float | None = None  # of the latents; None: none
-    expansion: float | None = None  # of the latents; None: none
     class_weights: npt.NDArray[np.float32] | None = None  # (n, K) for blends of classes, whose labels are −1
 
     def __len__(self) -> int:
@@ -100,15 +94,9 @@ class Batch:
             generator_id=self.generator_id,
             labels=self.labels,
             seeds=self.seeds,
-            truncation=self.truncation,
-            expansion=self.expansion,
             class_weights=self.class_weights,
+            **self.scaling,
         )
-
-    @property
-    def scaling(self) -> dict[str, float]:
-        """The truncation or expansion by name, where there is one."""
-        return {name: value for name in SCALING if (value := getattr(self, name)) is not None}
 
     @property
     def start(self) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +15,12 @@ from digitforge_client.augmentation.resampling import PixelRange, Strategy
 from digitforge_client.batch import Addresses, Batch, Batches, addresses_of
 from digitforge_client.contract import GRPC_PORT, MAX_ROWS, MODEL_NAME
 from digitforge_client.errors import InvalidInputError, ServerError
+from digitforge_client.latent_space import ScalingOptions
 from digitforge_client.options import TLS, Compression, Keepalive, Limits, Retry, Timeout
 from digitforge_client.protocol import queries, sampling
 from digitforge_client.protocol.connection import Connection
 from digitforge_client.protocol.description import Generator, Metadata
-from digitforge_client.protocol.rows import SampleSpec
+from digitforge_client.protocol.rows import SampleOptions, SampleSpec
 from digitforge_client.protocol.steps import Emit, Pause, Receive, Send, Steps
 from digitforge_client.transport.channel import Channel, Headers, Settings, Transport
 
@@ -94,17 +95,7 @@ class DigitClient:
             limits=limits,
         )
 
-    def sample(
-        self,
-        n: int | None = None,
-        *,
-        labels: Any = None,
-        seed: int | None = None,
-        start: int = 0,
-        truncation: float | None = None,
-        expansion: float | None = None,
-        class_weights: npt.ArrayLike | None = None,
-    ) -> Batch:
+    def sample(self, n: int | None = None, **options: Unpack[SampleOptions]) -> Batch:
         """Ask for digits; all of them, or an error.
 
         Args:
@@ -127,15 +118,7 @@ class DigitClient:
         """
         steps = sampling.sample(
             self._connection,
-            SampleSpec.of(
-                n,
-                labels=labels,
-                seed=seed,
-                start=start,
-                truncation=truncation,
-                expansion=expansion,
-                class_weights=class_weights,
-            ),
+            SampleSpec.of(n, **options),
         )
         return self._run(steps)
 
@@ -143,14 +126,9 @@ class DigitClient:
         self,
         n: int | None = None,
         *,
-        labels: Any = None,
         batch_size: int = MAX_ROWS,
-        seed: int | None = None,
-        start: int = 0,
-        truncation: float | None = None,
-        expansion: float | None = None,
-        class_weights: npt.ArrayLike | None = None,
         on_change: Literal["raise", "accept"] = "raise",
+        **options: Unpack[SampleOptions],
     ) -> Batches:
         """Ask for any number of digits, batch by batch, in order, with requests sent ahead and bounded memory.
 
@@ -161,15 +139,10 @@ class DigitClient:
 
         Args:
             n: how many; may be left out where there is a label for each.
-            labels: as for `sample`.
             batch_size: rows of every batch but the last.
-            seed: as for `sample`.
-            start: as for `sample`.
-            truncation: as for `sample`.
-            expansion: as for `sample`.
-            class_weights: as for `sample`.
             on_change: what to do if the server gets another generator meanwhile: raise GeneratorChangedError, or accept
                 it, so that later batches have another ``generator_id``. No batch ever mixes two.
+            options: as for `sample`.
 
         Raises:
             InvalidInputError: an argument is out of range (at once), or a label none of the generator's
@@ -178,15 +151,7 @@ class DigitClient:
         """
         steps = sampling.stream(
             self._connection,
-            SampleSpec.of(
-                n,
-                labels=labels,
-                seed=seed,
-                start=start,
-                truncation=truncation,
-                expansion=expansion,
-                class_weights=class_weights,
-            ),
+            SampleSpec.of(n, **options),
             batch_size=batch_size,
             on_change=on_change,
             outage_s=self._timeout.outage_s,
@@ -217,7 +182,7 @@ class DigitClient:
         pixel_range: PixelRange | None = None,
         seed: int | None = None,
         start: int = 0,
-        expansion: float | None = None,
+        **scaling: Unpack[ScalingOptions],
     ) -> tuple[Any, Any]:
         """Add synthetic digits to a labeled data set, after the real images.
 
@@ -231,7 +196,7 @@ class DigitClient:
             pixel_range: values of black and of white in *X*. Never guessed: it may be left out only for uint8.
             seed: as for `sample`.
             start: as for `sample`.
-            expansion: as for `sample`.
+            scaling: *truncation* or *expansion*, as for `sample`.
 
         Returns:
             Images and labels, in the containers, layout, dtype and range in which they came; the dtype is wider where
@@ -250,7 +215,7 @@ class DigitClient:
             pixel_range=pixel_range,
             seed=seed,
             start=start,
-            expansion=expansion,
+            **scaling,
         )
         return augmented.X, augmented.y
 

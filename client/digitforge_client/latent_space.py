@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import dataclass, fields
 from statistics import NormalDist
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -18,29 +19,59 @@ _LOWEST: Final = -9.0
 _POINTS: Final = 4001
 
 
-def check_scaling(
-    truncation: Any, expansion: Any, *, distribution: str = "normal"
-) -> tuple[float | None, float | None]:
-    """Return both as they are if they can be those of latents of this distribution: one a positive number, or neither.
+class ScalingOptions(TypedDict, total=False):
+    """The arguments of `Scaling`, for functions that pass them on."""
+
+    truncation: float | None
+    expansion: float | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)  # those who inherit decide what equality means
+class Scaling:
+    """How latents are scaled, if at all; checked as far as it can be without knowing their distribution.
+
+    What is made of scaled latents inherits from this: specs, batches, addresses, plans.
 
     Raises:
-        InvalidInputError: they are something else, or both are given.
+        InvalidInputError: a value is no positive number, or several are given.
     """
-    if truncation is not None and expansion is not None:
-        raise InvalidInputError("truncation and expansion were given; one undoes the other: give one of the two")
-    checked = _positive("truncation", truncation), _positive("expansion", expansion)
-    if distribution != "normal" and truncation is not None and truncation > 1:
-        raise InvalidInputError(f"truncation is {truncation:g}; this generator's latents are uniform: 1 at most")
-    return checked
+
+    truncation: float | None = None  # see `truncated`; None: none
+    expansion: float | None = None  # see `expanded`; None: none
+
+    def __post_init__(self) -> None:
+        for name, value in self.scaling.items():
+            number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+            if not number or not 0 < value < math.inf:
+                raise InvalidInputError(f"{name} is {value!r}; expected a number above 0, such as 1.0, or None")
+            object.__setattr__(self, name, float(value))
+        if len(self.scaling) > 1:
+            raise InvalidInputError(
+                f"{' and '.join(self.scaling)} were given; one undoes the other: give one of the two"
+            )
+
+    @property
+    def scaling(self) -> dict[str, Any]:
+        """What is given of it, by name."""
+        return {name: value for name in SCALING if (value := getattr(self, name)) is not None}
+
+    def check_distribution(self, distribution: str) -> None:
+        """Raise InvalidInputError if latents of this distribution cannot be scaled so."""
+        if distribution != "normal" and self.truncation is not None and self.truncation > 1:
+            raise InvalidInputError(
+                f"truncation is {self.truncation:g}; this generator's latents are uniform: 1 at most"
+            )
+
+    def scaled(self, latents: npt.NDArray[np.float32], *, distribution: str) -> npt.NDArray[np.float32]:
+        """(n, d) float32 latents of this distribution, scaled."""
+        if self.truncation is not None:
+            latents = truncated(latents, self.truncation, distribution=distribution)
+        if self.expansion is not None:
+            latents = expanded(latents, self.expansion)
+        return latents
 
 
-def _positive(name: str, value: Any) -> float | None:
-    if value is None:
-        return None
-    number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    if not number or not 0 < value < math.inf:
-        raise InvalidInputError(f"{name} is {value!r}; expected a number above 0, such as 1.0, or None")
-    return float(value)
+SCALING: Final = tuple(field.name for field in fields(Scaling))
 
 
 def truncated(latents: npt.NDArray[np.floating], truncation: float, *, distribution: str) -> npt.NDArray[np.float32]:
@@ -53,7 +84,7 @@ def truncated(latents: npt.NDArray[np.floating], truncation: float, *, distribut
 
     Args:
         latents: (n, d) floats of the distribution.
-        truncation: the threshold; see `check_scaling`.
+        truncation: the threshold, a number above 0.
         distribution: ``"normal"``, or ``"uniform"`` in [−1, 1], of which nothing lies beyond 1.
 
     Returns:

@@ -102,7 +102,7 @@ def test_blends_go_from_class_to_class_and_have_no_label(client: DigitClient) ->
     np.testing.assert_array_equal(np.concatenate([part.images for part in parts]), same.images)
 
 
-def test_fetch_gives_spread_digits_and_blends_again(client: DigitClient) -> None:
+def test_fetch_gives_scaled_digits_and_blends_again(client: DigitClient) -> None:
     weights = np.random.default_rng(0).dirichlet(np.ones(10), size=40)
     for batch in (
         client.sample(40, seed=5, truncation=0.6),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from digitforge_client.augmentation.resampling import Array, PixelRange, class_l
 from digitforge_client.client import DigitClient
 from digitforge_client.contract import ROWS_PER_SEED, check_seed
 from digitforge_client.errors import InvalidInputError
-from digitforge_client.latent_space import check_scaling
+from digitforge_client.latent_space import Scaling, ScalingOptions
 
 
 class MixedBatches:
@@ -28,9 +28,9 @@ class MixedBatches:
         batch_size: images in a batch; the last one of an epoch may have fewer real ones.
         synthetic: share of synthetic images in a batch, 0 … 1, rounded to whole images; at least one image stays real.
         pixel_range: values of black and of white in *X*; may be left out only for uint8.
-        expansion: as for `DigitClient.sample`.
         seed: of the synthetic digits and of the order.
         epoch: to begin with.
+        scaling: *truncation* or *expansion*, as for `DigitClient.sample`.
 
     Raises:
         InvalidInputError: the images do not fit the generator, or a number is out of range.
@@ -46,9 +46,9 @@ class MixedBatches:
         batch_size: int,
         synthetic: float,
         pixel_range: PixelRange | None = None,
-        expansion: float | None = None,
         seed: int = 0,
         epoch: int = 0,
+        **scaling: Unpack[ScalingOptions],
     ) -> None:
         generator = client.generator()
         self._images, self._pixel_range = real_images(X, generator, pixel_range)
@@ -68,7 +68,7 @@ class MixedBatches:
         self.real_per_batch = batch_size - self.synthetic_per_batch
         self._client = client
         self._seed = check_seed(seed)
-        _, self._expansion = check_scaling(None, expansion)
+        self._scaling = Scaling(**scaling).scaling
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -95,9 +95,7 @@ class MixedBatches:
             start = (epoch * len(self) + number) * self.synthetic_per_batch
             if start + self.synthetic_per_batch > ROWS_PER_SEED:
                 raise InvalidInputError(f"epoch {epoch} has no rows left in seed {self._seed}; use another seed")
-            digits = self._client.sample(
-                self.synthetic_per_batch, seed=self._seed, start=start, expansion=self._expansion
-            )
+            digits = self._client.sample(self.synthetic_per_batch, seed=self._seed, start=start, **self._scaling)
             images = np.concatenate([images, like(digits.images, self._images, self._pixel_range)])
             new = digits.labels if self._labels.dtype.kind in "iu" else self._class_names[digits.labels]
             labels = np.concatenate([labels, new])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Unpack
 
 import tensorflow as tf
 
 from digitforge_client.augmentation.resampling import Array
 from digitforge_client.client import DigitClient
+from digitforge_client.protocol.rows import SampleOptions, SampleSpec
 
 
 def dataset(
@@ -16,10 +17,7 @@ def dataset(
     n: int,
     *,
     batch_size: int,
-    labels: Any = None,
-    seed: int | None = None,
-    start: int = 0,
-    expansion: float | None = None,
+    **options: Unpack[SampleOptions],
 ) -> tf.data.Dataset:
     """Batches of digits and labels, asked for while the dataset is read; each reading gives the same.
 
@@ -27,10 +25,7 @@ def dataset(
         client: whom to ask; the dataset stays in this process.
         n: how many digits.
         batch_size: digits in every batch but the last.
-        labels: as for `DigitClient.stream`.
-        seed: as for `DigitClient.stream`; a seed that is drawn is drawn once.
-        start: as for `DigitClient.stream`.
-        expansion: as for `DigitClient.stream`.
+        options: as for `DigitClient.sample`; a seed that is drawn is drawn once.
 
     Returns:
         Elements (images (b, H, W, C) uint8, labels (b,) int64). What it raises while it is read arrives as
@@ -41,14 +36,10 @@ def dataset(
         ServerError: the server could not answer.
     """
     shape = client.generator().image_shape
-    # checks the arguments, and draws a seed if need be
-    first = client.sample(0, seed=seed, start=start, expansion=expansion)
+    spec = SampleSpec.of(n, **options)
 
     def batches() -> Iterator[tuple[Array, Array]]:
-        stream = client.stream(
-            n, labels=labels, batch_size=batch_size, seed=first.seed, start=start, expansion=expansion
-        )
-        for batch in stream:
+        for batch in client.stream(spec.n, batch_size=batch_size, **spec.options):
             yield batch.images.reshape(-1, *shape), batch.labels
 
     return tf.data.Dataset.from_generator(

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import replace
+from typing import Unpack
 
-import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from digitforge_client.client import DigitClient
 from digitforge_client.contract import MAX_ROWS
 from digitforge_client.errors import InvalidInputError
-from digitforge_client.protocol.rows import SampleSpec, check_stream
+from digitforge_client.protocol.rows import SampleOptions, SampleSpec, check_stream
 
 
 class SyntheticDigits(IterableDataset):
@@ -34,10 +34,7 @@ class SyntheticDigits(IterableDataset):
         client: whom to ask.
         n: digits in an epoch.
         batch_size: digits in every batch but the last of each worker.
-        labels: one class number or name for all, or one for each of the *n*; None for balanced classes.
-        seed: as for `DigitClient.stream`; a seed that is drawn is drawn once.
-        start: as for `DigitClient.stream`.
-        expansion: as for `DigitClient.stream`.
+        options: as for `DigitClient.sample`; a seed that is drawn is drawn once.
 
     Raises:
         InvalidInputError: an argument is out of range; more arguments are checked when the first batch is asked for.
@@ -49,13 +46,10 @@ class SyntheticDigits(IterableDataset):
         n: int,
         *,
         batch_size: int = MAX_ROWS,
-        labels: Any = None,
-        seed: int | None = None,
-        start: int = 0,
-        expansion: float | None = None,
+        **options: Unpack[SampleOptions],
     ) -> None:
         super().__init__()
-        self._spec = SampleSpec.of(n, labels=labels, seed=seed, start=start, expansion=expansion)
+        self._spec = SampleSpec.of(n, **options)
         check_stream(batch_size, "raise")
         self._client = client
         self._batch_size = batch_size
@@ -72,15 +66,9 @@ class SyntheticDigits(IterableDataset):
         worker = get_worker_info()
         number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
         first, end = (self._spec.n * at // workers for at in (number, number + 1))
-        labels = self._spec.labels
-        stream = self._client.stream(
-            end - first,
-            labels=labels[first:end] if np.ndim(labels) else labels,
-            batch_size=self._batch_size,
-            seed=self._spec.seed,
-            start=self._spec.start + int(self._epoch) * self._spec.n + first,
-            expansion=self._spec.expansion,
-        )
+        share = self._spec.part(first, end)
+        share = replace(share, start=share.start + int(self._epoch) * self._spec.n)
+        stream = self._client.stream(share.n, batch_size=self._batch_size, **share.options)
         for batch in stream:
             images = batch.images[:, None] if batch.images.ndim == 3 else batch.images.transpose(0, 3, 1, 2)
             yield torch.from_numpy(images.copy()), torch.from_numpy(batch.labels)

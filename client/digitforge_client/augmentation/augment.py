@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from digitforge_client.augmentation.containers import extended
 from digitforge_client.augmentation.resampling import Array, PixelRange, Strategy
 from digitforge_client.batch import Batch
 from digitforge_client.errors import InvalidInputError
+from digitforge_client.latent_space import ScalingOptions
 from digitforge_client.protocol import sampling
 from digitforge_client.protocol.connection import Connection
 from digitforge_client.protocol.rows import SampleSpec
@@ -38,7 +39,7 @@ def augment(
     pixel_range: PixelRange | None,
     seed: int | None,
     start: int,
-    expansion: float | None,
+    **scaling: Unpack[ScalingOptions],
 ) -> Steps[Augmented]:
     """Add synthetic digits to a labeled data set; see `DigitClient.augment`."""
     generator = yield from connection.generator()
@@ -51,9 +52,7 @@ def augment(
     if len(images) != len(labels):
         raise InvalidInputError(f"X has {len(images)} images and y {len(labels)} labels; expected as many")
     new = np.repeat(np.array(list(added)), list(added.values())) if added else labels[:0]
-    batch = yield from sampling.sample(
-        connection, SampleSpec.of(None, labels=new, seed=seed, start=start, expansion=expansion)
-    )
+    batch = yield from sampling.sample(connection, SampleSpec.of(None, labels=new, seed=seed, start=start, **scaling))
     digits = resampling.like(batch.images, images, pixel_range)
     return Augmented(
         X=extended(X, digits),

@@ -13,12 +13,11 @@ import click
 
 from digitforge_client.cli.sample import (
     classes_of,
-    expansion_option,
     model_option,
     progress,
+    scaling_options,
     server_option,
     timeout_option,
-    truncation_option,
 )
 from digitforge_client.client import DigitClient
 from digitforge_client.contract import SEEDS
@@ -38,8 +37,7 @@ _NAMED = 3
 @click.option("--rows-per-shard", type=int, help="Digits in each shard but the last.  [default: 100000]")
 @click.option("--seed", type=int, help="Same seed, same digits: 0 to 2097151.  [default: a new one, which is reported]")
 @click.option("--start", type=int, help="Row of the seed to begin with.  [default: 0]")
-@truncation_option
-@expansion_option
+@scaling_options
 @click.option("--jobs", "-j", type=int, default=-1, help="Processes side by side.  [default: one for each core]")
 @click.option(
     "--scheduler",
@@ -110,27 +108,14 @@ def _plan(
     n: int | None,
     label: str | None,
     form: str | None,
-    rows_per_shard: int | None,
-    seed: int | None,
-    start: int | None,
-    truncation: float | None,
-    expansion: float | None,
+    **options: Any,
 ) -> Plan:
     """What was asked for; what was not given is as in the folder's manifest, if there is one."""
     number = None
     if label is not None:
         generator = client.generator()
         number = int(generator.class_numbers(classes_of(label, list(generator.class_names))))
-    given = {
-        "n": n,
-        "label": number,
-        "format": form,
-        "rows_per_shard": rows_per_shard,
-        "seed": seed,
-        "start": start,
-        "truncation": truncation,
-        "expansion": expansion,
-    }
+    given = {"n": n, "label": number, "format": form} | options
     wanted: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if (folder / NAME).exists():
         return Plan(**(asdict(Manifest.load(folder).plan) | wanted))

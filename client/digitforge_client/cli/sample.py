@@ -6,10 +6,11 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -42,15 +43,25 @@ timeout_option = click.option(
     help="Seconds to wait for the answer to one request.",
 )
 # Of the commands that write digits.
-truncation_option = click.option(
-    "--truncation", type=float, help="Fewer unusual digits and less variety: try 1.0, or 0.5.  [default: none]"
+_scaling_options = (
+    click.option(
+        "--truncation", type=float, help="Fewer unusual digits and less variety: try 1.0, or 0.5.  [default: none]"
+    ),
+    click.option(
+        "--expansion",
+        type=float,
+        help="Instead, more unusual digits and more variety, and more that do not look like their label: try 1.2.  "
+        "[default: none]",
+    ),
 )
-expansion_option = click.option(
-    "--expansion",
-    type=float,
-    help="Instead, more unusual digits and more variety, and more that do not look like their label: try 1.2.  "
-    "[default: none]",
-)
+C = TypeVar("C", bound=Callable[..., Any])
+
+
+def scaling_options(command: C) -> C:
+    """The options that say how latents are scaled; they have the names of the fields of `Scaling`."""
+    for option in reversed(_scaling_options):
+        command = option(command)
+    return command
 
 
 @click.command(short_help="Ask a server for labeled digits and write them to files.")
@@ -76,8 +87,7 @@ expansion_option = click.option(
 )
 @click.option("--seed", type=int, help="Same seed, same digits: 0 to 2097151.  [default: a new one, which is reported]")
 @click.option("--start", type=int, default=0, show_default=True, help="Row of the seed to begin with.")
-@truncation_option
-@expansion_option
+@scaling_options
 @server_option
 @model_option
 @timeout_option
@@ -91,12 +101,11 @@ def sample(
     form: str | None,
     seed: int | None,
     start: int,
-    truncation: float | None,
-    expansion: float | None,
     server: str,
     model: str,
     timeout_s: float,
     as_json: bool,
+    **scaling: Any,
 ) -> None:
     """Ask a server for labeled synthetic digits and write them to files.
 
@@ -114,7 +123,7 @@ def sample(
     if label is not None and labels is not None:
         raise InvalidInputError("--label is one class for all digits, --labels one for each; give one of the two")
     wanted = label if labels is None else [name.strip() for name in labels.split(",") if name.strip()]
-    spec = SampleSpec.of(n, labels=wanted, seed=seed, start=start, truncation=truncation, expansion=expansion)
+    spec = SampleSpec.of(n, labels=wanted, seed=seed, start=start, **scaling)
     if spec.n == 0:
         raise InvalidInputError("no digits were asked for, so there is nothing to write: --n is 0 or --labels empty")
     writers = [writer_for(out, form) for out in outs]
@@ -125,15 +134,8 @@ def sample(
     ):
         adds = [stack.enter_context(writer(out, spec.n)) for writer, out in zip(writers, outs, strict=True)]
         class_names = client.card().get("class_names", [])
-        stream = client.stream(
-            spec.n,
-            labels=classes_of(wanted, class_names),
-            batch_size=BATCH_ROWS,
-            seed=spec.seed,
-            start=spec.start,
-            truncation=truncation,
-            expansion=expansion,
-        )
+        options = replace(spec, labels=classes_of(wanted, class_names)).options
+        stream = client.stream(spec.n, batch_size=BATCH_ROWS, **options)
         with progress(spec.n) as advance:
             for batch in stream:
                 for add in adds:
@@ -146,8 +148,7 @@ def sample(
         "generator_id": batch.generator_id,
         "seed": spec.seed,
         "start": spec.start,
-        "truncation": truncation,
-        "expansion": expansion,
+        **scaling,
         "classes": {class_names[number]: count for number, count in sorted(counts.items()) if number >= 0},
         "files": [str(out) for out in outs],
         "seconds": round(seconds, 3),

@@ -24,7 +24,6 @@ from digitforge_client.common.parallel import side_by_side
 from digitforge_client.datasets.manifest import NAME, Manifest, Plan, Shard
 from digitforge_client.datasets.writers import WRITERS, check_library
 from digitforge_client.errors import DataError, DigitforgeError, GeneratorChangedError
-from digitforge_client.latent_space import check_scaling
 
 #: Rows of one batch on the way into a shard.
 _BATCH_ROWS: Final = 4096
@@ -197,8 +196,7 @@ def digits_of(client: DigitClient, plan: Plan, shard: Shard, *, generator_id: st
         batch_size=_BATCH_ROWS,
         seed=plan.seed,
         start=shard.start,
-        truncation=plan.truncation,
-        expansion=plan.expansion,
+        **plan.scaling,
     ):
         if batch.generator_id != generator_id:
             raise _changed(generator_id, batch.generator_id)
@@ -238,7 +236,7 @@ def _begun(client: DigitClient, folder: Path, plan: Plan) -> Manifest:
         raise DataError(f"{folder} holds something else than a data set of `digitforge generate`; name a new folder")
     if plan.label is not None:
         generator.class_numbers(plan.label)
-    check_scaling(plan.truncation, plan.expansion, distribution=generator.latent_distribution)
+    plan.check_distribution(generator.latent_distribution)
     manifest = Manifest.new(plan, generator.card)
     manifest.save(folder)
     return manifest

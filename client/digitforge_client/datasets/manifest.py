@@ -15,7 +15,7 @@ from typing import Any, Final, Self
 from digitforge_client.common.files import replacing
 from digitforge_client.contract import ROWS_PER_SEED, check_seed, row_seeds
 from digitforge_client.errors import DataError, InvalidInputError
-from digitforge_client.latent_space import check_scaling
+from digitforge_client.latent_space import SCALING, Scaling
 
 NAME: Final = "manifest.json"
 #: Raised when older programs would misread a manifest; they read none of a later version. Since 2: expansion.
@@ -29,21 +29,19 @@ MOST_SHARDS: Final = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Plan(Scaling):
     """Which digits a data set holds, and in what shards; checked."""
 
     n: int
     seed: int
     start: int = 0  # row of the seed to begin with
     label: int | None = None  # the one class of all digits; None: row i has class i mod K
-    truncation: float | None = None  # None: none
-    expansion: float | None = None  # None: none
     format: str = "npz"
     rows_per_shard: int = 100_000
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_seed(self.seed)
-        check_scaling(self.truncation, self.expansion)
         for name, least in (("n", 1), ("start", 0), ("rows_per_shard", 1)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
@@ -157,7 +155,7 @@ class Manifest:
                 "`digitforge generate` made"
             ) from error
         try:
-            fields = {"expansion": None} | json.loads(text)  # version 1 had none
+            fields = dict.fromkeys(SCALING) | json.loads(text)  # earlier versions had fewer
             if fields["manifest_version"] not in (1, MANIFEST_VERSION):
                 raise DataError(
                     f"{path} has version {fields['manifest_version']!r}; this release of digitforge reads versions 1 "

@@ -10,11 +10,12 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from digitforge_client.batch import SCALING, Batch
+from digitforge_client.batch import Batch
 from digitforge_client.common.archives import DAMAGED, open_archive
 from digitforge_client.datasets import tfrecord
 from digitforge_client.datasets.writers import check_library
 from digitforge_client.errors import DataError
+from digitforge_client.latent_space import SCALING
 
 
 def read(path: Path, form: str) -> Batch:

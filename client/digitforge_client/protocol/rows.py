@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, Unpack, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from digitforge_client.batch import Addresses
 from digitforge_client.contract import SEEDS, balanced_labels, check_seed, row_seeds
 from digitforge_client.errors import GeneratorChangedError, InvalidInputError
-from digitforge_client.latent_space import check_scaling
+from digitforge_client.latent_space import Scaling, ScalingOptions
 from digitforge_client.protocol.description import Generator
 
 Labels = npt.NDArray[np.int64]
@@ -21,21 +21,17 @@ Weights = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LatentOptions:
+class LatentOptions(Scaling):
     """What is done to the latents of digits, so that label and row seed alone do not make them."""
 
-    truncation: float | None = None
-    expansion: float | None = None
     class_weights: Weights | None = None  # (n, K), or (K,) for all; None: the classes of the labels
 
     @classmethod
-    def of(
-        cls, *, truncation: float | None, expansion: float | None, class_weights: Weights | None
-    ) -> LatentOptions | None:
+    def of(cls, scaling: Scaling, class_weights: Weights | None) -> LatentOptions | None:
         """None where nothing is done to them."""
-        if truncation is None and expansion is None and class_weights is None:
+        if not scaling.scaling and class_weights is None:
             return None
-        return cls(truncation=truncation, expansion=expansion, class_weights=class_weights)
+        return cls(class_weights=class_weights, **scaling.scaling)
 
     def weights(self, first: int, n: int) -> Weights | None:
         """(n, K) class weights of *n* rows from the *first*, if there are any."""
@@ -113,13 +109,11 @@ class AddressedRows:
             weights = class_weights_of(generator, len(addresses), labels=None, class_weights=weights)
         may_lack_labels = weights is not None or not generator.conditional
         unlabeled = may_lack_labels and bool((addresses.labels == -1).all())
-        truncation, expansion = check_scaling(
-            addresses.truncation, addresses.expansion, distribution=generator.latent_distribution
-        )
+        addresses.check_distribution(generator.latent_distribution)
         return cls(
             labels=None if unlabeled else generator.class_numbers(addresses.labels),
             seeds=addresses.seeds,
-            latent_options=LatentOptions.of(truncation=truncation, expansion=expansion, class_weights=weights),
+            latent_options=LatentOptions.of(addresses, weights),
         )
 
     def __len__(self) -> int:
@@ -130,16 +124,27 @@ class AddressedRows:
         return None if self.labels is None else self.labels[here], self.seeds[here]
 
 
+class SampleOptions(ScalingOptions, total=False):
+    """What `sample` and `stream` of both clients take; `DigitClient.sample` says what it means.
+
+    A new option needs a line here, and a field and a check in `SampleSpec`; one that scales latents needs them in
+    `ScalingOptions` and `Scaling` instead.
+    """
+
+    labels: Any
+    seed: int | None
+    start: int
+    class_weights: npt.ArrayLike | None
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
-class SampleSpec:
+class SampleSpec(Scaling):
     """What a user asked for, checked as far as it can be without knowing the generator."""
 
     n: int
     labels: Any  # as given
     seed: int
     start: int
-    truncation: float | None = None
-    expansion: float | None = None
     class_weights: Weights | None = None  # (n, K), or (K,) for all
 
     @classmethod
@@ -147,18 +152,19 @@ class SampleSpec:
         cls,
         n: int | None,
         *,
-        labels: Any,
-        seed: int | None,
-        start: int,
-        truncation: float | None = None,
-        expansion: float | None = None,
+        labels: Any = None,
+        seed: int | None = None,
+        start: int = 0,
         class_weights: npt.ArrayLike | None = None,
+        **scaling: Unpack[ScalingOptions],
     ) -> SampleSpec:
         """Check the arguments of `sample` and `stream`; draw a seed if none is given.
 
         Raises:
             InvalidInputError: an argument is out of range, or *n* and *labels* disagree.
+            TypeError: there is no such option.
         """
+        checked = Scaling(**scaling)
         if labels is not None:
             shape = np.shape(labels)
             if len(shape) > 1:
@@ -179,17 +185,25 @@ class SampleSpec:
         for name, value in (("n", n), ("start", start)):
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
                 raise InvalidInputError(f"{name} is {value!r}; expected an integer, 0 or more")
-        truncation, expansion = check_scaling(truncation, expansion)
         seed = secrets.randbelow(SEEDS) if seed is None else check_seed(seed)
         row_seeds(seed, 0, int(start) + int(n))  # raises where the seed has not so many rows
-        return cls(
-            n=int(n),
-            labels=labels,
-            seed=seed,
-            start=int(start),
-            truncation=truncation,
-            expansion=expansion,
-            class_weights=weights,
+        return cls(n=int(n), labels=labels, seed=seed, start=int(start), class_weights=weights, **checked.scaling)
+
+    @property
+    def options(self) -> SampleOptions:
+        """With what `sample` and `stream` give these digits again."""
+        own = ("labels", "seed", "start", "class_weights")
+        return cast(SampleOptions, {name: getattr(self, name) for name in own} | self.scaling)
+
+    def part(self, first: int, end: int) -> SampleSpec:
+        """The rows from the *first* to the one before *end*."""
+        labels, weights = self.labels, self.class_weights
+        return replace(
+            self,
+            n=end - first,
+            labels=labels[first:end] if np.ndim(labels) else labels,
+            start=self.start + first,
+            class_weights=weights[first:end] if weights is not None and weights.ndim == 2 else weights,
         )
 
     def rows(self, generator: Generator) -> SeededRows:
@@ -199,7 +213,7 @@ class SampleSpec:
             InvalidInputError: a label is none of its classes, class weights are not of its classes, or its latents
                 cannot be scaled so.
         """
-        check_scaling(self.truncation, self.expansion, distribution=generator.latent_distribution)
+        self.check_distribution(generator.latent_distribution)
         weights = self.class_weights
         if weights is not None:
             weights = class_weights_of(generator, self.n, labels=None, class_weights=weights)
@@ -209,9 +223,7 @@ class SampleSpec:
             n=self.n,
             classes=len(generator.class_names),
             labels=None if self.labels is None else generator.class_numbers(self.labels),
-            latent_options=LatentOptions.of(
-                truncation=self.truncation, expansion=self.expansion, class_weights=weights
-            ),
+            latent_options=LatentOptions.of(self, weights),
         )
 
 

@@ -16,7 +16,6 @@ from digitforge_client.errors import (
     ServerUnavailableError,
     UnexpectedReplyError,
 )
-from digitforge_client.latent_space import expanded, truncated
 from digitforge_client.protocol import queries
 from digitforge_client.protocol.connection import Ahead, Connection
 from digitforge_client.protocol.description import Generator
@@ -203,10 +202,7 @@ def _deliver_by_latents(
         delivery = {"outage_s": outage_s, "answered": answered}
         try:
             latents = yield from queries.latents(connection, seeds, **delivery)
-            if latent_options.truncation is not None:
-                latents = truncated(latents, latent_options.truncation, distribution=generator.latent_distribution)
-            if latent_options.expansion is not None:
-                latents = expanded(latents, latent_options.expansion)
+            latents = latent_options.scaled(latents, distribution=generator.latent_distribution)
             images = yield from queries.from_latents(
                 connection, latents, labels=labels, class_weights=weights, **delivery
             )
@@ -220,9 +216,8 @@ def _deliver_by_latents(
             seeds=seeds,
             generator_id=generator.generator_id,
             seed=rows.seed,
-            truncation=latent_options.truncation,
-            expansion=latent_options.expansion,
             class_weights=weights,
+            **latent_options.scaling,
         )
         yield from _release([batch], progress)
 

@@ -12,7 +12,7 @@ import click
 
 from digitforge_client.common.command import import_quietly
 from digitforge_client.errors import InvalidInputError
-from digitforge_client.latent_space import check_scaling
+from digitforge_client.latent_space import Scaling
 
 if TYPE_CHECKING:
     from digitforge_evaluation.images.sources import Source
@@ -112,7 +112,7 @@ def evaluate(
     for option, given in (("--neighbors", neighbors is not None), ("--accuracy", accuracy)):
         if given and data is None:
             raise InvalidInputError(f"{option} needs real images: give --data as well")
-    check_scaling(None, expansion)
+    Scaling(expansion=expansion)  # refuses what cannot be, before anything is loaded
     if model is not None:
         from digitforge_evaluation.images.sources import newest_version
 

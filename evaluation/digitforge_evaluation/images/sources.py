@@ -14,7 +14,7 @@ from digitforge_client import DigitClient
 from digitforge_client.common.versions import versions
 from digitforge_client.contract import MAX_ROWS, Field, Signature, row_seeds
 from digitforge_client.errors import DataError, InvalidInputError
-from digitforge_client.latent_space import check_scaling, expanded
+from digitforge_client.latent_space import Scaling, expanded
 from digitforge_evaluation.images.proportions import class_counts, random_subsets
 
 Images = npt.NDArray[np.uint8]
@@ -106,7 +106,7 @@ class SavedGenerator:
 
     def draw(self, n: int, *, proportions: tuple[int, ...], seed: int, expansion: float | None = None) -> Drawn:
         """See `Source.draw`."""
-        _, expansion = check_scaling(None, expansion)
+        expansion = Scaling(expansion=expansion).expansion
         labels, seeds = wanted_labels(self.card, n, proportions), row_seeds(seed, n)
         images = np.empty((n, *self.card["image_shape"]), np.uint8)
         for at in range(0, n, MAX_ROWS):

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from digitforge_client import InvalidInputError, UnexpectedReplyError
+from digitforge_client import AsyncDigitClient, DigitClient, InvalidInputError, UnexpectedReplyError
 from digitforge_client.contract import ROWS_PER_SEED, SEEDS
 from digitforge_client.protocol.description import Generator
 from digitforge_client.protocol.requests import Joiner, sample_request, split
-from digitforge_client.protocol.rows import SampleSpec
+from digitforge_client.protocol.rows import SampleOptions, SampleSpec
 from digitforge_client.transport.wire import messages
 from digitforge_client.transport.wire.tensors import encode
 
@@ -121,6 +121,33 @@ def test_an_unconditional_generator_takes_no_labels() -> None:
 def test_arguments_out_of_range_are_refused_before_anything_is_sent(n: Any, labels: Any, seed: Any, start: Any) -> None:
     with pytest.raises(InvalidInputError):
         SampleSpec.of(n, labels=labels, seed=seed, start=start)
+
+
+@pytest.mark.parametrize("client", [DigitClient, AsyncDigitClient])
+def test_an_option_that_does_not_exist_is_named(client: type[DigitClient] | type[AsyncDigitClient]) -> None:
+    with pytest.raises(TypeError, match="expantion"):
+        client().stream(3, expantion=1.2)  # type: ignore[call-arg]
+
+
+def test_every_option_is_explained() -> None:
+    for name in get_type_hints(SampleOptions):
+        assert f"            {name}: " in (DigitClient.sample.__doc__ or "")
+
+
+@given(n=st.integers(1, 60), cuts=st.tuples(st.integers(0, 60), st.integers(0, 60)), labeled=st.booleans())
+def test_a_part_of_a_spec_has_the_addresses_of_those_rows(n: int, cuts: tuple[int, int], labeled: bool) -> None:
+    first, end = sorted(min(cut, n - 1) for cut in cuts)
+    end += 1
+    whole = SampleSpec.of(n, labels=[row % 3 for row in range(n)] if labeled else None, seed=3, start=7, expansion=1.2)
+    part = whole.part(first, end)
+    again = SampleSpec.of(part.n, **part.options)
+    assert again.expansion == 1.2
+    labels, seeds = again.rows(TEN).addresses(0, end - first)
+    expected_labels, expected_seeds = whole.rows(TEN).addresses(first, end - first)
+    np.testing.assert_array_equal(seeds, expected_seeds)
+    assert labels is not None
+    assert expected_labels is not None
+    np.testing.assert_array_equal(labels, expected_labels)
 
 
 def test_without_a_seed_one_is_drawn() -> None:
