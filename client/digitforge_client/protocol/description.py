@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 
 from digitforge_client.contract import CONTRACT_VERSION, Field, Signature
 from digitforge_client.errors import InvalidInputError, UnexpectedReplyError
-from digitforge_client.transport.wire import Reply, messages
+from digitforge_client.transport.wire import messages
 from digitforge_client.transport.wire.tensors import decode, dtype_name
 
 
@@ -136,7 +136,7 @@ def _infos(infos: Mapping[str, messages.TensorInfo]) -> dict[str, TensorInfo]:
     }
 
 
-def read_card(reply: Reply | messages.PredictResponse) -> dict[str, Any]:
+def read_card(reply: messages.PredictResponse) -> dict[str, Any]:
     """Read the card from the answer of the `card` signature.
 
     Raises:

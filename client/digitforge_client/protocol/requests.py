@@ -17,10 +17,8 @@ from digitforge_client.contract import Field, Signature
 from digitforge_client.errors import UnexpectedReplyError
 from digitforge_client.protocol.description import Generator
 from digitforge_client.protocol.rows import Labels, Rows, RowSeeds
-from digitforge_client.transport.wire import Reply, messages
+from digitforge_client.transport.wire import messages
 from digitforge_client.transport.wire.tensors import decode, encode
-
-Answer = Reply | messages.PredictResponse
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,7 +75,7 @@ def sample_request(spec: messages.ModelSpec, chunk: Chunk) -> messages.PredictRe
     return predict_request(spec, Signature.SAMPLE, inputs)
 
 
-def output_of(reply: Answer, name: str, *, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+def output_of(reply: messages.PredictResponse, name: str, *, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
     """One output of a reply.
 
     Raises:
@@ -106,7 +104,7 @@ class Joiner:
         self._labels = np.full(rows, -1, dtype=np.int64)
         self._seeds = np.empty(rows, dtype=np.int64)
 
-    def add(self, chunk: Chunk, reply: Answer) -> None:
+    def add(self, chunk: Chunk, reply: messages.PredictResponse) -> None:
         """Take in one answer.
 
         Raises:

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from digitforge_client.transport.wire import messages_pb2 as messages
-from digitforge_client.transport.wire.replies import Reply
 
-__all__ = ["GET_METADATA", "GET_STATUS", "PREDICT", "Method", "Reply", "messages"]
+__all__ = ["GET_METADATA", "GET_STATUS", "PREDICT", "Method", "messages"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,10 +15,10 @@ class Method:
     """One remote method: its path, and the type of its answer."""
 
     path: str
-    reply: Any  # a message class, or `Reply`
+    reply: Any  # a message class
 
 
-PREDICT: Final = Method(path="/tensorflow.serving.PredictionService/Predict", reply=Reply)
+PREDICT: Final = Method(path="/tensorflow.serving.PredictionService/Predict", reply=messages.PredictResponse)
 GET_METADATA: Final = Method(
     path="/tensorflow.serving.PredictionService/GetModelMetadata", reply=messages.GetModelMetadataResponse
 )

@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from digitforge_client.errors import InvalidInputError, UnexpectedReplyError
 from digitforge_client.transport.wire import messages_pb2 as messages
-from digitforge_client.transport.wire.replies import Held
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +67,7 @@ def encode(array: npt.NDArray[Any]) -> messages.Tensor:
     )
 
 
-def decode(given: messages.Tensor | Held) -> npt.NDArray[Any]:
+def decode(tensor: messages.Tensor) -> npt.NDArray[Any]:
     """Make the array of a message.
 
     Returns:
@@ -78,11 +77,10 @@ def decode(given: messages.Tensor | Held) -> npt.NDArray[Any]:
     Raises:
         UnexpectedReplyError: the dtype is another one, or the number of elements contradicts the shape.
     """
-    tensor, content = given if isinstance(given, Held) else (given, given.tensor_content)
-    shape = _shape(tensor)
+    shape, content = _shape(tensor), tensor.tensor_content
     count = math.prod(shape)
     if tensor.dtype == messages.DT_STRING:
-        held = _split_strings(bytes(content), count) if content else list(tensor.string_val)
+        held = _split_strings(content, count) if content else list(tensor.string_val)
         strings = np.empty(len(held), dtype=object)
         strings[:] = held
         return _fill(strings, count, shape)
