@@ -27,7 +27,6 @@ from digitforge_client.protocol.description import Generator, Metadata
 from digitforge_client.protocol.rows import SampleOptions, SampleSpec
 from digitforge_client.protocol.steps import Emit, Pause, Receive, Send, Steps
 from digitforge_client.transport.channel import Headers, Settings, Transport, channel_credentials, channel_options
-from digitforge_client.transport.memory import keep_freed_memory
 from digitforge_client.transport.rpc_errors import translate
 from digitforge_client.transport.wire import Method
 
@@ -242,7 +241,6 @@ class _AsyncChannel:
         self._options = channel_options(target, settings)
         self._credentials = channel_credentials(settings.tls)
         self._headers = tuple(settings.headers)
-        keep_freed_memory()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._channel: Any = None
 

@@ -20,7 +20,6 @@ import grpc
 
 from digitforge_client.errors import InvalidInputError, ServerError
 from digitforge_client.options import TLS, Compression, Keepalive, Limits, Retry
-from digitforge_client.transport.memory import keep_freed_memory
 from digitforge_client.transport.rpc_errors import translate
 from digitforge_client.transport.waiting import Waiters
 from digitforge_client.transport.wire import Method
@@ -86,7 +85,6 @@ class Channel:
         self._options = channel_options(target, settings)
         self._credentials = channel_credentials(settings.tls)
         self._headers = tuple(settings.headers)
-        keep_freed_memory()
         self._forget()
         _CHANNELS.add(self)
 
