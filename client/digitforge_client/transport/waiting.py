@@ -1,7 +1,9 @@
 """Threads that wait for answers, one for each request that is under way.
 
 gRPC's own futures of one channel share a thread that hands every event on: that takes twice the processor time of calls
-that wait for themselves, and leaves gRPC in disorder if Ctrl-C strikes the main thread in the midst of it.
+that wait for themselves, and leaves gRPC in disorder if Ctrl-C strikes the main thread in the midst of it. Python waits
+for the threads of a `concurrent.futures.ThreadPoolExecutor` before it ends, so a process would outlive Ctrl-C for as
+long as a server is silent.
 """
 
 from __future__ import annotations
