@@ -46,7 +46,7 @@ def _under_way(body: str, before: str = "") -> Iterator[subprocess.Popen[str]]:
     """The command with a subcommand of this body, which has come to `wait`."""
     program = f"""
 import os, signal, sys, time, click
-from digitforge_client import command
+from digitforge_client.common import command
 {before}
 def wait():
     print("waits", flush=True)
