@@ -75,6 +75,12 @@ def write_toy(path: Path, *, offset: float = 0.0, warm_up: bool = False) -> None
             total = tf.while_loop(lambda i, _: i < rounds, lambda i, t: (i + 1, tf.sin(t)), (0, tf.ones([200_000])))[1]
             return {"y": x + 0 * total[0]}
 
+        @tf.function(input_signature=[_vector("x")])
+        def stubborn(self, x: Any) -> Any:
+            size = tf.cast(x[0], tf.int32)
+            values = tf.linalg.svd(tf.random.stateless_uniform([size, size], [1, 2]), full_matrices=True)[0]
+            return {"y": x + values[0]}
+
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="folder")])
         def gated(self, folder: Any) -> Any:
             """Write the file `begun` into a folder and answer once there is a file `open`."""
@@ -95,6 +101,7 @@ def write_toy(path: Path, *, offset: float = 0.0, warm_up: bool = False) -> None
         "guarded": toy.guarded,
         "shout": toy.shout,
         "slow": toy.slow,
+        "stubborn": toy.stubborn,
         "gated": toy.gated,
     }
     for dtype in ECHOED:

@@ -33,6 +33,7 @@ from digitforge_serving.server import Server
 
 _LEGACY_KERAS = "TF_USE_LEGACY_KERAS"
 _LOOK_S = 0.5  # between two looks whether a signal came
+_LAST_S = 1.5  # after the grace period, for what is being computed to notice that nobody waits
 
 
 def flag(name: str, **attributes: Any) -> Any:
@@ -163,7 +164,7 @@ def serve(as_json: bool, **flags: Any) -> None:
     server = Server(sources, ServerOptions(saved_model_tags=tags, batching=batching, **flags))
     server.check()
     _import_tensorflow()
-    _run_until_told(server, as_json=as_json)
+    _run_until_told(server, as_json=as_json, grace_s=flags["grace_seconds"])
 
 
 def _import_tensorflow() -> None:
@@ -197,7 +198,7 @@ def _batching(enabled: bool, file: Path | None) -> BatchingOptions | None:
     return BatchingOptions() if file is None else read_batching_options(file)
 
 
-def _run_until_told(server: Server, *, as_json: bool) -> None:
+def _run_until_told(server: Server, *, as_json: bool, grace_s: float) -> None:
     """Start, announce, wait for a signal, drain. A second signal ends the process wherever it is."""
     told = threading.Event()
     received: list[int] = []
@@ -221,11 +222,16 @@ def _run_until_told(server: Server, *, as_json: bool) -> None:
             while not told.wait(_LOOK_S):  # a signal that another thread receives does not wake this one
                 pass
             logging.getLogger("digitforge.serving").info("stopping: requests in flight may finish")
+        interrupted = received[0] == signal.SIGINT
+        # TensorFlow ends a computation between two operations only, and Python would wait for it.
+        last = threading.Timer(grace_s + _LAST_S, os._exit, [128 + signal.SIGINT if interrupted else 0])
+        last.daemon = True
+        last.start()
         server.stop()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if received[0] == signal.SIGINT:
+    if interrupted:
         raise KeyboardInterrupt
 
 
