@@ -5,6 +5,7 @@ What was computed is read from the server's own metrics, or from what its client
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
@@ -215,10 +216,10 @@ def test_a_rest_request_that_waits_past_its_timeout_is_not_computed(base_path: P
         turns = server._models.find(predict_request().model_spec).compute
         assert isinstance(turns, OneByOne)
         assert turns._enter(Caller())
-        host, _, port = server.rest_target.rpartition(":")
-        with socket.create_connection((host, int(port)), timeout=60) as connection:
-            connection.sendall(post({"inputs": {"a": [1], "b": [2]}}))
-            assert b"Deadline Exceeded" in connection.recv(4096)  # while the turn is still somebody else's
+        with closing(http.client.HTTPConnection(server.rest_target, timeout=60)) as connection:
+            connection.request("POST", "/v1/models/toy:predict", json.dumps({"inputs": {"a": [1], "b": [2]}}))
+            answer = json.load(connection.getresponse())  # while the turn is still somebody else's
+        assert answer == {"error": "Deadline Exceeded"}
         assert not turns._waiting
     finally:
         server.stop(0)
