@@ -27,7 +27,7 @@ from digitforge_training.export.warmup import WARMUP_FILE
 from digitforge_training.gan.latents import latents_of
 from digitforge_training.runs.folder import read_run
 
-SHIPPED = Path(__file__).parents[2] / "serving" / "models" / "digits"
+SHIPPED = Path(__file__).parents[3] / "serving" / "models" / "digits"
 LABELS, SEEDS = balanced_labels(512, 10), row_seeds(5, 512)
 
 Images = npt.NDArray[np.uint8]
@@ -115,7 +115,7 @@ def test_an_address_gives_the_same_image_under_tensorflow_2_19_1(
     signatures: Any, version: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """TensorFlow Serving's images may be older than the exporter. The environment is made once and kept."""
-    environment = Path(__file__).parents[2] / ".venvs" / "tensorflow-2.19.1"
+    environment = Path(__file__).parents[3] / ".venvs" / "tensorflow-2.19.1"
     python = environment / "bin" / "python"
     if not (environment / "ready").exists():
         shutil.rmtree(environment, ignore_errors=True)
