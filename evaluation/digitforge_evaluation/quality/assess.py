@@ -223,7 +223,9 @@ def _measure(comparison: Comparison, progress: Callable[[str], None]) -> tuple[d
             left_out[key] = str(error)
     for label in comparison.reference.of_classes if comparison.generated.labels is not None else ():
         with suppress(InvalidInputError):
-            found[f"{CLASS_DISTANCE}{label}"] = METRICS["distance"].measure(comparison.of_class(label))
+            estimate = METRICS["distance"].measure(comparison.of_class(label))
+            if estimate.interval:  # so few images that none can be left out tell too little
+                found[f"{CLASS_DISTANCE}{label}"] = estimate
     return found, left_out
 
 

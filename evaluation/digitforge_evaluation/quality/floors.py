@@ -28,13 +28,15 @@ def measure_floors(comparison: Comparison, metrics: Mapping[str, Metric]) -> dic
 
     def add(key: str, metric: Metric, real: Comparison) -> None:
         with suppress(InvalidInputError):
-            values[key].append(metric.measure(real).value)
+            value = metric.measure(real).value
+            values[key].append(value)
             sizes[key] = len(real.generated)
 
     alike: dict[StandIns, dict[str, Metric]] = defaultdict(dict)
     for key, metric in metrics.items():
         if metric.floor is not None:
-            floors[key] = metric.floor(comparison)
+            with suppress(InvalidInputError):
+                floors[key] = metric.floor(comparison)
         else:
             alike[metric.stand_ins][key] = metric
     for stand_ins, group in alike.items():

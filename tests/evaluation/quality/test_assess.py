@@ -104,6 +104,7 @@ def test_a_size_without_a_floor_says_so(exported_model: Path) -> None:
 
     assert measurements(report)["distance"].real is None
     assert any("no floor is known for n = 700" in note for note in report.notes)
+    assert [each.label for each in report.classes] == [1]  # of the others, 72 and fewer
 
 
 def test_a_generator_that_copies_is_found_out(real: RealData) -> None:
