@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,12 @@ settings.register_profile(
     max_examples=int(os.environ.get("DIGITFORGE_EXAMPLES", "100")),
 )
 settings.load_profile("digitforge")
+
+# Commands under test would inherit what nohup or a service manager has ignored. They do not inherit a handler of
+# Python's: they begin with the system's own.
+for _number in (signal.SIGHUP, signal.SIGTERM):
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, lambda *_: None)
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the command does
