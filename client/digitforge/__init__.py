@@ -17,7 +17,7 @@
 | `EmbeddedServer` | serve it from this process | ``digitforge[serving]`` |
 | `evaluate`, `run_experiment` | measure digits, and what they do to a classifier | ``digitforge[evaluation]`` |
 
-The import is light: what needs TensorFlow imports it when it is called, and says which extra brings what is missing.
+The import is light. TensorFlow is imported when a function needs it; an error names the extra to install.
 """
 
 from __future__ import annotations

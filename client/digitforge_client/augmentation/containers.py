@@ -24,7 +24,7 @@ def extended(given: Any, new: npt.NDArray[Any]) -> Any:
     """
     if isinstance(given, list):
         return [*given, *(new if given and isinstance(given[0], np.ndarray) else new.tolist())]
-    pandas = sys.modules.get("pandas")  # whoever has a container of pandas has imported it
+    pandas = sys.modules.get("pandas")  # imported already if the caller has a pandas container
     if pandas is not None:
         if isinstance(given, pandas.DataFrame):
             table = new.reshape(len(new), given.shape[1])

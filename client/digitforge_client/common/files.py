@@ -82,7 +82,7 @@ def open_descriptor(path: Path) -> int | None:
 
 
 def _place(path: Path) -> Path | None:
-    """The regular file to replace, or to make, with links followed; None for what is written to directly.
+    """Follow links to the regular file to replace or make. None: write to *path* directly.
 
     Raises:
         DataError: it is a folder, or a loop of links.
