@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -27,6 +28,10 @@ for _number in (signal.SIGHUP, signal.SIGTERM):
     if signal.getsignal(_number) == signal.SIG_IGN:
         signal.signal(_number, lambda *_: None)
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Each worker has a core. Threads that wait for work spin, and take it from the others.
+    for _threads in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(_threads, "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the command does
 
@@ -38,6 +43,24 @@ def without_tensorflow() -> list[str]:
     return [sys.executable, "-c", code]
 
 
+@contextlib.contextmanager
+def _eager_steps() -> Iterator[None]:
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture
+def eagerly() -> Iterator[None]:
+    """Training steps without graphs: to trace one takes seconds, and to take a few small ones none."""
+    with _eager_steps():
+        yield
+
+
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run folder of a tiny generator, trained for a few steps on real handwritten digits."""
@@ -47,7 +70,8 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     tiny = {"width": 8, "generator_blocks": 1, "discriminator_blocks": 1, "steps": 6, "batch_size": 32, "clusters": 1}
     run_dir = tmp_path_factory.mktemp("runs") / "tiny"
-    train(resolve("forge", tiny), load("digits"), run_dir=run_dir)
+    with _eager_steps():
+        train(resolve("forge", tiny), load("digits"), run_dir=run_dir)
     return run_dir
 
 
@@ -62,9 +86,9 @@ def exported_model(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) 
     return base
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def scheduler() -> Iterator[str]:
-    """Address of a Dask scheduler with two workers, each a process of its own."""
+    """Address of a Dask scheduler with two workers, each a process of its own. They are busy even while they wait."""
     distributed = pytest.importorskip("distributed")
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import keras
 import pytest
-import tensorflow as tf
 
 from digitforge_training.gan.adversary import Adversary
 from digitforge_training.gan.networks import build_discriminator, build_generator
@@ -29,14 +26,3 @@ def adversary() -> Adversary:
         generator_optimizer=keras.optimizers.Adam(1e-3),
         discriminator_optimizer=keras.optimizers.Adam(1e-3),
     )
-
-
-@pytest.fixture
-def eagerly() -> Iterator[None]:
-    """Steps without graphs: to trace one takes seconds, and to take a few small ones none.
-
-    Batches of 200 keep few the steps that a call draws for, see `Recipe.steps_at_once`.
-    """
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)

@@ -160,6 +160,7 @@ def test_every_network_takes_clusters(network: str, conditioning: str, digits: D
     assert sum(np.array_equal(value, counts) for value in state.values()) == 2
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_an_export_draws_the_clusters_of_the_training(digits: Dataset, tmp_path: Path) -> None:
     train(_tiny(), digits, run_dir=tmp_path / "run")
     version = export(tmp_path / "run", digits, to=tmp_path / "models")

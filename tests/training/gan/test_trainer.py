@@ -40,7 +40,7 @@ def _forget_graphs() -> Iterator[None]:
 @pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_trains_and_resumes_to_the_same_weights(name: str, few: Dataset) -> None:
-    recipe = _small(name, batch_size=200)
+    recipe = _small(name, jit="false")
     whole = Trainer(recipe, few, seed=1)
     first = whole.state()
     whole.run(2)
@@ -90,7 +90,6 @@ def test_every_loss_works_with_classes_penalties_and_unequal_steps(
     recipe = _small(
         "dense-bn",
         loss=loss,
-        batch_size=200,
         separate_batches="false",
         conditioning="both",
         gamma=0.1,
@@ -103,15 +102,15 @@ def test_every_loss_works_with_classes_penalties_and_unequal_steps(
         augment_scale=0.1,
     )
     trainer = Trainer(recipe, few, seed=0)
-    statistics = trainer.run(3)
+    statistics = trainer.run(2)
     assert all(np.isfinite(value) for value in statistics.values())
     assert "class_loss_real" in statistics
-    assert (trainer.steps_done, trainer.images_seen) == (3, 3 * 2 * 200)
+    assert (trainer.steps_done, trainer.images_seen) == (2, 2 * 2 * 16)
 
 
 @pytest.mark.usefixtures("eagerly")
 def test_separate_batches_report_the_loss_of_the_classes_too(few: Dataset) -> None:
-    trainer = Trainer(_small("dense-bn", conditioning="auxiliary", batch_size=200), few, seed=0)
+    trainer = Trainer(_small("dense-bn", conditioning="auxiliary", jit="false"), few, seed=0)
     statistics = trainer.run(2)
     assert {"class_loss_real", "class_loss_generated"} <= statistics.keys()
     assert all(np.isfinite(value) for value in statistics.values())
@@ -121,7 +120,7 @@ def test_separate_batches_report_the_loss_of_the_classes_too(few: Dataset) -> No
 @pytest.mark.parametrize("how", ["frozen", "trained", "copied"])
 def test_what_the_generators_update_does_to_the_discriminator(how: str, few: Dataset) -> None:
     # Without a learning rate of its own the discriminator moves only where the generator's update moves it.
-    recipe = _small("dense-bn", discriminator_in_chain=how, discriminator_learning_rate=1e-12, batch_size=200)
+    recipe = _small("dense-bn", discriminator_in_chain=how, discriminator_learning_rate=1e-12, jit="false")
     trainer = Trainer(recipe, few, seed=0)
     before = trainer.state()
     trainer.run(1)
@@ -155,7 +154,19 @@ def test_xla_and_bfloat16_are_used_on_a_gpu_unless_a_recipe_or_an_override_decid
     assert computed("dense-bn", {}, on_gpu=False) == (True, False)
 
 
-@pytest.mark.parametrize("name", ["forge-small", "dcgan-rmsprop", "minimax"])  # one of each network
+ONE_OF_EACH_NETWORK = ["minimax", "forge-small", "dcgan-rmsprop"]
+
+
+@pytest.mark.usefixtures("eagerly")
+@pytest.mark.parametrize("name", ONE_OF_EACH_NETWORK)
+def test_a_step_can_be_computed_in_bfloat16(name: str, few: Dataset) -> None:
+    statistics = Trainer(_small(name, bfloat16="true", jit="false"), few, seed=0).run(1)
+    assert all(np.isfinite(value) for value in statistics.values())
+
+
+@pytest.mark.parametrize(
+    "name", [ONE_OF_EACH_NETWORK[0], *(pytest.param(name, marks=pytest.mark.slow) for name in ONE_OF_EACH_NETWORK[1:])]
+)
 def test_a_step_can_be_computed_as_on_a_gpu(name: str, few: Dataset) -> None:
     recipe = _small(name).computed(on_gpu=True)
     assert recipe.jit

@@ -59,6 +59,7 @@ def test_a_judge_without_held_out_images_is_refused(digits: Dataset, tmp_path: P
         loop.train(RECIPE, digits, run_dir=tmp_path, judge="digitnet-64")
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_the_best_checkpoint_is_exported_with_its_figure(
     digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

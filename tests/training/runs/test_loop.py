@@ -28,6 +28,9 @@ from digitforge_training.runs import checkpoints
 from digitforge_training.runs.folder import read_run
 from digitforge_training.runs.loop import Progress, train
 
+#: Commands that this starts compile their steps.
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 TINY = {"clusters": 1, "width": 8, "generator_blocks": 1, "discriminator_blocks": 1, "batch_size": 32}
 
 
@@ -83,7 +86,7 @@ def test_a_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(digits
         if progress.images_seen == 128:
             raise StopError
 
-    recipe = _tiny(steps=6)
+    recipe = _quick(steps=6)
     train(recipe, digits, run_dir=tmp_path / "whole")
     with pytest.raises(StopError):
         train(recipe, digits, run_dir=tmp_path / "parts", on_progress=stop)
@@ -195,7 +198,7 @@ def test_kill_9_leaves_only_whole_checkpoints(digits: Dataset, tmp_path: Path) -
         "from digitforge_training.data import load\n"
         "from digitforge_training.runs.loop import train\n"
         "from digitforge_training.recipes import resolve\n"
-        f"recipe = resolve('forge', {TINY | {'images_per_checkpoint': 32, 'steps': 100000}})\n"
+        f"recipe = resolve('forge', {DENSE | {'images_per_checkpoint': 32, 'steps': 100000}})\n"
         "train(recipe, load('digits'), run_dir=Path(sys.argv[1]))"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stderr=subprocess.DEVNULL) as process:
@@ -205,7 +208,7 @@ def test_kill_9_leaves_only_whole_checkpoints(digits: Dataset, tmp_path: Path) -
         os.kill(process.pid, signal.SIGKILL)
     for path in (tmp_path / "checkpoints").glob("[0-9]*.npz"):
         state = checkpoints.load(path)
-        assert int(state["generator_optimizer/000"]) * TINY["batch_size"] == int(path.stem)
+        assert int(state["generator_optimizer/000"]) * int(DENSE["batch_size"]) == int(path.stem)
 
 
 def test_another_recipe_seed_or_data_set_does_not_go_into_the_same_folder(digits: Dataset, trained_run: Path) -> None:
@@ -337,12 +340,12 @@ def test_a_folder_that_is_a_file_is_one_clear_error(digits: Dataset, tmp_path: P
 
 
 def test_a_damaged_checkpoint_is_named_with_the_remedy(digits: Dataset, tmp_path: Path) -> None:
-    train(_tiny(steps=2), digits, run_dir=tmp_path)
+    train(_quick(steps=2), digits, run_dir=tmp_path)
     newest = checkpoints.newest(tmp_path)
     assert newest is not None
     newest.write_bytes(newest.read_bytes()[:1000])
     with pytest.raises(DataError, match=f"{newest.name}.*remove it"):
-        train(_tiny(steps=2), digits, run_dir=tmp_path)
+        train(_quick(steps=2), digits, run_dir=tmp_path)
 
 
 def test_a_recipe_that_asks_for_equilibrium_stops_there_and_stays_stopped(digits: Dataset, tmp_path: Path) -> None:

@@ -59,8 +59,8 @@ class Trainer:
             self._adversary = self._build(dataset.images.shape[1:], seed)
         self._step_of_recipe = step_of(recipe)
         # XLA compiles what one device does alone; several meet within an update.
-        jit = recipe.jit and self._alone
-        self._steps = tf.function(self._take_steps, jit_compile=True) if jit else self._take_steps
+        self._jit = bool(recipe.jit and self._alone)
+        self._steps = tf.function(self._take_steps, jit_compile=True) if self._jit else self._take_steps
 
     def _build(self, image_shape: tuple[int, int, int], seed: int) -> Adversary:
         recipe = self.recipe
@@ -131,11 +131,12 @@ class Trainer:
     def _run(self, first: tf.Tensor, steps: tf.Tensor) -> Statistics:
         totals, most = dict.fromkeys(self._adversary.statistics, 0.0), self.recipe.steps_at_once
         for begin in tf.range(first, first + steps, most):
-            # For as many steps even where fewer are left, because XLA compiles anew for other shapes. Batches are
-            # drawn outside of what it compiles: it knows no shuffling, and has other normal numbers.
-            steps_to_come = begin + tf.range(most, dtype=tf.int64)
-            batches = tf.map_fn(self._batches.draw, steps_to_come, fn_output_signature=self._batches.dtypes)
-            sums = self._steps(begin, tf.minimum(first + steps - begin, most), batches)
+            # XLA compiles again for other shapes, so it always gets the same number of batches. They are drawn outside
+            # of what it compiles, because it cannot shuffle and draws other normal numbers.
+            taken = tf.minimum(first + steps - begin, most)
+            drawn = begin + tf.range(most if self._jit else taken, dtype=tf.int64)
+            batches = tf.map_fn(self._batches.draw, drawn, fn_output_signature=self._batches.dtypes)
+            sums = self._steps(begin, taken, batches)
             totals = {name: totals[name] + sums[name] for name in totals}
         return {name: total / tf.cast(steps, tf.float32) for name, total in totals.items()}
 
