@@ -1,4 +1,4 @@
-"""The command ``digitforge models``: what is in a model folder, and what a server that watches it serves next."""
+"""The command ``digitforge models``: list, publish, withdraw and remove versions of a model."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _BASE = Path("models/digits")
 
 @click.group()
 def models() -> None:
-    """Publish, withdraw and remove versions in a model folder.
+    """List, publish, withdraw and remove versions in a model folder.
 
-    Every change is atomic: a server that watches the folder sees a version whole or not at all, and loads the new
-    highest one before it lets go of the old.
+    Every change is atomic: a server that watches the folder never sees part of a version. It loads the new highest
+    version before it unloads the old one.
     """
 
 
@@ -49,7 +49,7 @@ def promote(version_folder: Path, base_path: Path) -> None:
 @models.command()
 @click.argument("base_path", type=_FOLDER, default=_BASE)
 def rollback(base_path: Path) -> None:
-    """Withdraw the highest version in BASE_PATH (models/digits); the one before is served again."""
+    """Withdraw the highest version in BASE_PATH (models/digits). Servers go back to the version before it."""
     click.echo(publication.rollback(base_path).path)
 
 
@@ -57,5 +57,5 @@ def rollback(base_path: Path) -> None:
 @click.argument("version", type=click.IntRange(min=0))
 @click.option("--from", "base_path", type=_FOLDER, default=_BASE, show_default=True, help="The model folder.")
 def remove(version: int, base_path: Path) -> None:
-    """Delete a VERSION from a model folder."""
+    """Delete VERSION from a model folder."""
     click.echo(f"removed {publication.remove(base_path, version)}", err=True)

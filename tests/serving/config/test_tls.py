@@ -86,7 +86,7 @@ def test_certificates_are_never_overwritten_and_a_failure_leaves_nothing(tmp_pat
     (tmp_path / "tls").mkdir()
     with pytest.raises(DataError, match="it exists"):
         make(tmp_path / "tls", ["localhost"], days=1, mutual=False)
-    with pytest.raises(InvalidInputError, match="expected a name"):
+    with pytest.raises(InvalidInputError, match="expected a host name"):
         make(tmp_path / "other", ["local host"], days=1, mutual=False)
     assert [path.name for path in tmp_path.iterdir()] == ["tls"]
 

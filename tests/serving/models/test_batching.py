@@ -349,7 +349,7 @@ def test_the_shipped_batching_file_is_read() -> None:
     [
         ("max_batch_size: 8", "not a BatchingParameters in protobuf text"),
         ("max_batch_size { value: 8 } allowed_batch_sizes: 4", "ascending"),
-        ("num_batch_threads { value: 0 }", "expected numbers from 1"),
+        ("num_batch_threads { value: 0 }", "expected 1 or more"),
         ("pad_variable_length_inputs: true", "not supported"),
     ],
 )
