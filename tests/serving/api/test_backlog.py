@@ -29,7 +29,7 @@ from digitforge_client import DigitClient, Timeout
 from digitforge_client.contract import MAX_ROWS
 from digitforge_serving import ModelSource, Server, ServerOptions, shipped_config
 from digitforge_serving.config.options import PROMETHEUS_PATH
-from digitforge_serving.models.batching import Caller, OneByOne
+from digitforge_serving.models.batching import Caller, Unbatched
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads /proc, which Linux has")
 #: Fewer than the 512 requests that a server takes at a time.
@@ -166,10 +166,10 @@ def server(base_path: Path) -> Iterator[Server]:
 
 
 @pytest.fixture
-def turns(server: Server) -> OneByOne:
+def turns(server: Server) -> Unbatched:
     assert server._models is not None
     compute = server._models.find(predict_request().model_spec).compute
-    assert isinstance(compute, OneByOne)
+    assert isinstance(compute, Unbatched)
     return compute
 
 
@@ -178,7 +178,7 @@ def post(body: Any) -> bytes:
     return f"POST /v1/models/toy:predict HTTP/1.1\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content
 
 
-def test_a_rest_client_that_hangs_up_is_not_computed_for(server: Server, turns: OneByOne) -> None:
+def test_a_rest_client_that_hangs_up_is_not_computed_for(server: Server, turns: Unbatched) -> None:
     assert server.rest_target is not None
     host, _, port = server.rest_target.rpartition(":")
     before = computed(server.rest_target)
@@ -186,12 +186,12 @@ def test_a_rest_client_that_hangs_up_is_not_computed_for(server: Server, turns: 
     with closing(socket.create_connection((host, int(port)))) as connection:
         connection.sendall(post({"inputs": {"a": [1], "b": [2]}}))
         wait_for(lambda: len(turns._waiting) == 1)
-    turns._pass_on()
+    turns._release()
     wait_for(lambda: given_up(str(server.rest_target)) == 1)
     assert computed(server.rest_target) == before
 
 
-def test_a_rest_client_that_has_sent_its_next_request_has_not_hung_up(server: Server, turns: OneByOne) -> None:
+def test_a_rest_client_that_has_sent_its_next_request_has_not_hung_up(server: Server, turns: Unbatched) -> None:
     assert server.rest_target is not None
     host, _, port = server.rest_target.rpartition(":")
     assert turns._enter(Caller())
@@ -199,7 +199,7 @@ def test_a_rest_client_that_has_sent_its_next_request_has_not_hung_up(server: Se
         connection.sendall(post({"inputs": {"a": [1], "b": [2]}}))
         wait_for(lambda: len(turns._waiting) == 1)
         connection.sendall(post({"inputs": {"a": [3], "b": [4]}}))
-        turns._pass_on()
+        turns._release()
         replies = b""
         while replies.count(b"product") < 2:
             replies += connection.recv(4096)
@@ -214,7 +214,7 @@ def test_a_rest_request_that_waits_past_its_timeout_is_not_computed(base_path: P
         assert server._models is not None
         assert server.rest_target is not None
         turns = server._models.find(predict_request().model_spec).compute
-        assert isinstance(turns, OneByOne)
+        assert isinstance(turns, Unbatched)
         assert turns._enter(Caller())
         with closing(http.client.HTTPConnection(server.rest_target, timeout=60)) as connection:
             connection.request("POST", "/v1/models/toy:predict", json.dumps({"inputs": {"a": [1], "b": [2]}}))

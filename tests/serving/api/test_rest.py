@@ -193,7 +193,7 @@ BAD = {
         PREDICT,
         b'{"signature_name": "echo_int64", "inputs": ' + b"[" * 400 + b"]" * 400 + b"}",
         400,
-        "JSON Value: lists within 400 lists are no tensor",
+        "JSON Value: lists are nested 400 levels deep; expected at most 64",
     ),
     "wrong base64": (
         "POST",
@@ -339,10 +339,10 @@ def test_metrics_count_requests_under_tensorflow_servings_names(
 
 def test_names_that_clients_invent_do_not_fill_the_memory() -> None:
     metrics = Metrics()
-    metrics.count("toy", "OK")
+    metrics.count_request("toy", "OK")
     for number in range(5000):
-        metrics.count(f"invented-{number}", "NOT_FOUND")
-    metrics.count("toy", "OK")
+        metrics.count_request(f"invented-{number}", "NOT_FOUND")
+    metrics.count_request("toy", "OK")
     assert ':tensorflow:serving:request_count{model_name="toy",status="OK"} 2' in metrics.text()
     assert metrics.text().count("invented") < 1001
 
@@ -380,7 +380,7 @@ def test_one_port_for_both_is_one_clear_error_and_leaves_nothing_open(base_path:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     server = Server([ModelSource(name="toy", base_path=base_path)], ServerOptions(port=port, rest_api_port=port))
-    with pytest.raises(DigitforgeError, match=f"gRPC cannot listen on 127.0.0.1:{port}: it is taken"):
+    with pytest.raises(DigitforgeError, match=f"gRPC cannot listen on 127.0.0.1:{port}: it is in use"):
         server.start()
     with socket.create_server(("127.0.0.1", port)):
         pass

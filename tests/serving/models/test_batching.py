@@ -21,7 +21,7 @@ from digitforge_client.contract import MAX_ROWS
 from digitforge_client.errors import InvalidInputError
 from digitforge_serving import EmbeddedServer, shipped_config
 from digitforge_serving.config.options import BatchingOptions, read_batching_options
-from digitforge_serving.models.batching import Array, Batcher, Caller, Feeds, OneByOne
+from digitforge_serving.models.batching import Array, Batcher, Caller, Feeds, Unbatched
 from digitforge_serving.models.refusal import RefusedError
 
 
@@ -49,7 +49,7 @@ def x(*values: float) -> Feeds:
 class Crowd:
     """Clients that compute from threads of their own, one after the other."""
 
-    def __init__(self, compute: Batcher | OneByOne) -> None:
+    def __init__(self, compute: Batcher | Unbatched) -> None:
         self.compute = compute
         self.pool = ThreadPoolExecutor(64)
         self.entered = threading.Semaphore(0)
@@ -140,7 +140,7 @@ def one_thread(request: pytest.FixtureRequest) -> tuple[Graph, Crowd]:
     if request.param == "batched":
         options = BatchingOptions(num_batch_threads=1, max_batch_size=4, max_enqueued_batches=100)
         return graph, Crowd(Batcher(graph, options))
-    return graph, Crowd(OneByOne(graph, at_once=1))
+    return graph, Crowd(Unbatched(graph, max_running=1))
 
 
 def refusal_of(answer: Future[list[Array]]) -> grpc.StatusCode:
@@ -157,7 +157,7 @@ def test_a_cancelled_request_leaves_its_thread_at_once_and_is_not_computed(one_t
     patient = crowd.send(x(3))  # in the batch of the one before
     answers += [crowd.send(x(2, 2, 2), caller=caller) for caller in callers[10:]]
     for caller in callers:
-        caller.leave()
+        caller.cancel()
     assert {refusal_of(answer) for answer in answers} == {grpc.StatusCode.CANCELLED}
     assert graph.batches == [1]  # all of them have an answer, and the first is still computed
     graph.gate.set()
@@ -168,12 +168,12 @@ def test_a_cancelled_request_leaves_its_thread_at_once_and_is_not_computed(one_t
 def test_nothing_is_computed_for_a_caller_who_has_gone_before_their_turn(one_thread: tuple[Graph, Crowd]) -> None:
     graph, crowd = one_thread
     gone, late = Caller(), Caller(time.monotonic() - 1)
-    gone.leave()
-    hung_up = Caller(hung_up=lambda: True)  # found out only when it is looked at
+    gone.cancel()
+    disconnected = Caller(disconnected=lambda: True)  # found out only when it is looked at
     assert refusal_of(crowd.send(x(1), caller=gone)) == grpc.StatusCode.CANCELLED
     assert refusal_of(crowd.send(x(2), caller=late)) == grpc.StatusCode.DEADLINE_EXCEEDED
-    assert refusal_of(crowd.send(x(3), caller=hung_up)) == grpc.StatusCode.CANCELLED
-    running, waiting = crowd.send(x(4)), crowd.send(x(5), caller=Caller(hung_up=lambda: True))
+    assert refusal_of(crowd.send(x(3), caller=disconnected)) == grpc.StatusCode.CANCELLED
+    running, waiting = crowd.send(x(4)), crowd.send(x(5), caller=Caller(disconnected=lambda: True))
     graph.gate.set()
     assert running.result(30)[0].tolist() == [8]
     assert refusal_of(waiting) == grpc.StatusCode.CANCELLED
@@ -186,7 +186,7 @@ def test_a_cancelled_request_waits_for_no_batch_that_is_computed_for_others() ->
     crowd = Crowd(Batcher(graph, BatchingOptions(batch_timeout_micros=60_000_000, max_batch_size=2)))
     first, second = crowd.send(x(1)), crowd.send(x(2), caller=caller)
     wait_for(lambda: graph.batches == [2])
-    caller.leave()
+    caller.cancel()
     assert refusal_of(second) == grpc.StatusCode.CANCELLED
     assert not first.done()
     graph.gate.set()
@@ -214,13 +214,13 @@ def test_whoever_expires_while_others_may_join_is_not_computed() -> None:
 def test_whoever_leaves_takes_nobody_along(leaving: list[bool], threads: int, most: int, batched: bool) -> None:
     options = BatchingOptions(num_batch_threads=threads, max_batch_size=most, max_enqueued_batches=100)
     graph = Graph(opened=True)
-    compute = Batcher(graph, options) if batched else OneByOne(graph, at_once=threads)
+    compute = Batcher(graph, options) if batched else Unbatched(graph, max_running=threads)
     callers = [Caller() for _ in leaving]
     with ThreadPoolExecutor(16) as pool:
         answers = [pool.submit(compute, x(number), ["y"], caller) for number, caller in enumerate(callers)]
         for caller, leaves in zip(callers, leaving, strict=True):
             if leaves:
-                caller.leave()
+                caller.cancel()
     for number, (answer, leaves) in enumerate(zip(answers, leaving, strict=True)):
         if leaves and answer.exception() is not None:  # otherwise the answer was there before
             assert refusal_of(answer) == grpc.StatusCode.CANCELLED
@@ -326,7 +326,7 @@ def test_everybody_gets_their_own_rows(requests: list[list[int]], threads: int, 
 
 def test_without_batching_only_so_many_are_computed_at_once() -> None:
     graph = Graph()
-    compute = OneByOne(graph, at_once=2)
+    compute = Unbatched(graph, max_running=2)
     with ThreadPoolExecutor(8) as pool:
         answers = [pool.submit(compute, x(n), ["y"], Caller()) for n in range(8)]
         limit = time.monotonic() + 30

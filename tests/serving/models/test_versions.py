@@ -69,10 +69,10 @@ def test_of_two_folders_with_one_number_the_last_by_name_serves_and_the_other_is
     try:
         assert models.start()
         for _ in range(3):
-            models.look()
+            models.poll()
         assert models.serving() == {"toy": [5]}
         assert [record.getMessage() for record in caplog.records if "ignoring" in record.getMessage()] == [
-            f"ignoring 005 in {base_path}: another folder there is named by the same number"
+            f"ignoring 005 in {base_path}: another folder has the same version number"
         ]
         served = models.find(predict_request().model_spec)
         response = predict(lambda _: served, predict_request(), as_content=False, caller=Caller())
@@ -126,7 +126,7 @@ def test_a_folder_that_vanishes_changes_nothing_and_is_said_once(
     assert models.start()
     base_path.rename(base_path.with_name("elsewhere"))
     for _ in range(3):
-        models.look()
+        models.poll()
     assert models.serving() == {"toy": [1]}
     assert sum("cannot be read" in record.getMessage() for record in caplog.records) == 1
     models.stop()
@@ -201,7 +201,7 @@ def test_an_unloaded_version_leaves_no_session_behind(base_path: Path, publish: 
     assert models.start()
     session = models.find(predict_request().model_spec).model._session
     publish(other_version, 2)
-    models.look()
+    models.poll()
     assert session._closed
     models.stop()
 
