@@ -50,7 +50,7 @@ import digitforge_serving.config.messages_pb2
     [
         (None, DataError, "cannot be read"),
         (b"\xff", DataError, "cannot be read"),
-        (b"path: '/metrics'", InvalidInputError, "not a MonitoringConfig in protobuf text"),
+        (b"path: '/metrics'", InvalidInputError, "not a valid MonitoringConfig in protobuf text"),
     ],
 )
 def test_a_file_that_is_no_such_text_is_refused(

@@ -95,7 +95,7 @@ def test_a_key_of_another_certificate_is_one_clear_error(
     base_path: Path, certificates: Path, tls: Callable[[bool], Tls]
 ) -> None:
     mixed = Tls(server_key=(certificates / "client.key").read_bytes(), server_cert=tls(False).server_cert)
-    with pytest.raises(DigitforgeError, match="do not fit"), EmbeddedServer(base_path, model_name="toy", tls=mixed):
+    with pytest.raises(DigitforgeError, match="do not match"), EmbeddedServer(base_path, model_name="toy", tls=mixed):
         pass
 
 
@@ -103,8 +103,8 @@ def test_a_key_of_another_certificate_is_one_clear_error(
     ("text", "said"),
     [
         ("server_key: 'x'", "lacks server_key or server_cert"),
-        ("server_key: 'x' server_cert: 'y' client_verify: true", "without custom_ca"),
-        ("key: 'x'", "not a SSLConfig"),
+        ("server_key: 'x' server_cert: 'y' client_verify: true", "but not custom_ca"),
+        ("key: 'x'", "not a valid SSLConfig"),
     ],
 )
 def test_a_wrong_tls_file_is_refused(text: str, said: str, tmp_path: Path) -> None:
