@@ -1,4 +1,4 @@
-"""Fixtures that several components share."""
+"""Fixtures and settings for the tests of several components."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-# No test depends on the speed of the machine, and in CI none on luck: there examples are the same each time.
+# Tests must not depend on the speed of the machine. In CI, hypothesis generates the same examples each time.
 settings.register_profile(
     "digitforge",
     deadline=None,
@@ -21,26 +21,26 @@ settings.register_profile(
 )
 settings.load_profile("digitforge")
 
-# Commands under test would inherit what nohup or a service manager has ignored. They do not inherit a handler of
-# Python's: they begin with the system's own.
+# Processes that tests start inherit ignored signals, for example under nohup. They do not inherit handlers, so setting
+# a handler here gives them the default behavior.
 for _number in (signal.SIGHUP, signal.SIGTERM):
     if signal.getsignal(_number) == signal.SIG_IGN:
         signal.signal(_number, lambda *_: None)
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the command does
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # the command does the same
 
 
 @pytest.fixture(scope="session")
 def without_tensorflow() -> list[str]:
-    """The command `digitforge` where TensorFlow cannot be imported: that takes seconds, too long for a refusal."""
+    """The command `digitforge` without TensorFlow, for errors that must appear before its slow import."""
     code = "import sys; sys.modules['tensorflow'] = None; from digitforge_client.common.command import main; main()"
     return [sys.executable, "-c", code]
 
 
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Run folder of a tiny generator, trained for a few steps on real handwritten digits."""
+    """Run folder of a tiny generator, trained for six steps on scikit-learn's digits."""
     from digitforge_training.data import load
     from digitforge_training.recipes import resolve
     from digitforge_training.runs.loop import train
@@ -53,7 +53,7 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def exported_model(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Base folder of the tiny generator's export: it contains the version ``1/``."""
+    """Base folder of the exported tiny generator, with version ``1/``."""
     from digitforge_training.data import load
     from digitforge_training.export.saved_model import export
 
@@ -64,7 +64,7 @@ def exported_model(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="session")
 def scheduler() -> Iterator[str]:
-    """Address of a Dask scheduler with two workers, each a process of its own."""
+    """Address of a Dask scheduler with two worker processes."""
     distributed = pytest.importorskip("distributed")
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
