@@ -116,9 +116,8 @@ class Server:
         from digitforge_serving.api.grpc import handlers
         from digitforge_serving.api.health import Health
 
-        self._rest = self._open_rest(
-            models, metrics
-        )  # first: a gRPC server keeps its port until it is garbage-collected
+        # REST first, because a gRPC server keeps its port until it is garbage-collected.
+        self._rest = self._open_rest(models, metrics)
         self._server = grpc.server(
             # Every request in flight holds a thread, even while it waits for its computation.
             ThreadPoolExecutor(self._options.max_requests, thread_name_prefix="digitforge-grpc"),
@@ -177,7 +176,7 @@ class Server:
         except RuntimeError as error:
             raise DigitforgeError(
                 f"gRPC cannot listen on {address}: it is in use, cannot be created, or the certificate and key do not "
-                f"match; choose another address or check the certificate ({error})"
+                f"match; choose another address, or check the certificate and key ({error})"
             ) from error
         return port
 

@@ -29,7 +29,7 @@ def certificates(out: Path, hosts: tuple[str, ...], days: int, mutual: bool) -> 
     """Create certificates for development: an authority, a server and a client.
 
     Also writes ssl.config, the --ssl_config_file for TensorFlow Serving and `digitforge serve`.
-    Do not use them in production: the private keys are in the same folder.
+    Do not use the certificates in production: their private keys are in the same folder.
     """
     make(out, hosts, days=days, mutual=mutual)
     click.echo(f"server: --ssl_config_file={out / SSL_CONFIG}")

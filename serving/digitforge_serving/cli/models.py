@@ -26,7 +26,7 @@ def models() -> None:
 @click.argument("base_path", type=_FOLDER, default=_BASE)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
 def list_versions(base_path: Path, as_json: bool) -> None:
-    """List the versions in BASE_PATH (models/digits), highest first."""
+    """List the versions in BASE_PATH (default: models/digits), highest first."""
     found = publication.versions(base_path)
     if as_json:
         rows = [{"version": info.version, "bytes": info.bytes, "complete": info.complete} for info in found]
@@ -40,22 +40,27 @@ def list_versions(base_path: Path, as_json: bool) -> None:
 
 @models.command()
 @click.argument("version_folder", type=_FOLDER)
-@click.option("--to", "base_path", type=_FOLDER, default=_BASE, show_default=True, help="The model folder.")
+@click.option("--to", "base_path", type=_FOLDER, default=_BASE, show_default=True, help="Model folder to publish in.")
 def promote(version_folder: Path, base_path: Path) -> None:
-    """Publish a copy of VERSION_FOLDER as the highest version of a model folder."""
+    """Publish a copy of VERSION_FOLDER as the highest version."""
     click.echo(publication.promote(version_folder, base_path).path)
 
 
 @models.command()
 @click.argument("base_path", type=_FOLDER, default=_BASE)
 def rollback(base_path: Path) -> None:
-    """Withdraw the highest version in BASE_PATH (models/digits). Servers go back to the version before it."""
+    """Withdraw the highest version in BASE_PATH (default: models/digits).
+
+    Servers go back to the version before it. The withdrawn version N is kept as .N.withdrawn.
+    """
     click.echo(publication.rollback(base_path).path)
 
 
 @models.command()
 @click.argument("version", type=click.IntRange(min=0))
-@click.option("--from", "base_path", type=_FOLDER, default=_BASE, show_default=True, help="The model folder.")
+@click.option(
+    "--from", "base_path", type=_FOLDER, default=_BASE, show_default=True, help="Model folder to delete from."
+)
 def remove(version: int, base_path: Path) -> None:
     """Delete VERSION from a model folder."""
     click.echo(f"removed {publication.remove(base_path, version)}", err=True)

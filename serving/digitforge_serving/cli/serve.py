@@ -58,7 +58,7 @@ def switch(name: str, default: bool, **attributes: Any) -> Any:
 @flag(
     "model_config_file",
     type=click.Path(path_type=Path),
-    help="Serve the models that this ModelServerConfig (protobuf text) lists. Replaces the two options above.",
+    help="File that lists several models (ModelServerConfig in protobuf text). Replaces the two options above.",
 )
 @flag(
     "model_config_file_poll_wait_seconds",
@@ -77,13 +77,13 @@ def switch(name: str, default: bool, **attributes: Any) -> Any:
 @flag(
     "monitoring_config_file",
     type=click.Path(path_type=Path),
-    help="Serve metrics on the REST port as this MonitoringConfig (protobuf text) says.",
+    help="File that enables metrics on the REST port (MonitoringConfig in protobuf text).",
 )
 @flag("grpc_socket_path", type=click.Path(path_type=Path), help="Also listen on this Unix socket.")
 @flag(
     "ssl_config_file",
     type=click.Path(),
-    help="Use TLS for gRPC with this SSLConfig (protobuf text that contains the PEM files).",
+    help="File with the key and certificates for TLS over gRPC (SSLConfig in protobuf text).",
 )
 @flag(
     "grpc_channel_arguments", default="", help="Options for the gRPC library: key=value,key=value.", show_default=False
@@ -99,13 +99,13 @@ def switch(name: str, default: bool, **attributes: Any) -> Any:
 @flag(
     "batching_parameters_file",
     type=click.Path(path_type=Path),
-    help="Batch as this BatchingParameters (protobuf text) says. Needs --enable-batching.",
+    help="File with batching settings (BatchingParameters in protobuf text). Needs --enable-batching.",
 )
 @flag(
     "max_requests",
     type=click.IntRange(min=1),
     default=ServerOptions.max_requests,
-    help="Maximum number of requests in flight, waiting ones included. The server rejects further requests.",
+    help="Maximum number of requests in flight, including those that wait. The server rejects further requests.",
 )
 @flag(
     "file_system_poll_wait_seconds",
@@ -147,8 +147,8 @@ def switch(name: str, default: bool, **attributes: Any) -> Any:
 def serve(as_json: bool, **flags: Any) -> None:
     """Serve generated digits, or any SavedModel, over TensorFlow Serving's protocol.
 
-    Without options, serves the shipped generator on 127.0.0.1:8500. Most options are TensorFlow Serving's; write
-    them with underscores (--model_base_path) or with hyphens.
+    Without options, serves the shipped generator on 127.0.0.1:8500. Most options have TensorFlow Serving's names.
+    Write them with underscores (--model_base_path) or with hyphens (--model-base-path).
 
     Prints one line when all models are loaded and the port is open. Ctrl-C, SIGTERM or a closed terminal stops the
     server after requests in flight have finished. A second signal stops it at once.

@@ -94,8 +94,9 @@ def read_batching_options(path: Path) -> BatchingOptions:
             f"{path}: allowed_batch_sizes is {list(sizes)}; expected ascending numbers that end with max_batch_size "
             f"({options.max_batch_size})"
         )
-    if any(given.get(name, 1) < 1 for name in names if name != "batch_timeout_micros"):
-        raise InvalidInputError(f"{path}: {given}; expected 1 or more for all of them except batch_timeout_micros")
+    too_small = [f"{name} is {value}" for name, value in given.items() if value < 1 and name != "batch_timeout_micros"]
+    if too_small:
+        raise InvalidInputError(f"{path}: {', '.join(too_small)}; expected 1 or more")
     if parameters.pad_variable_length_inputs or parameters.enable_large_batch_splitting.value:
         raise InvalidInputError(
             f"{path}: pad_variable_length_inputs and enable_large_batch_splitting are not supported by the embedded "
@@ -165,7 +166,7 @@ def parse_channel_arguments(text: str) -> tuple[tuple[str, str | int], ...]:
     for argument in filter(None, text.split(",")):
         key, equals, value = argument.partition("=")
         if not equals or not key:
-            raise InvalidInputError(f"--grpc-channel-arguments: {argument!r}; expected key=value")
+            raise InvalidInputError(f"--grpc-channel-arguments contains {argument!r}; expected key=value")
         pairs.append((key, int(value) if value.removeprefix("-").isdecimal() else value))
     return tuple(pairs)
 
@@ -242,7 +243,7 @@ def _source(model: model_server_config_pb2.ModelConfig) -> ModelSource:
             f"{model.base_path!r}); give both"
         )
     if model.model_platform not in {"", "tensorflow"}:
-        raise InvalidInputError(f"model {model.name}: platform {model.model_platform!r}; expected 'tensorflow'")
+        raise InvalidInputError(f"model {model.name} has the platform {model.model_platform!r}; expected 'tensorflow'")
     policy = model.model_version_policy
     choice: Literal["latest", "all", "specific"] = policy.WhichOneof("policy_choice") or "latest"
     return ModelSource(
