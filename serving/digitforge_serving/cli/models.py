@@ -26,7 +26,10 @@ def models() -> None:
 @click.argument("base_path", type=_FOLDER, default=_BASE)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
 def list_versions(base_path: Path, as_json: bool) -> None:
-    """List the versions in BASE_PATH (default: models/digits), highest first."""
+    """List the versions in a model folder, highest first.
+
+    BASE_PATH is the model folder; default: models/digits.
+    """
     found = publication.versions(base_path)
     if as_json:
         rows = [{"version": info.version, "bytes": info.bytes, "complete": info.complete} for info in found]
@@ -49,9 +52,10 @@ def promote(version_folder: Path, base_path: Path) -> None:
 @models.command()
 @click.argument("base_path", type=_FOLDER, default=_BASE)
 def rollback(base_path: Path) -> None:
-    """Withdraw the highest version in BASE_PATH (default: models/digits).
+    """Withdraw the highest version in a model folder.
 
-    Servers go back to the version before it. The withdrawn version N is kept as .N.withdrawn.
+    BASE_PATH is the model folder; default: models/digits. Servers go back to the version before the withdrawn one.
+    The files of the withdrawn version N stay in the folder as .N.withdrawn.
     """
     click.echo(publication.rollback(base_path).path)
 
