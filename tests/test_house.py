@@ -193,7 +193,7 @@ def test_every_component_with_a_command_has_an_extra() -> None:
 
 
 def declared(extra: str) -> set[str]:
-    """Distributions that a component may import: the client's, its extra's, and those of extras inside that extra."""
+    """Distributions that a component may import: those of the client and of its extra, including nested extras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     requirements = list(project["dependencies"])
     waiting = list(CLIENTS_EXTRAS) if extra == "client" else [extra]

@@ -30,7 +30,7 @@ _HELP: Final = {
     _BATCH: "Distribution of the sizes of batches that were processed, padding included",
     _LOADS: "The number of times a SavedModel was requested to be loaded.",
 }
-#: Limit on the label sets of one counter: a label holds a model name from a client, which may be invented.
+#: Maximum number of label sets per counter. Clients can invent model names, and each new name adds a set.
 _MAX_SERIES: Final = 1000
 _POOL: Final = (("thread_pool_name", "batch_threads"),)
 

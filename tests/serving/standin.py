@@ -105,7 +105,7 @@ def _libraries(binaries: Iterable[Path]) -> set[str]:
     paths: set[str] = set()
     result = subprocess.run(
         ["ldd", *map(str, binaries)], capture_output=True, text=True, check=False
-    )  # some are no binaries
+    )  # some files are not binaries
     for line in result.stdout.splitlines():
         found = re.search(r"(?:=> )?(/\S+) \(0x", line)
         if found and "site-packages" not in found[1]:

@@ -272,7 +272,7 @@ def _values(name: str, tensor: tensor_pb2.TensorProto) -> Any:
             )
         return texts.reshape(array.shape).tolist()
     if tensor.dtype == types_pb2.DT_FLOAT:
-        # Through text, to print the shortest decimal for the float32 (0.1, not 0.10000000149011612).
+        # Convert through text to get the shortest decimal for the float32 (0.1, not 0.10000000149011612).
         return array.astype("U").astype(np.float64).tolist()
     if tensor.dtype in {types_pb2.DT_DOUBLE, types_pb2.DT_BOOL} | _INTEGERS:
         return array.tolist()

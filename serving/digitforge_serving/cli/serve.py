@@ -33,7 +33,7 @@ from digitforge_serving.server import Server
 
 _LEGACY_KERAS = "TF_USE_LEGACY_KERAS"
 _POLL_S = 0.5  # seconds between checks for a signal
-_FORCE_EXIT_S = 1.5  # seconds after the grace period until the process exits, even while TensorFlow computes
+_FORCE_EXIT_S = 1.5  # this long after the grace period, the process exits even if TensorFlow computes
 
 
 def flag(name: str, **attributes: Any) -> Any:

@@ -173,7 +173,7 @@ def parse_channel_arguments(text: str) -> tuple[tuple[str, str | int], ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class ServerOptions:
-    """How a server behaves. Names and defaults match TensorFlow Serving's flags where it has the same option."""
+    """How a server behaves. Names and defaults match TensorFlow Serving's flags, if it has the option."""
 
     host: str = "127.0.0.1"  #: address to listen on (TensorFlow Serving listens on all interfaces)
     port: int = contract.GRPC_PORT  #: port for gRPC; 0: any free port
@@ -193,7 +193,7 @@ class ServerOptions:
     allow_version_labels_for_unavailable_models: bool = False  #: accept labels of versions that are not loaded
     enable_model_warmup: bool = True  #: replay ``assets.extra/tf_serving_warmup_requests`` before a version serves
     #: Send gRPC replies as raw bytes, which cost less than typed fields. Off by default: ``tf.make_ndarray`` cannot
-    #: read strings sent this way. In TensorFlow Serving 2.19.1, any REST prediction crashes the server with this flag.
+    #: read strings sent this way. With this flag, any REST prediction crashes TensorFlow Serving 2.19.1.
     enable_serialization_as_tensor_content: bool = False
     saved_model_tags: tuple[str, ...] = ("serve",)  #: tags of the graph to load
     tensorflow_intra_op_parallelism: int = 0  #: threads for one operation; 0: one per core

@@ -202,7 +202,7 @@ class Models:
         self._poller.start()
 
     def _check_labels(self) -> None:
-        """Reject labels, like TensorFlow Serving: at startup no version is loaded that a label could name."""
+        """Reject labels, like TensorFlow Serving, because no version is loaded yet."""
         if self._options.allow_version_labels_for_unavailable_models:
             return
         for model in self._models.values():
