@@ -1,4 +1,4 @@
-"""Fixtures that several components share."""
+"""Fixtures and settings for the tests of several components."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-# No test depends on the speed of the machine, and in CI none on luck: there examples are the same each time.
+# Tests must not depend on the speed of the machine. In CI, hypothesis generates the same examples each time.
 settings.register_profile(
     "digitforge",
     deadline=None,
@@ -22,8 +22,8 @@ settings.register_profile(
 )
 settings.load_profile("digitforge")
 
-# Commands under test would inherit what nohup or a service manager has ignored. They do not inherit a handler of
-# Python's: they begin with the system's own.
+# Processes that tests start inherit ignored signals, for example under nohup. They do not inherit handlers, so setting
+# a handler here gives them the default behavior.
 for _number in (signal.SIGHUP, signal.SIGTERM):
     if signal.getsignal(_number) == signal.SIG_IGN:
         signal.signal(_number, lambda *_: None)
@@ -33,12 +33,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     for _threads in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(_threads, "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the command does
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # the command does the same
 
 
 @pytest.fixture(scope="session")
 def without_tensorflow() -> list[str]:
-    """The command `digitforge` where TensorFlow cannot be imported: that takes seconds, too long for a refusal."""
+    """The command `digitforge` without TensorFlow, for errors that must appear before its slow import."""
     code = "import sys; sys.modules['tensorflow'] = None; from digitforge_client.common.command import main; main()"
     return [sys.executable, "-c", code]
 
@@ -63,7 +63,7 @@ def eagerly() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Run folder of a tiny generator, trained for a few steps on real handwritten digits."""
+    """Run folder of a tiny generator, trained for six steps on scikit-learn's digits."""
     from digitforge_training.data import load
     from digitforge_training.recipes import resolve
     from digitforge_training.runs.loop import train
@@ -77,7 +77,7 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def exported_model(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Base folder of the tiny generator's export: it contains the version ``1/``."""
+    """Base folder of the exported tiny generator, with version ``1/``."""
     from digitforge_training.data import load
     from digitforge_training.export.saved_model import export
 
@@ -88,7 +88,7 @@ def exported_model(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="module")
 def scheduler() -> Iterator[str]:
-    """Address of a Dask scheduler with two workers, each a process of its own. They are busy even while they wait."""
+    """Address of a Dask scheduler with two worker processes. They are busy even while they wait."""
     distributed = pytest.importorskip("distributed")
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50

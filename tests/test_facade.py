@@ -1,4 +1,4 @@
-"""`import digitforge`: the whole path without the command line, and what it says where an extra is missing."""
+"""`import digitforge`: all steps without the command line, and the errors if an extra is missing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import digitforge
 import digitforge_client
 
-RECIPE = "minimax"  # without classes, and compiled in a second
+RECIPE = "minimax"  # has no classes and compiles in a second
 TINY: dict[str, Any] = {"generator_widths": (16,), "discriminator_widths": (16,), "batch_size": 32}
 HEAVY = ("tensorflow", "keras", "sklearn", "scipy", "matplotlib", "joblib", "filelock", "grpc_health")
 
@@ -34,7 +34,7 @@ def model(run: digitforge.TrainedRun, tmp_path_factory: pytest.TempPathFactory) 
     return digitforge.export(run, to=tmp_path_factory.mktemp("facade") / "digits").parent
 
 
-def test_a_generator_is_trained_exported_served_and_measured(
+def test_a_generator_is_trained_exported_served_and_evaluated(
     run: digitforge.TrainedRun, model: Path, data: digitforge.Dataset
 ) -> None:
     assert run.recipe.steps == 2
@@ -54,14 +54,16 @@ def test_a_generator_is_trained_exported_served_and_measured(
     assert "agreement" not in report.left_out
 
 
-def test_the_same_call_goes_on_and_a_longer_one_prolongs(run: digitforge.TrainedRun, data: digitforge.Dataset) -> None:
+def test_repeating_a_finished_training_does_nothing_and_more_steps_extend_it(
+    run: digitforge.TrainedRun, data: digitforge.Dataset
+) -> None:
     assert digitforge.train(RECIPE, data, out=str(run.folder), steps=2, **TINY).last is None
     longer = digitforge.train(digitforge.RECIPES[RECIPE], data, out=run.folder, steps=3, **TINY)
     assert longer.last is not None
     assert longer.last.images_seen == 3 * longer.recipe.images_per_step
 
 
-def test_a_folder_alone_is_exported_with_the_data_it_was_trained_on(run: digitforge.TrainedRun, tmp_path: Path) -> None:
+def test_exporting_a_folder_needs_the_training_data(run: digitforge.TrainedRun, tmp_path: Path) -> None:
     with pytest.raises(digitforge.InvalidInputError, match="Give the same data as in training"):
         digitforge.export(run.folder, to=tmp_path)
     chosen: list[float] = []
@@ -72,7 +74,7 @@ def test_a_folder_alone_is_exported_with_the_data_it_was_trained_on(run: digitfo
     assert chosen == [1.1]
 
 
-def test_an_experiment_gives_its_verdicts_and_a_report(model: Path, tmp_path: Path) -> None:
+def test_an_experiment_returns_verdicts_and_a_report(model: Path, tmp_path: Path) -> None:
     arms = ["classical", "classical+gan"]
     result = digitforge.run_experiment(
         tmp_path / "e", data="digits", model=model, classifier="svm", subsets=2, n_per_class=[2], ratio=1, arms=arms
@@ -85,13 +87,13 @@ def test_an_experiment_gives_its_verdicts_and_a_report(model: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("arguments", [{"subsets": 0}, {"data": "no/such/place"}, {"server": "x:1", "model": "y"}])
-def test_wrong_settings_are_answered_at_once(arguments: dict[str, Any], tmp_path: Path) -> None:
+def test_wrong_settings_raise_an_error_before_anything_is_written(arguments: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(digitforge.DigitforgeError):
         digitforge.run_experiment(tmp_path / "e", **{"classifier": "logistic", "data": "digits"} | arguments)
     assert not (tmp_path / "e").exists()
 
 
-def test_every_public_name_is_there_and_documented() -> None:
+def test_every_public_name_exists_and_has_a_docstring() -> None:
     assert len(set(digitforge.__all__)) == len(digitforge.__all__)
     assert set(digitforge_client.__all__) < set(dir(digitforge))
     for name in digitforge.__all__:
@@ -101,7 +103,7 @@ def test_every_public_name_is_there_and_documented() -> None:
 
 
 @pytest.mark.parametrize("missing", [HEAVY, ("tensorflow",)], ids=["every extra", "TensorFlow"])
-def test_without_an_extra_the_import_works_and_each_call_names_it(missing: tuple[str, ...], tmp_path: Path) -> None:
+def test_without_an_extra_the_import_works_and_calls_name_the_extra(missing: tuple[str, ...], tmp_path: Path) -> None:
     program = f"""
 import sys
 sys.modules.update(dict.fromkeys({missing}))

@@ -1,4 +1,4 @@
-"""The rules of the house: who imports whom, what is packed, what the command imports, where links lead."""
+"""Rules for the whole project: imports, packaging, the command, errors and links in documents."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ PACKAGES = {
     for component in ("client", "training", "serving", "evaluation")
 }
 COMMANDS = sorted(entry.name for entry in metadata.entry_points(group=ENTRY_POINT_GROUP))
-#: What the client has adapters for: whoever uses one has the library already.
+#: Libraries that the client has adapters for. Users of an adapter have its library already.
 CALLERS_OWN = {"tensorflow", "keras", "torch", "scikit-learn", "imbalanced-learn", "pandas"}
-#: Extras of the client, which `pip install digitforge` leaves out.
+#: The client's extras, which `pip install digitforge` does not install.
 CLIENTS_EXTRAS = ("parquet", "tfrecord", "generate", "dask")
 HEAVY: tuple[str, ...] = ("tensorflow", "keras", "sklearn", "scipy", "matplotlib", "jinja2")
 HEAVY += ("joblib", "filelock", "distributed", "pyarrow", "google_crc32c")
@@ -43,10 +43,10 @@ def run(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess
     )
 
 
-# --- who imports whom
+# --- imports
 
 
-def test_only_the_command_line_prints_and_knows_click() -> None:
+def test_only_the_command_line_prints_and_imports_click() -> None:
     for package in PACKAGES.values():
         for path in package.rglob("*.py"):
             if {"cli", "cli.py", "command.py"} & set(path.relative_to(package).parts):
@@ -59,11 +59,11 @@ def test_only_the_command_line_prints_and_knows_click() -> None:
                 assert not (isinstance(called, ast.Name) and called.id == "print"), path
 
 
-# --- what the command imports
+# --- help
 
 
 @pytest.mark.parametrize("arguments", [[], *([command] for command in COMMANDS)], ids=" ".join)
-def test_help_needs_only_what_the_client_installs(arguments: list[str]) -> None:
+def test_help_needs_only_the_clients_dependencies(arguments: list[str]) -> None:
     script = (
         f"import sys; sys.modules.update(dict.fromkeys({HEAVY!r}))\n"
         "from digitforge_client.common.command import main\n"
@@ -74,7 +74,7 @@ def test_help_needs_only_what_the_client_installs(arguments: list[str]) -> None:
     assert done.stdout.startswith("Usage: digitforge")
 
 
-def test_help_lists_every_command_with_a_sentence() -> None:
+def test_help_describes_every_command() -> None:
     lines = CliRunner().invoke(digitforge, ["--help"]).stdout.splitlines()
     for command in COMMANDS:
         assert any(re.match(rf"  {command} +\S+ \S+", line) for line in lines), command
@@ -95,7 +95,7 @@ def suppress_missing(library: str) -> Iterator[None]:
 def every_error() -> Iterator[type[DigitforgeError]]:
     for name, package in PACKAGES.items():
         for module in pkgutil.walk_packages([str(package)], f"{name}."):
-            with suppress_missing("torch"):  # the one library with an adapter that the tests do not install
+            with suppress_missing("torch"):  # the only library with an adapter that the tests do not install
                 importlib.import_module(module.name)
     waiting = [DigitforgeError]
     while waiting:
@@ -112,7 +112,7 @@ def test_every_error_has_a_documented_exit_status() -> None:
         assert error.__doc__, error
 
 
-def test_the_tree_of_errors_is_drawn_as_it_is() -> None:
+def test_the_documented_tree_of_errors_is_correct() -> None:
     drawing = sys.modules["digitforge_client.errors"].__doc__ or ""
     for error in every_error():
         if error.__module__ != "digitforge_client.errors":
@@ -123,12 +123,12 @@ def test_the_tree_of_errors_is_drawn_as_it_is() -> None:
         assert int(stated[1]) == error.exit_status if stated else inherited, error
 
 
-# --- what is packed
+# --- packaging
 
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    """The wheel, built from this tree as a release builds it."""
+    """The wheel, built from this checkout like a release."""
     folder = tmp_path_factory.mktemp("wheel")
     done = run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder)
     assert done.returncode == 0, done.stderr
@@ -145,7 +145,7 @@ def names_of(requirements: list[str]) -> set[str]:
     return {re.split(r"[^\w.-]", requirement)[0] for requirement in requirements}
 
 
-def test_every_package_is_typed() -> None:
+def test_every_package_has_type_information() -> None:
     for package in PACKAGES.values():
         assert (package / "py.typed").is_file()
 
@@ -166,7 +166,7 @@ def test_the_wheel_holds_the_shipped_generator_and_the_server_configuration(whee
         for path in files:
             assert f"digitforge_serving/shipped/{folder}/{path.relative_to(ROOT / 'serving' / folder)}" in packed
     versions = {name.split("/")[4] for name in packed if name.endswith("/saved_model.pb")}
-    assert len(versions) == 1, "only the newest version stays in the tree"
+    assert len(versions) == 1, "the repository should contain only the newest version"
 
 
 def test_the_wheel_holds_nothing_else(wheel: zipfile.ZipFile) -> None:
@@ -174,18 +174,18 @@ def test_the_wheel_holds_nothing_else(wheel: zipfile.ZipFile) -> None:
     assert top == {"digitforge", *PACKAGES}
 
 
-def test_the_client_installs_six_libraries_and_no_more(wheel: zipfile.ZipFile) -> None:
+def test_the_client_installs_exactly_six_libraries(wheel: zipfile.ZipFile) -> None:
     requirements = wheel_metadata(wheel).get_all("Requires-Dist") or []
     unconditional = [each for each in requirements if "extra ==" not in each]
     assert names_of(unconditional) == {"numpy", "grpcio", "protobuf", "click", "rich", "pillow"}
 
 
-def test_the_extras_are_those_that_are_documented(wheel: zipfile.ZipFile) -> None:
+def test_the_wheel_has_exactly_the_documented_extras(wheel: zipfile.ZipFile) -> None:
     extras = wheel_metadata(wheel).get_all("Provides-Extra") or []
     assert set(extras) == {*CLIENTS_EXTRAS, "training", "serving", "evaluation", "all", "dev"}
 
 
-def test_every_command_belongs_to_the_component_that_its_extra_installs() -> None:
+def test_every_component_with_a_command_has_an_extra() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     for target in project["entry-points"][ENTRY_POINT_GROUP].values():
         component = target.partition(".")[0].removeprefix("digitforge_")
@@ -193,7 +193,7 @@ def test_every_command_belongs_to_the_component_that_its_extra_installs() -> Non
 
 
 def declared(extra: str) -> set[str]:
-    """Distributions that a component may rely on: the client's, its extra's, and those of extras that it names."""
+    """Distributions that a component may import: those of the client and of its extra, including nested extras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     requirements = list(project["dependencies"])
     waiting = list(CLIENTS_EXTRAS) if extra == "client" else [extra]
@@ -208,7 +208,7 @@ def declared(extra: str) -> set[str]:
 
 
 def imported(package: Path) -> set[str]:
-    """First names of what the modules of *package* import, wherever in them."""
+    """Top-level names that the modules of *package* import, including imports inside functions."""
     names = set()
     for path in package.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
@@ -240,13 +240,13 @@ def documents() -> list[Path]:
 
 
 def anchors(document: Path) -> set[str]:
-    """Anchors of a document's headings, as code hosts make them."""
+    """Anchors of a document's headings, as GitHub generates them."""
     headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", document.read_text("utf-8"), flags=re.S), flags=re.M)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("document", documents(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_relative_link_leads_somewhere(document: Path) -> None:
+def test_every_relative_link_has_a_target(document: Path) -> None:
     text = re.sub(r"```.*?```", "", document.read_text("utf-8"), flags=re.S)
     targets = re.findall(r"\]\(([^)\s]+)[^)]*\)", text) + re.findall(r"<img[^>]+src=\"([^\"]+)\"", text)
     for target in targets:

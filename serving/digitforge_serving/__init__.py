@@ -2,10 +2,10 @@
 
     from digitforge_serving import EmbeddedServer
 
-    with EmbeddedServer() as target:  # the shipped generator; or name a folder with the versions of a model
-        ...  # target is such as "127.0.0.1:41234"
+    with EmbeddedServer() as target:  # serves the shipped generator; for another model, pass its folder
+        ...  # target is an address such as "127.0.0.1:41234"
 
-Importing this package imports neither TensorFlow nor the protocol's messages; starting a server does.
+TensorFlow is imported when a server starts, not when this package is imported.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Counts and latencies of requests, in Prometheus's text format, under TensorFlow Serving's names.
+"""Counts and latencies of requests in Prometheus's text format, under TensorFlow Serving's names.
 
-Written here because prometheus-client cannot print these names: it declares every counter as ``…_total``, and adds
-``…_created``. Its parser reads the page in the tests. Bounds have six digits, as TensorFlow Serving prints them, so
-that ``sum by (le)`` works over servers of both sorts.
+Does not use prometheus-client, which cannot print these names: it ends every counter in ``_total`` and adds a
+``_created`` series. The tests parse the text with prometheus-client. Bucket bounds have six digits like TensorFlow
+Serving's, so ``sum by (le)`` works across both servers.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Final
 
-#: Upper bounds of the latency histograms in microseconds: 10 · 1.8ⁿ, about 20 minutes at the end.
+#: Upper bounds of the latency buckets, in microseconds: 10 · 1.8ⁿ, up to about 25 minutes.
 _BOUNDS: Final = tuple(10 * 1.8**n for n in range(33))
-#: Of the histogram of batch sizes, in rows.
+#: Upper bounds of the batch size buckets, in rows.
 _SIZES: Final = tuple(float(2**n) for n in range(14))
 _COUNT: Final = ":tensorflow:serving:request_count"
 _LATENCY: Final = ":tensorflow:serving:request_latency"
@@ -30,8 +30,8 @@ _HELP: Final = {
     _BATCH: "Distribution of the sizes of batches that were processed, padding included",
     _LOADS: "The number of times a SavedModel was requested to be loaded.",
 }
-#: Names of models come from clients, who may invent them: beyond so many, new ones are not counted.
-_MOST_SERIES: Final = 1000
+#: Maximum number of label sets per counter. Clients can invent model names, and each new name adds a set.
+_MAX_SERIES: Final = 1000
 _POOL: Final = (("thread_pool_name", "batch_threads"),)
 
 Labels = tuple[tuple[str, str], ...]
@@ -49,39 +49,39 @@ class _Histogram:
 
 
 class Metrics:
-    """What a server counts. Safe to use from any thread."""
+    """Counters and histograms of a server. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counters: dict[str, dict[Labels, int]] = {_COUNT: {}, _LOADS: {}}
         self._histograms: dict[str, dict[Labels, _Histogram]] = {_LATENCY: {}, _RUNTIME: {}, _WAIT: {}, _BATCH: {}}
 
-    def count(self, model: str, status: str) -> None:
-        """A request for a model ended with that status, such as ``OK``."""
+    def count_request(self, model: str, status: str) -> None:
+        """Count a request for *model* that ended with a gRPC *status* such as ``OK``."""
         self._increase(_COUNT, (("model_name", model), ("status", status)))
 
-    def loaded(self, path: str, status: str) -> None:
-        """A version's folder was loaded, with ``success``, or was not, ``fail``."""
+    def count_load(self, path: str, status: str) -> None:
+        """Count an attempt to load the version in the folder *path*; *status* is ``success`` or ``fail``."""
         self._increase(_LOADS, (("model_path", path), ("status", status)))
 
-    def took(self, model: str, microseconds: float, *, entry: str) -> None:
-        """A request was answered over ``GRPC`` or ``REST`` in that time."""
-        method = "predict" if entry == "REST" else "Predict"  # as TensorFlow Serving writes them
+    def observe_latency(self, model: str, microseconds: float, *, entry: str) -> None:
+        """Record how long a request took from arrival to answer; *entry* is ``GRPC`` or ``REST``."""
+        method = "predict" if entry == "REST" else "Predict"  # TensorFlow Serving's spelling
         self._observe(_LATENCY, (("model_name", model), ("API", method), ("entrypoint", entry)), [microseconds])
 
-    def ran(self, model: str, microseconds: float) -> None:
-        """The graph of a model took that time."""
+    def observe_runtime(self, model: str, microseconds: float) -> None:
+        """Record how long TensorFlow computed for a request or batch."""
         self._observe(_RUNTIME, (("model_name", model), ("API", "Predict"), ("runtime", "TF1")), [microseconds])
 
-    def batched(self, rows: int, waits: Sequence[float]) -> None:
-        """A batch of that many rows, padding included, was started; its requests waited so many microseconds."""
+    def observe_batch(self, rows: int, waits: Sequence[float]) -> None:
+        """Record a batch: its *rows*, padding included, and how long each request waited, in microseconds."""
         self._observe(_BATCH, _POOL, [rows], bounds=_SIZES)
         self._observe(_WAIT, _POOL, waits)
 
     def _increase(self, name: str, labels: Labels) -> None:
         with self._lock:
             numbers = self._counters[name]
-            if labels not in numbers and len(numbers) >= _MOST_SERIES:
+            if labels not in numbers and len(numbers) >= _MAX_SERIES:
                 return
             numbers[labels] = numbers.get(labels, 0) + 1
 
@@ -97,7 +97,7 @@ class Metrics:
                 histogram.add(value)
 
     def text(self) -> str:
-        """The page that Prometheus reads."""
+        """All metrics in Prometheus's text format."""
         with self._lock:
             lines: list[str] = []
             for name, numbers in self._counters.items():

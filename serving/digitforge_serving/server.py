@@ -1,4 +1,4 @@
-"""A server's life: load the models, open the port, answer, finish what is in flight, end."""
+"""The embedded server: load models, open the ports, answer requests, stop."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("digitforge.serving")
 
-_LARGEST_MESSAGE: Final = 2**31 - 1  # bytes; TensorFlow Serving's limit too
-_LOOK_S: Final = 0.5
+_MAX_MESSAGE_BYTES: Final = 2**31 - 1  # the same limit as TensorFlow Serving
+_POLL_S: Final = 0.5
 _GRPC_OPTIONS: Final = (
-    ("grpc.max_receive_message_length", _LARGEST_MESSAGE),
-    ("grpc.max_send_message_length", _LARGEST_MESSAGE),
-    # Two servers on one port would share its connections in silence.
+    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
+    # Otherwise two servers could open the same port, and each would get some of the connections.
     ("grpc.so_reuseport", 0),
-    # A client that is gone without a word is found out, and lets go of what it holds.
+    # Detects clients that disappeared without closing the connection, and frees their resources.
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
 )
 
 
 class Server:
-    """A gRPC server for SavedModels."""
+    """Serves SavedModels over gRPC and, if the options ask for it, REST."""
 
     def __init__(self, sources: Sequence[ModelSource], options: ServerOptions | None = None) -> None:
         self._sources = tuple(sources)
@@ -58,25 +58,25 @@ class Server:
 
     @property
     def target(self) -> str:
-        """Where gRPC clients connect, as ``127.0.0.1:8500``; empty until the server has started."""
+        """Address for gRPC clients, such as ``127.0.0.1:8500``; empty until the server has started."""
         return self._target
 
     @property
     def rest_target(self) -> str | None:
-        """Where HTTP clients connect, as ``127.0.0.1:8501``; None without REST."""
+        """Address for REST clients, such as ``127.0.0.1:8501``; None without REST."""
         return None if self._rest is None else f"{_bracketed(self._options.host)}:{self._rest.port}"
 
     @property
     def serving(self) -> dict[str, list[int]]:
-        """Versions that serve now, by model, ascending."""
+        """Model name => versions that serve now, ascending."""
         return {} if self._models is None else self._models.serving()
 
     def check(self) -> None:
-        """Raise what can be known to keep the server from starting, without TensorFlow and at once.
+        """Check folders and ports, without importing TensorFlow.
 
         Raises:
-            DataError: a model's folder does not exist, or is itself a version.
-            DigitforgeError: a port is taken, or is not ours to open.
+            DataError: a model's folder does not exist, or it is itself the folder of a version.
+            DigitforgeError: a port cannot be opened.
         """
         for source in self._sources:
             source.check()
@@ -84,18 +84,19 @@ class Server:
         _check_port(self._options.host, self._options.rest_api_port or 0, "--rest-api-port")
 
     def start(self) -> bool:
-        """Load all models, then open the port.
+        """Load all models, then open the ports.
 
-        A folder without any version is waited for, as TensorFlow Serving does.
+        Like TensorFlow Serving, waits while a model's folder has no version.
 
         Returns:
-            Whether the server runs; false when `stop` was called while it was waiting.
+            True once the server runs; False if `stop` or `interrupt` ended the wait.
 
         Raises:
-            DataError: a model's folder does not exist, is itself a version, or has no version that can be loaded.
-            DigitforgeError: the port is taken, or is not ours to open.
+            DataError: a model's folder does not exist, it is itself the folder of a version, or none of its versions
+                can be loaded.
+            DigitforgeError: a port cannot be opened.
         """
-        self.check()  # before the seconds that loading takes
+        self.check()  # first, because loading takes seconds
         from digitforge_serving.metrics import Metrics
         from digitforge_serving.models.manager import Models
 
@@ -105,19 +106,20 @@ class Server:
             return False
         try:
             self._open(self._models, metrics)
-        except BaseException:  # whatever is open already must not stay so
+        except BaseException:  # close the ports that are already open
             self.stop(0)
             raise
         return True
 
     def _open(self, models: Models, metrics: Metrics) -> None:
-        """Open the ports and begin to answer."""
+        """Open the ports and start answering requests."""
         from digitforge_serving.api.grpc import handlers
         from digitforge_serving.api.health import Health
 
-        self._rest = self._open_rest(models, metrics)  # first: a gRPC server gives up its port only with its memory
+        # REST first, because a gRPC server keeps its port until it is garbage-collected.
+        self._rest = self._open_rest(models, metrics)
         self._server = grpc.server(
-            # A request holds a thread from its first byte, so there must be more threads than computations.
+            # Every request in flight holds a thread, even while it waits for its computation.
             ThreadPoolExecutor(self._options.max_requests, thread_name_prefix="digitforge-grpc"),
             handlers=handlers(models, metrics, as_content=self._options.enable_serialization_as_tensor_content),
             options=(*_GRPC_OPTIONS, *self._options.grpc_channel_arguments),
@@ -135,10 +137,10 @@ class Server:
         self._target = f"{_bracketed(self._options.host)}:{port}"
 
     def stop(self, grace_s: float | None = None) -> None:
-        """Take no new request, let those in flight finish, end.
+        """Reject new requests, let requests in flight finish, and stop.
 
         Args:
-            grace_s: how long they may take; None: as the options say.
+            grace_s: seconds that requests in flight may take; None: ``grace_seconds`` of the options.
         """
         self._stopping.set()
         if self._watch is not None:
@@ -149,19 +151,19 @@ class Server:
         ended = None if self._server is None else self._server.stop(grace_s)
         if self._rest is not None:
             self._rest.stop(grace_s)
-        while ended is not None and not ended.wait(_LOOK_S):  # a second signal is seen between two waits
+        while ended is not None and not ended.wait(_POLL_S):  # Python handles a second signal between two waits
             pass
         if self._models is not None:
             self._models.stop()
 
     def interrupt(self) -> None:
-        """Make a `start` that waits for a model return; safe in a signal handler."""
+        """End a `start` that waits for a model. Safe to call from a signal handler."""
         self._stopping.set()
         if self._models is not None:
             self._models.interrupt()
 
     def _listen(self, server: grpc.Server) -> int:
-        """Open the port and the socket; the number of the port."""
+        """Open the gRPC port and the Unix socket; return the port's number."""
         address = f"{_bracketed(self._options.host)}:{self._options.port}"
         try:
             if self._options.tls is None:
@@ -173,8 +175,8 @@ class Server:
                 server.add_insecure_port(address)
         except RuntimeError as error:
             raise DigitforgeError(
-                f"gRPC cannot listen on {address}: it is taken, cannot be created, or the certificate and its key do "
-                f"not fit ({error})"
+                f"gRPC cannot listen on {address}: it is in use, cannot be created, or the certificate and key do not "
+                f"match; choose another address, or check the certificate and key ({error})"
             ) from error
         return port
 
@@ -188,7 +190,7 @@ class Server:
         try:
             return RestServer(rest, host=self._options.host, port=self._options.rest_api_port)
         except OSError as error:
-            raise _taken(self._options.host, self._options.rest_api_port, "--rest-api-port", error) from error
+            raise _port_error(self._options.host, self._options.rest_api_port, "--rest-api-port", error) from error
 
     def _watch_configuration(self, models: Models) -> None:
         from digitforge_serving.api.management import ConfigWatch
@@ -201,31 +203,31 @@ class Server:
     def _warn_of_exposure(self) -> None:
         if not is_loopback(self._options.host) and self._options.tls is None:
             log.warning(
-                "listening on %s without TLS: whoever reaches this machine can use the models", self._options.host
+                "listening on %s without TLS: anyone who can reach this machine can use the models", self._options.host
             )
 
 
 class EmbeddedServer:
-    """A server within this process, for tests and notebooks.
+    """A server in this process, for tests and notebooks.
 
-    ::
+    Example::
 
         with EmbeddedServer() as target:
-            ...  # target is such as "127.0.0.1:41234"
+            ...  # target is an address such as "127.0.0.1:41234"
     """
 
     def __init__(
         self, model_base_path: str | Path | None = None, *, model_name: str = contract.MODEL_NAME, **options: Any
     ) -> None:
-        """Name what is to be served; nothing starts before the ``with`` block.
+        """Choose the model to serve. The server starts when the ``with`` block is entered.
 
         Args:
             model_base_path: the folder that contains the versions of the model; None: the shipped generator.
-            model_name: what clients call it.
-            **options: fields of `ServerOptions`; a free port is taken unless ``port`` is among them.
+            model_name: name that clients use for the model.
+            **options: fields of `ServerOptions`. By default, ``port`` is 0 (any free port) and ``grace_seconds`` is 5.
 
         Raises:
-            DataError: this installation has no generator.
+            DataError: this installation lacks the shipped generator.
         """
         base_path = shipped_models() / contract.MODEL_NAME if model_base_path is None else Path(model_base_path)
         source = ModelSource(name=model_name, base_path=base_path)
@@ -236,18 +238,18 @@ class EmbeddedServer:
         """Load the model and open the port.
 
         Returns:
-            The target for gRPC clients.
+            The address for gRPC clients.
 
         Raises:
-            DataError: the model cannot be read.
-            DigitforgeError: the port cannot be opened.
-            MissingExtraError: TensorFlow or another part of the extra ``serving`` is not installed.
+            DataError: the model cannot be loaded.
+            DigitforgeError: a port cannot be opened.
+            MissingExtraError: the extra ``serving`` is not fully installed.
         """
         self._server.start()
         return self._server.target
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._server.stop()
 
@@ -259,7 +261,7 @@ def _credentials(tls: Tls) -> grpc.ServerCredentials:
 
 
 def _add_reflection(server: grpc.Server) -> None:
-    """Let tools such as grpcurl ask for the services and their messages."""
+    """Add gRPC reflection, for tools such as grpcurl."""
     from grpc_health.v1 import health
     from grpc_reflection.v1alpha import reflection
     from tensorflow_serving.apis import model_service_pb2, prediction_service_pb2
@@ -277,20 +279,20 @@ def _bracketed(host: str) -> str:
 
 
 def _check_port(host: str, port: int, option: str) -> None:
-    """Find out at once whether the port can be had.
+    """Check that the port can be opened.
 
     Raises:
-        DigitforgeError: it cannot.
+        DigitforgeError: it cannot be opened.
     """
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
+        family, socket_type, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, socket_type, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:
-        raise _taken(host, port, option if port else "--host", error) from error
+        raise _port_error(host, port, option if port else "--host", error) from error
 
 
-def _taken(host: str, port: int, option: str, error: OSError) -> DigitforgeError:
+def _port_error(host: str, port: int, option: str, error: OSError) -> DigitforgeError:
     reason = (error.strerror or str(error)).lower()
     return DigitforgeError(f"cannot listen on {_bracketed(host)}:{port}: {reason}; choose another {option}")

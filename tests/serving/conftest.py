@@ -1,4 +1,4 @@
-"""Fixtures of the server's tests: SavedModels to serve, servers, and clients of them."""
+"""Fixtures for the server's tests: SavedModels, servers and clients."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from digitforge_serving import EmbeddedServer
 
 @pytest.fixture(scope="session")
 def toy_version(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SavedModel to copy: signature `serving_default` answers a + b."""
+    """Folder of a SavedModel to copy. Its signature `serving_default` returns a + b."""
     path = tmp_path_factory.mktemp("toy") / "1"
     write_toy(path, warm_up=True)
     return path
@@ -22,7 +22,7 @@ def toy_version(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def other_version(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Another to copy, which answers a + b + 100."""
+    """Folder of a second SavedModel to copy, which returns a + b + 100."""
     path = tmp_path_factory.mktemp("toy") / "2"
     write_toy(path, offset=100.0)
     return path
@@ -30,7 +30,7 @@ def other_version(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def base_path(tmp_path: Path, toy_version: Path) -> Path:
-    """A base path with version 1, for the test to change."""
+    """A base path with version 1 that the test may change."""
     base = tmp_path / "toy"
     shutil.copytree(toy_version, base / "1")
     return base
@@ -38,7 +38,7 @@ def base_path(tmp_path: Path, toy_version: Path) -> Path:
 
 @pytest.fixture
 def publish(base_path: Path) -> Publish:
-    """Publish a version as the exporter does: under a name that is no number, then renamed."""
+    """Publish a version like the exporter: copy it under a name that is not a number, then rename it."""
 
     def publish_version(source: Path, number: int) -> None:
         shutil.copytree(source, base_path / f".{number}.tmp")
@@ -49,7 +49,7 @@ def publish(base_path: Path) -> Publish:
 
 @pytest.fixture(scope="session")
 def toy_target(toy_version: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server that many tests share; none may change what it serves."""
+    """Address of a server that many tests share. Tests must not change its models."""
     base = tmp_path_factory.mktemp("served") / "toy"
     shutil.copytree(toy_version, base / "1")
     with EmbeddedServer(base, model_name="toy") as target:
@@ -58,7 +58,7 @@ def toy_target(toy_version: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture(scope="session")
 def digits_target(exported_model: Path) -> Iterator[str]:
-    """A server of the tiny generator that many tests share."""
+    """Address of a server for the tiny generator that many tests share."""
     with EmbeddedServer(exported_model) as target:
         yield target
 

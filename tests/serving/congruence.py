@@ -1,8 +1,7 @@
-"""One list of requests, good and bad, with the code and the text that TensorFlow Serving gives them.
+"""Good and bad requests, with the status code and message that TensorFlow Serving returns.
 
-Every request goes to a model `digits` that fulfils the contract, with version 1 loaded. Texts come from TensorFlow
-Serving's sources and from servers that others have watched; the same list runs against a real server whose address is
-in DIGITFORGE_TFS_TARGET.
+All requests are for a model `digits` that follows the contract and has version 1 loaded. The messages come from
+TensorFlow Serving's sources and from observed servers. Set DIGITFORGE_TFS_TARGET to test a real server.
 """
 
 from __future__ import annotations
@@ -28,37 +27,37 @@ SEEDS = f"inputs {{ key: 'seeds' value {{ {INT64} }} }}"
 
 
 def given(alias: str, tensor: str) -> str:
-    """An input with another tensor."""
+    """An input *alias* with the given tensor, in protobuf text."""
     return f" inputs {{ key: '{alias}' value {{ {tensor} }} }} "
 
 
 def int64(rows: int, *values: int) -> str:
-    """A tensor in a typed field; missing values repeat the last."""
+    """An int64 tensor in a typed field, in protobuf text. The last value is repeated for missing ones."""
     return f"dtype: DT_INT64 tensor_shape {{ dim {{ size: {rows} }} }} " + " ".join(f"int64_val: {v}" for v in values)
 
 
 def named(more: str) -> str:
-    """A model_spec with more than the name."""
+    """A model_spec with further fields, in protobuf text."""
     return f"model_spec {{ name: '{MODEL_NAME}' {more} }} "
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A request and what becomes of it."""
+    """A request and its expected reply."""
 
     name: str
     method: str = "Predict"
     request: str  # protobuf text
     code: grpc.StatusCode = grpc.StatusCode.INVALID_ARGUMENT
     text: str = ""
-    begins: bool = False  # the text only begins so
+    begins: bool = False  # the message only starts with the text
     check: Callable[[Any], None] = field(default=lambda response: None)
 
     def send(self, stubs: Stubs) -> Any:
         """Send the request.
 
         Raises:
-            grpc.RpcError: the server refused it.
+            grpc.RpcError: the server rejected it.
         """
         if self.method == "Predict":
             return stubs.prediction.Predict(text_format.Parse(self.request, predict_pb2.PredictRequest()), timeout=60)

@@ -1,4 +1,4 @@
-"""`digitforge serve` in a process of its own, for tests."""
+"""Run `digitforge serve` in a separate process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Process:
     stderr: Path
 
     def line(self) -> str:
-        """Its next line on standard output."""
+        """Read the next line of its standard output."""
         assert self.popen.stdout is not None
         ready, _, _ = select.select([self.popen.stdout], [], [], 240)
         assert ready, self.stderr.read_text()

@@ -1,4 +1,4 @@
-"""Small real SavedModels, and the official client of TensorFlow Serving."""
+"""Small SavedModels for tests, and TensorFlow Serving's official client."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-#: Publishes a SavedModel under a number.
+#: (folder of a SavedModel, version) => None: publishes the version.
 Publish = Callable[[Path, int], None]
-#: dtypes that have an identity signature, `echo_NAME`.
+#: dtypes with an identity signature `echo_NAME`.
 ECHOED = (
     tf.float32,
     tf.float64,
@@ -49,7 +49,7 @@ def _vector(name: str) -> tf.TensorSpec:
 
 
 def write_toy(path: Path, *, offset: float = 0.0, warm_up: bool = False) -> None:
-    """Write a SavedModel with a signature for each thing that a server must get right."""
+    """Write a SavedModel with a signature for each feature to test."""
 
     class Toy(tf.Module):
         def __init__(self) -> None:
@@ -83,7 +83,7 @@ def write_toy(path: Path, *, offset: float = 0.0, warm_up: bool = False) -> None
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="folder")])
         def gated(self, folder: Any) -> Any:
-            """Write the file `begun` into a folder and answer once there is a file `open`."""
+            """Write the file `begun` into a folder, and answer when the folder has a file `open`."""
             begun = tf.io.write_file(folder[0] + "/begun", "")
 
             def shut(_: Any) -> Any:
@@ -114,7 +114,7 @@ def write_toy(path: Path, *, offset: float = 0.0, warm_up: bool = False) -> None
 
 
 def _give_default(path: Path) -> None:
-    """Let signature `with_default` do without its input b, as a SignatureDef may."""
+    """Give input b of the signature `with_default` a default value."""
     file = path / "saved_model.pb"
     saved_model = saved_model_pb2.SavedModel.FromString(file.read_bytes())
     signature = saved_model.meta_graphs[0].signature_def["with_default"]
@@ -134,7 +134,7 @@ def write_warm_up(path: Path, signature: str, inputs: dict[str, Any]) -> None:
 def predict_request(
     *, model: str = "toy", signature: str = "", inputs: dict[str, Any] | None = None, version: int | None = None
 ) -> predict_pb2.PredictRequest:
-    """A request as a client of TensorFlow Serving builds it."""
+    """Build a request."""
     request = predict_pb2.PredictRequest()
     request.model_spec.name = model
     request.model_spec.signature_name = signature
@@ -142,7 +142,7 @@ def predict_request(
         request.model_spec.version.value = version
     for alias, value in ({"a": [1.0, 2.0], "b": [3.0, 4.0]} if inputs is None else inputs).items():
         array = np.asarray(value, np.float32) if isinstance(value, list) else value
-        request.inputs[alias].CopyFrom(tf.make_tensor_proto(array))  # a message passes through unchanged
+        request.inputs[alias].CopyFrom(tf.make_tensor_proto(array))  # a TensorProto is copied unchanged
     return request
 
 
@@ -166,11 +166,11 @@ class Stubs:
         return self.prediction.Predict(request, timeout=30)
 
     def sums(self, **model_spec: Any) -> list[float]:
-        """What the toy answers to [1, 2] and [3, 4]: [4.0, 6.0], and 100 more from the other version."""
+        """The toy's answer to [1, 2] and [3, 4]: [4.0, 6.0], or [104.0, 106.0] from the second version."""
         return tf.make_ndarray(self.predict(predict_request(**model_spec)).outputs["sum"]).tolist()
 
     def states(self, model: str = "toy") -> dict[int, int]:
-        """The state of each version that the server ever wanted."""
+        """Version => state, for each version that the server ever tried to load."""
         request = get_model_status_pb2.GetModelStatusRequest()
         request.model_spec.name = model
         reply = self.model.GetModelStatus(request, timeout=30)
@@ -178,7 +178,7 @@ class Stubs:
 
 
 class Gate:
-    """A request that a server begins at once and answers when the test wants it."""
+    """A request that the server starts at once and finishes when the test calls `open`."""
 
     def __init__(self, stubs: Stubs, folder: Path) -> None:
         self._folder = folder
@@ -192,19 +192,19 @@ class Gate:
 
 
 def connect(target: str) -> Stubs:
-    """Open a channel to a server; nothing is sent before the first call."""
+    """Create stubs for a server. The first call connects."""
     return Stubs.on(grpc.insecure_channel(target, options=[("grpc.max_receive_message_length", -1)]))
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on."""
+    """A free port on 127.0.0.1."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    """Wait until a condition holds; a busy machine may take long."""
+    """Wait until a condition holds, for up to four minutes."""
     deadline = time.monotonic() + 240
     while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass within four minutes"
+        assert time.monotonic() < deadline, "the condition did not hold within four minutes"
         time.sleep(0.05)

@@ -1,8 +1,7 @@
-"""An image that stands in for TensorFlow Serving's where none can be pulled: the embedded server, under its command.
+"""Build a container image that replaces TensorFlow Serving's in tests. It runs the embedded server.
 
-It is made of files of this machine: the interpreter that runs the tests, the packages that serving needs, bash and the
-few programs that the compose file's health check uses, and the libraries that all of these load. No registry and no
-Dockerfile take part, so it can be built offline.
+The image can be built offline from files on this machine: the Python interpreter, the packages that serving needs, bash
+and the programs that the health check uses, and all shared libraries that these load.
 """
 
 from __future__ import annotations
@@ -25,20 +24,20 @@ import digitforge_serving
 
 SITE: Final = "/opt/digitforge"
 PROGRAMS: Final = ("bash", "grep", "cat", "touch")
-#: What `entrypoint: ["tensorflow_model_server"]` finds; like TensorFlow Serving, it listens on every interface.
+#: The program `tensorflow_model_server`. Like TensorFlow Serving, it listens on all interfaces.
 SERVER: Final = """#!/bin/bash
 export PYTHONPATH={site} HOME=/tmp
 exec {python} -m digitforge serve --host=0.0.0.0 "$@"
 """
-#: Headers and what else makes the image larger and nothing better.
+#: Files that the server does not need.
 _LEFT_OUT: Final = re.compile(r"/(tensorflow/include|libclang|python3\.\d+/(site-packages|test|idlelib|tkinter))/")
 
 
 def build(tag: str) -> None:
-    """Make the image and give it that tag.
+    """Build the image with the given tag.
 
     Raises:
-        subprocess.CalledProcessError: the engine does not take it.
+        subprocess.CalledProcessError: the engine cannot import the image.
     """
     command = ["docker", "import", "--change", "ENV PATH=/usr/local/bin:/usr/bin:/bin", "-", tag]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as engine:
@@ -67,9 +66,9 @@ def _fill(archive: tarfile.TarFile) -> None:
         archive.add(path.resolve(), name, recursive=False)
     _write(archive, "/usr/local/bin/tensorflow_model_server", SERVER.format(site=SITE, python=python), mode=0o755)
     _write(archive, "/etc/passwd", "root:x:0:0:root:/tmp:/bin/bash\n")
-    for name, kind, target in (("/bin/bash", tarfile.SYMTYPE, "/usr/bin/bash"), ("/tmp", tarfile.DIRTYPE, "")):
+    for name, member_type, target in (("/bin/bash", tarfile.SYMTYPE, "/usr/bin/bash"), ("/tmp", tarfile.DIRTYPE, "")):
         member = tarfile.TarInfo(name)
-        member.type, member.linkname, member.mode = kind, target, 0o1777
+        member.type, member.linkname, member.mode = member_type, target, 0o1777
         archive.addfile(member)
 
 
@@ -80,7 +79,7 @@ def _write(archive: tarfile.TarFile, name: str, text: str, *, mode: int = 0o644)
 
 
 def _packages() -> Iterator[tuple[Path, str]]:
-    """Files of all that `digitforge[serving]` requires: where they are, and their names in the image."""
+    """Files of all packages that `digitforge[serving]` requires: (path, name in the image)."""
     from packaging.requirements import Requirement
 
     seen: set[tuple[str, tuple[str, ...]]] = set()
@@ -102,11 +101,11 @@ def _packages() -> Iterator[tuple[Path, str]]:
 
 
 def _libraries(binaries: Iterable[Path]) -> set[str]:
-    """What the dynamic linker would load for them, by the paths under which it looks."""
+    """Paths of the shared libraries that the binaries load."""
     paths: set[str] = set()
     result = subprocess.run(
         ["ldd", *map(str, binaries)], capture_output=True, text=True, check=False
-    )  # some are no binaries
+    )  # some files are not binaries
     for line in result.stdout.splitlines():
         found = re.search(r"(?:=> )?(/\S+) \(0x", line)
         if found and "site-packages" not in found[1]:

@@ -1,4 +1,4 @@
-"""The embedded server, and any real TensorFlow Serving named in DIGITFORGE_TFS_TARGET, answer one list alike."""
+"""The embedded server and TensorFlow Serving (at DIGITFORGE_TFS_TARGET) give the same answers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from serving_toys import Stubs, connect
 
 REAL_TARGET = os.environ.get("DIGITFORGE_TFS_TARGET")
 real = pytest.param(
-    REAL_TARGET, marks=pytest.mark.skipif(not REAL_TARGET, reason="DIGITFORGE_TFS_TARGET names no server"), id="real"
+    REAL_TARGET, marks=pytest.mark.skipif(not REAL_TARGET, reason="DIGITFORGE_TFS_TARGET is not set"), id="real"
 )
 
 
@@ -21,7 +21,7 @@ def server(request: pytest.FixtureRequest) -> Stubs:
 
 
 @pytest.mark.parametrize("case", BAD, ids=lambda case: case.name)
-def test_a_bad_request_gets_the_code_and_the_text_of_tensorflow_serving(server: Stubs, case: Case) -> None:
+def test_a_bad_request_gets_tensorflow_servings_code_and_message(server: Stubs, case: Case) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         case.send(server)
     assert caught.value.code() == case.code
@@ -36,7 +36,7 @@ def test_a_good_request_is_answered(server: Stubs, case: Case) -> None:
     case.check(case.send(server))
 
 
-def test_a_good_request_works_after_all_the_bad_ones(server: Stubs) -> None:
+def test_a_good_request_works_after_all_bad_ones(server: Stubs) -> None:
     for case in BAD:
         with pytest.raises(grpc.RpcError):
             case.send(server)

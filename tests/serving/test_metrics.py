@@ -1,4 +1,4 @@
-"""The page for Prometheus, read by the parser of Prometheus's own client."""
+"""The metrics text, parsed with prometheus-client."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def test_every_metric_has_its_type_and_a_description_before_the_first_request() 
 
 
 @pytest.mark.parametrize("name", ["digits", 'with "quotes"', "back\\slash", "two\nlines", "{}=,", "é"])
-def test_any_name_of_a_model_can_be_read_back(name: str) -> None:
+def test_any_model_name_can_be_read_back(name: str) -> None:
     metrics = Metrics()
-    metrics.count(name, "OK")
+    metrics.count_request(name, "OK")
     (sample,) = families(metrics)["request_count"].samples
     assert (sample.labels, sample.value) == ({"model_name": name, "status": "OK"}, 1)
 
 
-def test_a_bucket_counts_all_that_is_not_above_its_bound() -> None:
+def test_a_bucket_counts_values_up_to_its_bound() -> None:
     metrics = Metrics()
     for microseconds in (5, 10, 11, 1e12):
-        metrics.took("digits", microseconds, entry="GRPC")
+        metrics.observe_latency("digits", microseconds, entry="GRPC")
     samples = families(metrics)["request_latency"].samples
     buckets = {sample.labels["le"]: sample.value for sample in samples if sample.name.endswith("_bucket")}
     assert list(buckets)[:5] == ["10", "18", "32.4", "58.32", "104.976"]

@@ -1,1 +1,1 @@
-"""TensorFlow Serving's protocol over gRPC and REST."""
+"""TensorFlow Serving's API over gRPC and REST."""

@@ -1,4 +1,4 @@
-"""The protocol over gRPC: ``PredictionService`` and ``ModelService`` on TensorFlow Serving's own messages."""
+"""TensorFlow Serving's gRPC services: ``PredictionService`` and ``ModelService``."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ log = logging.getLogger("digitforge.serving")
 
 PREDICTION_SERVICE: Final = "tensorflow.serving.PredictionService"
 MODEL_SERVICE: Final = "tensorflow.serving.ModelService"
-_LONGEST_S: Final = 24 * 3600.0
+_MAX_DEADLINE_S: Final = 24 * 3600.0
 _UNSUPPORTED: Final = ("Classify", "Regress", "MultiInference")
 
 
 def handlers(models: Models, metrics: Metrics, *, as_content: bool) -> list[Any]:
-    """The handlers to give to a ``grpc.server``.
+    """Create the handlers for a ``grpc.server``.
 
     Args:
         models: the models to serve.
-        metrics: what counts the requests.
-        as_content: answer with ``tensor_content``.
+        metrics: where to record the requests.
+        as_content: answer with ``tensor_content`` instead of typed fields.
     """
 
     def answer(request: predict_pb2.PredictRequest, context: grpc.ServicerContext) -> Message:
         start = time.monotonic()
         remaining = context.time_remaining()
-        # gRPC's word for a call without a deadline is one in 292 years.
-        caller = Caller(None if remaining is None or remaining > _LONGEST_S else start + remaining)
-        if not context.add_callback(caller.leave):  # called when the call ends, however it does
-            caller.leave()
+        # For a call without a deadline, gRPC reports 292 years.
+        caller = Caller(None if remaining is None or remaining > _MAX_DEADLINE_S else start + remaining)
+        if not context.add_callback(caller.cancel):  # the call has ended already
+            caller.cancel()
         try:
             response = predict(models.find, request, as_content=as_content, caller=caller)
         except RefusedError as refused:
-            metrics.count(request.model_spec.name, refused.code.name)
+            metrics.count_request(request.model_spec.name, refused.code.name)
             raise
-        metrics.count(request.model_spec.name, "OK")
-        metrics.took(request.model_spec.name, 1e6 * (time.monotonic() - start), entry="GRPC")
+        metrics.count_request(request.model_spec.name, "OK")
+        metrics.observe_latency(request.model_spec.name, 1e6 * (time.monotonic() - start), entry="GRPC")
         return response
 
     prediction = {
@@ -73,25 +73,25 @@ def handlers(models: Models, metrics: Metrics, *, as_content: bool) -> list[Any]
 
 
 def _abort(context: grpc.ServicerContext, code: grpc.StatusCode, text: str) -> NoReturn:
-    """End the call with an error; grpc's own method raises too, but carries no type that says so."""
+    """End the call with an error. ``context.abort`` always raises, but its type does not say so."""
     context.abort(code, text)
     raise AssertionError("unreachable")
 
 
 def _method(request_type: type[Message], answer: Callable[[Any, grpc.ServicerContext], Message]) -> Any:
-    """A method that takes and gives bytes, so that a message which cannot be parsed is ours to refuse."""
+    """A gRPC method that receives and returns bytes, so that we choose the error for an invalid message."""
 
     def handle(message: bytes, context: grpc.ServicerContext) -> bytes:
         try:
             request = request_type.FromString(message)
         except DecodeError:
-            _abort(context, grpc.StatusCode.INTERNAL, f"the message is not a valid {request_type.DESCRIPTOR.full_name}")
+            _abort(context, grpc.StatusCode.INTERNAL, f"the request is not a valid {request_type.DESCRIPTOR.full_name}")
         try:
             return answer(request, context).SerializeToString()
         except RefusedError as refused:
             _abort(context, refused.code, refused.text)
         except Exception as error:
-            log.exception("a request failed for a reason that was not foreseen")
+            log.exception("unexpected error while answering a request")
             _abort(context, grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
 
     return grpc.unary_unary_rpc_method_handler(handle)
@@ -99,6 +99,6 @@ def _method(request_type: type[Message], answer: Callable[[Any, grpc.ServicerCon
 
 def _unsupported(name: str) -> Any:
     def handle(_: bytes, context: grpc.ServicerContext) -> bytes:
-        _abort(context, grpc.StatusCode.UNIMPLEMENTED, f"{name} is not supported by the embedded server")
+        _abort(context, grpc.StatusCode.UNIMPLEMENTED, f"{name} is not supported by the embedded server; use Predict")
 
     return grpc.unary_unary_rpc_method_handler(handle)

@@ -1,8 +1,8 @@
-"""Requests and replies of the REST interface: JSON to tensors and back, in row and in column form; no transport.
+"""Convert the JSON of REST requests to tensors, and tensors to the JSON of replies.
 
-Row form: ``{"instances": [one entry for each row]}`` is answered with ``{"predictions": [...]}``. Column form:
-``{"inputs": {name: all rows}}`` is answered with ``{"outputs": {...}}``. Bytes travel as ``{"b64": "..."}``; an output
-of strings is sent so when its name ends in ``_bytes``.
+* Row form: the request is ``{"instances": [one entry per row]}``, the reply ``{"predictions": [...]}``.
+* Column form: the request is ``{"inputs": {name: all rows}}``, the reply ``{"outputs": {...}}``.
+* Bytes are written as ``{"b64": "..."}``. In a reply, string outputs are bytes if their name ends in ``_bytes``.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ _INTEGERS: Final = {
     types_pb2.DT_UINT32,
     types_pb2.DT_UINT64,
 }
-#: What TensorFlow Serving takes for the narrow ones, and then narrows without a word.
+#: Accepted values by dtype. TensorFlow Serving accepts the int32 range for all other integer dtypes and then casts
+#: without a check.
 _RANGES: Final = {
     types_pb2.DT_INT64: (-(2**63), 2**63 - 1),
     types_pb2.DT_UINT32: (0, 2**32 - 1),
@@ -47,10 +48,10 @@ _JSON_TYPES: Final = {type(None): "Null", bool: "Bool", dict: "Object", list: "A
 
 
 def parse(body: bytes) -> dict[str, Any]:
-    """The JSON object in a request's body.
+    """Parse a request's body, which must be a JSON object.
 
     Raises:
-        RefusedError: it is no JSON, or no object.
+        RefusedError: the body is not a JSON object, or its ``signature_name`` is not a string.
     """
     if not body:
         raise refusal.invalid_argument("JSON Parse error: The document is empty")
@@ -60,11 +61,11 @@ def parse(body: bytes) -> dict[str, Any]:
         position = getattr(error, "pos", 0)
         raise refusal.invalid_argument(f"JSON Parse error: Invalid value. at offset: {position}") from error
     if not isinstance(document, dict):
-        raise refusal.invalid_argument(f"JSON Value: {_shown(document)} Is not object")
+        raise refusal.invalid_argument(f"JSON Value: {_as_json(document)} Is not object")
     name = document.get("signature_name", "")
     if not isinstance(name, str):
         raise refusal.invalid_argument(
-            f"JSON Value: {_shown(document)} not formatted correctly. 'signature_name' key must be a string value."
+            f"JSON Value: {_as_json(document)} not formatted correctly. 'signature_name' key must be a string value."
         )
     return document
 
@@ -72,23 +73,23 @@ def parse(body: bytes) -> dict[str, Any]:
 def fill(
     document: Mapping[str, Any], inputs: Mapping[str, meta_graph_pb2.TensorInfo], request: predict_pb2.PredictRequest
 ) -> bool:
-    """Write the tensors of a document into a request.
+    """Add the tensors of a JSON document to a request.
 
     Args:
-        document: of `parse`.
-        inputs: of the signature.
-        request: without inputs.
+        document: a result of `parse`.
+        inputs: the signature's inputs by name.
+        request: the request to fill; has no inputs yet.
 
     Returns:
-        Whether the document is in row form, and so wants its answer in it.
+        Whether the document is in row form. The reply must have the same form.
 
     Raises:
-        RefusedError: neither form, or a value that is not what the signature takes.
+        RefusedError: the document has neither form, or a value does not fit the signature.
     """
     rows = "instances" in document
     if rows and "inputs" in document:
         raise refusal.invalid_argument(
-            f"JSON Value: {_shown(document)} Not formatted correctly expecting only one of 'inputs' or 'instances' "
+            f"JSON Value: {_as_json(document)} Not formatted correctly expecting only one of 'inputs' or 'instances' "
             "keys to exist "
         )
     if rows:
@@ -104,7 +105,7 @@ def fill(
 
 def _columns_of_rows(instances: Any, inputs: Mapping[str, Any]) -> dict[str, list[Any]]:
     if not isinstance(instances, list):
-        raise refusal.invalid_argument(f"JSON Value: {_shown(instances)} Excepting 'instances' to be an list/array")
+        raise refusal.invalid_argument(f"JSON Value: {_as_json(instances)} Excepting 'instances' to be an list/array")
     if not instances:
         raise refusal.invalid_argument("JSON Value: [] No values in 'instances' array")
     named = isinstance(instances[0], dict) and not _is_base64(instances[0])
@@ -120,7 +121,7 @@ def _columns_of_rows(instances: Any, inputs: Mapping[str, Any]) -> dict[str, lis
             raise refusal.invalid_argument(f"Expecting object but got list at item {number} of input list")
         if set(instance) != set(inputs):
             raise refusal.invalid_argument(
-                f"Failed to process element: {number} of 'instances' list. JSON object: {_shown(instance)} keys must "
+                f"Failed to process element: {number} of 'instances' list. JSON object: {_as_json(instance)} keys must "
                 f"be equal to: {','.join(sorted(inputs))}"
             )
     return {name: [instance[name] for instance in instances] for name in inputs}
@@ -146,8 +147,10 @@ def _encode(value: Any, dtype: int, into: tensor_pb2.TensorProto) -> None:
     while isinstance(level, list):
         shape.append(len(level))
         level = level[0] if level else None
-    if len(shape) > tensors.MOST_DIMENSIONS:
-        raise refusal.invalid_argument(f"JSON Value: lists within {len(shape)} lists are no tensor")
+    if len(shape) > tensors.MAX_DIMENSIONS:
+        raise refusal.invalid_argument(
+            f"JSON Value: lists are nested {len(shape)} levels deep; expected at most {tensors.MAX_DIMENSIONS}"
+        )
     flat: list[Any] = []
     _flatten(value, shape, 0, dtype, flat)
     final = object if dtype == types_pb2.DT_STRING else tf.dtypes.as_dtype(dtype).as_numpy_dtype
@@ -170,7 +173,7 @@ def _flatten(value: Any, shape: list[int], level: int, dtype: int, into: list[An
         return
     if level != len(shape):
         raise refusal.invalid_argument(
-            f"JSON Value: {_shown(value)} found at incorrect level: {level + 1} in the JSON DOM. Expected at level: "
+            f"JSON Value: {_as_json(value)} found at incorrect level: {level + 1} in the JSON DOM. Expected at level: "
             f"{len(shape)}"
         )
     into.append(_element(value, dtype))
@@ -192,20 +195,20 @@ def _element(value: Any, dtype: int) -> Any:
         if isinstance(value, dict):
             return _base64(value)
     if dtype not in _FLOATS | _INTEGERS | {types_pb2.DT_BOOL, types_pb2.DT_STRING}:
-        raise refusal.unimplemented(f"Conversion of JSON Value: {_shown(value)} to type: {dtype_name(dtype)}")
+        raise refusal.unimplemented(f"Conversion of JSON Value: {_as_json(value)} to type: {dtype_name(dtype)}")
     raise refusal.invalid_argument(
-        f"JSON Value: {_shown(value)} Type: {_JSON_TYPES.get(type(value), 'Number')} is not of expected type: "
+        f"JSON Value: {_as_json(value)} Type: {_JSON_TYPES.get(type(value), 'Number')} is not of expected type: "
         f"{dtype_name(dtype)}"
     )
 
 
 def _float(value: float, dtype: int) -> float:
-    """A number that the dtype can hold; an integer must survive unchanged."""
+    """Convert a number to a float. It must fit into *dtype*, and an integer must be exact."""
     digits, largest = (24, 3.4028235e38) if dtype == types_pb2.DT_FLOAT else (53, 1.7976931348623157e308)
     fits = not np.isfinite(value) or abs(value) <= largest if isinstance(value, float) else abs(value) < 2**digits
     if not fits:
         raise refusal.invalid_argument(
-            f"Cannot convert JSON value: {_shown(value)} to {dtype_name(dtype)} without loss of precision."
+            f"Cannot convert JSON value: {_as_json(value)} to {dtype_name(dtype)} without loss of precision."
         )
     return float(value)
 
@@ -216,26 +219,29 @@ def _is_base64(value: Any) -> bool:
 
 def _base64(value: dict[str, Any]) -> bytes:
     if not _is_base64(value):
-        raise refusal.invalid_argument(f"JSON Value: {_shown(value)} not formatted correctly for base64 data")
+        raise refusal.invalid_argument(f"JSON Value: {_as_json(value)} not formatted correctly for base64 data")
     try:
         return base64.b64decode(value["b64"], validate=True)
     except (binascii.Error, ValueError) as error:
         raise refusal.invalid_argument("Unable to base64 decode") from error
 
 
-def _shown(value: Any) -> str:
+def _as_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
 def render(outputs: Mapping[str, tensor_pb2.TensorProto], *, rows: bool) -> bytes:
-    """The body of the reply.
+    """Create the body of a reply.
 
     Args:
-        outputs: of a PredictResponse.
-        rows: answer in row form.
+        outputs: the outputs of a ``PredictResponse``.
+        rows: whether to use row form.
+
+    Returns:
+        JSON, encoded as UTF-8.
 
     Raises:
-        RefusedError: a dtype that JSON has no form for, or outputs without a row for each row.
+        RefusedError: a dtype cannot be written as JSON, or, in row form, the outputs differ in their number of rows.
     """
     values = {name: _values(name, tensor) for name, tensor in outputs.items()}
     if not rows:
@@ -266,7 +272,7 @@ def _values(name: str, tensor: tensor_pb2.TensorProto) -> Any:
             )
         return texts.reshape(array.shape).tolist()
     if tensor.dtype == types_pb2.DT_FLOAT:
-        # The shortest decimal that is this float32, not the longer one of the equal float64.
+        # Convert through text to get the shortest decimal for the float32 (0.1, not 0.10000000149011612).
         return array.astype("U").astype(np.float64).tolist()
     if tensor.dtype in {types_pb2.DT_DOUBLE, types_pb2.DT_BOOL} | _INTEGERS:
         return array.tolist()

@@ -1,4 +1,4 @@
-"""Changing which models are served while the server runs: by request, or by a configuration file that is watched."""
+"""Change which models are served while the server runs: by request, or by watching a configuration file."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ log = logging.getLogger("digitforge.serving")
 def reload(
     models: Models, request: model_management_pb2.ReloadConfigRequest
 ) -> model_management_pb2.ReloadConfigResponse:
-    """Serve what a ``HandleReloadConfigRequest`` lists, and nothing else.
+    """Serve exactly the models that a ``HandleReloadConfigRequest`` lists.
 
     Raises:
-        RefusedError: the configuration cannot be applied; the one before stays.
+        RefusedError: the configuration cannot be applied, or one of its models did not become available.
     """
     if request.config.WhichOneof("config") != "model_config_list":
         raise refusal.invalid_argument(
@@ -39,7 +39,7 @@ def reload(
 
 
 class ConfigWatch:
-    """Reads a model configuration file again and again, and applies it when its models have changed."""
+    """Watches a model configuration file and applies its changes."""
 
     def __init__(self, path: Path, models: Models, *, every_s: float) -> None:
         self._path = path
@@ -49,25 +49,25 @@ class ConfigWatch:
         self._thread = threading.Thread(target=self._watch, name="digitforge-config", daemon=True)
 
     def start(self, applied: tuple[ModelSource, ...]) -> None:
-        """Begin; *applied* is what the server serves already."""
+        """Start watching; *applied* is the configuration that the server has now."""
         self._applied = applied
         self._thread.start()
 
     def stop(self) -> None:
-        """End."""
+        """Stop watching."""
         self._stopping.set()
         self._thread.join()
 
     def _watch(self) -> None:
-        said = ""
+        last_error = ""
         while not self._stopping.wait(self._every_s):
             try:
                 sources = read_model_config(self._path)
                 if sources != self._applied:
                     self._models.reconfigure(sources)
-                    self._applied, said = sources, ""
-                    log.info("applied %s", self._path)
+                    self._applied, last_error = sources, ""
+                    log.info("applied the model configuration %s", self._path)
             except (DigitforgeError, refusal.RefusedError) as error:
-                if said != str(error):  # once, not every few seconds
-                    said = str(error)
-                    log.error("the configuration stays as it was: %s", error)
+                if last_error != str(error):  # log each error once
+                    last_error = str(error)
+                    log.error("cannot apply the model configuration %s: %s", self._path, error)

@@ -1,4 +1,4 @@
-"""What a server says about its models: their signatures and the state of their versions; no transport."""
+"""Answer questions about models: their signatures and the states of their versions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def metadata(
     """The signatures of a model.
 
     Raises:
-        RefusedError: no such model or version, or the request asks for something else than ``signature_def``.
+        RefusedError: the model or version does not exist, or the request asks for a field other than
+            ``signature_def``.
     """
     if not request.HasField("model_spec"):
         raise refusal.invalid_argument("Missing ModelSpec")
@@ -43,10 +44,12 @@ def metadata(
 def status(
     models: Models, request: get_model_status_pb2.GetModelStatusRequest
 ) -> get_model_status_pb2.GetModelStatusResponse:
-    """The states of one version of a model or of all; a label in the request is ignored, as TensorFlow Serving does.
+    """The state of one version of a model, or of all its versions.
+
+    Ignores a label in the request, like TensorFlow Serving.
 
     Raises:
-        RefusedError: the server never had such a model or version.
+        RefusedError: the server never had this model or version.
     """
     if not request.HasField("model_spec"):
         raise refusal.invalid_argument("Missing ModelSpec")

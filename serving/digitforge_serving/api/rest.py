@@ -1,4 +1,4 @@
-"""The protocol over HTTP: predict in row and column form, status, metadata, and metrics for Prometheus."""
+"""TensorFlow Serving's REST API: predictions, model status, metadata, and metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ _STATUS: Final = {
     grpc.StatusCode.UNIMPLEMENTED: 501,
     grpc.StatusCode.UNAVAILABLE: 503,
 }
-_LARGEST_BODY: Final = 2**28  # bytes; JSON takes several times its size in memory
-_MOST_CONNECTIONS: Final = 256
-_IDLE_S: Final = 30.0  # a connection that sends nothing, or takes nothing, for so long is closed
+_MAX_BODY_BYTES: Final = 2**28  # parsed JSON takes several times as much memory
+_MAX_CONNECTIONS: Final = 256
+_IDLE_TIMEOUT_S: Final = 30.0  # closes connections that neither send nor receive for this long
 
 
 class Rest:
-    """What a path and a body are answered with; no sockets."""
+    """Answers REST requests. Opens no sockets itself."""
 
     def __init__(
         self, models: Models, metrics: Metrics, *, metrics_path: str | None, timeout_s: float | None = None
@@ -57,43 +57,43 @@ class Rest:
         self._timeout_s = timeout_s
 
     def answer(
-        self, method: str, path: str, body: bytes, *, hung_up: Callable[[], bool] = lambda: False
+        self, method: str, path: str, body: bytes, *, disconnected: Callable[[], bool] = lambda: False
     ) -> tuple[int, str, bytes]:
         """Answer a request.
 
         Args:
-            method: of HTTP.
-            path: without a query.
-            body: the bytes sent.
-            hung_up: says whether the client has closed the connection.
+            method: the HTTP method, such as ``GET``.
+            path: the URL path, without a query.
+            body: the request's body.
+            disconnected: returns whether the client has closed the connection.
 
         Returns:
-            HTTP status, content type, body.
+            The HTTP status, the content type and the body of the reply.
         """
         if method == "GET" and self._metrics_path is not None and path == self._metrics_path:
             return 200, "text/plain; version=0.0.4", self._metrics.text().encode()
         try:
-            return 200, "application/json", self._answer(method, path, body, hung_up)
+            return 200, "application/json", self._answer(method, path, body, disconnected)
         except RefusedError as refused:
-            return _failed(_STATUS.get(refused.code, 500), refused.text)
+            return _error(_STATUS.get(refused.code, 500), refused.text)
         except Exception as error:
-            log.exception("a request failed for a reason that was not foreseen")
-            return _failed(500, f"{type(error).__name__}: {error}")
+            log.exception("unexpected error while answering a request")
+            return _error(500, f"{type(error).__name__}: {error}")
 
-    def _answer(self, method: str, path: str, body: bytes, hung_up: Callable[[], bool]) -> bytes:
-        asked = (_PREDICT if method == "POST" else _DESCRIBE).fullmatch(path)
-        if asked is None:
+    def _answer(self, method: str, path: str, body: bytes, disconnected: Callable[[], bool]) -> bytes:
+        match = (_PREDICT if method == "POST" else _DESCRIBE).fullmatch(path)
+        if match is None:
             raise refusal.invalid_argument(f"Malformed request: {method} {path}")
-        spec = _spec(asked)
+        spec = _spec(match)
         if method == "GET":
             if not spec.name:
                 raise refusal.invalid_argument("Missing model name in request.")
-            return self._metadata(spec) if asked["metadata"] else self._status(spec)
-        if asked["method"].lower() != "predict":
-            raise refusal.unimplemented(f"{asked['method']} is not supported by the embedded server")
-        return self._predict(spec, body, hung_up)
+            return self._metadata(spec) if match["metadata"] else self._status(spec)
+        if match["method"].lower() != "predict":
+            raise refusal.unimplemented(f"{match['method']} is not supported by the embedded server; use predict")
+        return self._predict(spec, body, disconnected)
 
-    def _predict(self, spec: model_pb2.ModelSpec, body: bytes, hung_up: Callable[[], bool]) -> bytes:
+    def _predict(self, spec: model_pb2.ModelSpec, body: bytes, disconnected: Callable[[], bool]) -> bytes:
         start = time.monotonic()
         status = "OK"
         try:
@@ -107,16 +107,16 @@ class Rest:
             request = predict_pb2.PredictRequest(model_spec=spec)
             request.model_spec.signature_name = name
             rows = json_tensors.fill(document, served.model.signatures[name].inputs, request)
-            caller = Caller(None if self._timeout_s is None else start + self._timeout_s, hung_up=hung_up)
+            caller = Caller(None if self._timeout_s is None else start + self._timeout_s, disconnected=disconnected)
             response = predict(lambda _: served, request, as_content=True, caller=caller)
             answer = json_tensors.render(response.outputs, rows=rows)
-            self._metrics.took(spec.name, 1e6 * (time.monotonic() - start), entry="REST")
+            self._metrics.observe_latency(spec.name, 1e6 * (time.monotonic() - start), entry="REST")
             return answer
         except RefusedError as refused:
             status = refused.code.name
             raise
         finally:
-            self._metrics.count(spec.name, status)
+            self._metrics.count_request(spec.name, status)
 
     def _status(self, spec: model_pb2.ModelSpec) -> bytes:
         response = metadata.status(self._models, get_model_status_pb2.GetModelStatusRequest(model_spec=spec))
@@ -131,14 +131,14 @@ class Rest:
         return f"{{\n{described}\n}}\n".encode()
 
 
-def _spec(asked: re.Match[str]) -> model_pb2.ModelSpec:
-    spec = model_pb2.ModelSpec(name=unquote(asked["name"] or ""))
-    if asked["version"]:
-        if int(asked["version"]) >= 2**63:
-            raise refusal.invalid_argument(f"Failed to convert version: {asked['version']} to numeric.")
-        spec.version.value = int(asked["version"])
-    elif asked["label"]:
-        spec.version_label = unquote(asked["label"])
+def _spec(match: re.Match[str]) -> model_pb2.ModelSpec:
+    spec = model_pb2.ModelSpec(name=unquote(match["name"] or ""))
+    if match["version"]:
+        if int(match["version"]) >= 2**63:
+            raise refusal.invalid_argument(f"Failed to convert version: {match['version']} to numeric.")
+        spec.version.value = int(match["version"])
+    elif match["label"]:
+        spec.version_label = unquote(match["label"])
     return spec
 
 
@@ -148,15 +148,15 @@ def _json(message: Any) -> str:
     )
 
 
-def _failed(status: int, text: str) -> tuple[int, str, bytes]:
+def _error(status: int, text: str) -> tuple[int, str, bytes]:
     return status, "application/json", json.dumps({"error": text}).encode()
 
 
 class RestServer:
-    """HTTP on a socket, one thread for each connection."""
+    """An HTTP server that runs one thread per connection."""
 
     def __init__(self, rest: Rest, *, host: str, port: int) -> None:
-        """Open the port; nothing is answered before `start`.
+        """Open the port. Requests wait until `start`.
 
         Raises:
             OSError: the port cannot be opened.
@@ -166,13 +166,13 @@ class RestServer:
         self._thread = threading.Thread(target=self._server.serve_forever, name="digitforge-rest", daemon=True)
 
     def start(self) -> None:
-        """Answer requests from now on."""
+        """Start answering requests."""
         self._thread.start()
 
     def stop(self, grace_s: float) -> None:
-        """Take no new connection, let requests in flight finish, end."""
+        """Reject new connections, let requests in flight finish for up to *grace_s* seconds, and stop."""
         ends = time.monotonic() + grace_s
-        if self._thread.ident is not None:  # it was started
+        if self._thread.ident is not None:  # the thread was started
             self._server.shutdown()
             self._thread.join()
         self._server.server_close()
@@ -186,7 +186,7 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler], *, family: int) -> None:
         self.address_family = family
-        self._free = threading.BoundedSemaphore(_MOST_CONNECTIONS)
+        self._free = threading.BoundedSemaphore(_MAX_CONNECTIONS)
         self._answering = 0
         self._idle = threading.Condition()
         super().__init__(address, handler)
@@ -204,21 +204,21 @@ class _Server(ThreadingHTTPServer):
             self._free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away is no error of the server's."""
+        """Ignore errors of a connection, such as a client that disconnects."""
 
-    def begin(self) -> None:
-        """A request is being answered."""
+    def begin_request(self) -> None:
+        """Count a request as in flight."""
         with self._idle:
             self._answering += 1
 
-    def end(self) -> None:
-        """It was."""
+    def end_request(self) -> None:
+        """Count a request as finished."""
         with self._idle:
             self._answering -= 1
             self._idle.notify_all()
 
     def drain(self, grace_s: float) -> None:
-        """Wait until no request is being answered."""
+        """Wait up to *grace_s* seconds until no request is in flight."""
         with self._idle:
             self._idle.wait_for(lambda: self._answering == 0, grace_s)
 
@@ -226,31 +226,34 @@ class _Server(ThreadingHTTPServer):
 def _handler(rest: Rest) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        timeout = _IDLE_S
+        timeout = _IDLE_TIMEOUT_S
         server: _Server
 
         def _respond(self) -> None:
-            self.server.begin()
+            self.server.begin_request()
             try:
                 try:
                     length = int(self.headers.get("Content-Length") or 0)
                 except ValueError:
                     length = -1
-                if not 0 <= length <= _LARGEST_BODY:
+                if not 0 <= length <= _MAX_BODY_BYTES:
                     self.close_connection = True
-                    self._send(*_failed(413 if length > 0 else 400, f"a body has at most {_LARGEST_BODY} bytes"))
+                    message = (
+                        f"Content-Length is {self.headers['Content-Length']!r}; expected 0 to {_MAX_BODY_BYTES} bytes"
+                    )
+                    self._send(*_error(413 if length > 0 else 400, message))
                     return
                 body = self.rfile.read(length)
-                if len(body) == length:  # otherwise the client went away
+                if len(body) == length:  # otherwise the client has disconnected
                     path = self.path.partition("?")[0]
-                    self._send(*rest.answer(self.command, path, body, hung_up=self._hung_up))
+                    self._send(*rest.answer(self.command, path, body, disconnected=self._disconnected))
             finally:
-                self.server.end()
+                self.server.end_request()
 
         do_GET = do_POST = _respond  # noqa: N815 - http.server's names
 
-        def _hung_up(self) -> bool:
-            """Whether the client has closed the connection; it may have sent its next request, which is left there."""
+        def _disconnected(self) -> bool:
+            """Whether the client has closed the connection. Leaves data of a next request in the socket."""
             with selectors.DefaultSelector() as selector:
                 selector.register(self.connection, selectors.EVENT_READ)
                 try:
@@ -258,14 +261,14 @@ def _handler(rest: Rest) -> type[BaseHTTPRequestHandler]:
                 except OSError:
                     return True
 
-        def _send(self, status: int, kind: str, body: bytes) -> None:
+        def _send(self, status: int, content_type: str, body: bytes) -> None:
             self.send_response(status)
-            self.send_header("Content-Type", kind)
+            self.send_header("Content-Type", content_type)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
 
         def log_message(self, format: str, *args: Any) -> None:
-            """TensorFlow Serving logs no request either."""
+            """Log no requests, like TensorFlow Serving."""
 
     return Handler

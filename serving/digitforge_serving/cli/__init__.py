@@ -1,1 +1,1 @@
-"""The commands `serve`, `models` and `certificates`."""
+"""The commands ``serve``, ``models`` and ``certificates``."""

@@ -32,18 +32,18 @@ from digitforge_serving.models.locations import shipped_models
 from digitforge_serving.server import Server
 
 _LEGACY_KERAS = "TF_USE_LEGACY_KERAS"
-_LOOK_S = 0.5  # between two looks whether a signal came
-_LAST_S = 1.5  # after the grace period, for what is being computed to notice that nobody waits
+_POLL_S = 0.5  # seconds between checks for a signal
+_FORCE_EXIT_S = 1.5  # this long after the grace period, the process exits even if TensorFlow computes
 
 
 def flag(name: str, **attributes: Any) -> Any:
-    """An option in TensorFlow Serving's spelling, ``--model_name``, and in ours, ``--model-name``."""
+    """An option that accepts TensorFlow Serving's spelling (``--model_name``) and ours (``--model-name``)."""
     spellings = dict.fromkeys([f"--{name.replace('_', '-')}", f"--{name}"])
     return click.option(*spellings, name, show_default=attributes.pop("show_default", True), **attributes)
 
 
 def switch(name: str, default: bool, **attributes: Any) -> Any:
-    """A flag that is given alone, or with a value: ``--enable_batching``, ``--enable_batching=false``."""
+    """A boolean option with an optional value: ``--enable_batching`` or ``--enable_batching=false``."""
     return flag(name, type=bool, is_flag=False, flag_value=True, default=default, metavar="[true|false]", **attributes)
 
 
@@ -51,105 +51,107 @@ def switch(name: str, default: bool, **attributes: Any) -> Any:
 @flag(
     "model_base_path",
     type=click.Path(path_type=Path),
-    help="Folder with the versions of the model: 1, 2, …",
+    help="Folder that contains the model's versions: 1, 2, …",
     show_default="the shipped model",
 )
-@flag("model_name", default=contract.MODEL_NAME, help="What clients call the model.")
+@flag("model_name", default=contract.MODEL_NAME, help="Name that clients use for the model.")
 @flag(
     "model_config_file",
     type=click.Path(path_type=Path),
-    help="Several models, as a ModelServerConfig in protobuf text; instead of the two above.",
+    help="File that lists several models (ModelServerConfig in protobuf text). Replaces the two options above.",
 )
 @flag(
     "model_config_file_poll_wait_seconds",
     type=click.FloatRange(min=0),
     default=ServerOptions.model_config_file_poll_wait_seconds,
-    help="Time between two looks at that file; 0 looks once.",
+    help="Seconds between checks of that file. 0: read it only at startup.",
 )
-@flag("port", type=click.IntRange(0, 65535), default=contract.GRPC_PORT, help="Port for gRPC; 0 takes a free one.")
-@flag("rest_api_port", type=click.IntRange(0, 65535), default=0, help="Port for REST; 0 is none.", show_default="none")
+@flag("port", type=click.IntRange(0, 65535), default=contract.GRPC_PORT, help="Port for gRPC. 0: any free port.")
+@flag("rest_api_port", type=click.IntRange(0, 65535), default=0, help="Port for REST. 0: no REST.", show_default="off")
 @flag(
     "rest_api_timeout_in_ms",
     type=click.IntRange(min=0),
     default=ServerOptions.rest_api_timeout_in_ms,
-    help="How long a REST request may wait and run; 0 is without end.",
+    help="Milliseconds that a REST request may take, including time in the queue. 0: no limit.",
 )
 @flag(
     "monitoring_config_file",
     type=click.Path(path_type=Path),
-    help="Metrics on the REST port, as MonitoringConfig in protobuf text.",
+    help="File that enables metrics on the REST port (MonitoringConfig in protobuf text).",
 )
-@flag("grpc_socket_path", type=click.Path(path_type=Path), help="A unix socket to listen on as well.")
+@flag("grpc_socket_path", type=click.Path(path_type=Path), help="Also listen on this Unix socket.")
 @flag(
     "ssl_config_file",
     type=click.Path(),
-    help="TLS for gRPC, as SSLConfig in protobuf text with the PEMs.",
+    help="File with the key and certificates for TLS over gRPC (SSLConfig in protobuf text).",
 )
-@flag("grpc_channel_arguments", default="", help="Arguments of gRPC itself: key=value,key=value.", show_default=False)
-@flag("host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 is every interface.")
+@flag(
+    "grpc_channel_arguments", default="", help="Options for the gRPC library: key=value,key=value.", show_default=False
+)
+@flag("host", default="127.0.0.1", help="Address to listen on. 0.0.0.0: all interfaces.")
 @flag(
     "grpc_max_threads",
     type=click.IntRange(min=1),
-    help="Requests computed at the same time.",
-    show_default="4 for each core",
+    help="Maximum number of requests computed at the same time without batching.",
+    show_default="4 per core",
 )
-@switch("enable_batching", default=False, help="Compute requests that arrive together together.")
+@switch("enable_batching", default=False, help="Merge concurrent requests into batches.")
 @flag(
     "batching_parameters_file",
     type=click.Path(path_type=Path),
-    help="How to batch, as BatchingParameters in protobuf text.",
+    help="File with batching settings (BatchingParameters in protobuf text). Needs --enable-batching.",
 )
 @flag(
     "max_requests",
     type=click.IntRange(min=1),
     default=ServerOptions.max_requests,
-    help="Requests in flight or waiting; more are refused.",
+    help="Maximum number of requests in flight, including those that wait. The server rejects further requests.",
 )
 @flag(
     "file_system_poll_wait_seconds",
     type=click.FloatRange(min=0),
     default=ServerOptions.file_system_poll_wait_seconds,
-    help="Time between two looks for new versions; 0 looks once.",
+    help="Seconds between checks for new versions. 0: check only at startup.",
 )
 @switch(
     "allow_version_labels_for_unavailable_models",
     default=False,
-    help="Allow labels of versions that are not loaded yet.",
+    help="Accept labels of versions that are not loaded yet.",
 )
-@switch("enable_model_warmup", default=True, help="Replay a version's warm-up requests before it serves.")
+@switch("enable_model_warmup", default=True, help="Replay a version's warm-up requests before it starts to serve.")
 @switch(
     "enable_serialization_as_tensor_content",
     default=ServerOptions.enable_serialization_as_tensor_content,
-    help="Answer over gRPC with raw bytes, not with typed fields.",
+    help="Send gRPC replies as raw bytes instead of typed fields.",
 )
 @flag("saved_model_tags", default="serve", help="Tags of the graph to load, separated by commas.")
 @flag(
     "tensorflow_intra_op_parallelism",
     type=click.IntRange(min=0),
     default=0,
-    help="Threads within an operation; 0 is one for each core.",
+    help="Threads for one operation. 0: one per core.",
 )
 @flag(
     "tensorflow_inter_op_parallelism",
     type=click.IntRange(min=0),
     default=0,
-    help="Operations at the same time; 0 is one for each core.",
+    help="Operations that run at the same time. 0: one per core.",
 )
 @flag(
     "grace_seconds",
     type=click.FloatRange(min=0),
     default=ServerOptions.grace_seconds,
-    help="How long requests in flight may take after SIGTERM.",
+    help="Seconds that requests in flight may take to finish after SIGTERM.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print where the server listens as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the startup line as JSON.")
 def serve(as_json: bool, **flags: Any) -> None:
     """Serve generated digits, or any SavedModel, over TensorFlow Serving's protocol.
 
-    Prints one line once every model is loaded and the port is open, and runs until it is told to stop. Ctrl-C,
-    SIGTERM and a closed terminal let requests in flight finish; a second signal ends at once.
+    Without options, serves the shipped generator on 127.0.0.1:8500. Most options have TensorFlow Serving's names.
+    Write them with underscores (--model_base_path) or with hyphens (--model-base-path).
 
-    Without arguments it serves the shipped generator on 127.0.0.1:8500. The options are TensorFlow Serving's, under
-    its names (--model_base_path) or with hyphens.
+    Prints one line when all models are loaded and the port is open. Ctrl-C, SIGTERM or a closed terminal stops the
+    server after requests in flight have finished. A second signal stops it at once.
     """
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="digitforge serve: %(message)s")
     sources = _sources(flags.pop("model_name"), flags.pop("model_base_path"), flags["model_config_file"])
@@ -158,24 +160,24 @@ def serve(as_json: bool, **flags: Any) -> None:
     monitoring = flags.pop("monitoring_config_file")
     flags["metrics_path"] = read_metrics_path(monitoring) if monitoring is not None else None
     certificates = flags.pop("ssl_config_file")
-    flags["tls"] = read_tls(Path(certificates)) if certificates else None  # an empty one is none
+    flags["tls"] = read_tls(Path(certificates)) if certificates else None  # "" means no TLS, as in docker-compose.yml
     flags["grpc_channel_arguments"] = parse_channel_arguments(flags["grpc_channel_arguments"])
     tags = tuple(flags.pop("saved_model_tags").split(","))
     server = Server(sources, ServerOptions(saved_model_tags=tags, batching=batching, **flags))
     server.check()
     _import_tensorflow()
-    _run_until_told(server, as_json=as_json, grace_s=flags["grace_seconds"])
+    _run_until_signal(server, as_json=as_json, grace_s=flags["grace_seconds"])
 
 
 def _import_tensorflow() -> None:
-    """Import TensorFlow without Keras, which takes longer than TensorFlow itself and which no SavedModel needs."""
+    """Import TensorFlow without Keras: SavedModels do not need it, and it takes longer to import than TensorFlow."""
     if "tensorflow" in sys.modules:
         return
     given = os.environ.get(_LEGACY_KERAS)
-    os.environ[_LEGACY_KERAS] = "1"  # it then looks for the package tf_keras instead, and does without
+    os.environ[_LEGACY_KERAS] = "1"  # TensorFlow then looks for tf_keras and skips Keras if it is missing
     try:
         import_quietly("tensorflow")
-        gc.freeze()  # or an interpreter that ends walks through all of TensorFlow once more, which takes seconds
+        gc.freeze()  # otherwise the garbage collector spends seconds on TensorFlow's objects at exit
     finally:
         del os.environ[_LEGACY_KERAS]
         if given is not None:
@@ -186,47 +188,47 @@ def _sources(name: str, base_path: Path | None, config_file: Path | None) -> tup
     if config_file is None:
         return (ModelSource(name=name, base_path=base_path or shipped_models() / contract.MODEL_NAME),)
     if base_path is not None:
-        raise InvalidInputError("--model-base-path and --model-config-file exclude each other; give one of them")
+        raise InvalidInputError("--model-base-path and --model-config-file cannot be used together; give one of them")
     return read_model_config(config_file)
 
 
 def _batching(enabled: bool, file: Path | None) -> BatchingOptions | None:
     if file is not None and not enabled:
-        raise InvalidInputError("--batching-parameters-file needs --enable-batching")
+        raise InvalidInputError("--batching-parameters-file needs --enable-batching; give both or neither")
     if not enabled:
         return None
     return BatchingOptions() if file is None else read_batching_options(file)
 
 
-def _run_until_told(server: Server, *, as_json: bool, grace_s: float) -> None:
-    """Start, announce, wait for a signal, drain. A second signal ends the process wherever it is."""
-    told = threading.Event()
+def _run_until_signal(server: Server, *, as_json: bool, grace_s: float) -> None:
+    """Start, print the startup line, wait for a signal, finish requests in flight. A second signal exits at once."""
+    stop_requested = threading.Event()
     received: list[int] = []
 
-    def tell(number: int, _: FrameType | None) -> None:
-        if received and number == HANGUP:  # which the shell and the kernel both send
+    def on_signal(number: int, _: FrameType | None) -> None:
+        if received and number == HANGUP:  # the shell and the kernel both send it
             return
         if received:
             os._exit(128 + number)
         received.append(number)
-        told.set()
+        stop_requested.set()
         server.interrupt()
 
-    # nohup ignores a closed terminal, and that remains so
+    # Under nohup, SIGHUP stays ignored.
     ending = [number for number in ENDING_SIGNALS if number != HANGUP or signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, tell) for number in ending}
+    before = {number: signal.signal(number, on_signal) for number in ending}
     try:
         if server.start():
             click.echo(_announcement(server, as_json=as_json))
             sys.stdout.flush()
-            while not told.wait(_LOOK_S):  # a signal that another thread receives does not wake this one
+            while not stop_requested.wait(_POLL_S):  # a signal delivered to another thread does not wake this one
                 pass
-            logging.getLogger("digitforge.serving").info("stopping: requests in flight may finish")
+            logging.getLogger("digitforge.serving").info("stopping: waiting for requests in flight")
         interrupted = received[0] == signal.SIGINT
-        # TensorFlow ends a computation between two operations only, and Python would wait for it.
-        last = threading.Timer(grace_s + _LAST_S, os._exit, [128 + signal.SIGINT if interrupted else 0])
-        last.daemon = True
-        last.start()
+        # TensorFlow stops a computation only between two operations, and Python would wait for it.
+        force_exit = threading.Timer(grace_s + _FORCE_EXIT_S, os._exit, [128 + signal.SIGINT if interrupted else 0])
+        force_exit.daemon = True
+        force_exit.start()
         server.stop()
     finally:
         for number, handler in before.items():

@@ -1,1 +1,1 @@
-"""Options and configuration files of the server."""
+"""The server's options and configuration files."""

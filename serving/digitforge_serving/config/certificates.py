@@ -1,6 +1,6 @@
-"""Certificates for development: an authority, a server and a client that it vouches for, and the server's TLS file.
+"""Certificates for development: an authority, a server, a client, and the server's TLS configuration.
 
-Not for production: there, an established authority issues the certificates, and keys do not lie beside them.
+Not for production: the private keys are in the same folder as the certificates.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ SSL_CONFIG: Final = "ssl.config"
 
 
 def make(folder: Path, hosts: Sequence[str], *, days: int, mutual: bool) -> None:
-    """Make a folder with ``ca.crt``, ``server.crt``, ``client.crt``, their keys, and ``ssl.config``.
+    """Create a folder with ``ca.crt``, ``server.crt``, ``client.crt``, their keys, and ``ssl.config``.
 
-    ``ssl.config`` is an ``SSLConfig`` in protobuf text, the ``--ssl_config_file`` of TensorFlow Serving and of the
-    embedded server. It contains the server's key, and is readable by all, because the user within a container is
-    another one.
+    ``ssl.config`` is an ``SSLConfig`` in protobuf text: the ``--ssl_config_file`` of TensorFlow Serving and of the
+    embedded server. It contains the server's key. Everyone can read it, because the server in a container runs as a
+    different user.
 
     Args:
-        folder: does not exist yet.
-        hosts: names and addresses under which clients reach the server.
-        days: for how long the certificates are valid.
-        mutual: refuse clients without a certificate of this authority.
+        folder: the folder to create; must not exist.
+        hosts: the server's host names and IP addresses.
+        days: how long the certificates are valid.
+        mutual: require clients to show a certificate from this authority.
 
     Raises:
-        InvalidInputError: a host is neither a name nor an address.
-        DataError: the folder exists, or cannot be made.
+        InvalidInputError: a host is neither a host name nor an IP address.
+        DataError: the folder exists, or it cannot be created.
     """
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -56,10 +56,10 @@ def make(folder: Path, hosts: Sequence[str], *, days: int, mutual: bool) -> None
 def _certificates(
     keys: dict[str, EllipticCurvePrivateKey], hosts: Sequence[str], *, days: int
 ) -> dict[str, x509.Certificate]:
-    """A certificate for each key, all signed by the one of ``ca``.
+    """Create a certificate for each key, signed with the key ``ca``.
 
     Raises:
-        InvalidInputError: a host is neither a name nor an address.
+        InvalidInputError: a host is neither a host name nor an IP address.
     """
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes
@@ -103,10 +103,10 @@ def _certificates(
 
 
 def _alternative(host: str) -> x509.GeneralName:
-    """A host as a certificate names it.
+    """Convert a host to its entry in a certificate.
 
     Raises:
-        InvalidInputError: it is neither a name nor an address.
+        InvalidInputError: it is neither a host name nor an IP address.
     """
     from cryptography import x509
 
@@ -114,7 +114,9 @@ def _alternative(host: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
         if not host or not host.isascii() or not all(part.replace("-", "").isalnum() for part in host.split(".")):
-            raise InvalidInputError(f"--host {host!r}; expected a name such as digits.example, or an address") from None
+            raise InvalidInputError(
+                f"--host is {host!r}; expected a host name such as digits.example, or an IP address"
+            ) from None
         return x509.DNSName(host)
 
 

@@ -1,6 +1,6 @@
-"""Read TensorFlow Serving's configuration files, which are protobuf text.
+"""Read TensorFlow Serving's configuration files (protobuf text).
 
-The package of its API leaves some of their messages out; messages.proto defines those.
+``messages.proto`` defines the messages that the package ``tensorflow-serving-api`` lacks.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ def read(path: Path, message_type: type[AnyMessage]) -> AnyMessage:
 
     Args:
         path: the file.
-        message_type: of its content.
+        message_type: the type of message that the file contains.
 
     Raises:
         DataError: the file cannot be read.
-        InvalidInputError: it is no such text.
+        InvalidInputError: the text is not a valid message of that type.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -34,4 +34,6 @@ def read(path: Path, message_type: type[AnyMessage]) -> AnyMessage:
     try:
         return text_format.Parse(text, message_type())
     except text_format.ParseError as error:
-        raise InvalidInputError(f"{path} is not a {message_type.DESCRIPTOR.name} in protobuf text: {error}") from error
+        raise InvalidInputError(
+            f"{path} is not a valid {message_type.DESCRIPTOR.name} in protobuf text: {error}"
+        ) from error

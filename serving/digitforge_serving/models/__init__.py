@@ -1,1 +1,1 @@
-"""Models in memory and on disk: load, batch, compute, publish."""
+"""Load, run and publish models."""

@@ -1,10 +1,10 @@
-"""Requests that arrive together are computed together, as TensorFlow Serving's batching session does.
+"""Merge concurrent requests into batches, like TensorFlow Serving's batching session.
 
-A request that finds a computing thread free starts at once. While all are busy, requests gather in batches; whoever
-finishes a batch hands the next one to the thread of a request that waits in it. So nothing passes through a thread of
-its own, and a lone request pays nothing for being batched.
+A request starts at once while fewer than ``num_batch_threads`` batches run. Otherwise it joins a batch that waits. When
+a batch ends, its thread wakes the thread of a request in the next batch, and that thread computes the batch. So there
+are no extra threads, and batching costs a single request nothing.
 
-Nothing is computed for a caller who has gone: a cancelled or expired request leaves its queue, and its thread, at once.
+A request that is cancelled or expires leaves its queue at once and is not computed.
 """
 
 from __future__ import annotations
@@ -25,84 +25,84 @@ from digitforge_serving.models import refusal
 
 Array = npt.NDArray[Any]
 Feeds = dict[str, Array]
-#: feeds, names of the tensors wanted => their values
+#: (feeds, names of the tensors to compute) => their values
 Run = Callable[[Feeds, Sequence[str]], list[Array]]
 
-_WAITED_TOO_LONG: Final = "Run() timeout exceeded while waiting in batching queue"
+_QUEUE_TIMEOUT: Final = "Run() timeout exceeded while waiting in batching queue"
 
 
 class Caller:
-    """Whoever waits for an answer, until a deadline or until they leave. Safe to use from any thread."""
+    """The client that waits for an answer. Tells whether it still waits. Thread-safe."""
 
-    def __init__(self, deadline: float | None = None, *, hung_up: Callable[[], bool] = lambda: False) -> None:
-        """Begin to wait.
+    def __init__(self, deadline: float | None = None, *, disconnected: Callable[[], bool] = lambda: False) -> None:
+        """Create a caller.
 
         Args:
-            deadline: when the caller gives up, by `time.monotonic`; None: never.
-            hung_up: says whether they left without a word; asked before anything is computed for them.
+            deadline: when the client stops waiting, by `time.monotonic`; None: never.
+            disconnected: returns whether the client has disconnected; called before a computation starts.
         """
         self._deadline = deadline
-        self._hung_up = hung_up
-        self._left = False
+        self._disconnected = disconnected
+        self._cancelled = False
         self._woken = threading.Event()
 
-    def leave(self) -> None:
-        """Stop waiting: the call was cancelled."""
-        self._left = True
+    def cancel(self) -> None:
+        """Mark the call as cancelled or ended, and wake its thread."""
+        self._cancelled = True
         self.wake()
 
     def wake(self) -> None:
-        """End `wait`, now or as soon as it begins."""
+        """End the current or the next `wait`."""
         self._woken.set()
 
     def wait(self) -> None:
-        """Wait to be woken, until the deadline at most."""
+        """Block until `wake` is called or the deadline passes."""
         self._woken.wait(None if self._deadline is None else max(0.0, self._deadline - time.monotonic()))
 
     @property
     def gone(self) -> bool:
-        """Whether nobody would read an answer."""
-        return self._left or self._hung_up()
+        """Whether the call was cancelled or the client has disconnected."""
+        return self._cancelled or self._disconnected()
 
-    def refused(self) -> refusal.RefusedError | None:
-        """Why nothing should be computed for the caller any more; None while they wait."""
+    def error(self) -> refusal.RefusedError | None:
+        """Why the request should no longer be computed: expired or cancelled. None if the client still waits."""
         if self._deadline is not None and time.monotonic() >= self._deadline:
             return refusal.RefusedError(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
         return refusal.cancelled() if self.gone else None
 
 
-#: feeds, names of the tensors wanted, for whom => their values
+#: (feeds, names of the tensors to compute, caller) => their values
 Compute = Callable[[Feeds, Sequence[str], Caller], list[Array]]
 
 
-class OneByOne:
-    """Computes requests as they are, at most so many at a time, in the order in which they came."""
+class Unbatched:
+    """Computes each request alone, in order of arrival, and at most *max_running* of them at the same time."""
 
-    def __init__(self, run: Run, *, at_once: int) -> None:
+    def __init__(self, run: Run, *, max_running: int) -> None:
         self._run = run
         self._lock = threading.Lock()
-        self._free = at_once
+        self._free = max_running
         self._waiting: deque[Caller] = deque()
 
     def __call__(self, feeds: Feeds, fetches: Sequence[str], caller: Caller) -> list[Array]:
         """Compute a request.
 
         Raises:
-            RefusedError: the caller has gone, or the deadline has passed.
-            tf.errors.OpError: an operation refused this request's input.
+            RefusedError: the call was cancelled, or its deadline has passed.
+            tf.errors.OpError: an operation failed.
         """
         if not self._enter(caller):
             self._wait(caller)
         try:
-            refused = caller.refused()
-            if refused is not None:
-                raise refused
+            error = caller.error()
+            if error is not None:
+                raise error
             return self._run(feeds, fetches)
         finally:
-            self._pass_on()
+            self._release()
 
     def _enter(self, caller: Caller) -> bool:
-        """Take a turn; false where it must be waited for."""
+        """Reserve a free slot. If there is none, queue the caller and return False."""
         with self._lock:
             if self._free:
                 self._free -= 1
@@ -114,14 +114,15 @@ class OneByOne:
         while True:
             caller.wait()
             with self._lock:
-                if caller not in self._waiting:  # whose turn it is
+                if caller not in self._waiting:  # `_release` gave it a slot
                     return
-                refused = caller.refused()
-                if refused is not None:
+                error = caller.error()
+                if error is not None:
                     self._waiting.remove(caller)
-                    raise refused
+                    raise error
 
-    def _pass_on(self) -> None:
+    def _release(self) -> None:
+        """Give this slot to the next caller, or free it."""
         with self._lock:
             if self._waiting:
                 self._waiting.popleft().wake()
@@ -131,20 +132,20 @@ class OneByOne:
 
 @dataclass(eq=False)
 class _Task:
-    """A request in a batch; its own thread waits until it is told of a result or of a batch to compute."""
+    """A request in a batch. Its thread waits until it is notified of a result or of a batch to compute."""
 
     feeds: Feeds
     rows: int
     caller: Caller
     entered: float = field(default_factory=time.monotonic)
-    told: bool = False
-    to_lead: _Batch | None = None
+    notified: bool = False
+    to_compute: _Batch | None = None  # this thread computes the batch
     values: list[Array] | None = None
     error: BaseException | None = None
 
-    def tell(self) -> None:
+    def notify(self) -> None:
         """Wake the thread of this request."""
-        self.told = True
+        self.notified = True
         self.caller.wake()
 
 
@@ -152,12 +153,12 @@ class _Task:
 class _Batch:
     tasks: list[_Task]
     rows: int
-    led: bool = False  # a thread waits for others to join, and will compute it
+    claimed: bool = False  # a thread is going to compute it, and waits for other requests to join
     full: threading.Event = field(default_factory=threading.Event)
 
 
 class _Queue:
-    """Batches of one kind: same tensors, same shapes beyond the first dimension."""
+    """Batches with the same tensors, dtypes and shapes, apart from the first dimension."""
 
     def __init__(self) -> None:
         self.waiting: deque[_Batch] = deque()
@@ -165,12 +166,19 @@ class _Queue:
 
 
 class Batcher:
-    """Merges the requests for one version of a model."""
+    """Merges concurrent requests for one version of a model."""
 
     def __init__(
         self, run: Run, options: BatchingOptions, observe: Callable[[int, list[float]], None] | None = None
     ) -> None:
-        """Merge calls of *run*; *observe* is told a batch's rows and how many microseconds its requests waited."""
+        """Create a batcher.
+
+        Args:
+            run: computes a batch.
+            options: how to batch.
+            observe: called for each batch with its number of rows, padding included, and how long each of its requests
+                waited, in microseconds.
+        """
         self._run = run
         self._options = options
         self._observe = observe
@@ -181,17 +189,17 @@ class Batcher:
         """Compute a request together with others.
 
         Args:
-            feeds: tensor name => value; the first dimension of all of them is the number of rows.
-            fetches: names of the tensors wanted.
-            caller: who waits for it.
+            feeds: tensor name => value; all have the number of rows as their first dimension.
+            fetches: names of the tensors to compute.
+            caller: the client that waits.
 
         Returns:
-            The values of this request's rows.
+            The values for the rows of this request, in the order of *fetches*.
 
         Raises:
-            RefusedError: too many rows, too many batches waiting, a tensor without rows, the deadline passed, or the
-                caller has gone.
-            tf.errors.OpError: an operation refused this request's input.
+            RefusedError: the request has too many rows, its inputs or outputs cannot be batched, the queue is full, its
+                deadline has passed, or it was cancelled.
+            tf.errors.OpError: an operation failed for this request.
         """
         task = _Task(feeds, _rows(feeds), caller)
         if task.rows > self._options.max_batch_size:
@@ -205,19 +213,19 @@ class Batcher:
         if batch is None:
             batch = self._wait(queue, task)
         elif self._options.batch_timeout_micros:
-            self._let_others_join(queue, batch)
+            self._collect(queue, batch)
         if batch is not None:
             try:
                 self._compute(batch, tuple(fetches))
             finally:
-                self._pass_on(queue, key)
+                self._start_next(queue, key)
         if task.error is not None:
             raise task.error
-        assert task.values is not None  # a task that is told of neither an error nor a batch has its values
+        assert task.values is not None  # a finished task has an error or its values
         return task.values
 
     def _enter(self, queue: _Queue, task: _Task) -> _Batch | None:
-        """The batch that this thread computes; None when another will."""
+        """Put a task into a batch. Return the batch if this thread is to compute it."""
         if queue.waiting and queue.waiting[-1].rows + task.rows <= self._options.max_batch_size:
             batch = queue.waiting[-1]
             batch.tasks.append(task)
@@ -229,7 +237,7 @@ class Batcher:
         if queue.running < self._options.threads():
             queue.running += 1
             if self._options.batch_timeout_micros:
-                batch.led = True
+                batch.claimed = True
                 queue.waiting.append(batch)
             return batch
         if len(queue.waiting) >= self._options.max_enqueued_batches:
@@ -241,27 +249,28 @@ class Batcher:
         queue.waiting.append(batch)
         return None
 
-    def _let_others_join(self, queue: _Queue, batch: _Batch) -> None:
+    def _collect(self, queue: _Queue, batch: _Batch) -> None:
+        """Wait until the batch is full or its timeout is over."""
         batch.full.wait(self._options.batch_timeout_micros / 1e6)
         with self._lock:
             queue.waiting.remove(batch)
 
     def _wait(self, queue: _Queue, task: _Task) -> _Batch | None:
-        """Wait for the result, or for a batch to compute."""
+        """Wait for the result (return None) or for a batch to compute (return it)."""
         while True:
             task.caller.wait()
             with self._lock:
-                if task.told:
-                    return task.to_lead
-                refused = task.caller.refused()
-                if refused is None:
+                if task.notified:
+                    return task.to_compute
+                error = task.caller.error()
+                if error is None:
                     continue
-                if self._withdraw(queue, task) and refused.code == grpc.StatusCode.DEADLINE_EXCEEDED:
-                    refused = refusal.RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, _WAITED_TOO_LONG)
-                raise refused
+                if self._withdraw(queue, task) and error.code == grpc.StatusCode.DEADLINE_EXCEEDED:
+                    error = refusal.RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, _QUEUE_TIMEOUT)
+                raise error
 
     def _withdraw(self, queue: _Queue, task: _Task) -> bool:
-        """Take a task out of the batch in which it waits; false where that is being computed."""
+        """Remove a task from its batch. Return False if the batch is already being computed."""
         for batch in queue.waiting:
             if task in batch.tasks:
                 batch.tasks.remove(task)
@@ -271,28 +280,28 @@ class Batcher:
                 return True
         return False
 
-    def _pass_on(self, queue: _Queue, key: Any) -> None:
-        """Hand the next batch to a thread that waits in it."""
+    def _start_next(self, queue: _Queue, key: Any) -> None:
+        """Let the thread of a task in the next batch compute that batch."""
         with self._lock:
-            batch = next((batch for batch in queue.waiting if not batch.led), None)
+            batch = next((batch for batch in queue.waiting if not batch.claimed), None)
             if batch is not None:
                 queue.waiting.remove(batch)
                 leader = batch.tasks[0]
-                leader.to_lead = batch
-                leader.tell()
+                leader.to_compute = batch
+                leader.notify()
                 return
             queue.running -= 1
             if not queue.running and not queue.waiting:
-                self._queues.pop(key, None)  # shapes come and go; queues for them must not pile up
+                self._queues.pop(key, None)  # otherwise each new shape would leave a queue in memory
 
     def _compute(self, batch: _Batch, fetches: tuple[str, ...]) -> None:
-        """Give every task of a batch its values or its error, and wake its thread."""
+        """Set the values or the error of each task in a batch, and wake its thread."""
         try:
             self._compute_together(batch.tasks, fetches)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the tasks
+        except Exception as error:  # noqa: BLE001 - each task raises its error in its own thread
             if len(batch.tasks) == 1:
                 batch.tasks[0].error = error
-            else:  # one of them may have spoilt it for the others: each for itself
+            else:  # one task may have made the whole batch fail: compute each task alone
                 for task in batch.tasks:
                     try:
                         self._compute_together([task], fetches)
@@ -300,11 +309,11 @@ class Batcher:
                         task.error = own
         finally:
             for task in batch.tasks:
-                task.tell()
+                task.notify()
 
     def _compute_together(self, tasks: list[_Task], fetches: tuple[str, ...]) -> None:
         for task in tasks:
-            task.error = task.caller.refused()
+            task.error = task.caller.error()
         tasks = [task for task in tasks if task.error is None]
         if not tasks:
             return
@@ -329,7 +338,7 @@ class Batcher:
 
 
 def _rows(feeds: Feeds) -> int:
-    """The first dimension that all inputs share."""
+    """The number of rows: the first dimension, which must be the same for all inputs."""
     if not feeds:
         raise refusal.invalid_argument("Batching session Run() must have at least one input tensor")
     if any(value.ndim == 0 for value in feeds.values()):

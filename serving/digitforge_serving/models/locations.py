@@ -1,4 +1,4 @@
-"""Where the shipped model and TensorFlow Serving's configuration lie: in the clone, or inside the installed package."""
+"""Find the shipped model and configuration files, in a clone or in an installed package."""
 
 from __future__ import annotations
 
@@ -10,27 +10,29 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def shipped_models() -> Path:
-    """Folder of the shipped models; each of its subfolders is the base path of one model, as ``digits``.
+    """Folder of the shipped models. Each subfolder, such as ``digits``, is the base path of one model.
 
     Raises:
-        DataError: this installation has none.
+        DataError: the folder is missing from this installation.
     """
-    return _locate("models", "pass --model-base-path, the folder that contains the versions of a model")
+    return _locate("models", "pass a folder that contains the versions of a model as --model-base-path")
 
 
 def shipped_config() -> Path:
     """Folder of the configuration files for TensorFlow Serving.
 
     Raises:
-        DataError: this installation has none.
+        DataError: the folder is missing from this installation.
     """
     return _locate("config", "install digitforge again")
 
 
 def _locate(folder: str, remedy: str) -> Path:
-    # An installed wheel carries the folder inside the package; a clone, beside it.
+    # A wheel has the folder inside the package, a clone next to it.
     candidates = [_PACKAGE / "shipped" / folder, _PACKAGE.parent / folder]
     for candidate in candidates:
         if candidate.is_dir():
             return candidate
-    raise DataError(f"no folder {' or '.join(map(str, candidates))} in this installation: {remedy}")
+    raise DataError(
+        f"this installation lacks the shipped {folder}: no folder {' or '.join(map(str, candidates))}; {remedy}"
+    )

@@ -1,8 +1,7 @@
-"""Which versions of which models are served: found in folders, loaded, kept until a better one serves, unloaded.
+"""Find, load and unload versions of models.
 
-A folder is looked at again every few seconds. A new version is loaded and warmed up before the one that it replaces
-is let go; a version that cannot be loaded changes nothing for those that serve. Requests in flight keep the version
-that they began with.
+Checks each model's folder at an interval. Loads and warms up a new version before it unloads the version that it
+replaces. A version that cannot be loaded replaces nothing. Requests in flight finish on the version they started with.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from digitforge_client.errors import DataError
 from digitforge_serving.config.options import ModelSource, ServerOptions, cores
 from digitforge_serving.metrics import Metrics
 from digitforge_serving.models import folder, refusal
-from digitforge_serving.models.batching import Array, Batcher, Compute, Feeds, OneByOne
+from digitforge_serving.models.batching import Array, Batcher, Compute, Feeds, Unbatched
 from digitforge_serving.models.saved_model import SavedModel, Served
 from digitforge_serving.models.states import AVAILABLE, END, LOADING, Version, failure
 from digitforge_serving.models.warmup import warm_up
@@ -34,39 +33,39 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("digitforge.serving")
 
-#: Between two looks at a folder that has no version yet, where the options ask for one look only.
-_FIRST_WAIT_S: Final = 1.0
+#: Interval for checking folders that have no version yet, if ``file_system_poll_wait_seconds`` is 0.
+_EMPTY_FOLDER_POLL_S: Final = 1.0
 
 
 @dataclass(kw_only=True)
 class _Model:
     source: ModelSource
     versions: dict[int, Version] = field(default_factory=dict)
-    complaint: str = ""  # said last about the folder, so that it is said once
+    last_warning: str = ""  # the last warning about the folder, to log each warning once
 
 
 class Models:
-    """The models of a server. Safe to use from any thread."""
+    """The models of a server. Thread-safe."""
 
     def __init__(self, sources: Iterable[ModelSource], options: ServerOptions, metrics: Metrics | None = None) -> None:
         self._options = options
         self._metrics = metrics or Metrics()
         self._models = {source.name: _Model(source=source) for source in sources}
-        self._changing = threading.Lock()  # held by whoever loads and unloads
-        self._ready: dict[str, dict[int, Served]] = {}  # replaced, never changed: readers need no lock
-        self._loaded: weakref.WeakSet[SavedModel] = weakref.WeakSet()  # also those that only requests in flight hold
+        self._changing = threading.Lock()  # held while versions are loaded or unloaded
+        self._ready: dict[str, dict[int, Served]] = {}  # replaced but never modified, so readers need no lock
+        self._loaded: weakref.WeakSet[SavedModel] = weakref.WeakSet()  # includes those that only requests in flight use
         self._stopping = threading.Event()
         self._poller: threading.Thread | None = None
-        #: Called after a version began or ceased to serve.
+        #: Called when a version starts or stops serving.
         self.on_change: Callable[[], None] = lambda: None
 
-    # -- what requests ask ---------------------------------------------------------------------------------------
+    # -- used by requests ----------------------------------------------------------------------------------------
 
     def find(self, spec: model_pb2.ModelSpec) -> Served:
-        """The version that a request means: a number, a label, or the highest that serves.
+        """Find the version that a request asks for: by number, by label, or the highest that serves.
 
         Raises:
-            RefusedError: there is none.
+            RefusedError: that version does not serve.
         """
         if not spec.name:
             raise refusal.invalid_argument("ModelSpec has no name specified.")
@@ -88,32 +87,32 @@ class Models:
         return model.source.labels[spec.version_label]
 
     def states(self, name: str) -> dict[int, Version]:
-        """Every version that this server ever wanted of a model, highest first; empty for an unknown model."""
+        """Every version of a model that this server tried to load, highest first; empty for an unknown model."""
         model = self._models.get(name)
         return {} if model is None else dict(sorted(model.versions.copy().items(), reverse=True))
 
     def serving(self) -> dict[str, list[int]]:
-        """Versions that serve now, by model, ascending; a model without any is not in it."""
+        """Model name => versions that serve now, ascending. Leaves out models without such versions."""
         return {name: sorted(ready) for name, ready in self._ready.items() if ready}
 
     def names(self) -> list[str]:
-        """Models that are configured."""
+        """Names of all configured models."""
         return list(self._models)
 
-    # -- what the server tells -----------------------------------------------------------------------------------
+    # -- used by the server --------------------------------------------------------------------------------------
 
     def start(self) -> bool:
-        """Load what there is, wait for a model whose folder is empty, and keep looking from then on.
+        """Load all models, waiting for those whose folder is empty, then keep checking for new versions.
 
         Returns:
-            Whether every model serves; false when `stop` was called before.
+            True once every model serves; False if `stop` or `interrupt` ended the wait.
 
         Raises:
-            DataError: a folder has versions of which none can be loaded.
+            DataError: a folder has versions but none of them can be loaded, or a label is not allowed yet.
         """
         self._check_labels()
         while not self._stopping.is_set():
-            self.look()
+            self.poll()
             waiting = [model for name, model in self._models.items() if not self._ready.get(name)]
             if not waiting:
                 self._watch()
@@ -121,15 +120,15 @@ class Models:
             for model in waiting:
                 if model.versions:
                     raise DataError(_why_unavailable(model))
-            self._stopping.wait(self._options.file_system_poll_wait_seconds or _FIRST_WAIT_S)
+            self._stopping.wait(self._options.file_system_poll_wait_seconds or _EMPTY_FOLDER_POLL_S)
         return False
 
     def interrupt(self) -> None:
-        """Look no more, and make a `start` that waits return."""
+        """Stop checking for versions, and end a `start` that waits."""
         self._stopping.set()
 
     def stop(self) -> None:
-        """Look no more, and compute nothing from now on, neither what waits nor what has begun."""
+        """Stop checking for versions, and cancel all computations, including those that wait."""
         self.interrupt()
         for loaded in list(self._loaded):
             loaded.close()
@@ -138,46 +137,46 @@ class Models:
         with self._changing:
             self._ready = {}
 
-    def look(self) -> None:
-        """Load the versions that are wanted and new, then let go of those that are wanted no more."""
+    def poll(self) -> None:
+        """Check all folders: load new versions, then unload those that are no longer wanted."""
         with self._changing:
             for model in list(self._models.values()):
-                found = self._found(model)
+                found = self._find_versions(model)
                 if found is not None:
                     self._load_and_unload(model, found)
 
     def reconfigure(self, sources: Sequence[ModelSource]) -> None:
-        """Serve these models from now on: load those that are new, unload those that are not among them.
+        """Serve exactly these models: load new models, unload models that are not listed.
 
         Raises:
-            RefusedError: a base path does not exist, or a label names a version that does not serve, and nothing is
-                changed; or a new model has no version that can be loaded.
+            RefusedError: a base path does not exist or a label names a version that does not serve (then nothing has
+                changed), or a model did not become available (then the other changes stay).
         """
         with self._changing:
             for source in sources:
-                self._check_change(source)
+                self._check_source(source)
             names = {source.name for source in sources}
-            gone = [model for name, model in self._models.items() if name not in names]
+            removed = [model for name, model in self._models.items() if name not in names]
             models = {**self._models}
             for source in sources:
                 kept = models.get(source.name, _Model(source=source))
                 models[source.name] = replace(kept, source=source)
-            self._models = models  # models that go answer until they are unloaded, a moment from now
-        self.look()
+            self._models = models  # removed models answer until they are unloaded below
+        self.poll()
         with self._changing:
-            for model in gone:
+            for model in removed:
                 for number, version in model.versions.items():
                     if version.served is not None:
                         self._unload(model, number)
             self._models = {name: self._models[name] for name in names}
-        dark = sorted(name for name in names if not self._ready.get(name))
+        unavailable = sorted(name for name in names if not self._ready.get(name))
         self.on_change()
-        if dark:
+        if unavailable:
             raise refusal.RefusedError(
-                grpc.StatusCode.UNKNOWN, f"Some models did not become available: {{{', '.join(dark)}}}"
+                grpc.StatusCode.UNKNOWN, f"Some models did not become available: {{{', '.join(unavailable)}}}"
             )
 
-    def _check_change(self, source: ModelSource) -> None:
+    def _check_source(self, source: ModelSource) -> None:
         try:
             source.check()
         except DataError as error:
@@ -195,38 +194,38 @@ class Models:
         if self._options.file_system_poll_wait_seconds <= 0:
             return
 
-        def keep_looking() -> None:
+        def keep_polling() -> None:
             while not self._stopping.wait(self._options.file_system_poll_wait_seconds):
-                self.look()
+                self.poll()
 
-        self._poller = threading.Thread(target=keep_looking, name="digitforge-models", daemon=True)
+        self._poller = threading.Thread(target=keep_polling, name="digitforge-models", daemon=True)
         self._poller.start()
 
     def _check_labels(self) -> None:
-        """TensorFlow Serving will not start with a label, because nothing is loaded when it reads its configuration."""
+        """Reject labels, like TensorFlow Serving, because no version is loaded yet."""
         if self._options.allow_version_labels_for_unavailable_models:
             return
         for model in self._models.values():
             for label, version in model.source.labels.items():
                 raise DataError(
-                    f"label {label!r} names version {version} of model {model.source.name}, which is not loaded when "
-                    "the configuration is read: start with --allow_version_labels_for_unavailable_models=true"
+                    f"label {label!r} of model {model.source.name} names version {version}, which is not loaded at "
+                    "startup; remove the label or pass --allow_version_labels_for_unavailable_models=true"
                 )
 
-    # -- loading and unloading, with the lock held ---------------------------------------------------------------
+    # -- loading and unloading; the lock must be held ------------------------------------------------------------
 
-    def _found(self, model: _Model) -> dict[int, Path] | None:
-        """Versions in the folder, and where; None when it cannot be read, and nothing follows from that."""
+    def _find_versions(self, model: _Model) -> dict[int, Path] | None:
+        """Version => its folder. None if the model's folder cannot be read; then its versions keep serving."""
         base, name = model.source.base_path, model.source.name
         try:
             found = versions(base)
         except OSError as error:
-            _complain(model, f"the folder {base} of model {name} cannot be read: {error.strerror}")
+            _warn_once(model, f"the folder {base} of model {name} cannot be read: {error.strerror}")
             return None
-        complaint = "" if found else f"waiting for a version of model {name}: {base} has no folder 1, 2, …"
+        warning = "" if found else f"waiting for a version of model {name}: {base} has no folder 1, 2, …"
         if ignored := [path.name for paths in found.values() for path in paths[:-1]]:
-            complaint = f"ignoring {', '.join(ignored)} in {base}: another folder there is named by the same number"
-        _complain(model, complaint)
+            warning = f"ignoring {', '.join(ignored)} in {base}: another folder has the same version number"
+        _warn_once(model, warning)
         return {number: paths[-1] for number, paths in found.items()}
 
     def _load_and_unload(self, model: _Model, found: dict[int, Path]) -> None:
@@ -234,7 +233,7 @@ class Models:
         for number in wanted:
             self._load(model, number, found[number])
         serving = [number for number, version in model.versions.items() if version.state == AVAILABLE]
-        # Until one of the versions that are wanted serves, those that serve stay.
+        # Keep the serving versions until one of the wanted versions serves.
         if not wanted or set(wanted) & set(serving):
             for number in set(serving) - set(wanted):
                 self._unload(model, number)
@@ -248,24 +247,27 @@ class Models:
             return
         version = model.versions[number] = Version(state=LOADING)
         try:
-            loaded = self._read(path)
+            loaded = self._load_saved_model(path)
             served = Served(
-                name=model.source.name, version=number, model=loaded, compute=self._computing(model.source.name, loaded)
+                name=model.source.name,
+                version=number,
+                model=loaded,
+                compute=self._create_compute(model.source.name, loaded),
             )
             if self._options.enable_model_warmup:
                 warm_up(served, path)
-        except Exception as error:  # noqa: BLE001 - a damaged folder raises anything, and must not end the server
+        except Exception as error:  # noqa: BLE001 - a damaged folder can raise anything; the server must go on
             version.code, version.text = failure(error)
             version.stamp, version.state = stamp, END
-            self._metrics.loaded(str(path), "fail")
+            self._metrics.count_load(str(path), "fail")
             log.error("version %d of model %s cannot be loaded: %s", number, model.source.name, version.text)
             return
         version.served, version.state = served, AVAILABLE
-        self._metrics.loaded(str(path), "success")
+        self._metrics.count_load(str(path), "success")
         self._publish(model)
         log.info("loaded version %d of model %s from %s", number, model.source.name, path)
 
-    def _read(self, path: Path) -> SavedModel:
+    def _load_saved_model(self, path: Path) -> SavedModel:
         loaded = SavedModel(
             path,
             tags=self._options.saved_model_tags,
@@ -275,22 +277,22 @@ class Models:
         self._loaded.add(loaded)
         return loaded
 
-    def _computing(self, name: str, loaded: SavedModel) -> Compute:
+    def _create_compute(self, name: str, loaded: SavedModel) -> Compute:
         def run(feeds: Feeds, fetches: Sequence[str]) -> list[Array]:
             start = time.monotonic()
             values = loaded.run(feeds, fetches)
-            self._metrics.ran(name, 1e6 * (time.monotonic() - start))
+            self._metrics.observe_runtime(name, 1e6 * (time.monotonic() - start))
             return values
 
         if self._options.batching is not None:
-            return Batcher(run, self._options.batching, self._metrics.batched)
-        return OneByOne(run, at_once=self._options.grpc_max_threads or 4 * cores())
+            return Batcher(run, self._options.batching, self._metrics.observe_batch)
+        return Unbatched(run, max_running=self._options.grpc_max_threads or 4 * cores())
 
     def _unload(self, model: _Model, number: int) -> None:
         version = model.versions[number]
         version.state, version.served = END, None
         self._publish(model)
-        gc.collect()  # a graph is a circle of references; its memory should go now, not at some time
+        gc.collect()  # a graph contains reference cycles; free its memory now
         log.info("unloaded version %d of model %s", number, model.source.name)
 
     def _publish(self, model: _Model) -> None:
@@ -299,10 +301,10 @@ class Models:
         self.on_change()
 
 
-def _complain(model: _Model, text: str) -> None:
-    if text and model.complaint != text:
+def _warn_once(model: _Model, text: str) -> None:
+    if text and model.last_warning != text:
         log.warning("%s", text)
-    model.complaint = text
+    model.last_warning = text
 
 
 def _why_unavailable(model: _Model) -> str:

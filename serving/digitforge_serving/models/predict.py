@@ -1,6 +1,6 @@
-"""One PredictRequest in, one PredictResponse out; no transport, and no knowledge of which models there are.
+"""Answer a PredictRequest with a PredictResponse.
 
-The checks, their order and their words are TensorFlow Serving's: a client cannot tell the two apart by an error.
+The checks, their order and their messages are the same as in TensorFlow Serving.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ def predict(
     """Answer a request.
 
     Args:
-        find: gives the version that a ``model_spec`` means, or raises a RefusedError.
-        request: the message as it came.
-        as_content: answer with ``tensor_content``, not with typed fields.
-        caller: who waits for the answer.
+        find: returns the version that a ``model_spec`` asks for, or raises a RefusedError.
+        request: the request.
+        as_content: answer with ``tensor_content`` instead of typed fields.
+        caller: the client that waits for the answer.
 
     Raises:
-        RefusedError: the request cannot be answered, with the code and the text for the client.
+        RefusedError: the request cannot be answered. Contains the status code and the message for the client.
     """
     if not request.HasField("model_spec"):
         raise refusal.invalid_argument("Missing ModelSpec")
@@ -48,7 +48,7 @@ def predict(
 def run(
     served: Served, request: predict_pb2.PredictRequest, *, as_content: bool, caller: Caller
 ) -> predict_pb2.PredictResponse:
-    """Answer a request with a given version of a model, whatever its ``model_spec`` asks for.
+    """Answer a request with a given version, whichever version its ``model_spec`` asks for.
 
     Raises:
         RefusedError: as in `predict`.
@@ -61,9 +61,9 @@ def run(
     aliases = _outputs(signature, request.output_filter)
     try:
         values = served.compute(feeds, [signature.outputs[alias].name for alias in aliases], caller)
-    except tf.errors.OpError as error:  # an operation refused its input, or failed
+    except tf.errors.OpError as error:
         raise refusal.from_number(error.error_code, error.message) from error
-    if caller.gone:  # large answers take a while to write
+    if caller.gone:  # skip encoding a large answer that nobody reads
         raise refusal.cancelled()
     response = predict_pb2.PredictResponse()
     response.model_spec.name = request.model_spec.name
@@ -76,7 +76,7 @@ def run(
 
 
 def _inputs(signature: meta_graph_pb2.SignatureDef, request: predict_pb2.PredictRequest) -> dict[str, tensors.Array]:
-    """Tensor name => value, for the request's inputs and the signature's defaults."""
+    """Tensor name => value, from the request's inputs and the signature's defaults."""
     if signature.method_name not in _METHODS:
         raise refusal.from_number(
             tf.errors.INTERNAL,
@@ -118,7 +118,7 @@ def _inputs(signature: meta_graph_pb2.SignatureDef, request: predict_pb2.Predict
 
 
 def _check_dtypes(dtypes: dict[str, tuple[int, int]]) -> None:
-    """Refuse a tensor of another dtype than the graph's; TensorFlow numbers the arguments by sorted tensor name."""
+    """Check the inputs' dtypes. Like TensorFlow, numbers the arguments by sorted tensor name."""
     for index, feed in enumerate(sorted(dtypes)):
         expected, sent = dtypes[feed]
         if expected != sent:
@@ -128,7 +128,7 @@ def _check_dtypes(dtypes: dict[str, tuple[int, int]]) -> None:
 
 
 def _outputs(signature: meta_graph_pb2.SignatureDef, output_filter: Iterable[str]) -> list[str]:
-    """Aliases of the outputs to send: those asked for, or all."""
+    """Aliases of the outputs to send: those in the filter, or all if it is empty."""
     aliases: list[str] = []
     for alias in output_filter:
         if alias not in signature.outputs:
@@ -147,6 +147,6 @@ def _set(names: Iterable[str]) -> str:
 
 
 def dtype_name(dtype: int) -> str:
-    """TensorFlow's word for a dtype in C++, which differs from Python's for three of them."""
+    """TensorFlow's C++ name of a dtype. Three differ from the Python names."""
     name = str(tf.dtypes.as_dtype(dtype).name)
     return {"float16": "half", "float32": "float", "float64": "double"}.get(name, name)

@@ -1,7 +1,7 @@
-"""Versions in a model folder come and go at once or not at all; a server that watches the folder sees nothing else.
+"""List, publish, withdraw and remove the versions in a model folder.
 
-A folder whose name is no number is invisible to a server. So a version that goes is renamed first and deleted
-afterwards.
+Every change is atomic, so a server that watches the folder never loads part of a version. Servers ignore folders whose
+name is not a number, so a version is renamed before it is deleted.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from digitforge_client.errors import DataError, InvalidInputError
 class VersionInfo:
     """A version in a model folder."""
 
-    version: int
-    path: Path
-    bytes: int
-    complete: bool  # has a saved_model.pb, without which no server loads it
+    version: int  #: number of the version
+    path: Path  #: its folder
+    bytes: int  #: size of its files
+    complete: bool  #: whether it has a ``saved_model.pb``; servers cannot load it otherwise
 
 
 def versions(base_path: Path) -> list[VersionInfo]:
@@ -35,7 +35,9 @@ def versions(base_path: Path) -> list[VersionInfo]:
     try:
         return [_info(number, paths[-1]) for number, paths in sorted(folders(base_path).items(), reverse=True)]
     except OSError as error:
-        raise DataError(f"the model folder {base_path} cannot be read: {error.strerror}") from error
+        raise DataError(
+            f"the model folder {base_path} cannot be read: {error.strerror}; expected a folder of versions: 1, 2, …"
+        ) from error
 
 
 def _info(number: int, path: Path) -> VersionInfo:
@@ -44,15 +46,18 @@ def _info(number: int, path: Path) -> VersionInfo:
 
 
 def promote(source: Path, base_path: Path) -> VersionInfo:
-    """Publish a copy of a version as the highest of a model folder.
+    """Publish a copy of a version as the highest version in a model folder.
 
     Args:
-        source: folder of a version, anywhere; that of an older one of the same model too.
-        base_path: the model folder; made if need be.
+        source: folder of a version. It may be an older version of the same model.
+        base_path: the model folder; created if it does not exist.
+
+    Returns:
+        The new version.
 
     Raises:
-        InvalidInputError: the source is no SavedModel.
-        DataError: it cannot be copied; nothing is left behind.
+        InvalidInputError: the source has no ``saved_model.pb``.
+        DataError: it cannot be copied. Partial copies are deleted.
     """
     if not (source / "saved_model.pb").is_file():
         raise InvalidInputError(f"{source} has no saved_model.pb; expected the folder of one version of a model")
@@ -67,49 +72,55 @@ def remove(base_path: Path, number: int) -> Path:
     """Delete a version.
 
     Returns:
-        The folder that was deleted.
+        The deleted folder.
 
     Raises:
-        InvalidInputError: the model folder has no such version, two folders of that number, or no other version.
+        InvalidInputError: the version does not exist, it is the only one, or two folders have its number.
         DataError: it cannot be deleted.
     """
     present = {info.version: info for info in versions(base_path)}
     if number not in present:
         raise InvalidInputError(f"{base_path} has no version {number}; it has {_listed(present)}")
     if len(present) == 1:
-        raise InvalidInputError(f"version {number} is the only one in {base_path}: without it nothing would be served")
+        raise InvalidInputError(
+            f"version {number} is the only one in {base_path}, and servers need one; publish another version first"
+        )
     _check_single(base_path, number)
     path = present[number].path
-    going = base_path / f".{number}.removed"
+    renamed = base_path / f".{number}.removed"
     try:
-        shutil.rmtree(going, ignore_errors=True)
-        path.rename(going)
+        shutil.rmtree(renamed, ignore_errors=True)
+        path.rename(renamed)
         sync(base_path)
-        shutil.rmtree(going)
+        shutil.rmtree(renamed)
     except OSError as error:
         raise DataError(f"version {number} of {base_path} cannot be removed: {error}") from error
     return path
 
 
 def rollback(base_path: Path) -> VersionInfo:
-    """Withdraw the highest version, so that the one before is served again; its files stay, as ``.N.withdrawn``.
+    """Withdraw the highest version, so that servers go back to the version before it.
+
+    Keeps the files of the withdrawn version N as ``.N.withdrawn``.
 
     Returns:
         The version that is now the highest.
 
     Raises:
-        InvalidInputError: the folder has fewer than two versions, or two folders with the number of the highest.
+        InvalidInputError: there are fewer than two versions, the version before the highest is incomplete, or two
+            folders have the number of the highest version.
         DataError: the folder cannot be changed.
     """
     present = versions(base_path)
     if len(present) < 2:
         raise InvalidInputError(
-            f"{base_path} has {_listed([info.version for info in present])}; to roll back, it must have two versions"
+            f"{base_path} has fewer than two versions (found: {_listed([info.version for info in present])}); "
+            "rollback needs an earlier version to go back to"
         )
     highest, before = present[0], present[1]
     if not before.complete:
         raise InvalidInputError(
-            f"{before.path} has no saved_model.pb: no server could load it in place of {highest.path}"
+            f"{before.path} has no saved_model.pb, so it cannot replace {highest.path}; repair or remove it first"
         )
     _check_single(base_path, highest.version)
     withdrawn = base_path / f".{highest.version}.withdrawn"
@@ -123,16 +134,16 @@ def rollback(base_path: Path) -> VersionInfo:
 
 
 def _check_single(base_path: Path, number: int) -> None:
-    """See that nothing else becomes a version once its folder is gone.
+    """Check that only one folder has this number: a second one would take the place of the first.
 
     Raises:
-        InvalidInputError: another folder is named by the same number.
+        InvalidInputError: another folder has the same number.
     """
     paths = folders(base_path)[number]
     if len(paths) > 1:
         raise InvalidInputError(
-            f"version {number} of {base_path} has {len(paths)} folders, {', '.join(path.name for path in paths)}, of "
-            "which a server takes the last: delete the others, or rename them, first"
+            f"version {number} of {base_path} has {len(paths)} folders: {', '.join(path.name for path in paths)}. "
+            "Servers use only the last; delete or rename the others first"
         )
 
 

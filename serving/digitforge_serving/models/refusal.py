@@ -1,4 +1,4 @@
-"""How a request is refused: a gRPC status code and the text that TensorFlow Serving would send."""
+"""Errors that reject a request, with TensorFlow Serving's status codes and messages."""
 
 from __future__ import annotations
 
@@ -6,51 +6,51 @@ from typing import Final
 
 import grpc
 
-#: TensorFlow Serving cuts longer texts and says so.
-LONGEST_TEXT: Final = 1024
+#: Maximum characters of a message. TensorFlow Serving cuts longer ones too.
+MAX_TEXT: Final = 1024
 
 
 class RefusedError(Exception):
-    """A request that gets a status other than OK.
+    """The server rejects a request.
 
     Attributes:
-        code: gRPC status code.
-        text: what the client is told, at most 1 024 characters and a mark where it was cut.
+        code: the gRPC status code, not OK.
+        text: the message for the client. After 1 024 characters it is cut and ends in ``...TRUNCATED``.
     """
 
     def __init__(self, code: grpc.StatusCode, text: str) -> None:
         super().__init__(text)
         self.code = code
-        self.text = text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}...TRUNCATED"
+        self.text = text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}...TRUNCATED"
 
 
 def invalid_argument(text: str) -> RefusedError:
-    """The client sent something that no state of the server could make acceptable."""
+    """The request is invalid, whatever the state of the server."""
     return RefusedError(grpc.StatusCode.INVALID_ARGUMENT, text)
 
 
 def not_found(text: str) -> RefusedError:
-    """The client named a model or a version that is not served."""
+    """The model or version does not serve."""
     return RefusedError(grpc.StatusCode.NOT_FOUND, text)
 
 
 def failed_precondition(text: str) -> RefusedError:
-    """The request does not fit what is being served now."""
+    """The request does not fit the server's current state."""
     return RefusedError(grpc.StatusCode.FAILED_PRECONDITION, text)
 
 
 def cancelled() -> RefusedError:
-    """The client went away, or the server gave up: nobody waits for the answer."""
+    """The client no longer waits for the answer."""
     return RefusedError(grpc.StatusCode.CANCELLED, "Cancelled")
 
 
 def unimplemented(text: str) -> RefusedError:
-    """This server cannot do what is asked, whoever asks."""
+    """This server does not support the request."""
     return RefusedError(grpc.StatusCode.UNIMPLEMENTED, text)
 
 
 def from_number(number: int, text: str) -> RefusedError:
-    """A refusal with the canonical code of that number, as TensorFlow's own errors carry it."""
+    """Create an error from the number of a status code, as in TensorFlow's own errors."""
     for code in grpc.StatusCode:
         if code.value[0] == number:
             return RefusedError(code, text)

@@ -1,4 +1,4 @@
-"""One SavedModel in memory, run as TensorFlow Serving runs it: a session of its own, fed and fetched by tensor name."""
+"""Load and run a SavedModel like TensorFlow Serving: in its own session, by tensor name."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from digitforge_serving.models.batching import Compute
 
 Array = npt.NDArray[Any]
 
-#: Each set of outputs that clients ask for gets a prepared call; beyond this many it is made anew each time.
-_MOST_PREPARED: Final = 256
-_load_lock = threading.Lock()  # the loader's notice is silenced through a logger that all threads share
+#: Limit on cached callables, one per set of inputs and outputs. More sets are not cached.
+_MAX_PREPARED: Final = 256
+_load_lock = threading.Lock()  # the level of TensorFlow's logger is shared by all threads
 
 
 class SavedModel:
     """A loaded SavedModel.
 
-    It stays in memory for as long as somebody refers to it: a request that runs while its version is unloaded
-    finishes undisturbed.
+    Its session closes when nothing refers to this object any more, so requests in flight can finish while their version
+    is unloaded.
 
     Attributes:
-        signatures: name => SignatureDef, all that the file contains.
+        signatures: name => SignatureDef, for all signatures in the file.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class SavedModel:
         """Load the SavedModel in the folder *path*.
 
         Raises:
-            Exception: of many kinds, whatever TensorFlow makes of a folder that is damaged or has no such tags.
+            Exception: TensorFlow raises many types of error for a damaged folder or missing tags.
         """
         config = tf.compat.v1.ConfigProto(
             intra_op_parallelism_threads=intra_op_threads,
@@ -63,7 +63,7 @@ class SavedModel:
         logger = tf.get_logger()
         with _load_lock, self._graph.as_default():
             level = logger.level
-            logger.setLevel(logging.ERROR)  # TensorFlow advises users of this loader, for good, to use the other one
+            logger.setLevel(logging.ERROR)  # hides TensorFlow's deprecation warning for this loader
             try:
                 return tf.compat.v1.saved_model.load(self._session, list(tags), str(path))
             finally:
@@ -73,14 +73,14 @@ class SavedModel:
         """Compute tensors.
 
         Args:
-            feeds: tensor name => its value, of the tensor's dtype.
-            fetches: names of the tensors wanted.
+            feeds: tensor name => value, with the tensor's dtype.
+            fetches: names of the tensors to compute.
 
         Returns:
-            Their values, in the order of *fetches*.
+            The values, in the order of *fetches*.
 
         Raises:
-            tf.errors.OpError: an operation refused its input.
+            tf.errors.OpError: an operation failed.
         """
         distinct = tuple(dict.fromkeys(fetches))
         computed = self._call(tuple(feeds), distinct)(*feeds.values())
@@ -88,7 +88,7 @@ class SavedModel:
         return [values[name] for name in fetches]
 
     def close(self) -> None:
-        """Compute nothing from now on: what is being computed ends with a ``tf.errors.CancelledError``, soon."""
+        """Close the session. Running computations soon raise ``tf.errors.CancelledError``."""
         self._session.close()
 
     def _call(self, feeds: tuple[str, ...], fetches: tuple[str, ...]) -> Any:
@@ -96,15 +96,16 @@ class SavedModel:
         if prepared is None:
             with self._prepare_lock:
                 options = config_pb2.CallableOptions(feed=feeds, fetch=fetches)
-                # The public Session.run looks every name up again, which doubles the time of a one-row request.
+                # Private API, because Session.run looks up all names each time and makes a one-row request take twice
+                # as long.
                 prepared = self._session._make_callable_from_options(options)
-                if len(self._prepared) < _MOST_PREPARED:
+                if len(self._prepared) < _MAX_PREPARED:
                     self._prepared[feeds, fetches] = prepared
         return prepared
 
 
 def _as_array(value: Any) -> Array:
-    """A scalar string comes out of a session as plain bytes."""
+    """Convert a session's result, which is plain ``bytes`` for a scalar string."""
     return np.array(value, dtype=object) if isinstance(value, bytes) else np.asarray(value)
 
 
@@ -112,7 +113,7 @@ def _as_array(value: Any) -> Array:
 class Served:
     """One version of a model, ready to answer."""
 
-    name: str
-    version: int
-    model: SavedModel
-    compute: Compute  # of the model's tensors; the way there may merge requests
+    name: str  #: name of the model
+    version: int  #: number of the version
+    model: SavedModel  #: the loaded model
+    compute: Compute  #: computes tensors of the model, alone or merged with other requests

@@ -1,4 +1,4 @@
-"""What becomes of a version of a model, in the words of ``GetModelStatus``."""
+"""The state of a version, as ``GetModelStatus`` reports it."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ START, LOADING, AVAILABLE, UNLOADING, END = 10, 20, 30, 40, 50  # ModelVersionSt
 
 @dataclass(kw_only=True)
 class Version:
-    """What became of a version, from the moment that it was wanted; never forgotten while the server runs."""
+    """The state of a version. Kept until the server ends or its model is removed."""
 
-    state: int = START
-    code: grpc.StatusCode = grpc.StatusCode.OK
-    text: str = ""  # why it could not be loaded
-    stamp: object = None  # of the folder that could not be loaded; another one is tried again
-    served: Served | None = None
+    state: int = START  #: number of a ``ModelVersionStatus.State``
+    code: grpc.StatusCode = grpc.StatusCode.OK  #: status code of the last attempt to load the version
+    text: str = ""  #: why it could not be loaded
+    stamp: object = None  #: stamp of the folder when loading failed; the server retries when it changes
+    served: Served | None = None  #: the loaded version, while it serves
 
 
 def failure(error: Exception) -> tuple[grpc.StatusCode, str]:
-    """Code and text of the reason why a version could not be loaded."""
+    """Status code and message for an error while loading a version."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
     if isinstance(error, refusal.RefusedError):
         return error.code, text
-    number = getattr(error, "error_code", None)  # of TensorFlow's own errors
+    number = getattr(error, "error_code", None)  # TensorFlow's errors have one
     return refusal.from_number(number, text).code if number else grpc.StatusCode.UNKNOWN, text

@@ -1,8 +1,8 @@
-"""TensorProto messages to arrays and back, exactly as TensorFlow's own ``Tensor::FromProto`` reads them.
+"""Convert TensorProto messages to arrays and back, with the rules of TensorFlow's ``Tensor::FromProto``.
 
-Elements travel either as the little-endian bytes of ``tensor_content`` or in a typed field such as ``float_val``.
-A typed field with fewer values than elements repeats its last one; without any, the elements are zeros. Strings in
-``tensor_content`` are their lengths, as varints, followed by their bytes.
+A message holds its elements as little-endian bytes in ``tensor_content``, or in a typed field such as ``float_val``. If
+a typed field has too few values, the last value is repeated; if it is empty, all elements are zero. Strings in
+``tensor_content`` are written as all their lengths (varints) followed by all their bytes.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ from tensorflow.core.framework import tensor_pb2, types_pb2
 
 Array = npt.NDArray[Any]
 
-#: A few bytes may claim any shape, because missing elements are repeated. A tensor that claims more than this and does
-#: not carry its elements is not believed.
-MOST_REPEATED_BYTES: Final = 2**26
-MOST_DIMENSIONS: Final = 64  # numpy's limit; TensorFlow's is 254
+#: Maximum size of a tensor with repeated elements. Without this limit, a message of a few bytes could claim any shape.
+MAX_REPEATED_BYTES: Final = 2**26
+MAX_DIMENSIONS: Final = 64  # numpy's limit; TensorFlow's is 254
 
-#: dtype => typed field, and the dtype in which the field holds its values.
+#: dtype => (typed field, dtype of the field's values).
 _FIELDS: Final[dict[int, tuple[str, type[np.generic]]]] = {
     types_pb2.DT_FLOAT: ("float_val", np.float32),
     types_pb2.DT_DOUBLE: ("double_val", np.float64),
@@ -44,26 +43,30 @@ _BIT_PATTERNS: Final = {types_pb2.DT_HALF, types_pb2.DT_BFLOAT16}  # the field h
 
 
 def decode(tensor: tensor_pb2.TensorProto) -> Array:
-    """Make the array of a message.
+    """Convert a message to an array.
 
     Returns:
-        The array, of the message's dtype and shape, perhaps read-only; strings are an object array of ``bytes``.
+        The array, with the message's dtype and shape. It may be read-only. Strings become an object array of ``bytes``.
 
     Raises:
-        ValueError: the message is no tensor: an unknown dtype, an impossible shape, or content of another length.
+        ValueError: the dtype is not supported, the shape is invalid, or the content does not have the right length.
     """
     shape = tuple(dim.size for dim in tensor.tensor_shape.dim)
-    if tensor.tensor_shape.unknown_rank or len(shape) > MOST_DIMENSIONS or any(size < 0 for size in shape):
-        raise ValueError(f"the shape {shape} is not one of a tensor")
+    if tensor.tensor_shape.unknown_rank or len(shape) > MAX_DIMENSIONS or any(size < 0 for size in shape):
+        raise ValueError(
+            f"the shape is {shape}; expected a known rank, at most {MAX_DIMENSIONS} dimensions, and sizes of 0 or more"
+        )
     count = math.prod(shape)
     if tensor.dtype == types_pb2.DT_STRING:
         return _decode_strings(tensor, count).reshape(shape)
     if tensor.dtype not in _FIELDS:
-        raise ValueError(f"dtype {tensor.dtype} cannot be sent")
+        raise ValueError(f"dtype {tensor.dtype} is not supported")
     dtype = np.dtype(tf.dtypes.as_dtype(tensor.dtype).as_numpy_dtype)
     if tensor.tensor_content and count:
         if len(tensor.tensor_content) != count * dtype.itemsize:
-            raise ValueError(f"{len(tensor.tensor_content)} bytes of content; expected {count * dtype.itemsize}")
+            raise ValueError(
+                f"tensor_content has {len(tensor.tensor_content)} bytes; expected {count * dtype.itemsize}"
+            )
         elements = np.frombuffer(tensor.tensor_content, dtype=np.uint8 if dtype == np.bool_ else dtype)
         return (elements != 0 if dtype == np.bool_ else elements).reshape(shape)
     return _decode_field(tensor, count, dtype).reshape(shape)
@@ -88,20 +91,22 @@ def _decode_strings(tensor: tensor_pb2.TensorProto, count: int) -> Array:
         values[:] = tensor.string_val
         return _fill(values, count, np.array([b""], dtype=object))
     if count > len(content):
-        raise ValueError(f"{len(content)} bytes of content cannot hold {count} strings")
+        raise ValueError(f"tensor_content has {len(content)} bytes, too few for {count} strings")
     position, lengths = 0, []
     for _ in range(count):
         length, shift = 0, 0
         while True:
             if position >= len(content) or shift > 28:  # a length is a 32-bit varint
-                raise ValueError("the lengths of the strings are cut short")
+                raise ValueError(
+                    "tensor_content ends within the lengths of the strings, or a length is not a 32-bit number"
+                )
             byte = content[position]
             position, length, shift = position + 1, length | (byte & 0x7F) << shift, shift + 7
             if byte < 0x80:
                 break
         lengths.append(length)
     if position + sum(lengths) != len(content):
-        raise ValueError(f"{len(content) - position} bytes of strings; expected {sum(lengths)}")
+        raise ValueError(f"tensor_content has {len(content) - position} bytes of strings; expected {sum(lengths)}")
     strings = np.empty(count, dtype=object)
     for index, length in enumerate(lengths):
         strings[index] = content[position : position + length]
@@ -109,13 +114,13 @@ def _decode_strings(tensor: tensor_pb2.TensorProto, count: int) -> Array:
     return strings
 
 
-def _fill(values: Array, count: int, nothing: Array) -> Array:
-    """The first *count* values; where there are fewer, the last again and again."""
+def _fill(values: Array, count: int, zero: Array) -> Array:
+    """Cut or extend *values* to *count* elements by repeating the last value, or *zero* if there is none."""
     if values.size >= count:
         return values[:count]
-    if count * values.dtype.itemsize > MOST_REPEATED_BYTES:
-        raise ValueError(f"{count} elements are claimed and {values.size} sent")
-    last = values[-1:] if values.size else nothing
+    if count * values.dtype.itemsize > MAX_REPEATED_BYTES:
+        raise ValueError(f"the message has {values.size} of {count} elements, too few to repeat the last one")
+    last = values[-1:] if values.size else zero
     return np.concatenate([values, np.repeat(last, count - values.size)])
 
 
@@ -123,13 +128,13 @@ def encode(array: Array, dtype: int, *, into: tensor_pb2.TensorProto, as_content
     """Write an array into an empty message.
 
     Args:
-        array: any shape; object arrays hold ``bytes``.
-        dtype: the number of the tensor's dtype.
-        into: the message.
-        as_content: send ``tensor_content`` (one byte for a byte), not the typed field.
+        array: array of any shape; strings as an object array of ``bytes``.
+        dtype: TensorFlow's number of the dtype.
+        into: the message to fill.
+        as_content: write ``tensor_content`` (1 byte per uint8) instead of the typed field (1.5 bytes on average).
     """
     into.dtype = dtype
-    into.tensor_shape.SetInParent()  # a scalar has a shape too, without dimensions
+    into.tensor_shape.SetInParent()  # a scalar has a shape without dimensions
     for size in array.shape:
         into.tensor_shape.dim.add(size=size)
     if dtype == types_pb2.DT_STRING:
@@ -154,8 +159,8 @@ def encode(array: Array, dtype: int, *, into: tensor_pb2.TensorProto, as_content
 
 
 def _packed(field: int, flat: Array) -> bytes:
-    """A repeated field of floats, bools or uint8 as it travels, in half the time that protobuf takes value by value."""
-    if flat.dtype == np.uint8:  # as varints: from 128 on, a 1 follows the byte
+    """Encode a repeated field of floats, bools or uint8 in half the time that protobuf needs."""
+    if flat.dtype == np.uint8:  # as varints: values from 128 need a second byte, 1
         flat = np.insert(flat, np.flatnonzero(flat >= 128) + 1, 1)
     payload = flat.tobytes()
     return _varint(field << 3 | 2) + _varint(len(payload)) + payload

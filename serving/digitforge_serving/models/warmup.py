@@ -1,4 +1,4 @@
-"""Replay the requests that a SavedModel brings along, so that the first client does not wait for first-time work."""
+"""Replay a SavedModel's warm-up requests, so that the first client's request is not slow."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from digitforge_serving.models.batching import Caller
 from digitforge_serving.models.saved_model import Served
 
 _FILE: Final = Path("assets.extra", "tf_serving_warmup_requests")
-_MOST_RECORDS: Final = 1000
+_MAX_RECORDS: Final = 1000
 
 
 def warm_up(served: Served, path: Path) -> int:
-    """Answer each ``PredictionLog`` in the folder's warm-up file.
+    """Replay the requests in a version's warm-up file.
 
     Args:
-        served: the version, loaded.
-        path: its folder.
+        served: the loaded version.
+        path: the version's folder.
 
     Returns:
-        Requests answered; 0 where the folder has no such file.
+        Number of records read; 0 if the folder has no warm-up file.
 
     Raises:
-        RefusedError: a record cannot be read or its request is refused, and so the version should not serve.
+        RefusedError: a record cannot be read, or its request fails. The version must not serve then.
     """
     file = path / _FILE
     if not file.exists():
@@ -36,9 +36,9 @@ def warm_up(served: Served, path: Path) -> int:
     try:
         for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
             count += 1
-            if count > _MOST_RECORDS:
+            if count > _MAX_RECORDS:
                 raise refusal.invalid_argument(
-                    f"Number of warmup records exceeds the maximum ({_MOST_RECORDS}) at {file}"
+                    f"Number of warmup records exceeds the maximum ({_MAX_RECORDS}) at {file}"
                 )
             entry = prediction_log_pb2.PredictionLog.FromString(record)
             if entry.WhichOneof("log_type") == "predict_log":

@@ -1,4 +1,4 @@
-"""Whatever is sent, every request gets a status, and the next good one works."""
+"""Every request gets a status, whatever it contains, and the server keeps working."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from digitforge_serving import EmbeddedServer
 from digitforge_serving.config.options import BatchingOptions
 from digitforge_serving.models import tensors
 
-#: Generated requests, half of them to a server that batches. Every night the larger number, by `make test-slow`.
+#: Number of generated requests, half of them to a server with batching. `make test-slow` sends the larger number.
 REQUESTS = [500, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
 CONNECTIONS = 1000
 REFUSALS = {
@@ -42,7 +42,7 @@ int32s = st.integers(-(2**31), 2**31 - 1)
 
 @st.composite
 def tensor_messages(draw: st.DrawFn) -> tensor_pb2.TensorProto:
-    """A tensor whose dtype, shape, values and content have nothing to do with each other, or a decent one."""
+    """A valid tensor, or one with an unrelated dtype, shape, values and content."""
     message = tensor_pb2.TensorProto()
     if draw(st.booleans()):
         values = draw(st.lists(floats, max_size=5))
@@ -99,14 +99,14 @@ def works(stubs: Stubs) -> bool:
 
 
 @pytest.mark.parametrize("number", REQUESTS)
-def test_any_request_gets_an_answer_or_a_refusal(abused: Stubs, number: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_any_request_gets_an_answer_or_an_error(abused: Stubs, number: int, caplog: pytest.LogCaptureFixture) -> None:
     @settings(max_examples=number // 2, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(requests())
     def send(request: predict_pb2.PredictRequest) -> None:
         try:
             response = abused.predict(request)
         except grpc.RpcError as error:
-            # TensorFlow Serving calls it its own fault that this signature is not one for clients.
+            # Like TensorFlow Serving, reports INTERNAL for this signature, which clients cannot use.
             initializer = request.model_spec.signature_name == "__saved_model_init_op"
             expected = REFUSALS | {grpc.StatusCode.INTERNAL} if initializer else REFUSALS
             assert error.code() in expected, (error.code(), error.details())  # noqa: PT017
@@ -121,12 +121,12 @@ def test_any_request_gets_an_answer_or_a_refusal(abused: Stubs, number: int, cap
     assert works(abused)
 
 
-def test_bytes_that_are_no_request_are_refused(abused: Stubs) -> None:
+def test_bytes_that_are_not_a_request_are_rejected(abused: Stubs) -> None:
     @settings(max_examples=100, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(st.binary(max_size=100))
     def send(message: bytes) -> None:
         call = abused.channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
-        with pytest.raises(grpc.RpcError) as caught:  # no such message is a request for the model
+        with pytest.raises(grpc.RpcError) as caught:  # none of these messages is a valid request
             call(message, timeout=30)
         assert caught.value.code() in {*REFUSALS, grpc.StatusCode.INTERNAL}
 
@@ -155,7 +155,7 @@ def test_other_methods_are_unimplemented(abused: Stubs, path: str) -> None:
     assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_noise_on_the_port_disturbs_nobody(toy_target: str, stubs: Stubs) -> None:
+def test_noise_on_the_port_does_not_affect_other_clients(toy_target: str, stubs: Stubs) -> None:
     host, _, port = toy_target.rpartition(":")
     noise = np.random.default_rng(0)
     for _ in range(20):
@@ -166,17 +166,17 @@ def test_noise_on_the_port_disturbs_nobody(toy_target: str, stubs: Stubs) -> Non
 
 @pytest.fixture
 def many_files() -> Iterator[None]:
-    """Room for both ends of all connections, which are in this process."""
+    """Raise the limit on open files: both ends of all connections are in this process."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = 2 * CONNECTIONS + 500
     if hard != resource.RLIM_INFINITY and hard < needed:
-        pytest.skip(f"a process may have {hard} files open here; {needed} are needed")
+        pytest.skip(f"needs {needed} open files, but the limit is {hard}")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, needed), hard))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_connections_that_are_opened_and_left_disturb_nobody(many_files: None, toy_target: str, stubs: Stubs) -> None:
+def test_idle_connections_do_not_affect_other_clients(many_files: None, toy_target: str, stubs: Stubs) -> None:
     host, _, port = toy_target.rpartition(":")
     with ExitStack() as stack:
         for _ in range(CONNECTIONS):
@@ -184,11 +184,11 @@ def test_connections_that_are_opened_and_left_disturb_nobody(many_files: None, t
         assert works(stubs)
         fresh = connect(toy_target)
         stack.callback(fresh.channel.close)
-        assert works(fresh)  # one more is taken, too
+        assert works(fresh)  # a new connection is accepted too
     assert works(stubs)
 
 
-def test_requests_that_never_send_their_message_leave_room_for_others(toy_target: str, stubs: Stubs) -> None:
+def test_requests_that_never_send_their_message_do_not_affect_other_clients(toy_target: str, stubs: Stubs) -> None:
     leave = threading.Event()
 
     def nothing() -> Iterator[bytes]:
@@ -204,14 +204,14 @@ def test_requests_that_never_send_their_message_leave_room_for_others(toy_target
             future.cancel()
 
 
-def test_a_client_that_stops_reading_disturbs_nobody(toy_target: str, stubs: Stubs) -> None:
+def test_a_client_that_stops_reading_does_not_affect_other_clients(toy_target: str, stubs: Stubs) -> None:
     values = tf.make_tensor_proto(np.zeros(4_000_000, np.float32))
     request = predict_request(signature="echo_float32", inputs={"x": values})
     with grpc.insecure_channel(toy_target, options=[("grpc.max_receive_message_length", -1)]) as channel:
         call = channel.unary_stream(
             "/tensorflow.serving.PredictionService/Predict", predict_pb2.PredictRequest.SerializeToString
         )
-        unread = [call(request) for _ in range(4)]  # replies of 16 MB that nobody takes
+        unread = [call(request) for _ in range(4)]  # replies of 16 MB that nobody reads
         assert works(stubs)
         for stream in unread:
             stream.cancel()

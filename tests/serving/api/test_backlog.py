@@ -1,6 +1,6 @@
-"""Nobody waits behind calls that were given up, and a server that is told to end does not work them off.
+"""Cancelled and expired requests are not computed, and a stopping server does not work off its queue.
 
-What was computed is read from the server's own metrics, or from what its clients got.
+The tests count computed requests with the server's metrics or by the replies.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from digitforge_client import DigitClient, Timeout
 from digitforge_client.contract import MAX_ROWS
 from digitforge_serving import ModelSource, Server, ServerOptions, shipped_config
 from digitforge_serving.config.options import PROMETHEUS_PATH
-from digitforge_serving.models.batching import Caller, OneByOne
+from digitforge_serving.models.batching import Caller, Unbatched
 
-needs_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads /proc, which Linux has")
-#: Fewer than the 512 requests that a server takes at a time.
+needs_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc (Linux)")
+#: Below the server's default limit of 512 requests.
 CALLS = 400
-#: A tensor that repeats its only value; so the message is short, and all calls reach the server at once.
+#: A tensor that repeats its only value. The message is short, so all calls reach the server almost together.
 _REPEATED = f"dtype: DT_INT64 tensor_shape {{ dim {{ size: {MAX_ROWS} }} }} int64_val: 7"
 LARGEST = text_format.Parse(
     f"model_spec {{ name: 'digits' }} inputs {{ key: 'labels' value {{ {_REPEATED} }} }} "
@@ -44,7 +44,7 @@ LARGEST = text_format.Parse(
 
 
 def total(rest_target: str, series: str) -> int:
-    """The sum of a metric over its labels that match."""
+    """The sum of a metric over all matching labels."""
     with urllib.request.urlopen(f"http://{rest_target}{PROMETHEUS_PATH}", timeout=60) as page:
         return sum(int(number) for number in re.findall(rf"^{series} (\d+)$", page.read().decode(), re.MULTILINE))
 
@@ -58,14 +58,14 @@ def given_up(rest_target: str) -> int:
 
 
 def busy_s(process: int) -> float:
-    """Processor time that a process has taken."""
+    """Processor time that a process has used, in seconds."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @pytest.fixture(params=["alone", "batched"])
 def flags(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
-    """The shipped generator, one request or batch at a time, with metrics."""
+    """Flags to serve the shipped generator, one request or batch at a time, with metrics."""
     common = [
         "--port=0",
         "--json",
@@ -83,7 +83,7 @@ def flags(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
 
 
 @pytest.mark.timeout(600)
-def test_cancelled_calls_are_not_computed_and_keep_nobody_waiting(flags: list[str], tmp_path: Path) -> None:
+def test_cancelled_calls_are_not_computed_and_do_not_delay_others(flags: list[str], tmp_path: Path) -> None:
     with serving(tmp_path, *flags) as process:
         announced = json.loads(process.line())
         rest, stubs = announced["rest_target"], connect(announced["grpc_target"])
@@ -91,7 +91,7 @@ def test_cancelled_calls_are_not_computed_and_keep_nobody_waiting(flags: list[st
 
         def open_and_cancel() -> int:
             calls = [stubs.prediction.Predict.future(LARGEST) for _ in range(CALLS)]
-            wait_for(lambda: any(call.done() for call in calls))  # by then others have arrived, and wait
+            wait_for(lambda: any(call.done() for call in calls))  # then the other calls wait at the server
             for call in calls:
                 call.cancel()
             return given_up(rest)
@@ -103,7 +103,7 @@ def test_cancelled_calls_are_not_computed_and_keep_nobody_waiting(flags: list[st
 
 
 @pytest.mark.timeout(600)
-def test_sigterm_ends_a_server_with_a_backlog_once_the_grace_period_is_over(flags: list[str], tmp_path: Path) -> None:
+def test_sigterm_stops_a_server_with_a_backlog_after_the_grace_period(flags: list[str], tmp_path: Path) -> None:
     with serving(tmp_path, *flags, "--grace-seconds=2") as process:
         stubs = connect(json.loads(process.line())["grpc_target"])
         start = time.monotonic()
@@ -116,7 +116,7 @@ def test_sigterm_ends_a_server_with_a_backlog_once_the_grace_period_is_over(flag
         took_s = time.monotonic() - start
         unanswered = sum(call.exception() is not None for call in calls)
         assert unanswered > CALLS / 2
-        assert took_s < 2 + 2 + unanswered * alone_s / 4  # far from what computing them would have taken
+        assert took_s < 2 + 2 + unanswered * alone_s / 4  # much less time than computing them takes
         assert "Traceback" not in process.stderr.read_text()
 
 
@@ -126,7 +126,7 @@ def test_sigterm_ends_a_server_with_a_backlog_once_the_grace_period_is_over(flag
     [("slow", 1e9), ("stubborn", 6000.0)],
     ids=["many operations", "a single operation, which cannot be cancelled"],
 )
-def test_sigterm_ends_a_computation_that_outlasts_the_grace_period(
+def test_sigterm_ends_a_computation_that_exceeds_the_grace_period(
     signature: str, size: float, base_path: Path, tmp_path: Path
 ) -> None:
     flags = [f"--model_base_path={base_path}", "--model-name=toy", "--port=0", "--json", "--grace-seconds=1"]
@@ -139,16 +139,14 @@ def test_sigterm_ends_a_computation_that_outlasts_the_grace_period(
         with socket.create_connection((host, int(port)), timeout=60) as connection:
             connection.sendall(post({"signature_name": signature, "inputs": [size]}))
             before_s = busy_s(process.popen.pid)
-            wait_for(lambda: busy_s(process.popen.pid) > before_s + 1)  # so it computes
+            wait_for(lambda: busy_s(process.popen.pid) > before_s + 1)  # the computation runs
             assert process.end(signal.SIGTERM) == 0
         assert isinstance(call.exception(timeout=60), grpc.RpcError)
 
 
 @needs_proc
-def test_sigterm_that_another_thread_than_the_first_receives_ends_the_server_too(
-    base_path: Path, tmp_path: Path
-) -> None:
-    """Among hundreds of threads the kernel chooses another one now and then."""
+def test_sigterm_delivered_to_any_thread_stops_the_server(base_path: Path, tmp_path: Path) -> None:
+    """With many threads, the kernel does not always deliver a signal to the main thread."""
     with serving(tmp_path, f"--model_base_path={base_path}", "--model-name=toy", "--port=0") as process:
         process.line()
         threads = [int(path.name) for path in Path(f"/proc/{process.popen.pid}/task").iterdir()]
@@ -166,10 +164,10 @@ def server(base_path: Path) -> Iterator[Server]:
 
 
 @pytest.fixture
-def turns(server: Server) -> OneByOne:
+def turns(server: Server) -> Unbatched:
     assert server._models is not None
     compute = server._models.find(predict_request().model_spec).compute
-    assert isinstance(compute, OneByOne)
+    assert isinstance(compute, Unbatched)
     return compute
 
 
@@ -178,20 +176,22 @@ def post(body: Any) -> bytes:
     return f"POST /v1/models/toy:predict HTTP/1.1\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content
 
 
-def test_a_rest_client_that_hangs_up_is_not_computed_for(server: Server, turns: OneByOne) -> None:
+def test_a_request_of_a_disconnected_rest_client_is_not_computed(server: Server, turns: Unbatched) -> None:
     assert server.rest_target is not None
     host, _, port = server.rest_target.rpartition(":")
     before = computed(server.rest_target)
-    assert turns._enter(Caller())  # the only turn
+    assert turns._enter(Caller())  # takes the only slot
     with closing(socket.create_connection((host, int(port)))) as connection:
         connection.sendall(post({"inputs": {"a": [1], "b": [2]}}))
         wait_for(lambda: len(turns._waiting) == 1)
-    turns._pass_on()
+    turns._release()
     wait_for(lambda: given_up(str(server.rest_target)) == 1)
     assert computed(server.rest_target) == before
 
 
-def test_a_rest_client_that_has_sent_its_next_request_has_not_hung_up(server: Server, turns: OneByOne) -> None:
+def test_a_rest_client_that_sends_its_next_request_is_not_taken_for_disconnected(
+    server: Server, turns: Unbatched
+) -> None:
     assert server.rest_target is not None
     host, _, port = server.rest_target.rpartition(":")
     assert turns._enter(Caller())
@@ -199,7 +199,7 @@ def test_a_rest_client_that_has_sent_its_next_request_has_not_hung_up(server: Se
         connection.sendall(post({"inputs": {"a": [1], "b": [2]}}))
         wait_for(lambda: len(turns._waiting) == 1)
         connection.sendall(post({"inputs": {"a": [3], "b": [4]}}))
-        turns._pass_on()
+        turns._release()
         replies = b""
         while replies.count(b"product") < 2:
             replies += connection.recv(4096)
@@ -214,11 +214,11 @@ def test_a_rest_request_that_waits_past_its_timeout_is_not_computed(base_path: P
         assert server._models is not None
         assert server.rest_target is not None
         turns = server._models.find(predict_request().model_spec).compute
-        assert isinstance(turns, OneByOne)
+        assert isinstance(turns, Unbatched)
         assert turns._enter(Caller())
         with closing(http.client.HTTPConnection(server.rest_target, timeout=60)) as connection:
             connection.request("POST", "/v1/models/toy:predict", json.dumps({"inputs": {"a": [1], "b": [2]}}))
-            answer = json.load(connection.getresponse())  # while the turn is still somebody else's
+            answer = json.load(connection.getresponse())  # while the slot is still taken
         assert answer == {"error": "Deadline Exceeded"}
         assert not turns._waiting
     finally:

@@ -1,4 +1,4 @@
-"""Models change by request or by file; health and reflection tell the truth about them."""
+"""Models can be changed by request or by file, and health and reflection report the current state."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SERVING, NOT_SERVING = 1, 2
 
 
 def config(*models: tuple[str, Path, str]) -> str:
-    """A ModelServerConfig: name, base path and further fields of each model."""
+    """A ModelServerConfig in protobuf text, from (name, base path, further fields) of each model."""
     entries = [
         f"config {{ name: '{name}' base_path: '{path}' model_platform: 'tensorflow' {more} }}"
         for name, path, more in models
@@ -44,7 +44,7 @@ def refused(stubs: Stubs, text: str) -> grpc.RpcError:
 
 
 def offset(stubs: Stubs, model: str = "toy", *, label: str = "") -> float:
-    """What the version that answers adds to a + b."""
+    """The offset that the answering version adds to a + b."""
     request = predict_request(model=model)
     if label:
         request.model_spec.version_label = label
@@ -53,7 +53,7 @@ def offset(stubs: Stubs, model: str = "toy", *, label: str = "") -> float:
 
 @pytest.fixture
 def file(base_path: Path, publish: Publish, other_version: Path, tmp_path: Path) -> Path:
-    """A model configuration with one model of two versions, of which the first is served."""
+    """A model configuration that serves version 1 of a model with two versions."""
     publish(other_version, 2)
     path = tmp_path / "models.config"
     path.write_text(config(("toy", base_path, "model_version_policy { specific { versions: 1 } }")))
@@ -81,7 +81,7 @@ def health(stubs: Stubs, service: str = "") -> int:
     return int(health_pb2_grpc.HealthStub(stubs.channel).Check(request, timeout=30).status)
 
 
-def test_a_canary_is_loaded_labeled_promoted_and_the_old_version_retired(stubs: Stubs, base_path: Path) -> None:
+def test_a_canary_version_can_be_loaded_labeled_and_promoted(stubs: Stubs, base_path: Path) -> None:
     def step(versions: str, labels: str) -> None:
         policy = f"model_version_policy {{ specific {{ {versions} }} }}"
         reload(stubs, config(("toy", base_path, f"{policy} {labels}")))
@@ -97,7 +97,7 @@ def test_a_canary_is_loaded_labeled_promoted_and_the_old_version_retired(stubs: 
     assert offset(stubs) == 100
 
 
-def test_a_label_for_a_version_that_does_not_serve_is_refused_and_nothing_changes(
+def test_a_label_for_a_version_that_does_not_serve_is_rejected_and_nothing_changes(
     stubs: Stubs, base_path: Path
 ) -> None:
     error = refused(stubs, config(("toy", base_path, "version_labels { key: 'canary' value: 2 }")))
@@ -138,7 +138,7 @@ def test_a_configuration_that_cannot_be_applied_changes_nothing(
     assert offset(stubs) == 0
 
 
-def test_a_new_model_that_cannot_be_loaded_is_reported_and_the_others_serve_on(
+def test_a_new_model_that_cannot_be_loaded_is_reported_and_the_others_keep_serving(
     stubs: Stubs, base_path: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "broken" / "1").mkdir(parents=True)
@@ -169,7 +169,7 @@ def test_health_follows_the_models(stubs: Stubs, base_path: Path, toy_version: P
     assert caught.value.code() == grpc.StatusCode.NOT_FOUND
 
 
-def test_a_server_that_stops_says_so_before_it_goes(base_path: Path) -> None:
+def test_a_stopping_server_reports_not_serving_first(base_path: Path) -> None:
     from digitforge_serving import ModelSource
 
     server = Server([ModelSource(name="toy", base_path=base_path)], ServerOptions(port=0))

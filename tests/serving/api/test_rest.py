@@ -1,4 +1,4 @@
-"""The REST interface, over real sockets."""
+"""The REST API, over real sockets."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def connection(server: Server) -> Iterator[http.client.HTTPConnection]:
 
 
 def ask(connection: http.client.HTTPConnection, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-    """Status and document of a reply; *body* is JSON, or bytes as they are."""
+    """Send a request and return (status, JSON of the reply). Bytes as *body* are sent unchanged."""
     connection.request(method, path, body if body is None or isinstance(body, bytes) else json.dumps(body))
     response = connection.getresponse()
     return response.status, json.loads(response.read())
@@ -68,12 +68,12 @@ ROWS = [{"a": 1, "b": 3}, {"a": 2.5, "b": 4}]
 @pytest.mark.parametrize(
     "path", ["/v1/models/toy:predict", "/v1/models/toy/versions/1:predict", "/v1/models/toy/labels/stable:predict"]
 )
-def test_rows_are_answered_with_rows(connection: http.client.HTTPConnection, path: str) -> None:
+def test_row_form_is_answered_in_row_form(connection: http.client.HTTPConnection, path: str) -> None:
     answer = predict(connection, {"instances": ROWS}, path)
     assert answer == {"predictions": [{"product": 3.0, "sum": 4.0}, {"product": 10.0, "sum": 6.5}]}
 
 
-def test_columns_are_answered_with_columns(connection: http.client.HTTPConnection) -> None:
+def test_column_form_is_answered_in_column_form(connection: http.client.HTTPConnection) -> None:
     answer = predict(connection, {"inputs": {"a": [1, 2.5], "b": [3, 4]}})
     assert answer == {"outputs": {"product": [3.0, 10.0], "sum": [4.0, 6.5]}}
 
@@ -87,20 +87,20 @@ def test_one_input_and_one_output_need_no_names(connection: http.client.HTTPConn
     assert predict(connection, {"signature_name": "echo_string", "inputs": "seven"}) == {"outputs": "seven"}
 
 
-def test_a_float_is_written_as_the_shortest_decimal_that_it_is(connection: http.client.HTTPConnection) -> None:
+def test_a_float_is_written_as_the_shortest_decimal(connection: http.client.HTTPConnection) -> None:
     connection.request(
         "POST", "/v1/models/toy:predict", json.dumps({"signature_name": "echo_float32", "inputs": [0.2, 16777215]})
     )
     assert connection.getresponse().read() == b'{"outputs": [0.2, 16777215.0]}'
 
 
-def test_numbers_that_are_none_go_there_and_back(connection: http.client.HTTPConnection) -> None:
+def test_nan_and_infinity_survive_a_round_trip(connection: http.client.HTTPConnection) -> None:
     body = b'{"signature_name": "echo_float32", "inputs": [NaN, Infinity, -Infinity]}'
     connection.request("POST", "/v1/models/toy:predict", body)
     assert connection.getresponse().read() == b'{"outputs": [NaN, Infinity, -Infinity]}'
 
 
-def test_bytes_travel_as_base64_in_and_out_by_the_suffix_of_the_name(connection: http.client.HTTPConnection) -> None:
+def test_bytes_are_base64_in_inputs_and_in_outputs_named_bytes(connection: http.client.HTTPConnection) -> None:
     rows = {"signature_name": "shout", "instances": ["seven", {"b64": base64.b64encode(b"\xffx").decode()}]}
     assert predict(connection, rows) == {
         "predictions": [
@@ -111,9 +111,7 @@ def test_bytes_travel_as_base64_in_and_out_by_the_suffix_of_the_name(connection:
     assert predict(connection, {"signature_name": "echo_string", "inputs": ["sieben é"]}) == {"outputs": ["sieben é"]}
 
 
-def test_digits_come_as_png_files_and_equal_those_over_grpc(
-    connection: http.client.HTTPConnection, server: Server
-) -> None:
+def test_png_files_over_rest_equal_the_images_over_grpc(connection: http.client.HTTPConnection, server: Server) -> None:
     rows = [{"labels": 7, "seeds": 2**53 - 1}, {"labels": 3, "seeds": 5}]
     body = {"signature_name": "png", "instances": rows}
     predictions = predict(connection, body, "/v1/models/digits:predict")["predictions"]
@@ -126,7 +124,7 @@ def test_digits_come_as_png_files_and_equal_those_over_grpc(
         assert np.array_equal(png, image)
 
 
-def test_status_is_written_as_the_health_check_of_the_container_expects(
+def test_status_has_the_text_that_the_health_check_looks_for(
     connection: http.client.HTTPConnection,
 ) -> None:
     connection.request("GET", "/v1/models/toy")
@@ -152,8 +150,8 @@ def test_metadata_describes_the_signatures(connection: http.client.HTTPConnectio
 PREDICT = "/v1/models/toy:predict"
 BAD = {
     "an empty body": ("POST", PREDICT, b"", 400, "JSON Parse error: The document is empty"),
-    "no JSON": ("POST", PREDICT, b"{seven", 400, "JSON Parse error: "),
-    "no object": ("POST", PREDICT, [1], 400, "JSON Value: [1] Is not object"),
+    "invalid JSON": ("POST", PREDICT, b"{seven", 400, "JSON Parse error: "),
+    "not an object": ("POST", PREDICT, [1], 400, "JSON Value: [1] Is not object"),
     "deep nesting": ("POST", PREDICT, b"[" * 100_000, 400, "JSON Parse error: "),
     "neither form": ("POST", PREDICT, {"rows": []}, 400, "Missing 'inputs' or 'instances' key"),
     "both forms": ("POST", PREDICT, {"inputs": [], "instances": []}, 400, "JSON Value: "),
@@ -188,14 +186,14 @@ BAD = {
         400,
         "Encountered list at unexpected size: 1 at level: 1 expected size: 2",
     ),
-    "more dimensions than there are": (
+    "too many dimensions": (
         "POST",
         PREDICT,
         b'{"signature_name": "echo_int64", "inputs": ' + b"[" * 400 + b"]" * 400 + b"}",
         400,
-        "JSON Value: lists within 400 lists are no tensor",
+        "JSON Value: lists are nested 400 levels deep; expected at most 64",
     ),
-    "wrong base64": (
+    "invalid base64": (
         "POST",
         PREDICT,
         {"signature_name": "shout", "instances": [{"b64": "?"}]},
@@ -216,7 +214,7 @@ BAD = {
         400,
         "Failed to get input map for signature: __saved_model_init_op",
     ),
-    "a dtype without a form in JSON": (
+    "a dtype that JSON cannot represent": (
         "POST",
         PREDICT,
         {"signature_name": "echo_complex64", "inputs": [1]},
@@ -237,7 +235,7 @@ BAD = {
         404,
         "Servable not found for request: Specific(toy, 7)",
     ),
-    "a number that is no version": (
+    "a number that is too large for a version": (
         "POST",
         f"/v1/models/toy/versions/{2**64}:predict",
         {"instances": [1]},
@@ -258,8 +256,8 @@ BAD = {
         404,
         "Could not find any versions of model letters",
     ),
-    "status of no model": ("GET", "/v1/models", None, 400, "Missing model name in request."),
-    "a path of nothing": ("GET", "/v2/digits", None, 400, "Malformed request: GET /v2/digits"),
+    "status without a model": ("GET", "/v1/models", None, 400, "Missing model name in request."),
+    "an unknown path": ("GET", "/v2/digits", None, 400, "Malformed request: GET /v2/digits"),
     "predict with GET": ("GET", PREDICT, None, 400, f"Malformed request: GET {PREDICT}"),
     "classify": ("POST", "/v1/models/toy:classify", {"examples": []}, 501, "classify is not supported"),
     "too many rows": (
@@ -273,7 +271,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
-def test_a_bad_request_gets_its_status_and_its_text(
+def test_a_bad_request_gets_the_right_status_and_message(
     connection: http.client.HTTPConnection, bad: tuple[str, str, Any, int, str]
 ) -> None:
     method, path, body, status, begins = bad
@@ -293,7 +291,7 @@ documents = st.recursive(
 )
 
 
-def test_any_document_gets_an_answer_or_a_refusal(
+def test_any_document_gets_an_answer_or_an_error(
     connection: http.client.HTTPConnection, caplog: pytest.LogCaptureFixture
 ) -> None:
     @settings(max_examples=200, deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -337,17 +335,17 @@ def test_metrics_count_requests_under_tensorflow_servings_names(
     assert value(":tensorflow:cc:saved_model:load_attempt_count{model_path=") >= 1
 
 
-def test_names_that_clients_invent_do_not_fill_the_memory() -> None:
+def test_invented_model_names_do_not_fill_the_memory() -> None:
     metrics = Metrics()
-    metrics.count("toy", "OK")
+    metrics.count_request("toy", "OK")
     for number in range(5000):
-        metrics.count(f"invented-{number}", "NOT_FOUND")
-    metrics.count("toy", "OK")
+        metrics.count_request(f"invented-{number}", "NOT_FOUND")
+    metrics.count_request("toy", "OK")
     assert ':tensorflow:serving:request_count{model_name="toy",status="OK"} 2' in metrics.text()
     assert metrics.text().count("invented") < 1001
 
 
-def test_the_shipped_monitoring_file_shows_metrics_at_that_path() -> None:
+def test_the_shipped_monitoring_file_uses_the_default_path() -> None:
     assert read_metrics_path(shipped_config() / "monitoring.config") == PROMETHEUS_PATH
 
 
@@ -363,7 +361,7 @@ def test_the_shipped_monitoring_file_shows_metrics_at_that_path() -> None:
         b"DELETE /v1/models/toy HTTP/1.1\r\n\r\n",
     ],
 )
-def test_noise_on_the_port_disturbs_nobody(
+def test_noise_on_the_port_does_not_affect_other_clients(
     server: Server, connection: http.client.HTTPConnection, noise: bytes
 ) -> None:
     assert server.rest_target is not None
@@ -376,17 +374,17 @@ def test_noise_on_the_port_disturbs_nobody(
     assert predict(connection, {"instances": ROWS})
 
 
-def test_one_port_for_both_is_one_clear_error_and_leaves_nothing_open(base_path: Path) -> None:
+def test_the_same_port_for_grpc_and_rest_is_a_clear_error_and_leaves_no_port_open(base_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     server = Server([ModelSource(name="toy", base_path=base_path)], ServerOptions(port=port, rest_api_port=port))
-    with pytest.raises(DigitforgeError, match=f"gRPC cannot listen on 127.0.0.1:{port}: it is taken"):
+    with pytest.raises(DigitforgeError, match=f"gRPC cannot listen on 127.0.0.1:{port}: it is in use"):
         server.start()
     with socket.create_server(("127.0.0.1", port)):
         pass
 
 
-def test_a_rest_port_in_use_is_named_with_its_own_flag(base_path: Path) -> None:
+def test_the_error_for_a_rest_port_in_use_names_its_option(base_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         options = ServerOptions(port=0, rest_api_port=taken.getsockname()[1])
         with pytest.raises(DigitforgeError, match="already in use; choose another --rest-api-port"):

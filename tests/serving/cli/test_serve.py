@@ -1,4 +1,4 @@
-"""`digitforge serve` as a process: what it prints, how it ends."""
+"""`digitforge serve` as a process: its output and how it stops."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from digitforge_serving.cli.serve import _import_tensorflow, serve
 
 
 def refused(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> DigitforgeError:
-    """The error with which the command ends before it needs TensorFlow, which takes seconds to import."""
+    """The error that the command raises before it imports TensorFlow."""
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     with pytest.raises(DigitforgeError) as caught:
         CliRunner().invoke(serve, arguments, catch_exceptions=False)
@@ -38,7 +38,7 @@ def toy(base_path: Path) -> list[str]:
     return [f"--model_base_path={base_path}", "--model-name", "toy", "--port", "0", "--json"]
 
 
-def test_sigterm_lets_a_request_in_flight_finish_and_refuses_new_ones(base_path: Path, tmp_path: Path) -> None:
+def test_sigterm_lets_a_request_in_flight_finish_and_rejects_new_ones(base_path: Path, tmp_path: Path) -> None:
     port = free_port()
     flags = ["--model-base-path", str(base_path), "--model_name=toy", "--port=0", f"--rest_api_port={port}"]
     with serving(tmp_path, *flags) as process:
@@ -51,15 +51,15 @@ def test_sigterm_lets_a_request_in_flight_finish_and_refuses_new_ones(base_path:
         stubs = connect(announced[1])
         gate = Gate(stubs, tmp_path)
         process.popen.send_signal(signal.SIGTERM)
-        wait_for(lambda: refusal(stubs) == grpc.StatusCode.UNAVAILABLE)
+        wait_for(lambda: error_code(stubs) == grpc.StatusCode.UNAVAILABLE)
         assert not gate.answer.done()
         gate.open()
         assert list(gate.answer.result(timeout=60).outputs) == ["y"]
         assert process.end() == 0
 
 
-def refusal(stubs: Stubs) -> grpc.StatusCode | None:
-    """The status of a request that is refused; None of one that is answered."""
+def error_code(stubs: Stubs) -> grpc.StatusCode | None:
+    """Send a request. Return its error code, or None if it succeeds."""
     try:
         stubs.predict(predict_request())
     except grpc.RpcError as error:
@@ -67,18 +67,18 @@ def refusal(stubs: Stubs) -> grpc.StatusCode | None:
     return None
 
 
-def test_a_second_sigterm_ends_it_at_once(base_path: Path, tmp_path: Path) -> None:
+def test_a_second_sigterm_stops_the_server_at_once(base_path: Path, tmp_path: Path) -> None:
     with serving(tmp_path, *toy(base_path)) as process:
         stubs = connect(json.loads(process.line())["grpc_target"])
         gate = Gate(stubs, tmp_path)
         process.popen.send_signal(signal.SIGTERM)
-        wait_for(lambda: refusal(stubs) == grpc.StatusCode.UNAVAILABLE)
+        wait_for(lambda: error_code(stubs) == grpc.StatusCode.UNAVAILABLE)
         assert process.popen.poll() is None
         assert process.end(signal.SIGTERM) == 128 + signal.SIGTERM
         assert isinstance(gate.answer.exception(timeout=60), grpc.RpcError)
 
 
-def test_an_empty_folder_is_waited_for_and_served_without_keras_as_soon_as_it_has_a_version(
+def test_the_server_waits_for_a_first_version_and_does_not_import_keras(
     toy_version: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "keras.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w')")
@@ -100,11 +100,11 @@ def test_an_empty_folder_is_waited_for_and_served_without_keras_as_soon_as_it_ha
         said = process.stderr.read_text()
         assert said.count("waiting for") == 1
         assert "Traceback" not in said
-        assert not (tmp_path / "imported").exists()  # Keras takes seconds
+        assert not (tmp_path / "imported").exists()  # importing Keras takes seconds
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_a_server_that_waits_for_its_first_version(tmp_path: Path, number: int) -> None:
+def test_a_signal_stops_a_server_that_waits_for_its_first_version(tmp_path: Path, number: int) -> None:
     base = tmp_path / "empty"
     base.mkdir()
     with serving(tmp_path, *toy(base)) as process:
@@ -115,7 +115,7 @@ def test_a_signal_ends_a_server_that_waits_for_its_first_version(tmp_path: Path,
         assert process.end(number) == 0
 
 
-def test_a_port_in_use_is_one_clear_line_at_once(base_path: Path, without_tensorflow: list[str]) -> None:
+def test_a_port_in_use_is_a_one_line_error_without_delay(base_path: Path, without_tensorflow: list[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         command = [*without_tensorflow, "serve", *toy(base_path), "--port", str(port)]
@@ -134,7 +134,7 @@ def test_a_port_in_use_is_one_clear_line_at_once(base_path: Path, without_tensor
     ],
     ids=["a folder that does not exist", "the folder of a version"],
 )
-def test_a_wrong_folder_is_one_clear_line_at_once(
+def test_a_wrong_folder_is_a_one_line_error_without_delay(
     base_path: Path, prepare: Callable[[Path], Path], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     error = refused(*toy(prepare(base_path)), monkeypatch=monkeypatch)
@@ -143,7 +143,7 @@ def test_a_wrong_folder_is_one_clear_line_at_once(
 
 
 @pytest.mark.parametrize("flag", ["model_config_file", "batching_parameters_file", "monitoring_config_file"])
-def test_a_file_that_cannot_be_read_as_its_message_is_named_at_once(
+def test_the_error_for_an_invalid_file_names_it_without_delay(
     flag: str, base_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "no message.txt"
@@ -152,7 +152,7 @@ def test_a_file_that_cannot_be_read_as_its_message_is_named_at_once(
     assert str(file) in str(refused(*models, "--enable_batching", f"--{flag}={file}", monkeypatch=monkeypatch))
 
 
-def test_a_damaged_model_is_one_clear_line(base_path: Path) -> None:
+def test_a_damaged_model_is_a_one_line_error(base_path: Path) -> None:
     (base_path / "1" / "saved_model.pb").write_bytes(b"\x00not a model")
     with pytest.raises(DataError) as caught:
         CliRunner().invoke(serve, toy(base_path), catch_exceptions=False)
@@ -160,7 +160,7 @@ def test_a_damaged_model_is_one_clear_line(base_path: Path) -> None:
     assert line.startswith(f"model toy in {base_path} cannot be served; version 1:")
 
 
-def test_flags_have_two_spellings_and_those_of_truth_stand_alone_or_with_a_value(base_path: Path) -> None:
+def test_options_have_two_spellings_and_boolean_ones_take_an_optional_value(base_path: Path) -> None:
     shown = CliRunner().invoke(serve, ["--help"]).stdout
     assert "--model_base_path" in shown
     assert "--model-base-path" in shown
@@ -170,7 +170,7 @@ def test_flags_have_two_spellings_and_those_of_truth_stand_alone_or_with_a_value
 
 
 @pytest.mark.parametrize("given", [None, "0"])
-def test_what_the_user_set_for_keras_stays_so(given: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_users_setting_for_keras_is_restored(given: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "tensorflow")
     monkeypatch.delenv("TF_USE_LEGACY_KERAS", raising=False)
     if given is not None:

@@ -1,4 +1,4 @@
-"""Configuration files in protobuf text, and the messages that they are."""
+"""Reading configuration files in protobuf text, and the compiled messages."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from google.protobuf.descriptor import FieldDescriptor
 from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_serving.config import messages, messages_pb2
 
-#: Names of protobuf's own types, by their numbers in a descriptor.
+#: Number of a protobuf type in a descriptor => its name.
 NAMES = {FieldDescriptor.TYPE_INT64: "int64", FieldDescriptor.TYPE_STRING: "string", FieldDescriptor.TYPE_BOOL: "bool"}
 
 
-def test_the_compiled_messages_are_those_of_the_proto_file() -> None:
+def test_the_compiled_messages_match_the_proto_file() -> None:
     text = Path(messages.__file__).with_suffix(".proto").read_text("utf-8")
     declared = {
         (message, *field)
@@ -34,7 +34,7 @@ def test_the_compiled_messages_are_those_of_the_proto_file() -> None:
     assert f"\npackage {messages_pb2.DESCRIPTOR.package};" in text
 
 
-def test_other_definitions_of_the_same_messages_may_live_in_the_process() -> None:
+def test_the_messages_do_not_conflict_with_tensorflow_servings_definitions() -> None:
     code = """
 from google.protobuf import descriptor_pb2, descriptor_pool
 theirs = descriptor_pb2.FileDescriptorProto(name="ssl_config.proto", package="tensorflow.serving")
@@ -50,12 +50,10 @@ import digitforge_serving.config.messages_pb2
     [
         (None, DataError, "cannot be read"),
         (b"\xff", DataError, "cannot be read"),
-        (b"path: '/metrics'", InvalidInputError, "not a MonitoringConfig in protobuf text"),
+        (b"path: '/metrics'", InvalidInputError, "not a valid MonitoringConfig in protobuf text"),
     ],
 )
-def test_a_file_that_is_no_such_text_is_refused(
-    text: bytes | None, error: type[Exception], said: str, tmp_path: Path
-) -> None:
+def test_an_invalid_file_is_rejected(text: bytes | None, error: type[Exception], said: str, tmp_path: Path) -> None:
     if text is not None:
         (tmp_path / "file").write_bytes(text)
     with pytest.raises(error, match=said):

@@ -1,4 +1,4 @@
-"""TLS, mutual TLS and unix sockets."""
+"""TLS, mutual TLS and Unix sockets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from digitforge_serving.config.options import Tls, parse_channel_arguments, read
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An authority, and a server and a client that it vouches for, by the command that the README names."""
+    """A folder with certificates of an authority, a server and a client, made with the command from the README."""
     folder = tmp_path_factory.mktemp("certificates") / "tls"
     result = CliRunner().invoke(make_certificates, ["--out", str(folder)], catch_exceptions=False)
     assert f"--ssl_config_file={folder}/ssl.config" in result.output
@@ -41,11 +41,13 @@ def tls(certificates: Path, tmp_path: Path) -> Callable[[bool], Tls]:
 
 
 def credentials(folder: Path, *, client: bool) -> grpc.ChannelCredentials:
-    key, certificate = ((folder / f"client.{kind}").read_bytes() for kind in ("key", "crt")) if client else (None, None)
+    key, certificate = (
+        ((folder / f"client.{suffix}").read_bytes() for suffix in ("key", "crt")) if client else (None, None)
+    )
     return grpc.ssl_channel_credentials((folder / "ca.crt").read_bytes(), key, certificate)
 
 
-def test_a_client_that_trusts_the_authority_is_answered_and_a_plain_one_is_not(
+def test_with_tls_only_clients_with_tls_are_answered(
     base_path: Path, certificates: Path, tls: Callable[[bool], Tls]
 ) -> None:
     with EmbeddedServer(base_path, model_name="toy", tls=tls(False)) as target:
@@ -62,13 +64,13 @@ def test_with_mutual_tls_a_client_must_show_its_certificate(
     with EmbeddedServer(base_path, model_name="toy", tls=tls(True)) as target:
         with grpc.secure_channel(target, credentials(certificates, client=True)) as channel:
             assert Stubs.on(channel).sums() == [4.0, 6.0]
-        stranger = grpc.secure_channel(target, credentials(certificates, client=False))
-        with stranger as channel, pytest.raises(grpc.RpcError) as caught:
+        without_certificate = grpc.secure_channel(target, credentials(certificates, client=False))
+        with without_certificate as channel, pytest.raises(grpc.RpcError) as caught:
             Stubs.on(channel).sums()
     assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
 
 
-def test_mutual_certificates_are_asked_for_and_keys_are_not_for_everybody(tmp_path: Path) -> None:
+def test_mutual_tls_is_configured_and_keys_are_private(tmp_path: Path) -> None:
     make(tmp_path / "tls", ["digits.example", "10.0.0.1"], days=1, mutual=True)
     assert read_tls(tmp_path / "tls" / "ssl.config").client_verify
     for name in ("ca", "server", "client"):
@@ -82,20 +84,20 @@ def test_mutual_certificates_are_asked_for_and_keys_are_not_for_everybody(tmp_pa
     assert {each.not_valid_after_utc - each.not_valid_before_utc for each in (server, authority)} == {timedelta(days=1)}
 
 
-def test_certificates_are_never_overwritten_and_a_failure_leaves_nothing(tmp_path: Path) -> None:
+def test_certificates_are_never_overwritten_and_a_failure_leaves_no_files(tmp_path: Path) -> None:
     (tmp_path / "tls").mkdir()
     with pytest.raises(DataError, match="it exists"):
         make(tmp_path / "tls", ["localhost"], days=1, mutual=False)
-    with pytest.raises(InvalidInputError, match="expected a name"):
+    with pytest.raises(InvalidInputError, match="expected a host name"):
         make(tmp_path / "other", ["local host"], days=1, mutual=False)
     assert [path.name for path in tmp_path.iterdir()] == ["tls"]
 
 
-def test_a_key_of_another_certificate_is_one_clear_error(
+def test_a_key_that_does_not_match_its_certificate_is_a_clear_error(
     base_path: Path, certificates: Path, tls: Callable[[bool], Tls]
 ) -> None:
     mixed = Tls(server_key=(certificates / "client.key").read_bytes(), server_cert=tls(False).server_cert)
-    with pytest.raises(DigitforgeError, match="do not fit"), EmbeddedServer(base_path, model_name="toy", tls=mixed):
+    with pytest.raises(DigitforgeError, match="do not match"), EmbeddedServer(base_path, model_name="toy", tls=mixed):
         pass
 
 
@@ -103,17 +105,17 @@ def test_a_key_of_another_certificate_is_one_clear_error(
     ("text", "said"),
     [
         ("server_key: 'x'", "lacks server_key or server_cert"),
-        ("server_key: 'x' server_cert: 'y' client_verify: true", "without custom_ca"),
-        ("key: 'x'", "not a SSLConfig"),
+        ("server_key: 'x' server_cert: 'y' client_verify: true", "but not custom_ca"),
+        ("key: 'x'", "not a valid SSLConfig"),
     ],
 )
-def test_a_wrong_tls_file_is_refused(text: str, said: str, tmp_path: Path) -> None:
+def test_an_invalid_tls_file_is_rejected(text: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "ssl.config").write_text(text)
     with pytest.raises(InvalidInputError, match=said):
         read_tls(tmp_path / "ssl.config")
 
 
-def test_a_unix_socket_is_served_as_well(base_path: Path, tmp_path: Path) -> None:
+def test_the_server_also_listens_on_a_unix_socket(base_path: Path, tmp_path: Path) -> None:
     socket = tmp_path / "digits.sock"
     with EmbeddedServer(base_path, model_name="toy", grpc_socket_path=socket) as target:
         for address in (target, f"unix:{socket}"):
@@ -122,7 +124,7 @@ def test_a_unix_socket_is_served_as_well(base_path: Path, tmp_path: Path) -> Non
             stubs.channel.close()
 
 
-def test_channel_arguments_are_numbers_or_words() -> None:
+def test_channel_arguments_are_parsed_as_numbers_or_text() -> None:
     assert parse_channel_arguments("") == ()
     assert parse_channel_arguments("grpc.max_concurrent_streams=4,a=-1,b=x=y") == (
         ("grpc.max_concurrent_streams", 4),

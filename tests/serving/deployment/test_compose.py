@@ -1,4 +1,4 @@
-"""docker-compose.yml and TensorFlow Serving's configuration agree with each other, the contract and the code."""
+"""docker-compose.yml and TensorFlow Serving's configuration agree with the contract and the code."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def flags(service: dict[str, Any]) -> dict[str, str]:
 
 
 def default(text: str) -> str:
-    """What compose makes of ``${VARIABLE:-default}`` where no variable is set."""
+    """Replace each ``${VARIABLE:-default}`` by its default, like compose."""
     return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
 
 
-def test_the_image_can_be_changed_and_its_shell_is_not_the_entry_point(service: dict[str, Any]) -> None:
+def test_the_image_can_be_changed_and_the_entry_point_is_the_server_not_a_shell(service: dict[str, Any]) -> None:
     assert service["image"] == "${DIGITFORGE_SERVING_IMAGE:-tensorflow/serving:2.21.0}"
     assert service["entrypoint"] == ["tensorflow_model_server"]
     assert service["init"] is True
@@ -60,7 +60,7 @@ def test_ports_are_the_contract_s_and_published_on_loopback(service: dict[str, A
     assert (int(flags["port"]), int(flags["rest_api_port"])) == (contract.GRPC_PORT, contract.REST_PORT)
 
 
-def test_the_container_may_change_nothing(service: dict[str, Any]) -> None:
+def test_the_container_cannot_write_files(service: dict[str, Any]) -> None:
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert "no-new-privileges:true" in service["security_opt"]
@@ -69,7 +69,7 @@ def test_the_container_may_change_nothing(service: dict[str, Any]) -> None:
     assert service["restart"] == "unless-stopped"
 
 
-def test_only_the_server_starts_unless_a_profile_is_asked_for(services: dict[str, Any]) -> None:
+def test_only_the_server_starts_without_a_profile(services: dict[str, Any]) -> None:
     profiles = {name: service.get("profiles", []) for name, service in services.items()}
     assert profiles == {
         "serving": [],
@@ -80,7 +80,7 @@ def test_only_the_server_starts_unless_a_profile_is_asked_for(services: dict[str
     }
 
 
-def test_the_server_on_a_gpu_differs_in_what_a_gpu_needs(services: dict[str, Any]) -> None:
+def test_the_gpu_service_differs_only_where_a_gpu_needs_it(services: dict[str, Any]) -> None:
     plain, gpu = services["serving"], services["serving-gpu"]
     differing = {key for key in plain.keys() | gpu.keys() if plain.get(key) != gpu.get(key)}
     assert differing == {"profiles", "image", "environment", "deploy", "networks", "mem_limit"}
@@ -94,7 +94,7 @@ def test_a_gpu_is_reserved(services: dict[str, Any], name: str) -> None:
     assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
 
 
-def test_every_port_is_published_on_loopback_and_every_setting_is_listed(services: dict[str, Any]) -> None:
+def test_every_port_is_published_on_loopback_and_every_variable_is_documented(services: dict[str, Any]) -> None:
     published = [default(port) for service in services.values() for port in service.get("ports", [])]
     assert all(port.startswith("127.0.0.1:") for port in published)
     text = (ROOT / "docker-compose.yml").read_text()
@@ -102,7 +102,7 @@ def test_every_port_is_published_on_loopback_and_every_setting_is_listed(service
         assert re.search(rf"^# +{variable} .*{re.escape(value)}", text, re.MULTILINE), (variable, value)
 
 
-def test_training_runs_the_command_of_the_mounted_checkout(services: dict[str, Any]) -> None:
+def test_training_uses_the_code_of_the_mounted_checkout(services: dict[str, Any]) -> None:
     train = services["train"]
     assert default(train["image"]) == "tensorflow/tensorflow:2.21.0-gpu"
     assert train["volumes"] == [f".:{train['working_dir']}"]
@@ -111,11 +111,11 @@ def test_training_runs_the_command_of_the_mounted_checkout(services: dict[str, A
     assert train_command.make_context("train", list(train["command"])).params["out"] == Path("runs/forge")
 
 
-def test_what_is_mounted_exists_and_every_file_named_by_a_flag_is_in_it(
+def test_mounted_folders_exist_and_contain_the_files_that_flags_name(
     service: dict[str, Any], flags: dict[str, str]
 ) -> None:
     mounts = {inside: ROOT / outside for outside, inside, _ in (default(v).split(":") for v in service["volumes"])}
-    assert mounts.pop("/tls") == ROOT / "serving/config"  # a folder without certificates, unless one is named
+    assert mounts.pop("/tls") == ROOT / "serving/config"  # the default folder has no certificates
     assert flags["ssl_config_file"] == "${DIGITFORGE_SSL_CONFIG_FILE:-}"
     assert mounts == {"/models": ROOT / "serving/models", "/config": ROOT / "serving/config"}
     assert mounts["/config"].samefile(shipped_config())
@@ -130,10 +130,10 @@ def test_no_flag_lets_a_rest_request_crash_tensorflow_serving(services: dict[str
 
 
 @pytest.mark.parametrize("name", ["serving", "serving-gpu"])
-def test_many_requests_at_once_find_a_thread_and_fast_convolutions(services: dict[str, Any], name: str) -> None:
+def test_there_are_enough_threads_and_onednn_is_on(services: dict[str, Any], name: str) -> None:
     (threads,) = [word for word in services[name]["command"] if "grpc_max_threads" in word]
     assert int(threads.removeprefix("--grpc_max_threads=")) == 256
-    assert services[name]["pids_limit"] > 2 * 256  # threads count as processes; REST and TensorFlow have theirs, too
+    assert services[name]["pids_limit"] > 2 * 256  # threads count as processes, and REST and TensorFlow need some too
     assert services[name]["environment"]["TF_ENABLE_ONEDNN_OPTS"] == "1"
 
 
@@ -150,7 +150,7 @@ def test_the_model_configuration_names_the_contract_s_model() -> None:
 
 
 def model_configurations() -> list[tuple[Path, str]]:
-    """Every ModelServerConfig that TensorFlow Serving may be given: in a file, or in a manifest that contains one."""
+    """Every ModelServerConfig in the files below ``serving/``, alone or inside a manifest."""
 
     def texts(value: Any) -> Iterator[str]:
         if isinstance(value, str):
@@ -165,7 +165,7 @@ def model_configurations() -> list[tuple[Path, str]]:
     return [(path, text) for path, text in found if "model_config_list" in text]
 
 
-def test_every_label_names_a_version_that_is_shipped_and_loaded(tmp_path: Path) -> None:
+def test_every_label_names_a_shipped_version_that_is_loaded(tmp_path: Path) -> None:
     configurations = model_configurations()
     assert shipped_config() / "models.config" in [path for path, _ in configurations]
     labels: list[str] = []
@@ -178,7 +178,7 @@ def test_every_label_names_a_version_that_is_shipped_and_loaded(tmp_path: Path) 
     assert "stable" in labels
 
 
-def test_the_label_of_the_shipped_configuration_is_answered() -> None:
+def test_a_request_with_the_shipped_label_is_answered() -> None:
     (source,) = read_model_config(shipped_config() / "models.config")
     here = replace(source, base_path=shipped_models() / source.base_path.name)
     options = ServerOptions(port=0, allow_version_labels_for_unavailable_models=True, enable_model_warmup=False)
@@ -192,7 +192,7 @@ def test_the_label_of_the_shipped_configuration_is_answered() -> None:
         server.stop(0)
 
 
-def test_the_batching_file_allows_exactly_the_rows_of_the_contract() -> None:
+def test_the_largest_batch_has_the_contracts_number_of_rows() -> None:
     batching = read(shipped_config() / "batching.config", BatchingParameters)
     sizes = list(batching.allowed_batch_sizes)
     assert batching.max_batch_size.value == contract.MAX_ROWS
@@ -201,7 +201,7 @@ def test_the_batching_file_allows_exactly_the_rows_of_the_contract() -> None:
     assert batching.max_enqueued_batches.value > 10
 
 
-def test_prometheus_finds_the_metrics_where_tensorflow_serving_puts_them() -> None:
+def test_metrics_are_enabled_at_tensorflow_servings_default_path() -> None:
     monitoring = read(shipped_config() / "monitoring.config", MonitoringConfig)
     assert monitoring.prometheus_config.enable
     assert monitoring.prometheus_config.path == "/monitoring/prometheus/metrics"
@@ -215,8 +215,8 @@ def test_prometheus_finds_the_metrics_where_tensorflow_serving_puts_them() -> No
         ('{ "model_version_status": [ { "version": "1", "state": "END" } ] }', False),
     ],
 )
-def test_the_health_check_looks_at_the_state_of_the_model(service: dict[str, Any], body: str, healthy: bool) -> None:
-    """The very command of the compose file, against a page as TensorFlow Serving writes it."""
+def test_the_health_check_tests_the_state_of_the_model(service: dict[str, Any], body: str, healthy: bool) -> None:
+    """Run the command of the compose file against a page in TensorFlow Serving's format."""
     kind, *command = service["healthcheck"]["test"]
     assert kind == "CMD"
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -238,7 +238,7 @@ def test_the_health_check_looks_at_the_state_of_the_model(service: dict[str, Any
     assert (result.returncode == 0) == healthy
 
 
-def test_the_health_check_fails_where_nothing_listens(service: dict[str, Any]) -> None:
+def test_the_health_check_fails_if_nothing_listens(service: dict[str, Any]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     command = service["healthcheck"]["test"][1:]
@@ -246,13 +246,13 @@ def test_the_health_check_fails_where_nothing_listens(service: dict[str, Any]) -
     assert subprocess.run(command, check=False, timeout=20, stderr=subprocess.DEVNULL).returncode != 0
 
 
-def test_the_shipped_models_lie_where_compose_mounts_them() -> None:
+def test_compose_mounts_the_shipped_models() -> None:
     assert shipped_models().samefile(ROOT / "serving" / "models")
 
 
-def test_the_embedded_server_takes_the_very_flags_of_the_compose_file(service: dict[str, Any]) -> None:
+def test_the_embedded_server_accepts_the_flags_of_the_compose_file(service: dict[str, Any]) -> None:
     given = serve.make_context("serve", [default(argument) for argument in service["command"]]).params
-    assert given["ssl_config_file"] == ""  # which is none
+    assert given["ssl_config_file"] == ""  # no TLS
     assert (given["port"], given["rest_api_port"]) == (contract.GRPC_PORT, contract.REST_PORT)
     assert given["model_config_file"] == Path("/config/models.config")
     assert given["enable_batching"] is True

@@ -1,7 +1,7 @@
-"""What compose and a container engine decide: mounts, ports, health, restarts, new versions, the end.
+"""docker-compose.yml in a real container engine: mounts, ports, health, restarts, new versions, stopping.
 
-No registry is needed: the image is a stand-in, the embedded server under TensorFlow Serving's command and flags. It
-says nothing about TensorFlow Serving itself.
+The image is built locally: the embedded server, started with TensorFlow Serving's command and flags. So these tests do
+not cover TensorFlow Serving itself.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _succeeds(*command: str) -> bool:
 
 
 def _compose() -> list[str] | None:
-    """The command of compose; None where there is none, or no engine that answers."""
+    """The command for compose, or None if compose or a running engine is missing."""
     if not _succeeds("docker", "info"):
         return None
     candidates = (["docker", "compose"], ["docker-compose"])
@@ -65,13 +65,13 @@ pytestmark = [
 
 @dataclass
 class Project:
-    """A compose project of its own, so that it disturbs no other."""
+    """A separate compose project."""
 
     name: str
     environment: dict[str, str]
 
     def compose(self, *arguments: str, check: bool = True) -> str:
-        """Run compose with the repository's file; its standard output."""
+        """Run compose with the repository's file and return its standard output."""
         assert COMPOSE is not None
         command = [*COMPOSE, "-f", str(ROOT / "docker-compose.yml"), "-p", self.name, *arguments]
         result = subprocess.run(
@@ -81,7 +81,7 @@ class Project:
         return result.stdout
 
     def inspect(self) -> dict[str, Any]:
-        """What the engine says about the container."""
+        """Return the engine's description of the container."""
         container = self.compose("ps", "-q", "serving").strip()
         text = subprocess.run(["docker", "inspect", container], capture_output=True, text=True, check=True).stdout
         return json.loads(text)[0]
@@ -158,11 +158,11 @@ def test_compose_accepts_every_profile(profiles: tuple[str, ...]) -> None:
     assert "9500" in str(resolved["services"]["serving"]["ports"])
 
 
-def test_the_service_becomes_healthy_answers_on_loopback_and_can_change_nothing(project: Project, stubs: Stubs) -> None:
+def test_the_service_becomes_healthy_answers_on_loopback_and_cannot_write_files(project: Project, stubs: Stubs) -> None:
     images = tf.make_ndarray(stubs.predict(digits(4)).outputs["images"])
     assert images.shape == (4, 28, 28, 1)
     assert images.any(axis=(1, 2, 3)).all()
-    assert len(project.compose("ps", "-q").split()) == 1  # nothing that belongs to a profile
+    assert len(project.compose("ps", "-q").split()) == 1  # services with a profile do not start
     details = project.inspect()
     bound = [place["HostIp"] for places in details["NetworkSettings"]["Ports"].values() for place in places or []]
     assert set(bound) == {"127.0.0.1"}
@@ -191,27 +191,27 @@ def test_a_published_version_is_served_without_a_restart(project: Project, stubs
     assert project.inspect()["State"]["StartedAt"] == before
 
 
-def test_a_server_that_is_killed_is_started_again(project: Project, stubs: Stubs) -> None:
+def test_a_killed_server_is_restarted(project: Project, stubs: Stubs) -> None:
     assert project.inspect()["RestartCount"] == 0
-    project.inside("kill -KILL -1")  # all but init, which ends with its child
+    project.inside("kill -KILL -1")  # kills everything but init, which ends with its child
     project.wait_for(lambda _: project.inspect()["RestartCount"] == 1)
     project.wait_until_healthy()
     stubs.predict(digits(1))
 
 
 def test_a_container_is_unhealthy_while_its_model_does_not_serve(project: Project) -> None:
-    """The server is there, and every version is gone from the mounted folder's point of view: health must say so."""
+    """The server runs, but the mounted folder has no version."""
     base = Path(project.environment["DIGITFORGE_MODELS"]) / "digits"
     project.compose("stop")
     (base / str(SHIPPED)).rename(base / ".away")
     project.compose("start")
-    time.sleep(15)  # more than the server needs to start, and less than the check's start period
+    time.sleep(15)  # longer than the server takes to start, shorter than the check's start period
     assert project.inspect()["State"]["Health"]["Status"] == "starting"
     (base / ".away").rename(base / str(SHIPPED))
     project.wait_until_healthy()
 
 
-def test_the_certificates_of_the_command_are_enough_for_mutual_tls(project: Project, tmp_path: Path) -> None:
+def test_generated_certificates_work_for_mutual_tls(project: Project, tmp_path: Path) -> None:
     folder = tmp_path / "tls"
     command = [
         sys.executable,
@@ -224,10 +224,10 @@ def test_the_certificates_of_the_command_are_enough_for_mutual_tls(project: Proj
     ]
     subprocess.run(command, capture_output=True, check=True)
     for path in (folder, *folder.iterdir()) if os.geteuid() == 0 else ():
-        os.chown(path, 1000, 1000)  # a user of this machine, whose files the container's root may not read freely
+        os.chown(path, 1000, 1000)  # a normal user, whose private files the container's root cannot read
     project.environment |= {"DIGITFORGE_TLS": str(folder), "DIGITFORGE_SSL_CONFIG_FILE": "/tls/ssl.config"}
     project.compose("up", "-d")
-    project.wait_until_healthy()  # by REST, which stays plain
+    project.wait_until_healthy()  # over REST, which is not encrypted
     target = f"127.0.0.1:{project.environment['DIGITFORGE_GRPC_PORT']}"
     ours = TLS(ca=folder / "ca.crt", certificate=folder / "client.crt", key=folder / "client.key")
     with DigitClient(target, tls=ours) as client:
@@ -237,7 +237,7 @@ def test_the_certificates_of_the_command_are_enough_for_mutual_tls(project: Proj
             client.sample(1, seed=0)
 
 
-def test_stopping_lets_the_requests_in_flight_finish(project: Project, stubs: Stubs) -> None:
+def test_stopping_lets_requests_in_flight_finish(project: Project, stubs: Stubs) -> None:
     stopped = threading.Event()
     answered: list[int] = []
     failed: list[grpc.StatusCode] = []
@@ -249,7 +249,7 @@ def test_stopping_lets_the_requests_in_flight_finish(project: Project, stubs: St
                 answered.append(32)
             except grpc.RpcError as error:
                 failed.append(error.code())
-                return  # refused, because it came after the order to stop
+                return  # rejected: the server was stopping already
 
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:
@@ -263,4 +263,4 @@ def test_stopping_lets_the_requests_in_flight_finish(project: Project, stubs: St
     assert answered
     assert set(failed) <= {grpc.StatusCode.UNAVAILABLE}
     assert (state["Status"], state["ExitCode"], state["OOMKilled"]) == ("exited", 0, False)
-    assert "requests in flight may finish" in project.compose("logs", "--no-color")
+    assert "waiting for requests in flight" in project.compose("logs", "--no-color")

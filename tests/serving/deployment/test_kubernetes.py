@@ -1,4 +1,4 @@
-"""The manifests for Kubernetes: valid by Kubernetes' own schemas, and of one mind with compose and configuration."""
+"""The Kubernetes manifests are valid and agree with docker-compose.yml and the configuration."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from digitforge_serving.config.options import parse_channel_arguments
 
 ROOT = Path(__file__).parents[3]
 KUBERNETES = ROOT / "serving" / "kubernetes"
-#: The oldest release that is meant to work, and the newest whose schema is installed.
+#: The oldest supported release, and the newest one whose schema is installed.
 RELEASES = ("1.27", kubernetes_validate.latest_version())
-needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl puts the manifests together")
+needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl to build the manifests")
 
 
 def manifests() -> list[Path]:
-    """All but the instructions to kustomize and the patches."""
+    """Paths of all manifests, without kustomization.yaml and patches."""
     return sorted(path for path in (KUBERNETES / "base").glob("*.yaml") if path.name != "kustomization.yaml")
 
 
@@ -55,14 +55,14 @@ def test_every_manifest_is_valid(path: Path, release: str) -> None:
     kubernetes_validate.validate(yaml.safe_load(path.read_text()), release, strict=True)
 
 
-def test_a_field_that_does_not_exist_would_be_found() -> None:
+def test_validation_rejects_an_unknown_field() -> None:
     service = read("base/service.yaml")
     service["spec"]["clusterIp"] = "None"
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(service, RELEASES[-1], strict=True)
 
 
-def test_kustomize_is_told_of_every_file() -> None:
+def test_every_file_is_listed_for_kustomize() -> None:
     told = read("base/kustomization.yaml")["resources"]
     assert sorted(name for name in told if name.endswith(".yaml")) == [path.name for path in manifests()]
     assert (KUBERNETES / "base" / "../../config").samefile(shipped_config())
@@ -70,7 +70,9 @@ def test_kustomize_is_told_of_every_file() -> None:
     assert sorted(generated["files"]) == sorted(path.name for path in shipped_config().glob("*.config"))
 
 
-def test_the_server_is_started_as_by_compose(container: dict[str, Any], composed: dict[str, Any]) -> None:
+def test_the_server_starts_with_the_same_options_as_in_compose(
+    container: dict[str, Any], composed: dict[str, Any]
+) -> None:
     assert container["command"] == composed["entrypoint"]
     assert container["args"][:-1] == [word for word in composed["command"] if "ssl_config_file" not in word]
     name, _, arguments = container["args"][-1].partition("=")
@@ -80,7 +82,7 @@ def test_the_server_is_started_as_by_compose(container: dict[str, Any], composed
         "grpc.max_connection_age_grace_ms",
     }
     assert {entry["name"]: entry["value"] for entry in container["env"]} == composed["environment"]
-    serve.make_context("serve", list(container["args"]))  # which takes the same flags
+    serve.make_context("serve", list(container["args"]))  # accepts the same flags
     (image,) = read("base/kustomization.yaml")["images"]
     assert f"{image['name']}:{image['newTag']}" in composed["image"]
     assert container["image"] == image["name"]
@@ -93,7 +95,7 @@ def test_no_flag_lets_a_rest_request_crash_tensorflow_serving() -> None:
         assert "enable_serialization_as_tensor_content" not in path.read_text(), path
 
 
-def test_many_requests_at_once_find_a_thread_and_fast_convolutions(container: dict[str, Any]) -> None:
+def test_there_are_enough_threads_and_onednn_is_on(container: dict[str, Any]) -> None:
     assert "--grpc_max_threads=256" in container["args"]
     assert {"name": "TF_ENABLE_ONEDNN_OPTS", "value": "1"} in container["env"]
 
@@ -109,9 +111,9 @@ def test_ports_are_the_contract_s_from_the_service_to_the_container(container: d
     assert f'"{annotations["prometheus.io/path"]}"' in (shipped_config() / "monitoring.config").read_text()
 
 
-def test_one_name_stands_for_all_replicas_and_everything_means_the_same_pods() -> None:
+def test_the_service_is_headless_and_all_resources_select_the_same_pods() -> None:
     service, deployment = read("base/service.yaml"), read("base/deployment.yaml")
-    assert service["spec"]["clusterIP"] == "None"  # headless: the client takes the replicas in turn
+    assert service["spec"]["clusterIP"] == "None"  # headless: the client uses the replicas in turn
     name, namespace = service["metadata"]["name"], read("base/kustomization.yaml")["namespace"]
     address = f"dns:///{name}.{namespace}.svc.cluster.local:{contract.GRPC_PORT}"
     assert address in (KUBERNETES / "base" / "service.yaml").read_text()
@@ -122,11 +124,11 @@ def test_one_name_stands_for_all_replicas_and_everything_means_the_same_pods() -
     assert deployment["spec"]["selector"]["matchLabels"] == budget["selector"]["matchLabels"] == labels
     autoscaler = read("base/autoscaler.yaml")["spec"]
     assert autoscaler["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
-    assert "replicas" not in deployment["spec"]  # or `apply` would undo what the autoscaler did
+    assert "replicas" not in deployment["spec"]  # otherwise `apply` would reset the autoscaler's number
     assert autoscaler["minReplicas"] > budget["maxUnavailable"]
 
 
-def test_what_the_container_mounts_is_where_its_flags_look(pod: dict[str, Any], container: dict[str, Any]) -> None:
+def test_flags_point_to_mounted_files(pod: dict[str, Any], container: dict[str, Any]) -> None:
     mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
     assert {mount["name"] for mount in mounts.values()} == set(volumes)
@@ -143,7 +145,7 @@ def test_what_the_container_mounts_is_where_its_flags_look(pod: dict[str, Any], 
     assert volumes["config"]["configMap"]["name"] == generated["name"]
 
 
-def test_the_pod_may_do_as_little_as_the_namespace_demands(pod: dict[str, Any], container: dict[str, Any]) -> None:
+def test_the_pod_meets_the_namespaces_restricted_policy(pod: dict[str, Any], container: dict[str, Any]) -> None:
     labels = read("base/namespace.yaml")["metadata"]["labels"]
     assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
     assert pod["securityContext"]["runAsNonRoot"] is True
@@ -158,14 +160,14 @@ def test_the_pod_may_do_as_little_as_the_namespace_demands(pod: dict[str, Any], 
         assert each["resources"]["limits"].keys() == each["resources"]["requests"].keys() == {"cpu", "memory"}
 
 
-def test_a_pod_has_the_time_that_requests_in_flight_may_take(pod: dict[str, Any], container: dict[str, Any]) -> None:
+def test_a_pod_stops_only_after_the_servers_grace_period(pod: dict[str, Any], container: dict[str, Any]) -> None:
     waits = int(container["lifecycle"]["preStop"]["exec"]["command"][-1])
     assert pod["terminationGracePeriodSeconds"] >= waits + 30  # the server's --grace_seconds
 
 
 @needs_kubectl
 @pytest.mark.parametrize("variant", ["base", "from-image"])
-def test_kustomize_builds_valid_resources_that_find_each_other(variant: str) -> None:
+def test_kustomize_builds_valid_resources_with_matching_names(variant: str) -> None:
     command = ["kubectl", "kustomize", str(KUBERNETES / variant)]
     text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
     built = {resource["kind"]: resource for resource in yaml.safe_load_all(text)}

@@ -1,4 +1,4 @@
-"""Prometheus finds the servers, Grafana finds Prometheus, and the dashboard asks for metrics that there are."""
+"""Prometheus finds the servers, Grafana finds Prometheus, and the dashboard uses existing metrics."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from digitforge_serving.config.options import PROMETHEUS_PATH, BatchingOptions, 
 
 ROOT = Path(__file__).parents[3]
 MONITORING = ROOT / "serving" / "monitoring"
-#: The metrics of the dashboard, as TensorFlow Serving 2.21 writes them, and their labels.
+#: The dashboard's metrics, as TensorFlow Serving 2.21 names them, and their labels.
 KNOWN = {
     ":tensorflow:serving:request_count": {"model_name", "status"},
     ":tensorflow:serving:request_latency": {"model_name", "API", "entrypoint"},
@@ -48,7 +48,7 @@ def expressions(dashboard: dict[str, Any]) -> list[str]:
     return [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
 
 
-def test_prometheus_asks_the_service_where_its_metrics_are(services: dict[str, Any]) -> None:
+def test_prometheus_scrapes_the_address_of_the_metrics(services: dict[str, Any]) -> None:
     config = yaml.safe_load((MONITORING / "prometheus.yml").read_text())
     (job,) = config["scrape_configs"]
     (discovery,) = job["dns_sd_configs"]
@@ -58,9 +58,7 @@ def test_prometheus_asks_the_service_where_its_metrics_are(services: dict[str, A
     assert services["serving-gpu"]["networks"]["default"]["aliases"] == discovery["names"]
 
 
-def test_grafana_s_data_source_is_prometheus_and_the_dashboard_s(
-    services: dict[str, Any], dashboard: dict[str, Any]
-) -> None:
+def test_the_dashboard_uses_the_provisioned_prometheus(services: dict[str, Any], dashboard: dict[str, Any]) -> None:
     provisioning = MONITORING / "grafana" / "provisioning"
     (source,) = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text())["datasources"]
     url = urllib.parse.urlsplit(source["url"])
@@ -74,7 +72,7 @@ def test_grafana_s_data_source_is_prometheus_and_the_dashboard_s(
     assert mounts["/etc/grafana/provisioning"] == provisioning
 
 
-def test_panels_have_their_own_places(dashboard: dict[str, Any]) -> None:
+def test_panels_do_not_overlap(dashboard: dict[str, Any]) -> None:
     cells = [
         (x, y)
         for place in (panel["gridPos"] for panel in dashboard["panels"])
@@ -86,7 +84,7 @@ def test_panels_have_their_own_places(dashboard: dict[str, Any]) -> None:
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
 
 
-def test_the_dashboard_asks_for_metrics_and_labels_of_tensorflow_serving(dashboard: dict[str, Any]) -> None:
+def test_the_dashboard_uses_metrics_and_labels_of_tensorflow_serving(dashboard: dict[str, Any]) -> None:
     asked = set()
     for expression in expressions(dashboard):
         for name, selector in re.findall(r"(:tensorflow:[a-z_:]+)(\{[^}]*\})?", expression):
@@ -98,7 +96,7 @@ def test_the_dashboard_asks_for_metrics_and_labels_of_tensorflow_serving(dashboa
 
 @pytest.fixture
 def prometheus(tmp_path: Path, base_path: Path) -> Iterator[str]:
-    """A real Prometheus that reads our configuration, with the name in it replaced by a server's address."""
+    """Address of a real Prometheus that uses our configuration, with a test server's address in place of the name."""
     options = ServerOptions(port=0, rest_api_port=0, metrics_path=PROMETHEUS_PATH, batching=BatchingOptions())
     server = Server([ModelSource(name="toy", base_path=base_path)], options)
     with ExitStack() as stack:
@@ -124,7 +122,7 @@ def prometheus(tmp_path: Path, base_path: Path) -> Iterator[str]:
         stack.callback(process.kill)
         stubs = connect(server.target)
         stack.callback(stubs.channel.close)
-        end = time.monotonic() + 4  # a rate needs two looks at a counter
+        end = time.monotonic() + 4  # a rate needs two scrapes
         while time.monotonic() < end:
             stubs.predict(predict_request())
             time.sleep(0.1)
@@ -132,8 +130,8 @@ def prometheus(tmp_path: Path, base_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("prometheus") is None, reason="there is no prometheus on PATH (Debian: prometheus)")
-def test_a_real_prometheus_answers_every_question_of_the_dashboard(prometheus: str, dashboard: dict[str, Any]) -> None:
+@pytest.mark.skipif(shutil.which("prometheus") is None, reason="needs prometheus on PATH (Debian package: prometheus)")
+def test_a_real_prometheus_answers_every_query_of_the_dashboard(prometheus: str, dashboard: dict[str, Any]) -> None:
     def answer(expression: str) -> list[float]:
         filled = expression.replace("$__rate_interval", "1m").replace("$model", ".*")
         query = urllib.parse.urlencode({"query": filled})

@@ -1,4 +1,4 @@
-"""Requests that must succeed, through the official stubs."""
+"""Requests that must succeed, sent with the official stubs."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def test_a_reply_names_model_version_and_signature(stubs: Stubs) -> None:
     assert (spec.name, spec.version.value, spec.signature_name) == ("toy", 1, "serving_default")
 
 
-def test_output_filter_leaves_the_others_out(stubs: Stubs) -> None:
+def test_output_filter_selects_outputs(stubs: Stubs) -> None:
     request = predict_request()
     request.output_filter.append("product")
     assert list(stubs.predict(request).outputs) == ["product"]
 
 
-def test_an_input_that_is_left_out_takes_the_default_of_the_signature(stubs: Stubs) -> None:
+def test_a_missing_input_gets_the_signatures_default(stubs: Stubs) -> None:
     response = stubs.predict(predict_request(signature="with_default", inputs={"a": [1.0, 2.0]}))
     assert tf.make_ndarray(response.outputs["sum"]).tolist() == [11.0, 22.0]
 
@@ -58,7 +58,7 @@ def test_replies_use_typed_fields(stubs: Stubs) -> None:
     assert list(shout(stubs).outputs["loud_bytes"].string_val) == [text.upper() for text in TEXTS]
 
 
-def test_replies_use_tensor_content_when_asked_to(toy_version: Path) -> None:
+def test_replies_use_tensor_content_if_the_option_is_on(toy_version: Path) -> None:
     with EmbeddedServer(toy_version.parent, model_name="toy", enable_serialization_as_tensor_content=True) as target:
         stubs = connect(target)
         output = stubs.predict(predict_request()).outputs["sum"]
@@ -67,11 +67,11 @@ def test_replies_use_tensor_content_when_asked_to(toy_version: Path) -> None:
     assert not output.float_val
     assert tf.make_ndarray(response.outputs["length"]).tolist() == [5, 0, 200]
     loud = response.outputs["loud_bytes"]
-    assert loud.tensor_content.startswith(b"\x05\x00\xc8\x01SEVEN")  # 200 takes two bytes as a varint
+    assert loud.tensor_content.startswith(b"\x05\x00\xc8\x01SEVEN")  # as a varint, 200 has two bytes
     assert tensors.decode(loud).tolist() == [text.upper() for text in TEXTS]
 
 
-def test_tensorflow_s_own_reader_and_our_client_read_the_same_in_every_reply(exported_model: Path) -> None:
+def test_tensorflow_and_our_client_read_the_same_values_from_every_reply(exported_model: Path) -> None:
     with EmbeddedServer(exported_model) as target, DigitClient(target) as client:
         stubs, batch = connect(target), client.sample(3, labels=[7, 3, 7], seed=5)
         addresses = {"labels": np.array([7, 3, 7]), "seeds": row_seeds(5, 3)}
@@ -101,7 +101,7 @@ def _sample(dtype: tf.DType) -> Any:
 
 @pytest.mark.parametrize("as_content", [True, False], ids=["tensor_content", "typed fields"])
 @pytest.mark.parametrize("dtype", ECHOED, ids=lambda dtype: dtype.name)
-def test_every_dtype_goes_there_and_back(stubs: Stubs, dtype: tf.DType, as_content: bool) -> None:
+def test_every_dtype_survives_a_round_trip(stubs: Stubs, dtype: tf.DType, as_content: bool) -> None:
     values = _sample(dtype)
     request = predict_request(signature=f"echo_{dtype.name}", inputs={})
     tensors.encode(values, dtype.as_datatype_enum, into=request.inputs["x"], as_content=as_content)
@@ -111,7 +111,7 @@ def test_every_dtype_goes_there_and_back(stubs: Stubs, dtype: tf.DType, as_conte
 
 
 @pytest.mark.parametrize("dtype", ECHOED, ids=lambda dtype: dtype.name)
-def test_our_typed_fields_are_those_of_tensorflow(dtype: tf.DType) -> None:
+def test_tensorflow_reads_our_typed_fields(dtype: tf.DType) -> None:
     values = _sample(dtype)
     ours = tf.make_tensor_proto(0.0).__class__()
     tensors.encode(values, dtype.as_datatype_enum, into=ours, as_content=False)
@@ -121,7 +121,7 @@ def test_our_typed_fields_are_those_of_tensorflow(dtype: tf.DType) -> None:
 
 
 @pytest.mark.parametrize("dtype", ECHOED, ids=lambda dtype: dtype.name)
-def test_our_tensor_content_is_that_of_tensorflow(dtype: tf.DType) -> None:
+def test_tensorflow_reads_our_tensor_content(dtype: tf.DType) -> None:
     values = _sample(dtype)
     ours = tf.make_tensor_proto(0.0).__class__()
     tensors.encode(values, dtype.as_datatype_enum, into=ours, as_content=True)
@@ -140,7 +140,7 @@ def test_our_tensor_content_is_that_of_tensorflow(dtype: tf.DType) -> None:
         ("dtype: DT_FLOAT", 0.0),
     ],
 )
-def test_typed_fields_of_another_length_are_read_as_tensorflow_reads_them(text: str, expected: Any) -> None:
+def test_typed_fields_of_the_wrong_length_are_read_like_in_tensorflow(text: str, expected: Any) -> None:
     message = text_format.Parse(text, tf.make_tensor_proto(0.0).__class__())
     assert tensors.decode(message).tolist() == expected
     assert tf.io.parse_tensor(message.SerializeToString(), tf.float32).numpy().tolist() == expected
@@ -151,7 +151,7 @@ def test_an_empty_batch_is_answered(stubs: Stubs) -> None:
     assert tf.make_ndarray(response.outputs["sum"]).shape == (0,)
 
 
-def test_metadata_holds_every_signature_as_the_file_has_it(stubs: Stubs) -> None:
+def test_metadata_contains_the_files_signatures(stubs: Stubs) -> None:
     request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
     request.model_spec.name = "toy"
     response = stubs.prediction.GetModelMetadata(request)
@@ -170,8 +170,8 @@ def test_status_says_that_the_version_is_available(stubs: Stubs) -> None:
     assert (version.version, version.state, version.status.error_code) == (1, version.AVAILABLE, 0)
 
 
-def test_a_large_message_goes_both_ways(stubs: Stubs) -> None:
-    values = np.arange(3_000_000, dtype=np.float64)  # 24 MB, six times gRPC's own limit
+def test_a_large_message_can_be_sent_and_received(stubs: Stubs) -> None:
+    values = np.arange(3_000_000, dtype=np.float64)  # 24 MB, six times gRPC's default limit
     request = predict_request(signature="echo_float64", inputs={"x": tf.make_tensor_proto(values)})
     assert np.array_equal(tf.make_ndarray(stubs.predict(request).outputs["y"]), values)
 

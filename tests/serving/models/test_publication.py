@@ -1,4 +1,4 @@
-"""`digitforge models`: versions come and go, also under a server that watches."""
+"""`digitforge models`, with and without a running server."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_promote_rollback_and_remove_change_what_a_running_server_answers(base_p
         assert stubs.sums() == [104.0, 106.0]
 
 
-def test_list_shows_versions_highest_first_and_what_is_incomplete(base_path: Path, other_version: Path) -> None:
+def test_list_shows_versions_highest_first_and_marks_incomplete_ones(base_path: Path, other_version: Path) -> None:
     shutil.copytree(other_version, base_path / "10")
     (base_path / "10" / "saved_model.pb").unlink()
     (base_path / ".11.tmp").mkdir()
@@ -69,13 +69,13 @@ def test_a_promotion_that_fails_leaves_nothing_behind(
     ("act", "said"),
     [
         (lambda base: publication.promote(base, base), "has no saved_model.pb"),
-        (publication.rollback, "it must have two versions"),
+        (publication.rollback, "has fewer than two versions"),
         (lambda base: publication.remove(base, 1), "is the only one"),
         (lambda base: publication.remove(base, 7), "has no version 7; it has 1"),
     ],
     ids=["promote no model", "roll back a single version", "remove the last version", "remove an unknown version"],
 )
-def test_what_cannot_be_done_is_said_and_changes_nothing(
+def test_impossible_changes_raise_a_clear_error_and_change_nothing(
     base_path: Path, act: Callable[[Path], object], said: str
 ) -> None:
     with pytest.raises(InvalidInputError, match=said):
@@ -83,7 +83,7 @@ def test_what_cannot_be_done_is_said_and_changes_nothing(
     assert numbers(base_path) == [1]
 
 
-def test_a_padded_version_is_listed_followed_rolled_back_and_removed(base_path: Path, other_version: Path) -> None:
+def test_version_folders_with_leading_zeros_work_everywhere(base_path: Path, other_version: Path) -> None:
     shutil.copytree(other_version, base_path / "00000123")
     shutil.copytree(other_version, base_path / "0000007")
     assert [(info.version, info.path.name, info.complete) for info in publication.versions(base_path)] == [
@@ -99,25 +99,25 @@ def test_a_padded_version_is_listed_followed_rolled_back_and_removed(base_path: 
 
 
 @pytest.mark.parametrize("act", [publication.rollback, lambda base: publication.remove(base, 5)])
-def test_where_two_folders_have_one_number_neither_goes_in_favor_of_the_other(
+def test_a_version_with_two_folders_is_neither_rolled_back_nor_removed(
     base_path: Path, other_version: Path, act: Callable[[Path], object]
 ) -> None:
     for name in ("5", "005"):
         shutil.copytree(other_version, base_path / name)
-    with pytest.raises(InvalidInputError, match=r"version 5 of .* has 2 folders, 005, 5, of which"):
+    with pytest.raises(InvalidInputError, match=r"version 5 of .* has 2 folders: 005, 5\. Servers use only the last"):
         act(base_path)
     assert numbers(base_path) == [5, 1]
     assert publication.versions(base_path)[0].path.name == "5"
 
 
-def test_a_rollback_never_ends_at_a_version_that_cannot_be_loaded(base_path: Path) -> None:
+def test_rollback_refuses_to_go_back_to_an_incomplete_version(base_path: Path) -> None:
     (base_path / "2").mkdir()
     shutil.move(base_path / "1" / "saved_model.pb", base_path / "2" / "saved_model.pb")
-    with pytest.raises(InvalidInputError, match="no server could load it"):
+    with pytest.raises(InvalidInputError, match="so it cannot replace"):
         publication.rollback(base_path)
     assert numbers(base_path) == [2, 1]
 
 
-def test_a_folder_that_does_not_exist_is_a_clear_error(tmp_path: Path) -> None:
+def test_a_missing_folder_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         publication.versions(tmp_path / "nowhere")

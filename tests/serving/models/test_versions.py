@@ -1,4 +1,4 @@
-"""Versions come and go while the server answers."""
+"""Versions are loaded and unloaded while the server answers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def serve(base_path: Path, **options: Any) -> EmbeddedServer:
     return EmbeddedServer(base_path, model_name="toy", file_system_poll_wait_seconds=0.1, **options)
 
 
-def test_the_highest_version_answers_and_goes_by_number_not_by_spelling(
+def test_the_highest_number_answers_not_the_last_in_alphabetical_order(
     base_path: Path, publish: Publish, other_version: Path, toy_version: Path
 ) -> None:
     publish(toy_version, 9)
@@ -38,7 +38,7 @@ def test_the_highest_version_answers_and_goes_by_number_not_by_spelling(
         assert stubs.states() == {10: AVAILABLE}
 
 
-def test_a_folder_is_the_number_that_tensorflow_serving_reads_in_its_name(tmp_path: Path) -> None:
+def test_folder_names_are_read_as_numbers_like_in_tensorflow_serving(tmp_path: Path) -> None:
     numbers = {"00000123": 123, "0124": 124, " 125": 125, "126 ": 126, "+127": 127}
     others = [".2.tmp", "2.tmp", "v2", "-2", "2_0", "0x2", str(2**63)]
     others += ["\N{SUPERSCRIPT TWO}", "\N{ARABIC-INDIC DIGIT TWO}"]
@@ -48,9 +48,7 @@ def test_a_folder_is_the_number_that_tensorflow_serving_reads_in_its_name(tmp_pa
     assert versions(tmp_path) == {number: [tmp_path / name] for name, number in numbers.items()}
 
 
-def test_a_padded_version_is_found_while_the_server_runs_and_goes_with_its_folder(
-    base_path: Path, other_version: Path
-) -> None:
+def test_a_version_folder_with_leading_zeros_is_loaded_and_unloaded(base_path: Path, other_version: Path) -> None:
     with serve(base_path) as target:
         stubs = connect(target)
         shutil.copytree(other_version, base_path / ".tmp")
@@ -60,7 +58,7 @@ def test_a_padded_version_is_found_while_the_server_runs_and_goes_with_its_folde
         wait_for(lambda: stubs.states() == {1: AVAILABLE, 2: END})
 
 
-def test_of_two_folders_with_one_number_the_last_by_name_serves_and_the_other_is_named_once(
+def test_of_two_folders_with_one_number_the_last_serves_and_one_warning_is_logged(
     base_path: Path, toy_version: Path, other_version: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     shutil.copytree(other_version, base_path / "5")
@@ -69,10 +67,10 @@ def test_of_two_folders_with_one_number_the_last_by_name_serves_and_the_other_is
     try:
         assert models.start()
         for _ in range(3):
-            models.look()
+            models.poll()
         assert models.serving() == {"toy": [5]}
         assert [record.getMessage() for record in caplog.records if "ignoring" in record.getMessage()] == [
-            f"ignoring 005 in {base_path}: another folder there is named by the same number"
+            f"ignoring 005 in {base_path}: another folder has the same version number"
         ]
         served = models.find(predict_request().model_spec)
         response = predict(lambda _: served, predict_request(), as_content=False, caller=Caller())
@@ -81,14 +79,12 @@ def test_of_two_folders_with_one_number_the_last_by_name_serves_and_the_other_is
         models.stop()
 
 
-def test_versions_change_without_a_single_refused_request(
-    base_path: Path, publish: Publish, other_version: Path
-) -> None:
+def test_versions_change_without_a_failed_request(base_path: Path, publish: Publish, other_version: Path) -> None:
     with serve(base_path) as target:
         stubs = connect(target)
         assert stubs.sums() == [4.0, 6.0]
         publish(other_version, 2)
-        wait_for(lambda: stubs.sums() == [104.0, 106.0])  # a request that is refused ends the test
+        wait_for(lambda: stubs.sums() == [104.0, 106.0])  # a failed request raises
         wait_for(lambda: stubs.states() == {2: AVAILABLE, 1: END})
         with pytest.raises(grpc.RpcError) as caught:
             stubs.sums(version=1)
@@ -98,7 +94,7 @@ def test_versions_change_without_a_single_refused_request(
         wait_for(lambda: stubs.states() == {2: END, 1: AVAILABLE})
 
 
-def test_a_broken_version_takes_nothing_down_and_is_tried_again_once_mended(
+def test_a_broken_version_does_no_harm_and_is_loaded_after_its_repair(
     base_path: Path, publish: Publish, other_version: Path, tmp_path: Path
 ) -> None:
     broken = tmp_path / "broken"
@@ -119,20 +115,20 @@ def test_a_broken_version_takes_nothing_down_and_is_tried_again_once_mended(
         wait_for(lambda: stubs.sums() == [104.0, 106.0])
 
 
-def test_a_folder_that_vanishes_changes_nothing_and_is_said_once(
+def test_a_vanished_folder_changes_nothing_and_one_warning_is_logged(
     base_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     models = Models([ModelSource(name="toy", base_path=base_path)], ServerOptions(file_system_poll_wait_seconds=0))
     assert models.start()
     base_path.rename(base_path.with_name("elsewhere"))
     for _ in range(3):
-        models.look()
+        models.poll()
     assert models.serving() == {"toy": [1]}
     assert sum("cannot be read" in record.getMessage() for record in caplog.records) == 1
     models.stop()
 
 
-def test_an_emptied_folder_unloads_the_model_as_tensorflow_serving_does(base_path: Path) -> None:
+def test_an_emptied_folder_unloads_the_model_like_in_tensorflow_serving(base_path: Path) -> None:
     with serve(base_path) as target:
         stubs = connect(target)
         shutil.rmtree(base_path / "1")
@@ -190,18 +186,18 @@ def test_several_models_with_policies_and_labels(
         server.stop()
 
 
-def test_labels_at_the_start_need_the_flag_that_allows_them(base_path: Path) -> None:
+def test_labels_at_startup_need_the_flag_that_allows_them(base_path: Path) -> None:
     source = ModelSource(name="toy", base_path=base_path, labels={"stable": 1})
     with pytest.raises(DataError, match="allow_version_labels_for_unavailable_models"):
         Server([source], ServerOptions(port=0)).start()
 
 
-def test_an_unloaded_version_leaves_no_session_behind(base_path: Path, publish: Publish, other_version: Path) -> None:
+def test_unloading_a_version_closes_its_session(base_path: Path, publish: Publish, other_version: Path) -> None:
     models = Models([ModelSource(name="toy", base_path=base_path)], ServerOptions(file_system_poll_wait_seconds=0))
     assert models.start()
     session = models.find(predict_request().model_spec).model._session
     publish(other_version, 2)
-    models.look()
+    models.poll()
     assert session._closed
     models.stop()
 
@@ -209,5 +205,5 @@ def test_an_unloaded_version_leaves_no_session_behind(base_path: Path, publish: 
 @pytest.mark.parametrize(
     ("host", "loopback"), [("127.0.0.1", True), ("localhost", True), ("0.0.0.0", False), ("::", False)]
 )
-def test_only_addresses_of_this_machine_go_without_a_warning(host: str, loopback: bool) -> None:
+def test_loopback_addresses_are_recognized(host: str, loopback: bool) -> None:
     assert is_loopback(host) == loopback
