@@ -214,9 +214,10 @@ def test_a_new_export_takes_the_next_number_and_leaves_the_others_alone(
 ) -> None:
     (tmp_path / "7").mkdir()
     (tmp_path / "notes").mkdir()
+    (tmp_path / str(2**63)).mkdir()  # too large for a version number
     (tmp_path / ".8.tmp").mkdir()  # a kill may leave one behind
     assert export(trained_run, digits, to=tmp_path) == tmp_path / "8"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["7", "8", "notes"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["7", "8", str(2**63), "notes"]
     assert not list((tmp_path / "7").iterdir())
 
 
