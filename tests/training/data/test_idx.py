@@ -103,7 +103,7 @@ def test_a_gzip_bomb_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -
         (b"\x89PNG\r\n", "not an IDX file"),
         (bytes([0, 0, 13, 1]) + bytes(8), "float32"),
         (bytes([0, 0, 7, 1]) + bytes(8), "unknown type 0x07"),
-        (bytes([0, 0, 8, 3, 0, 0]), "truncated within the header"),
+        (bytes([0, 0, 8, 3, 0, 0]), "truncated in the header"),
         (packed(LABELS)[:-1], "truncated: the header promises 40 values, 40, but 39 follow"),
         (packed(LABELS) + b"x", "too long"),
         (packed(np.zeros((1, 1, 1, 1, 1), np.uint8)), "5 dimensions"),
@@ -183,7 +183,7 @@ def test_exchanged_files_are_noticed(tmp_path: Path) -> None:
         ("train-images-idx3-ubyte", packed(IMAGES[:, :20]), "20×28 pixels"),
         ("train-images-idx3-ubyte", packed(IMAGES[:, :8, :8]), "8×8 pixels"),
         ("train-images-idx3-ubyte", gzip.compress(packed(IMAGES))[:-9], "truncated"),
-        ("train-labels-idx1-ubyte", packed(LABELS[:0]), "no training labels"),
+        ("train-labels-idx1-ubyte", packed(LABELS[:0]), "training labels are empty"),
     ],
 )
 def test_a_damaged_set_is_refused_with_the_name_of_the_file(
@@ -213,5 +213,5 @@ def test_other_files_in_mnists_place_are_refused(tmp_path: Path, monkeypatch: py
     with pytest.raises(DataError, match="nowhere: no such folder"):
         load("mnist")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="no IDX files here"):
+    with pytest.raises(DataError, match="no IDX files found"):
         load("mnist", data_dir=tmp_path / "empty")

@@ -104,7 +104,7 @@ BROKEN: dict[str, tuple[dict[str, npt.ArrayLike], str]] = {
     "oblong": ({"x": X[:, :, :12], "y": Y}, "16×12 pixels"),
     "large": ({"x": np.zeros((4, 65, 65), np.uint8), "y": Y[:4]}, "squares of 16 to 64"),
     "one image": ({"x": X[:1], "y": Y[:1]}, "at least two"),
-    "no image": ({"x": X[:0], "y": Y[:0]}, "no training labels"),
+    "no image": ({"x": X[:0], "y": Y[:0]}, "training labels are empty"),
     "a class of one": ({"x": X[:4], "y": Y[:4]}, "a class has 1 different image"),
     "copies only": ({"x": np.repeat(X[:3], 10, axis=0), "y": np.repeat(Y[:3], 10)}, "a class has 1 different image"),
     "no x": ({"images": X, "y": Y}, "it holds images, y; expected x and y"),
@@ -183,7 +183,7 @@ def test_a_class_without_pictures_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=rf"{tmp_path}: nothing to train on here; expected"):
+    with pytest.raises(DataError, match=rf"{tmp_path}: no images found; expected"):
         load(str(tmp_path))
 
 

@@ -273,7 +273,7 @@ def test_a_learning_rate_that_is_far_too_small_leaves_noise_and_the_command_says
     said = CliRunner().invoke(cli.train, command)
     assert said.exit_code == 0, said.output
     assert said.output.count("still noise") == 1
-    assert "What helps: change one thing at a time: --set learning_rate=0.0002" in said.output
+    assert "To fix it, change one thing at a time: --set learning_rate=0.0002" in said.output
     assert "noise" in _troubles(tmp_path / "run")
     assert "collapse" not in _troubles(tmp_path / "run")
     assert "still noise" not in CliRunner().invoke(cli.train, command).output

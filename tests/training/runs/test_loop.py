@@ -144,7 +144,7 @@ def test_a_signal_writes_a_checkpoint_and_the_same_command_goes_on(number: int, 
     assert first is not None
     assert checkpoints.images_of(first) > 0
     *_, stopped, command, last = filter(None, errors.splitlines())
-    assert stopped == f"stopped; a checkpoint is in {tmp_path}, and the same command goes on from it:"
+    assert stopped == f"stopped; the same command resumes from the checkpoint in {tmp_path}:"
     assert last == "digitforge: interrupted"
     program, *again = shlex.split(command)
     assert (program, again) == ("digitforge", _endless(tmp_path))
@@ -185,7 +185,7 @@ def test_a_training_that_is_stopped_before_it_began_does_not_promise_a_checkpoin
         _, errors = process.communicate(timeout=120)
     assert process.returncode == 143
     assert "Traceback" not in errors
-    assert "a checkpoint is in" not in errors
+    assert "the checkpoint in" not in errors
     assert not (tmp_path / "run").exists()
 
 
