@@ -16,6 +16,11 @@ def test_every_preset_survives_its_own_description() -> None:
         assert from_dict(recipe.as_dict()) == recipe
 
 
+def test_the_texts_of_a_recipe_do_not_make_another_recipe() -> None:
+    recipe = RECIPES["mlp"]
+    assert dataclasses.replace(recipe, summary="Other words.", notes=()) == recipe
+
+
 def test_an_override_beats_the_preset_and_takes_the_type_of_its_field() -> None:
     recipe = resolve("forge", {"learning_rate": "1e-4", "steps": "2e3", "latent_distribution": "uniform"})
     assert (recipe.learning_rate, recipe.steps, recipe.latent_distribution) == (1e-4, 2000, "uniform")
