@@ -62,7 +62,7 @@ def test_the_same_call_goes_on_and_a_longer_one_prolongs(run: digitforge.Trained
 
 
 def test_a_folder_alone_is_exported_with_the_data_it_was_trained_on(run: digitforge.TrainedRun, tmp_path: Path) -> None:
-    with pytest.raises(digitforge.InvalidInputError, match="Give the same data as in training"):
+    with pytest.raises(digitforge.InvalidInputError, match="give the same data set as in the training"):
         digitforge.export(run.folder, to=tmp_path)
     chosen: list[float] = []
     version = digitforge.export(

@@ -259,5 +259,5 @@ def test_a_run_without_a_checkpoint_says_what_to_do(trained_run: Path, digits: D
 
 
 def test_a_folder_that_is_no_export_has_no_card(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no generator"):
+    with pytest.raises(DataError, match="is not a generator"):
         read_card(tmp_path)

@@ -108,7 +108,7 @@ def test_two_devices_train_as_one_does(case: list[Any]) -> None:
 @pytest.mark.parametrize("config", ["{", '{"cluster": 3}', '{"cluster": {"worker": ["a:1", "b:1"]}}'])
 def test_a_description_of_machines_that_is_no_use_is_shown(config: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TF_CONFIG", config)
-    with pytest.raises(InvalidInputError, match=r"TF_CONFIG is .*, which is no use"):
+    with pytest.raises(InvalidInputError, match=r"TF_CONFIG is .*, which is malformed"):
         replicas.strategy.__wrapped__()
 
 
@@ -187,7 +187,7 @@ def test_machines_that_would_mix_different_trainings_say_so(tmp_path: Path) -> N
         train(recipe, load("digits"), run_dir=tmp_path / "0", on_progress=stop)
     machines = _machines([tmp_path / "0", tmp_path / "1"], recipe.steps)
     for machine in machines:
-        assert "give all of them the same --out" in machine.communicate()[1]
+        assert "give all machines the same --out" in machine.communicate()[1]
         assert machine.returncode == 4
 
 
