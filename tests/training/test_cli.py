@@ -97,4 +97,4 @@ def test_recipes_lists_and_shows_every_recipe() -> None:
     assert shown["name"] == "forge"
     described = _digitforge("recipes", "show", "mlp").stdout
     assert "0.02" in described
-    assert "--set learning_rate=0.0002" in described  # the fault, and what mends it
+    assert "--set learning_rate=0.0002" in described  # the fault and its fix

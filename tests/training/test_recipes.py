@@ -1,4 +1,4 @@
-"""Recipes: presets, overrides, and what they refuse."""
+"""Recipes: presets, overrides, and errors."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def packed(array: npt.NDArray[np.uint8]) -> bytes:
 
 @contextlib.contextmanager
 def refusal_names(name: str) -> Iterator[None]:
-    """Lets a success pass, and a DataError if it names the file; nothing else."""
+    """Accept success, or a DataError that names the file."""
     try:
         yield
     except DataError as error:
@@ -38,7 +38,7 @@ def refusal_names(name: str) -> Iterator[None]:
 
 
 def write_set(folder: Path, prefix: str = "", *, labels: npt.NDArray[np.uint8] = LABELS, zipped: bool = False) -> None:
-    """Four IDX files; the test images are the training images upside down."""
+    """Write four IDX files. The test images are the training images upside down."""
     folder.mkdir(exist_ok=True)
     for split, images in (("train", IMAGES), ("t10k", IMAGES[:, ::-1])):
         for name, array in ((f"{split}-images-idx3-ubyte", images), (f"{split}-labels-idx1-ubyte", labels)):
@@ -80,9 +80,9 @@ def test_every_truncation_is_noticed(data: st.DataObject) -> None:
 def test_no_damaged_byte_of_a_gzip_body_changes_the_content_unnoticed(position: int, change: int) -> None:
     content = packed(IMAGES[:2])
     zipped = bytearray(gzip.compress(content, mtime=0))
-    zipped[10 + position] ^= change  # the header, whose fields may be anything, has 10 bytes
+    zipped[10 + position] ^= change  # skip the header, 10 bytes whose fields may have any value
     with refusal_names("f"):
-        assert idx.unpack(bytes(zipped), "f") == content  # a few bits of the format are padding
+        assert idx.unpack(bytes(zipped), "f") == content  # some bits are padding and change nothing
 
 
 def test_several_gzip_members_make_one_file() -> None:

@@ -1,4 +1,4 @@
-"""Data sets from folders of pictures, from archives and from scikit-learn; and what every data set obeys."""
+"""Data sets from folders of pictures, from archives and from scikit-learn, and the checks of every data set."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_digits_are_all_there_and_look_like_mnist() -> None:
 
 
 def test_digits_are_divided_in_the_same_way_everywhere() -> None:
-    # Published results name this sum: it may change only together with the version of the package.
+    # Published results name this hash, so it may change only with a new version of the package.
     assert load("digits", split="test").sha256.startswith("64c287086b46")
     assert not hashes(load("digits", split="train")) & hashes(load("digits", split="test"))
 
@@ -137,7 +137,7 @@ def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
             load(str(tmp_path / f"{name}.npz"))
     with pytest.raises(DataError) as caught:
         load(str(tmp_path / "text.npz"))
-    assert "pickle" not in str(caught.value)  # NumPy's advice is to trust the file
+    assert "pickle" not in str(caught.value)  # NumPy's message advises to allow pickles
     damaged = bytearray(whole)
     damaged[500] ^= 255
     (tmp_path / "damaged.npz").write_bytes(damaged)

@@ -33,9 +33,9 @@ def adversary() -> Adversary:
 
 @pytest.fixture
 def eagerly() -> Iterator[None]:
-    """Steps without graphs: to trace one takes seconds, and to take a few small ones none.
+    """Run steps eagerly: tracing a graph takes seconds, and a few small steps take almost no time.
 
-    Batches of 200 keep few the steps that a call draws for, see `Recipe.steps_at_once`.
+    Use batches of 200, so that a call draws batches for few steps (see `Recipe.steps_at_once`).
     """
     tf.config.run_functions_eagerly(True)
     yield

@@ -1,4 +1,4 @@
-"""Judges: found by name, shown only held-out images, and the best checkpoint is the one that is exported."""
+"""Judges: found by name, they see only held-out images, and the best checkpoint is exported."""
 
 from __future__ import annotations
 

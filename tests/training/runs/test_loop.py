@@ -1,4 +1,4 @@
-"""The loop: what a run folder holds, resuming to the same weights, interrupts, and data that cannot be trained on."""
+"""The loop: the run folder, resuming to the same weights, interrupts, and unsuitable data."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from digitforge_training.runs.loop import Progress, train
 TINY = {"clusters": 1, "width": 8, "generator_blocks": 1, "discriminator_blocks": 1, "batch_size": 32}
 
 
-#: With classes, and compiled in no time.
+#: Class-conditional, and fast to compile.
 DENSE: dict[str, str | float] = {
     "network": "dense",
     "generator_widths": "8",
@@ -87,7 +87,7 @@ def test_a_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(digits
     train(recipe, digits, run_dir=tmp_path / "whole")
     with pytest.raises(StopError):
         train(recipe, digits, run_dir=tmp_path / "parts", on_progress=stop)
-    # The report of image 128 was written, its checkpoint was not: both are made again from image 64.
+    # The report at 128 images was written, its checkpoint was not. Both are made again from 64 images.
     assert checkpoints.newest(tmp_path / "parts").stem == "000000000064"  # type: ignore[union-attr]
     train(recipe, digits, run_dir=tmp_path / "parts")
     whole, parts = (checkpoints.load(checkpoints.newest(tmp_path / name)) for name in ("whole", "parts"))  # type: ignore[arg-type]
@@ -101,7 +101,7 @@ def test_a_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(digits
     assert images[0] == images[1]
 
 
-#: The command, which Ctrl-C reaches also where this runs in the background.
+#: The command. It takes SIGINT even if the tests run in the background, where shells ignore it.
 COMMAND = (
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     "from digitforge_client.common.command import main; main()"
@@ -109,7 +109,7 @@ COMMAND = (
 
 
 def _endless(run_dir: Path) -> list[str]:
-    """Arguments of a training that goes on until it is stopped, and writes no checkpoint by itself."""
+    """Arguments of a training that runs until it is stopped and writes no checkpoint before."""
     fields = {**DENSE, "images_per_checkpoint": 1e9, "images_per_sheet": 1e9}
     sets = [f"--set={field}={value}" for field, value in fields.items()]
     return ["train", "--data", "digits", "--out", str(run_dir), *sets, "--steps", "10000000"]
@@ -124,7 +124,7 @@ def _images(run_dir: Path) -> list[int]:
 
 
 def _interrupt(arguments: list[str], run_dir: Path, number: int) -> tuple[int, str]:
-    """Start a training, send a signal after its next report; its exit status and what it wrote on standard error."""
+    """Start a training and send a signal after its next report. Returns its exit status and standard error."""
     before = len(_images(run_dir))
     with subprocess.Popen([sys.executable, "-c", COMMAND, *arguments], stderr=subprocess.PIPE, text=True) as process:
         while len(_images(run_dir)) <= before:
@@ -222,7 +222,7 @@ def test_another_recipe_seed_or_data_set_does_not_go_into_the_same_folder(digits
 def test_what_is_left_to_the_device_is_decided_and_recorded_where_a_run_begins(digits: Dataset, tmp_path: Path) -> None:
     assert _quick(steps=1).jit is None
     train(_quick(steps=1, bfloat16="true"), digits, run_dir=tmp_path)
-    train(_quick(steps=2), digits, run_dir=tmp_path)  # goes on as it began
+    train(_quick(steps=2), digits, run_dir=tmp_path)  # resumes with the same settings
     recipe = read_run(tmp_path).recipe
     assert (recipe.steps, recipe.jit, recipe.bfloat16) == (2, on_gpu(), True)
     with pytest.raises(DataError, match="another run"):
@@ -285,7 +285,7 @@ def test_a_finished_run_is_prolonged_by_more_steps(digits: Dataset, tmp_path: Pa
         if progress.images_seen == 192:
             raise StopError
 
-    # Interrupted on the way, it is still the same training: the history stays, and so do the weights.
+    # An interrupt changes neither the history nor the weights.
     with pytest.raises(StopError):
         train(longer, digits, run_dir=tmp_path / "twin", on_progress=stop)
     assert train(longer, digits, run_dir=tmp_path / "twin").earlier_steps == (4,)
@@ -346,7 +346,7 @@ def test_a_damaged_checkpoint_is_named_with_the_remedy(digits: Dataset, tmp_path
 
 
 def test_a_recipe_that_asks_for_equilibrium_stops_there_and_stays_stopped(digits: Dataset, tmp_path: Path) -> None:
-    # Almost any share of deceived images counts as equilibrium here, so that it comes within a few rounds.
+    # Almost any accuracy counts as equilibrium here, so the training reaches it within a few rounds.
     recipe = resolve("bp-gan", {"equilibrium": 0.49, "batch_size": 32, "learning_rate": 1e-3, "steps": 200})
     reports: list[Progress] = []
     train(recipe, digits, run_dir=tmp_path, on_progress=reports.append)
@@ -392,12 +392,12 @@ def test_a_walk_leads_from_one_generated_digit_to_another(conditioning: str, dig
     for step, latents, of in ((0, ends[::2], labels), (11, ends[1::2], (labels + 1) % 10)):
         there = trainer.sample(of, latents)[..., 0].astype(int)
         assert np.abs(cells[:, step] - there).max() <= 1
-    assert np.abs(np.diff(cells, axis=1)).max(axis=(2, 3)).min() > 0  # no step stands still
+    assert np.abs(np.diff(cells, axis=1)).max(axis=(2, 3)).min() > 0  # every step changes the image
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 12 MiB."""
+    """A 12 MiB disk."""
     place = tmp_path / "disk"
     place.mkdir()
     done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", place], capture_output=True, check=False)
