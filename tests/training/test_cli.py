@@ -69,11 +69,8 @@ def test_a_dry_run_prints_the_resolved_recipe_at_once_and_writes_nothing(
         (["train", "--out", "x", "--data", "no/such/folder"], 4, "no/such/folder"),
         (["train", "--out", "x", "--set", "qqq=1"], 2, "`digitforge recipes show forge` lists them"),
         (["export", "no/such/run", "--to", "x", "--data", "digits"], 4, "digitforge train"),
-        (
-            ["export", "no/such/run", "--to", "x", "--data", "no/such/data"],
-            4,
-            "is not a run folder",
-        ),  # before any download
+        # Before any download:
+        (["export", "no/such/run", "--to", "x", "--data", "no/such/data"], 4, "is not a run folder"),
         (["export", "no/such/run", "--to", "x", "--expansion", "much"], 2, "neither a number nor 'auto'"),
         (["export", "no/such/run", "--to", "x", "--expansion", "0"], 2, "expected a number above 0"),
         (["recipes", "show", "forj"], 2, "did you mean 'forge'"),

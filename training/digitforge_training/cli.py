@@ -309,7 +309,7 @@ def recipes(context: click.Context, as_json: bool) -> None:
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def show(name: str, as_json: bool) -> None:
-    """Show the recipe NAME: its notes, and all fields that --set can override."""
+    """Show the notes of recipe NAME and the fields that --set overrides."""
     recipe = resolve(name)
     fields = recipe.as_dict()
     if as_json:

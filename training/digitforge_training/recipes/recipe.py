@@ -146,18 +146,18 @@ class Recipe:
             elif hint in (int, float):
                 _check_number(field, value)
         for field in ("generator_widths", "discriminator_widths"):
-            if any(width < 1 for width in getattr(self, field)):
+            widths = getattr(self, field)
+            if any(width < 1 for width in widths):
                 raise InvalidInputError(
-                    f"{field} is {getattr(self, field)}; expected whole numbers above 0, for example 256,512,1024"
+                    f"{field} is {','.join(map(str, widths))}; expected whole numbers above 0, for example 256,512,1024"
                 )
         self._check_combinations()
 
     def _check_combinations(self) -> None:
         if self.network == "convolutional" and not (len(self.generator_widths) > 2 and self.discriminator_widths):
             raise InvalidInputError(
-                f"network is convolutional with generator_widths={self.generator_widths} and "
-                f"discriminator_widths={self.discriminator_widths}; expected at least three generator_widths and one "
-                "of discriminator_widths"
+                "a convolutional network needs at least three generator_widths and one of discriminator_widths; "
+                "set for example generator_widths=256,128,64 and discriminator_widths=64,128"
             )
         if self.network == "dense" and "instance" in {self.generator_normalization, self.discriminator_normalization}:
             raise InvalidInputError(
