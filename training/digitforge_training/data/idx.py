@@ -25,7 +25,7 @@ GZIP_MAGIC: Final = b"\x1f\x8b"
 #: Bytes, more than any real IDX file of images has. Keeps a hostile gzip file from filling the memory.
 LARGEST_FILE: Final = 2**30
 
-#: `train-images-idx3-ubyte`, `emnist-letters-test-labels-idx1-ubyte.gz`, `t10k-images.idx3-ubyte` …
+#: ``train-images-idx3-ubyte``, ``emnist-letters-test-labels-idx1-ubyte.gz``, ``t10k-images.idx3-ubyte`` …
 FILE_NAME: Final = re.compile(
     r"(?P<prefix>.*?)(?P<split>train|test|t10k)-(?P<kind>images|labels)[-.]idx[1-4]-ubyte(\.gz)?"
 )

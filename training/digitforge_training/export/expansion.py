@@ -1,4 +1,4 @@
-"""Expansion: a factor above 1 for the latents of an exported generator, for more variety.
+"""Expansion: a factor for the latents of an exported generator. Above 1 it gives more variety.
 
 Images of a trained generator often crowd where real images are dense: their density is above that of real images, and
 their recall is below. Slightly larger latents restore some variety. Expansion is the reverse of truncation (Brock et

@@ -36,7 +36,7 @@ Outputs = dict[str, tf.Tensor]
 
 
 class ServedGenerator(tf.Module):
-    """The graph of an exported generator. Each public method but `signatures` is a signature.
+    """The graph of an exported generator. Each public method except `signatures` is a signature.
 
     A generator without classes takes no labels and no class weights. The ``class_names`` of its card are empty.
     """
@@ -88,8 +88,8 @@ class ServedGenerator(tf.Module):
     def sample(self, *labels_and_seeds: tf.Tensor) -> Outputs:
         """Images of labels and row seeds.
 
-        A label outside the classes blanks its own row only. It must not fail, because a batching server merges
-        requests of several clients.
+        A label outside the classes blanks its own row. An error would also fail the requests of other clients that a
+        batching server has merged with this one.
         """
         *labels, seeds = labels_and_seeds
         latents = latents_of(seeds, self._size, self._distribution)

@@ -20,10 +20,11 @@ def augment(images: tf.Tensor, recipe: Recipe, seed: tf.Tensor) -> tf.Tensor:
 
     Args:
         images: float32 (n, H, W, C) in [−1, 1].
+        recipe: gives the strength of each augmentation.
         seed: int64 (2,).
 
     Returns:
-        The same shape and range.
+        float32 (n, H, W, C) in [−1, 1].
     """
     if recipe.augment_rotation or recipe.augment_scale:
         images = _rotate(images, recipe, seed + [0, 7])

@@ -85,7 +85,7 @@ class Batches:
         return tf.gather(self._images, index), tf.one_hot(tf.gather(self._clusters, index), self.counts.size)
 
     def _any_cluster(self, index: tf.Tensor, turn: tf.Tensor) -> tf.Tensor:
-        """Replace each image by one of its class, from a cluster drawn uniformly. Rare clusters appear as often."""
+        """Replace each image by one of its class, from a cluster drawn uniformly among the class's clusters."""
         each, counts = self._recipe.clusters, tf.constant(self.counts.ravel(), tf.int64)
         chances = tf.random.stateless_uniform((2, self._recipe.batch_size), self._seed_of(turn, 0))
         label = tf.gather(self._clusters, index) // each

@@ -5,7 +5,7 @@ between a 1 with a foot and a 1 without one look bad, so no gradient leads from 
 this, because both networks see the cluster of each image. Liu et al. 2020 (arXiv:2006.10728) cluster the
 discriminator's features during the training. We cluster the pixels once, before the training. A quarter of each batch
 shows all clusters of a class equally often, so that rare clusters are learned. The auxiliary classifier does not see
-clusters. Its small term keeps images true to their class, and separating clusters would crowd that out.
+clusters. Its small term keeps images true to their class, and separating clusters too would weaken that.
 
 Users never see clusters. The quantile of a latent's first number chooses the cluster, and each cluster gets a share of
 the distribution equal to its share of the class's training images.
@@ -32,8 +32,9 @@ _BINS = 32  # bins of a class before they are merged into clusters; 16 bins did 
 def find_clusters(dataset: Dataset, clusters: int, *, seed: int) -> npt.NDArray[np.int64]:
     """Find the cluster of each image within its class.
 
-    Divides each class into bins by k-means and merges the nearest bins until *clusters* are left (single linkage). One
-    cluster then holds all images that are connected. A group far from all others stays a cluster, even a rare one.
+    Divides each class into bins by k-means and merges the nearest bins until *clusters* are left (single linkage).
+    Images connected through similar images end up in one cluster. A group far from all others stays a cluster of its
+    own, however rare.
 
     Args:
         dataset: the training images.

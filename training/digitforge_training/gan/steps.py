@@ -163,7 +163,7 @@ def _learn_from_both(
 def _learn_one_by_one(
     gan: Adversary, batch: Batch, generated: tf.Tensor, _step: tf.Tensor
 ) -> tuple[tf.Tensor, Statistics]:
-    """One update on real images, then one on generated images, without penalties. Returns as `_learn_from_both`."""
+    """One update on real images, then one on generated images, without penalties. See `_learn_from_both`."""
     recipe, classes, variables = gan.recipe, batch.class_weights, gan.discriminator.trainable_variables
     with tf.GradientTape() as tape:
         real, logits = gan.discriminate(augment(from_pixels(batch.images), recipe, batch.seed), classes)

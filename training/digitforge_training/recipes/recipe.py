@@ -103,12 +103,12 @@ class Recipe:
     batch_size: int = 64  #: Real images per update.
     steps: int = 15_000  #: Training steps.
     optimizer: Literal["adam", "rmsprop"] = "adam"  #: Optimizer of both networks.
-    learning_rate: float = 4e-4  #: Learning rate at the first step.
+    learning_rate: float = 4e-4  #: Learning rate at the first step, of the generator.
     discriminator_learning_rate: float = 0.0  #: The discriminator's learning rate. 0: the generator's.
     #: Learning rate schedule. ``cosine`` falls to zero. ``inverse-time`` divides by 1 + decay · updates.
     schedule: Literal["cosine", "constant", "inverse-time"] = "cosine"
-    decay: float = 0.0  #: Decay of the inverse-time schedule.
-    discriminator_decay: float = 0.0  #: The same for the discriminator.
+    decay: float = 0.0  #: Decay of the generator's inverse-time schedule.
+    discriminator_decay: float = 0.0  #: Decay of the discriminator's inverse-time schedule.
     clip_value: float = 0.0  #: Largest absolute value of a gradient component. 0: no clipping.
     beta_1: float = 0.0  #: Adam's β₁.
     beta_2: float = 0.99  #: Adam's β₂.

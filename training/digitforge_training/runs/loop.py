@@ -74,7 +74,7 @@ def train(
     `Run.earlier_steps` records this.
 
     With a *judge* (see ``runs/judging.py``), *held_out* images are not trained on. The judge compares each checkpoint
-    with them, and the best checkpoint is kept and exported. A KeyboardInterrupt is passed on after a checkpoint.
+    with them, and the best checkpoint is kept and exported. A KeyboardInterrupt writes a checkpoint, then propagates.
 
     Raises:
         InvalidInputError: there are too few images, a class has no image, the recipe does not support the image size,
