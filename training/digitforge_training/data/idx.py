@@ -57,7 +57,7 @@ def unpack(content: bytes, where: str) -> bytes:
             raise DataError(f"{where}: the gzip file is damaged ({error}); download it again") from error
         if not inflator.eof or len(unpacked) > LARGEST_FILE:
             raise DataError(
-                f"{where}: the gzip file is truncated, or holds more than {LARGEST_FILE} bytes; download it again"
+                f"{where}: the gzip file is truncated or too large (over {LARGEST_FILE} bytes); download it again"
             )
         content = inflator.unused_data.lstrip(b"\0")  # padding
     return unpacked
