@@ -64,7 +64,7 @@ def test_repeating_a_finished_training_does_nothing_and_more_steps_extend_it(
 
 
 def test_exporting_a_folder_needs_the_training_data(run: digitforge.TrainedRun, tmp_path: Path) -> None:
-    with pytest.raises(digitforge.InvalidInputError, match="Give the same data as in training"):
+    with pytest.raises(digitforge.InvalidInputError, match="give the same data set as in the training"):
         digitforge.export(run.folder, to=tmp_path)
     chosen: list[float] = []
     version = digitforge.export(

@@ -67,6 +67,8 @@ def test_a_gallery_shows_trained_and_loaded_recipes_and_measures_nothing_twice(
     assert Image.open(out / "dense-bn.png").size == Image.open(out / "forge.png").size
 
     measured = (runs / "dense-bn" / "exhibit.json").stat().st_mtime_ns
+    for name in (str(2**63), "1.old"):  # not version numbers
+        (runs / "dense-bn" / "models" / name).mkdir()
     exports = sorted((runs / "dense-bn" / "models").iterdir())
     assert _gallery(*arguments).returncode == 0
     assert (runs / "dense-bn" / "exhibit.json").stat().st_mtime_ns == measured

@@ -69,8 +69,9 @@ def test_a_dry_run_prints_the_resolved_recipe_at_once_and_writes_nothing(
         (["train", "--out", "x", "--data", "no/such/folder"], 4, "no/such/folder"),
         (["train", "--out", "x", "--set", "qqq=1"], 2, "`digitforge recipes show forge` lists them"),
         (["export", "no/such/run", "--to", "x", "--data", "digits"], 4, "digitforge train"),
-        (["export", "no/such/run", "--to", "x", "--data", "no/such/data"], 4, "holds no run"),  # before any download
-        (["export", "no/such/run", "--to", "x", "--expansion", "much"], 2, "neither a number nor auto"),
+        # Before any download:
+        (["export", "no/such/run", "--to", "x", "--data", "no/such/data"], 4, "is not a run folder"),
+        (["export", "no/such/run", "--to", "x", "--expansion", "much"], 2, "neither a number nor 'auto'"),
         (["export", "no/such/run", "--to", "x", "--expansion", "0"], 2, "expected a number above 0"),
         (["recipes", "show", "forj"], 2, "did you mean 'forge'"),
     ],
@@ -93,4 +94,4 @@ def test_recipes_lists_and_shows_every_recipe() -> None:
     assert shown["name"] == "forge"
     described = _digitforge("recipes", "show", "mlp").stdout
     assert "0.02" in described
-    assert "--set learning_rate=0.0002" in described  # the fault, and what mends it
+    assert "--set learning_rate=0.0002" in described  # the fault and its fix

@@ -1,4 +1,4 @@
-"""Recipes: presets, overrides, and what they refuse."""
+"""Recipes: presets, overrides, and errors."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ def test_every_preset_survives_its_own_description() -> None:
     for name, recipe in RECIPES.items():
         assert recipe.name == name
         assert from_dict(recipe.as_dict()) == recipe
+
+
+def test_the_texts_of_a_recipe_do_not_make_another_recipe() -> None:
+    recipe = RECIPES["mlp"]
+    assert dataclasses.replace(recipe, summary="Other words.", notes=()) == recipe
 
 
 def test_an_override_beats_the_preset_and_takes_the_type_of_its_field() -> None:

@@ -1,4 +1,4 @@
-"""The commands `digitforge train`, `digitforge export` and `digitforge recipes`."""
+"""The commands ``digitforge train``, ``digitforge export`` and ``digitforge recipes``."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ _PATH = click.Path(path_type=Path)
 
 
 def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that name a data set."""
+    """Add the options that select a data set."""
     for option in (
-        click.option("--transpose", is_flag=True, help="Swap rows and columns of IDX images, as EMNIST needs it."),
+        click.option("--transpose", is_flag=True, help="Swap rows and columns of every image. EMNIST needs this."),
         click.option(
             "--data-dir",
             type=_PATH,
             envvar="DIGITFORGE_DATA_DIR",
             show_envvar=True,
-            help="Folder that holds MNIST's four files; without it the cache, then a download.",
+            help="Folder with the four MNIST files. Default: the cache, filled by a download if needed.",
         ),
         click.option(
             "--data",
             default="mnist",
             show_default=True,
-            help="mnist, digits (scikit-learn's, no network), a folder with four IDX files, a folder of CLASS/*.png, "
-            "or an .npz with x and y.",
+            help="mnist, digits (ships with scikit-learn, needs no download), a folder with four IDX files, "
+            "a folder of CLASS/*.png, or an .npz file with x and y.",
         ),
     ):
         command = option(command)
@@ -47,33 +47,43 @@ def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command()
-@click.option("--recipe", "recipe_name", default="forge", show_default=True, help="See `digitforge recipes`.")
+@click.option(
+    "--recipe",
+    "recipe_name",
+    default="forge",
+    show_default=True,
+    help="Recipe to train. `digitforge recipes` lists them.",
+)
 @data_options
-@click.option("--out", type=_PATH, required=True, help="Run folder. The same command goes on where it stopped.")
+@click.option("--out", type=_PATH, required=True, help="Run folder. Repeat the command to resume a stopped run.")
 @click.option(
     "--steps",
     type=click.IntRange(min=1),
-    help="Training steps; without it the recipe's. More of them prolong a finished run.",
+    help="Number of training steps. Default: the recipe's. A larger number extends a finished run.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all randomness.")
-@click.option("--set", "overrides", multiple=True, metavar="FIELD=VALUE", help="Override a field of the recipe.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all random numbers.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="FIELD=VALUE", help="Override a field of the recipe. Repeatable."
+)
 @click.option(
     "--keep",
     type=click.Choice(["last", "best"]),
     default="last",
     show_default=True,
-    help="What to export later: the last average, or the one that the judge finds nearest to held-out images.",
+    help="Checkpoint to export later: the last one, or the one that the judge scores best on held-out images.",
 )
-@click.option("--judge", default="digitnet-64", show_default=True, help="Who chooses, with --keep best.")
+@click.option(
+    "--judge", default="digitnet-64", show_default=True, help="Judge that scores the checkpoints with --keep best."
+)
 @click.option(
     "--held-out",
     type=click.IntRange(min=1),
     default=5_000,
     show_default=True,
-    help="Training images kept for the judge, with --keep best.",
+    help="Number of training images to hold out for the judge with --keep best.",
 )
-@click.option("--jit/--no-jit", default=None, help="Compile the step by XLA; without it as the recipe says.")
-@click.option("--dry-run", is_flag=True, help="Print the resolved recipe and the data, and train nothing.")
+@click.option("--jit/--no-jit", default=None, help="Compile the training step with XLA. Default: as the recipe says.")
+@click.option("--dry-run", is_flag=True, help="Print the resolved recipe and the data set without training.")
 def train(  # noqa: PLR0917 – click passes by name
     recipe_name: str,
     data: str,
@@ -97,7 +107,8 @@ def train(  # noqa: PLR0917 – click passes by name
       digitforge train --recipe forge-small --data mine.npz --out runs/mine
       digitforge train --steps 200 --set learning_rate=1e-4 --out runs/try
 
-    Ctrl-C and SIGTERM write a checkpoint; the same command goes on from it. Then `digitforge export RUN --to FOLDER`.
+    Ctrl-C and SIGTERM write a checkpoint. Repeat the command to resume from it. Publish the finished run with
+    `digitforge export RUN --to FOLDER`.
     """
     from digitforge_training import data as data_module
     from digitforge_training.runs.folder import describe
@@ -117,15 +128,15 @@ def train(  # noqa: PLR0917 – click passes by name
     )
     from digitforge_training.runs import checkpoints
 
-    import_quietly("tensorflow")  # before a line is shown that it would disturb
+    import_quietly("tensorflow")  # before the progress line appears, which TensorFlow's log would break
     try:
         with _live_line() as show_progress:
             run = begin(recipe, dataset, out=out, seed=seed, on_progress=show_progress, **choice)
     except KeyboardInterrupt:
         if checkpoints.newest(out) is None:
-            stopped = "stopped before there was a checkpoint; the same command begins again"
+            stopped = "stopped before the first checkpoint; the same command starts over"
         else:
-            stopped = f"stopped; a checkpoint is in {out}, and the same command goes on from it"
+            stopped = f"stopped; the same command resumes from the checkpoint in {out}"
         click.echo(f"\n{stopped}:\n  {shlex.join(['digitforge', *sys.argv[1:]])}", err=True)
         raise
     click.echo(f"{out}")
@@ -140,14 +151,17 @@ def _parse_overrides(overrides: tuple[str, ...], **options: float | None) -> dic
     for override in overrides:
         field, equals, value = override.partition("=")
         if not equals:
-            raise click.BadParameter(f"{override!r} is not FIELD=VALUE", param_hint="'--set'")
+            raise click.BadParameter(
+                f"{override!r} has no equals sign; expected FIELD=VALUE, for example batch_size=32",
+                param_hint="'--set'",
+            )
         changes[field.strip()] = value.strip()
     return changes
 
 
 @contextlib.contextmanager
 def _live_line() -> Iterator[Callable[[Progress], None]]:
-    """Report progress on one line of a terminal, or a plain line every so often elsewhere."""
+    """Report progress on one live line of a terminal, elsewhere as a plain line every 5 %."""
     console = Console(stderr=True)
     if console.is_terminal:
         with console.status("compiling the training step") as status:
@@ -175,7 +189,7 @@ def _live_line() -> Iterator[Callable[[Progress], None]]:
 
 def _warnings(progress: Progress) -> Iterator[str]:
     for trouble in progress.troubles:
-        yield f"after {progress.images_seen} images: {trouble.seen}. What helps: {trouble.remedy}"
+        yield f"after {progress.images_seen} images: {trouble.seen}. To fix it, {trouble.remedy}"
 
 
 def _describe(progress: Progress) -> str:
@@ -191,22 +205,29 @@ def _describe(progress: Progress) -> str:
 
 @click.command()
 @click.argument("run", type=_PATH)
-@click.option("--to", type=_PATH, required=True, help="Base folder of the model, for instance models/digits.")
+@click.option(
+    "--to",
+    type=_PATH,
+    required=True,
+    help="Model folder, for example models/digits. The export becomes its next numbered version.",
+)
 @data_options
 @click.option(
     "--metrics",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Report of `digitforge evaluate --json` on an earlier export of this run; its figures go onto the card.",
+    help="Report of `digitforge evaluate --json` on an earlier export of this run. Its metrics go onto the card.",
 )
 @click.option(
     "--expansion",
     default="1",
     show_default=True,
     metavar="FACTOR|auto",
-    help="Multiply latents by this inside the model: above 1 for more variety and less density. auto: what the judge "
-    "finds nearest to held-out or training images.",
+    help="Multiply latents by FACTOR inside the model. Above 1: more variety, less density. auto: the factor that "
+    "the judge scores best on held-out images, or on training images if none were held out.",
 )
-@click.option("--judge", default="digitnet-64", show_default=True, help="Who chooses, with --expansion auto.")
+@click.option(
+    "--judge", default="digitnet-64", show_default=True, help="Judge that chooses the factor with --expansion auto."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the card as JSON.")
 def export(  # noqa: PLR0917 – click passes by name
     run: Path,
@@ -221,8 +242,8 @@ def export(  # noqa: PLR0917 – click passes by name
 ) -> None:
     """Publish a trained generator as the next version of a model that TensorFlow Serving can load.
 
-    RUN is the folder of `digitforge train`. Give the same --data as in training: the identities of the training
-    images travel with the model, so that nobody scores on them by accident.
+    RUN is the run folder of `digitforge train`. Give the same --data as in training. The model carries hashes of its
+    training images, so that nobody evaluates on them by accident.
     """
     from digitforge_training import data as data_module
     from digitforge_training.export.export import export as publish
@@ -230,7 +251,7 @@ def export(  # noqa: PLR0917 – click passes by name
 
     factor = _parse_factor(expansion)
     figures = _read_metrics(metrics) if metrics else {}
-    read_run(run)  # a folder without a run is noticed before data are read or downloaded for it
+    read_run(run)  # fails on a folder without a run, before any data set is read or downloaded
     dataset = data_module.load(data, split="train", data_dir=data_dir, transpose=transpose)
 
     def show(chosen: Expansion) -> None:
@@ -255,7 +276,7 @@ def _parse_factor(expansion: str) -> float | Literal["auto"]:
     try:
         factor = float(expansion)
     except ValueError as error:
-        raise click.BadParameter(f"{expansion!r} is neither a number nor auto", param_hint="'--expansion'") from error
+        raise click.BadParameter(f"{expansion!r} is neither a number nor 'auto'", param_hint="'--expansion'") from error
     return Expansion(factor=factor).factor
 
 
@@ -265,7 +286,7 @@ def _read_metrics(path: Path) -> dict[str, dict[str, float]]:
         return {figure["name"]: {"value": float(figure["value"]), "n": int(figure["n"])} for figure in figures}
     except (ValueError, KeyError, TypeError) as error:
         raise click.BadParameter(
-            f"{path} is not a report of `digitforge evaluate --json`", param_hint="'--metrics'"
+            f"{path} is not a report that `digitforge evaluate --json` wrote ({error!r})", param_hint="'--metrics'"
         ) from error
 
 
@@ -273,7 +294,7 @@ def _read_metrics(path: Path) -> dict[str, dict[str, float]]:
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @click.pass_context
 def recipes(context: click.Context, as_json: bool) -> None:
-    """List the recipes; `digitforge recipes show NAME` describes one."""
+    """List the recipes. `digitforge recipes show NAME` describes one."""
     if context.invoked_subcommand is not None:
         return
     if as_json:
@@ -288,7 +309,7 @@ def recipes(context: click.Context, as_json: bool) -> None:
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def show(name: str, as_json: bool) -> None:
-    """Show what the recipe NAME reproduces, its faults and every field, which --set overrides."""
+    """Show the notes of recipe NAME and the fields that --set overrides."""
     recipe = resolve(name)
     fields = recipe.as_dict()
     if as_json:

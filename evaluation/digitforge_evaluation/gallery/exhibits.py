@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from digitforge_client.common.files import replacing
+from digitforge_client.common.versions import versions
 from digitforge_client.errors import DataError
 from digitforge_evaluation.features.extract import FeatureNetwork
 from digitforge_evaluation.images.sources import SavedGenerator, Source
@@ -107,13 +108,19 @@ def train_and_measure(recipe: Recipe, settings: Settings, *, run_dir: Path, trai
     recipe = read_run(run_dir).recipe
     models = run_dir / "models"
     images_seen, minutes, ended = _training(run_dir)
-    newest = max(models.glob("[0-9]*"), key=lambda path: int(path.name), default=None)
+    newest = _newest_export(models)
     source = SavedGenerator(newest) if newest else None
     if source is None or source.card["images_seen"] != images_seen:
         settings.on_progress(f"{recipe.name}: exporting")
         source = SavedGenerator(export(run_dir, settings.real.train, to=models))
     exhibit = _measured(source, recipe, settings, record=run_dir / _RECORD, minutes=minutes, ended=ended)
     return Shown(exhibit=exhibit, source=source, animation=run_dir / "training.gif")
+
+
+def _newest_export(models: Path) -> Path | None:
+    """The folder of the highest version in *models*; None before the first export."""
+    found = versions(models) if models.is_dir() else {}
+    return found[max(found)][-1] if found else None
 
 
 def measure_export(folder: Path, settings: Settings, *, record: Path) -> Shown:

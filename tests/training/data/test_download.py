@@ -37,9 +37,9 @@ class Mirror:
     """A server of files on loopback that can be told to misbehave."""
 
     files: dict[str, bytes]
-    ranges: bool = True  # whether it answers requests for a part
-    cut_after: list[int] = field(default_factory=list)  # for each answer in turn: bytes before it hangs up
-    hold: threading.Event | None = None  # set: what comes after the first half waits for it
+    ranges: bool = True  # whether it supports range requests
+    cut_after: list[int] = field(default_factory=list)  # one number per answer: bytes to send before it hangs up
+    hold: threading.Event | None = None  # if set, the second half of an answer waits for this event
     status: int | None = None
     requests: list[str] = field(default_factory=list)  # path and range of each request
     address: str = ""
@@ -121,7 +121,7 @@ def test_a_file_is_fetched_once_and_then_comes_from_the_cache(tmp_path: Path, st
 
 def test_a_broken_download_is_resumed_where_it_stopped(tmp_path: Path, start_mirror: StartMirror) -> None:
     mirror = start_mirror(cut_after=[100_000])
-    with pytest.raises(DataError, match="cannot be downloaded"):
+    with pytest.raises(DataError, match="cannot download"):
         fetched(tmp_path, mirror)
     assert not (tmp_path / NAME).exists()
     assert fetched(tmp_path, mirror) == CONTENT
@@ -302,7 +302,8 @@ def test_mnist_comes_from_a_mirror_and_then_from_the_cache(
     mirror = start_mirror(files=dict(zip(FILES_OF_MNIST, packed, strict=True)), cut_after=[500_000])
     monkeypatch.delenv("DIGITFORGE_DATA_DIR")
     monkeypatch.setenv("DIGITFORGE_CACHE_DIR", str(tmp_path))
-    monkeypatch.setenv("DIGITFORGE_MIRRORS", f"{mirror.address} {mirror.address}")  # the second ends the first's break
+    # Named twice: the first try is cut off, the second completes the file.
+    monkeypatch.setenv("DIGITFORGE_MIRRORS", f"{mirror.address} {mirror.address}")
     assert load("mnist", split="test").sha256 == local.sha256
     assert load("mnist", split="train").class_names == tuple("0123456789")
     assert [each.split()[0].lstrip("/") for each in mirror.requests] == [FILES_OF_MNIST[0], *FILES_OF_MNIST]

@@ -29,7 +29,7 @@ def packed(array: npt.NDArray[np.uint8]) -> bytes:
 
 @contextlib.contextmanager
 def refusal_names(name: str) -> Iterator[None]:
-    """Lets a success pass, and a DataError if it names the file; nothing else."""
+    """Accept success, or a DataError that names the file."""
     try:
         yield
     except DataError as error:
@@ -38,7 +38,7 @@ def refusal_names(name: str) -> Iterator[None]:
 
 
 def write_set(folder: Path, prefix: str = "", *, labels: npt.NDArray[np.uint8] = LABELS, zipped: bool = False) -> None:
-    """Four IDX files; the test images are the training images upside down."""
+    """Write four IDX files. The test images are the training images upside down."""
     folder.mkdir(exist_ok=True)
     for split, images in (("train", IMAGES), ("t10k", IMAGES[:, ::-1])):
         for name, array in ((f"{split}-images-idx3-ubyte", images), (f"{split}-labels-idx1-ubyte", labels)):
@@ -80,9 +80,9 @@ def test_every_truncation_is_noticed(data: st.DataObject) -> None:
 def test_no_damaged_byte_of_a_gzip_body_changes_the_content_unnoticed(position: int, change: int) -> None:
     content = packed(IMAGES[:2])
     zipped = bytearray(gzip.compress(content, mtime=0))
-    zipped[10 + position] ^= change  # the header, whose fields may be anything, has 10 bytes
+    zipped[10 + position] ^= change  # skip the header, 10 bytes whose fields may have any value
     with refusal_names("f"):
-        assert idx.unpack(bytes(zipped), "f") == content  # a few bits of the format are padding
+        assert idx.unpack(bytes(zipped), "f") == content  # some bits are padding and change nothing
 
 
 def test_several_gzip_members_make_one_file() -> None:
@@ -103,8 +103,8 @@ def test_a_gzip_bomb_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -
         (b"\x89PNG\r\n", "not an IDX file"),
         (bytes([0, 0, 13, 1]) + bytes(8), "float32"),
         (bytes([0, 0, 7, 1]) + bytes(8), "unknown type 0x07"),
-        (bytes([0, 0, 8, 3, 0, 0]), "truncated within the header"),
-        (packed(LABELS)[:-1], "truncated: the header promises 40 values, 40, but 39 follow"),
+        (bytes([0, 0, 8, 3, 0, 0]), "truncated in the header"),
+        (packed(LABELS)[:-1], r"truncated: the header announces 40 values \(40\), but 39 follow"),
         (packed(LABELS) + b"x", "too long"),
         (packed(np.zeros((1, 1, 1, 1, 1), np.uint8)), "5 dimensions"),
     ],
@@ -158,7 +158,7 @@ def test_transpose_exchanges_rows_and_columns(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     write_set(tmp_path)
     (tmp_path / "t10k-labels-idx1-ubyte").unlink()
-    with pytest.raises(DataError, match="test labels is missing"):
+    with pytest.raises(DataError, match="no IDX file with the test labels"):
         load(str(tmp_path))
 
 
@@ -168,10 +168,10 @@ def test_exchanged_files_are_noticed(tmp_path: Path) -> None:
     images.rename(tmp_path / "x")
     labels.rename(images)
     (tmp_path / "x").rename(labels)
-    with pytest.raises(DataError, match=r"train-labels-idx1-ubyte: named as labels, but has 3 dimensions"):
+    with pytest.raises(DataError, match=r"train-labels-idx1-ubyte: the file name says labels, but the array has 3 dim"):
         load(str(tmp_path))
     labels.write_bytes(packed(LABELS))
-    with pytest.raises(DataError, match=r"train-images-idx3-ubyte: named as images, but has 1 dimension"):
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte: the file name says images, but the array has 1 dim"):
         load(str(tmp_path))
 
 
@@ -183,7 +183,7 @@ def test_exchanged_files_are_noticed(tmp_path: Path) -> None:
         ("train-images-idx3-ubyte", packed(IMAGES[:, :20]), "20×28 pixels"),
         ("train-images-idx3-ubyte", packed(IMAGES[:, :8, :8]), "8×8 pixels"),
         ("train-images-idx3-ubyte", gzip.compress(packed(IMAGES))[:-9], "truncated"),
-        ("train-labels-idx1-ubyte", packed(LABELS[:0]), "no training labels"),
+        ("train-labels-idx1-ubyte", packed(LABELS[:0]), "training labels are empty"),
     ],
 )
 def test_a_damaged_set_is_refused_with_the_name_of_the_file(
@@ -201,17 +201,17 @@ def test_one_image_is_too_few(tmp_path: Path) -> None:
     write_set(tmp_path)
     (tmp_path / "train-images-idx3-ubyte").write_bytes(packed(IMAGES[:1]))
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(packed(LABELS[:1]))
-    with pytest.raises(DataError, match=r"1 images; at least two"):
+    with pytest.raises(DataError, match="1 images; expected at least two"):
         load(str(tmp_path))
 
 
 def test_other_files_in_mnists_place_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_set(tmp_path)
-    with pytest.raises(DataError, match=r"not the file of MNIST's train split.*--data FOLDER"):
+    with pytest.raises(DataError, match=r"not a file of MNIST's train split.*--data FOLDER"):
         load("mnist", data_dir=tmp_path)
     monkeypatch.setenv("DIGITFORGE_DATA_DIR", str(tmp_path / "nowhere"))
     with pytest.raises(DataError, match="nowhere: no such folder"):
         load("mnist")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="no IDX files here"):
+    with pytest.raises(DataError, match="no IDX files found"):
         load("mnist", data_dir=tmp_path / "empty")

@@ -1,4 +1,4 @@
-"""Expansion: the factor that the judge finds best, and an exported graph that uses it."""
+"""Expansion: the judge chooses the best factor, and the exported graph uses it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from digitforge_training.runs import judging, loop
 def test_the_factor_with_the_lowest_value_is_chosen(wanted: float) -> None:
     labels = np.zeros(500, np.int64)
 
-    def generate(factor: float) -> np.ndarray:  # images as bright as the factor is large
+    def generate(factor: float) -> np.ndarray:  # brightness grows with the factor
         return np.full((500, 2, 2, 1), 100 * factor, np.uint8)
 
     def judge(images: np.ndarray, judged: np.ndarray) -> float:
@@ -54,7 +54,7 @@ def test_an_exported_generator_multiplies_its_latents(
 
     labels, seeds = tf.constant(balanced_labels(100, 10)), tf.constant(row_seeds(1, 100))
     latents, same = (signatures[Signature.LATENTS](seeds=seeds)[Field.LATENTS] for signatures in (plain, expanded))
-    np.testing.assert_array_equal(latents, same)  # the distribution of the card
+    np.testing.assert_array_equal(latents, same)  # latents before the expansion, as the card says
     weights = tf.one_hot(labels, 10)
     wanted = plain[Signature.FROM_LATENTS](class_weights=weights, latents=1.5 * latents)[Field.IMAGES]
     from_latents = expanded[Signature.FROM_LATENTS](class_weights=weights, latents=latents)[Field.IMAGES]

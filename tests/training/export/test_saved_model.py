@@ -39,7 +39,7 @@ def _newest(base: Path) -> Path:
 
 @pytest.fixture(scope="module", params=["tiny", "shipped"])
 def version(request: pytest.FixtureRequest, exported_model: Path) -> Path:
-    """A tiny generator's export, and the shipped one."""
+    """The export of a tiny generator, and the shipped one."""
     return exported_model / "1" if request.param == "tiny" else _newest(SHIPPED)
 
 
@@ -97,7 +97,7 @@ def test_an_address_gives_the_same_image_alone_in_a_batch_and_at_any_position(si
 
 
 def test_an_address_gives_the_same_image_through_a_tf1_session(signatures: Any, version: Path) -> None:
-    """The way TensorFlow Serving runs a SavedModel."""
+    """TensorFlow Serving runs a SavedModel this way."""
     tf1 = tf.compat.v1
     with tf1.Session(graph=tf.Graph()) as session:
         meta = tf1.saved_model.load(session, ["serve"], str(version))
@@ -114,7 +114,7 @@ def test_an_address_gives_the_same_image_through_a_tf1_session(signatures: Any, 
 def test_an_address_gives_the_same_image_under_tensorflow_2_19_1(
     signatures: Any, version: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """TensorFlow Serving's images may be older than the exporter. The environment is made once and kept."""
+    """TensorFlow Serving may be older than the exporter. The environment is created once and kept."""
     environment = Path(__file__).parents[3] / ".venvs" / "tensorflow-2.19.1"
     python = environment / "bin" / "python"
     if not (environment / "ready").exists():
@@ -214,9 +214,10 @@ def test_a_new_export_takes_the_next_number_and_leaves_the_others_alone(
 ) -> None:
     (tmp_path / "7").mkdir()
     (tmp_path / "notes").mkdir()
+    (tmp_path / str(2**63)).mkdir()  # too large for a version number
     (tmp_path / ".8.tmp").mkdir()  # a kill may leave one behind
     assert export(trained_run, digits, to=tmp_path) == tmp_path / "8"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["7", "8", "notes"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["7", "8", str(2**63), "notes"]
     assert not list((tmp_path / "7").iterdir())
 
 
@@ -258,5 +259,5 @@ def test_a_run_without_a_checkpoint_says_what_to_do(trained_run: Path, digits: D
 
 
 def test_a_folder_that_is_no_export_has_no_card(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no generator"):
+    with pytest.raises(DataError, match="is not a generator"):
         read_card(tmp_path)

@@ -15,7 +15,7 @@ def test_pixels_out_of_range_are_clipped_and_may_only_come_back() -> None:
         tape.watch(images)
         loss = tf.reduce_sum(to_pixel_range(images) * tf.constant([1.0, -1.0, 1.0, 1.0, -1.0]))
     np.testing.assert_array_equal(to_pixel_range(images), [-1, -1, 0.5, 1, 1])
-    # Descent on +1 would lower a pixel, on −1 raise it: what leads further out is stopped.
+    # Gradient descent lowers a pixel with gradient +1 and raises one with −1. Steps further outside are stopped.
     np.testing.assert_array_equal(tape.gradient(loss, images), [0, -1, 1, 1, 0])
 
 
@@ -28,7 +28,7 @@ def test_the_penalty_estimates_the_squared_norm_of_the_gradient(adversary: Adver
     norms = tf.reduce_sum(tf.square(tape.gradient(score, images)), axis=(1, 2, 3))
     estimate = tf.function(lambda seed: adversary.squared_gradient(images, classes, score, seed=seed))
     estimates = [estimate(tf.constant([0, i], tf.int64)) for i in range(0, 6400, 16)]
-    exact = 2.0 * float(tf.reduce_mean(norms))  # on real plus on generated images
+    exact = 2.0 * float(tf.reduce_mean(norms))  # real plus generated images
     error = np.std(estimates) / np.sqrt(len(estimates))
     assert abs(np.mean(estimates) - exact) < 4 * error + 0.01 * exact
 
@@ -48,7 +48,7 @@ def test_the_average_follows_the_generator_with_a_half_life_in_images(adversary:
     for average, weight in zip(adversary.averaged.weights, adversary.generator.weights, strict=True):
         average.assign(tf.zeros_like(average))
         weight.assign(tf.ones_like(weight))
-    late = 10 * recipe.ema_images // recipe.images_per_step  # from here on the half-life grows no more
+    late = 10 * recipe.ema_images // recipe.images_per_step  # by now the half-life has reached its full length
     for step in range(late, late + recipe.ema_images // recipe.images_per_step):
         adversary.average(tf.constant(step, tf.int64))
     for average in adversary.averaged.weights:

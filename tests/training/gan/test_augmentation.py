@@ -1,4 +1,4 @@
-"""Augmentation: shifts, turns and cutouts keep shape, range and gradients, and never mirror a digit."""
+"""Augmentation: shifts, rotations and cutouts keep shape, range and gradients, and never mirror a digit."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_turn_is_the_affine_map_that_scipy_computes() -> None:
     expected = ndimage.affine_transform(image, matrix, middle - matrix @ middle, order=1, cval=-1.0)
     places = np.einsum("ij,jhw->ihw", matrix, np.indices((28, 28)) - 13.5) + 13.5
     turned = _bilinear(tf.constant(image)[None, :, :, None], *(tf.constant(p[None], tf.float32) for p in places))
-    inside = np.all((places > 0) & (places < 27), axis=0)  # beyond the edge the two fade in their own ways
+    inside = np.all((places > 0) & (places < 27), axis=0)  # leave out the edge, which the two fade differently
     np.testing.assert_allclose(turned.numpy()[0, :, :, 0][inside], expected[inside], atol=1e-4)
     assert np.all(turned.numpy()[0, :, :, 0][np.any((places < -1) | (places > 28), axis=0)] == -1)
 
@@ -70,5 +70,5 @@ def test_turns_keep_a_digit_in_place_and_let_gradients_through() -> None:
     rows = (ink * np.arange(28)[:, None]).sum(axis=(1, 2)) / ink.sum(axis=(1, 2))
     np.testing.assert_allclose(rows, 13.5, atol=0.3)
     upper = (ink[:, :10] * np.arange(28)).sum(axis=(1, 2)) / ink[:, :10].sum(axis=(1, 2))
-    assert np.ptp(upper) > 1  # both ways
+    assert np.ptp(upper) > 1  # in both directions
     assert np.abs(upper - 13.5).max() < 9 * np.tan(np.radians(16))

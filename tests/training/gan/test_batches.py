@@ -1,4 +1,4 @@
-"""What a step draws."""
+"""The batches of a step."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_updates_of_the_generator_have_latents_of_their_own_unless_these_are_sha
     drawn = _draw(batches, 5)
     assert len(drawn) == len(batches.dtypes) == (3 if shared == "true" else 5)
     assert [array.dtype for array in drawn[0]] == list(batches.dtypes[0])
-    for one, other in zip(drawn[2:], drawn, strict=False):  # the real images repeat, and nothing else
+    for one, other in zip(drawn[2:], drawn, strict=False):  # only the real images repeat
         np.testing.assert_array_equal(one.images, other.images)
         np.testing.assert_array_equal(one.class_weights, other.class_weights)
     assert len({batch.latents.numpy().tobytes() for batch in drawn}) == len(drawn)

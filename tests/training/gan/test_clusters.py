@@ -1,4 +1,4 @@
-"""Clusters: found in the data alone, drawn as often as they are there, and the same in training and in an export."""
+"""Clusters: found in the data, drawn at their frequencies, and equal in training and export."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_latents_of_frequent_clusters_follow_the_distribution(distribution: Lite
     first = place_in_clusters(latents, told, counts, distribution=distribution).numpy()[:, 0]
     expected = stats.norm() if distribution == "normal" else stats.uniform(-1, 2)
     assert stats.kstest(first, expected.cdf).pvalue > 0.01
-    # And the other way round: latents of the distribution come to each cluster as often as it is there.
+    # Conversely: latents of the distribution choose each cluster at its frequency.
     layer = Clusters(1, 3, distribution=distribution)
     layer.counts.assign(counts)
     shares = layer(tf.ones((10_000, 1)), latents).numpy().mean(axis=0)
@@ -156,7 +156,7 @@ def test_every_network_takes_clusters(network: str, conditioning: str, digits: D
     assert all(np.isfinite(value) for value in trainer.run(2).values())
     state = trainer.state()
     counts = count_clusters(find_clusters(digits, 3, seed=0), digits.labels, classes=10, each=3)
-    # Of the generator and of the averaged one, where nothing has rounded them.
+    # Counts of the generator and of the averaged one. No averaging may have changed them.
     assert sum(np.array_equal(value, counts) for value in state.values()) == 2
 
 

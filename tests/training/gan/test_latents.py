@@ -1,4 +1,4 @@
-"""Latents: the published generator, the distribution on the card, and independence of rows."""
+"""Latents: the published random number generator, their distribution, and independent rows."""
 
 from __future__ import annotations
 

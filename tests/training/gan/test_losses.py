@@ -1,4 +1,4 @@
-"""Losses of scores: parity with cross-entropy and with their published formulas."""
+"""Losses: parity with cross-entropy and with the published formulas."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_the_other_losses_follow_their_formulas(score: np.ndarray) -> None:
     np.testing.assert_allclose(losses.on_real("hinge", score), np.maximum(0, 1 - score))
     np.testing.assert_allclose(losses.on_generated("hinge", score), np.maximum(0, 1 + score))
     np.testing.assert_allclose(losses.on_real("least-squares", score, smoothing=0.1), (score - 0.9) ** 2 / 2, rtol=1e-4)
-    # TensorFlow takes numbers below 1.2e-38 for 0.
+    # TensorFlow flushes numbers below 1.2e-38 to 0.
     np.testing.assert_allclose(losses.on_generated("least-squares", score), score**2 / 2, atol=1e-37)
     np.testing.assert_allclose(losses.for_generator("least-squares", score), (score - 1) ** 2 / 2, rtol=1e-4)
     np.testing.assert_array_equal(losses.on_real("wasserstein", score), -score)
@@ -60,7 +60,7 @@ def test_the_discriminator_gains_by_telling_apart_and_the_generator_by_passing_f
 
 
 def test_minimax_gradients_vanish_where_non_saturating_ones_do_not() -> None:
-    score = tf.constant([-9.0])  # the discriminator is sure
+    score = tf.constant([-9.0])  # the discriminator is certain
     gradients = {}
     for loss in ("minimax", "non-saturating"):
         with tf.GradientTape() as tape:

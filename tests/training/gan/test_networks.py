@@ -1,4 +1,4 @@
-"""Networks: shapes, image sizes, options, blends of classes, and the numbers of parameters that documents name."""
+"""Networks: shapes, image sizes, options, blends of classes, and documented parameter counts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _narrow(network: str, **overrides: str | float) -> Recipe:
 
 
 def _discriminate(recipe: Recipe, shape: tuple[int, int, int], classes: int = 3) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Images and what the discriminator says of them, for one latent of each class."""
+    """One image per class, and what the discriminator returns for them."""
     weights = np.eye(classes, dtype=np.float32)
     generator = build_generator(recipe, image_shape=shape, classes=classes if recipe.conditional else 0, seed=0)
     discriminator = build_discriminator(recipe, image_shape=shape, classes=classes, seed=1)
@@ -74,7 +74,7 @@ def test_every_network_takes_every_normalization_dropout_and_bfloat16(network: s
         conditioning="both",
     )
     images, outputs = _discriminate(recipe, (16, 16, 1))
-    assert all(array.dtype == np.float32 for array in (images, *outputs))  # whatever the layers compute in
+    assert all(array.dtype == np.float32 for array in (images, *outputs))  # also if the layers compute in bfloat16
     assert all(np.isfinite(array).all() for array in (images, *outputs))
     generator = build_generator(recipe, image_shape=(16, 16, 1), classes=3, seed=0)
     assert all(variable.dtype == "float32" for variable in generator.trainable_variables)
@@ -85,7 +85,7 @@ def test_spectral_normalization_bounds_how_steep_a_discriminator_can_be() -> Non
     discriminator = build_discriminator(recipe, image_shape=(16, 16, 1), classes=3, seed=1)
     rng = np.random.default_rng(0)
     images = rng.normal(size=(2, 16, 16, 1)).astype(np.float32)
-    for layer in discriminator.layers:  # far from norm 1 before, and the power iteration needs some turns
+    for layer in discriminator.layers:  # start far from norm 1; power iteration needs some rounds
         for variable in layer.trainable_variables:
             variable.assign(10 * variable.value)
     for _ in range(50):
@@ -112,7 +112,7 @@ def test_the_seed_decides_every_weight(build: Callable[..., keras.Model], recipe
     networks = [build(recipe, image_shape=(28, 28, 1), classes=classes, seed=seed) for seed in (4, 4, 5)]
     for a, b, c in zip(*(network.get_weights() for network in networks), strict=True):
         np.testing.assert_array_equal(a, b)
-        # Biases, moving averages and last convolutions start alike.
+        # Biases, moving averages and last convolutions start equal.
         assert not np.array_equal(a, c) or np.unique(a).size == 1
 
 

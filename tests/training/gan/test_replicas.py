@@ -1,4 +1,4 @@
-"""Several devices and several machines train as one device does."""
+"""Several devices or machines train like a single device."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from digitforge_training.recipes import resolve
 from digitforge_training.runs import checkpoints
 from digitforge_training.runs.loop import Progress, train
 
-#: What the documents promise for the losses of the first steps; later, rounding grows as in any training.
+#: Documented tolerance of the losses in the first steps. Later, rounding errors grow as in any training.
 TOLERANCE = 1e-3
 
 #: Trains a recipe for three steps on two logical CPU devices, and prints the statistics of each step.
@@ -78,7 +78,7 @@ def _compare(one: dict[str, float], other: dict[str, float]) -> None:
 @pytest.mark.parametrize(
     "case",
     [
-        # Shared statistics, masks and noise; the gradient is clipped after it was summed.
+        # Shared statistics, masks and noise. The gradient is summed, then clipped.
         [
             "dense-bn",
             DENSE
@@ -108,12 +108,12 @@ def test_two_devices_train_as_one_does(case: list[Any]) -> None:
 @pytest.mark.parametrize("config", ["{", '{"cluster": 3}', '{"cluster": {"worker": ["a:1", "b:1"]}}'])
 def test_a_description_of_machines_that_is_no_use_is_shown(config: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TF_CONFIG", config)
-    with pytest.raises(InvalidInputError, match=r"TF_CONFIG is .*, which is no use"):
+    with pytest.raises(InvalidInputError, match=r"TF_CONFIG is .*, which is malformed"):
         replicas.strategy.__wrapped__()
 
 
 def _machines(run_dirs: list[Path], steps: int) -> list[subprocess.Popen[str]]:
-    """The same command on two machines, which are processes here."""
+    """Run the same command on two machines, which are two processes here."""
     with ExitStack() as stack:
         listening = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in run_dirs]
         cluster = {"worker": [f"127.0.0.1:{each.getsockname()[1]}" for each in listening]}
@@ -161,7 +161,7 @@ def test_two_machines_go_on_with_a_training_of_one_device_as_it_would(tmp_path: 
         [json.loads(line) for line in (tmp_path / name / "stats.jsonl").read_text().splitlines()]
         for name in ("whole", "parts")
     )
-    assert [line["images"] for line in parts] == [32, 64, 96]  # once each: one machine alone has written
+    assert [line["images"] for line in parts] == [32, 64, 96]  # once each: only one machine has written
     for one, two in zip(whole, parts, strict=True):
         _compare(one, two)
     states = [checkpoints.load(checkpoints.newest(tmp_path / name)) for name in ("whole", "parts")]  # type: ignore[arg-type]
@@ -187,7 +187,7 @@ def test_machines_that_would_mix_different_trainings_say_so(tmp_path: Path) -> N
         train(recipe, load("digits"), run_dir=tmp_path / "0", on_progress=stop)
     machines = _machines([tmp_path / "0", tmp_path / "1"], recipe.steps)
     for machine in machines:
-        assert "give all of them the same --out" in machine.communicate()[1]
+        assert "give all machines the same --out" in machine.communicate()[1]
         assert machine.returncode == 4
 
 

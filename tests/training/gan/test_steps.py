@@ -1,4 +1,4 @@
-"""The step: who learns from what, and which recipes take which step."""
+"""Training steps: which network learns from what, and which recipe uses which step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from digitforge_training.recipes import RECIPES, resolve
 
 
 def _batch(seed: int = 0) -> Batch:
-    """Black and white images, which those of a new generator are not."""
+    """Black and white images, unlike those of an untrained generator."""
     images = 255 * tf.random.stateless_uniform((32, 16, 16, 1), [1, 2], 0, 2, tf.int32)
     latents = tf.random.stateless_normal((32, 64), [3, 4])
     seeds = tf.constant([0, 16 * seed], tf.int64)
@@ -64,7 +64,7 @@ def test_the_published_step_with_the_fields_of_forge_is_the_paired_step(steps: i
     start = _weights(adversary)
 
     def take(step: Step) -> dict[str, float]:
-        # Adam would make a whole step of a gradient that is 0 but for rounding.
+        # Adam would turn a gradient that is 0 up to rounding into a full step.
         optimizers = {f"{who}_optimizer": keras.optimizers.SGD(1e-2) for who in ("generator", "discriminator")}
         for name, weights in start.items():
             getattr(adversary, name).set_weights(weights)

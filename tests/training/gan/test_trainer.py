@@ -1,4 +1,4 @@
-"""The step: every preset and every loss learns, and what a step updates is what its recipe says."""
+"""Trainer: every preset and every loss learns, and a step updates what its recipe says."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_separate_batches_report_the_loss_of_the_classes_too(few: Dataset) -> No
 @pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("how", ["frozen", "trained", "copied"])
 def test_what_the_generators_update_does_to_the_discriminator(how: str, few: Dataset) -> None:
-    # Without a learning rate of its own the discriminator moves only where the generator's update moves it.
+    # With a learning rate of almost 0, the discriminator changes only through the generator's update.
     recipe = _small("dense-bn", discriminator_in_chain=how, discriminator_learning_rate=1e-12, jit="false")
     trainer = Trainer(recipe, few, seed=0)
     before = trainer.state()

@@ -1,4 +1,4 @@
-"""Diagnosis: real trainings provoke each of the classic troubles, which is said once; a sound one has none."""
+"""Diagnosis: failing trainings report each trouble once, and a good training reports none."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _statistics(real: Dataset, generated: np.ndarray, *, by_class: bool = False)
     return image_statistics(real=real.images, generated=generated, labels=labels)
 
 
-# --- what the statistics say of images
+# --- image_statistics
 
 
 def test_other_real_images_look_sound(digits: Dataset) -> None:
@@ -72,14 +72,14 @@ def test_one_digit_of_each_class_has_variety_among_all_but_none_within_a_class(d
 
 
 def test_the_pixel_distance_is_the_one_of_two_gaussians() -> None:
-    # Images that are flat in each of the 7 × 7 fields, so that averaging changes nothing.
+    # Images that are constant in each of the 7 × 7 cells, so averaging changes nothing.
     rng = np.random.default_rng(1)
     a, b = (
         np.clip(rng.normal(mean, 20, (4_000, 7, 7, 1)), 0, 255).astype(np.uint8).repeat(4, 1).repeat(4, 2)
         for mean in (100, 110)
     )
     found = image_statistics(real=a[:2_000], generated=b[:2_000], labels=np.zeros(2_000, np.int64))
-    # N(100, 20²) and N(110, 20²) in each pixel: (10/20)² = 0.25, and a little for the sample.
+    # N(100, 20²) and N(110, 20²) in each pixel: (10/20)² = 0.25, plus sampling noise.
     assert found["pixel_distance"] == pytest.approx(0.25, abs=0.03)
 
 
@@ -98,7 +98,7 @@ def test_too_few_or_equal_images_say_nothing(digits: Dataset) -> None:
     assert _statistics(same, same.images) == {}
 
 
-# --- what is made of them
+# --- diagnose
 
 
 def _history(*reports: dict[str, float], every: int = 20_000, recipe: Recipe = FORGE) -> list[dict[str, Any]]:
@@ -119,7 +119,7 @@ def test_a_sound_training_has_no_trouble_at_any_time() -> None:
     ("sick", "name"),
     [
         ({"roughness": 3.0}, "noise"),
-        ({"pixel_distance": 6.0, "variety": 0.02, "coverage": 0.0}, "noise"),  # and not collapse: these are no digits
+        ({"pixel_distance": 6.0, "variety": 0.02, "coverage": 0.0}, "noise"),  # not collapse: these are not digits
         ({"variety": 0.2}, "collapse"),
         ({"coverage": 0.1, "variety": 0.8}, "collapse"),
     ],
@@ -155,7 +155,7 @@ def test_a_discriminator_that_is_sure_for_long_has_won_and_a_short_while_is_in_o
     assert not _names(losses(*[0.5] * 3, *[0.001] * 7, *[0.5] * 3))
     assert _names(losses(*[0.001] * 10)) == ["discriminator"]
     assert not _names(losses(*[0.001] * 9))  # too early to tell
-    assert not _names(losses(*[-50.0] * 20), resolve("dense-bn", {"loss": "wasserstein"}))  # such a loss has no zero
+    assert not _names(losses(*[-50.0] * 20), resolve("dense-bn", {"loss": "wasserstein"}))  # this loss has no zero
 
 
 def test_the_class_loss_does_not_hide_a_sure_discriminator() -> None:
@@ -199,10 +199,10 @@ def test_every_remedy_is_one_that_the_recipe_takes(recipe: str, name: str) -> No
         changes = dict(word.split("=") for before, word in itertools.pairwise(words) if before == "--set")
         steps = {"steps": words[words.index("--steps") + 1]} if "--steps" in words else {}
         assert changes or steps or "--keep best" in advice, advice
-        resolve(recipe, {"batch_size": 100, **changes, **steps})  # raises, if it is refused
+        resolve(recipe, {"batch_size": 100, **changes, **steps})  # raises if the advice is invalid
 
 
-# --- what real trainings provoke
+# --- real trainings
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +212,7 @@ def small_digits(digits: Dataset) -> Dataset:
     return dataclasses.replace(digits, images=np.stack([np.asarray(picture) for picture in pictures])[..., None])
 
 
-#: A small dense pair, without anything that would keep the two in balance.
+#: Small dense networks without anything that keeps the two in balance.
 FRAIL: dict[str, str | float] = {
     "generator_widths": "32,64",
     "discriminator_widths": "64,32",
@@ -226,7 +226,7 @@ FRAIL: dict[str, str | float] = {
 }
 
 
-#: Dense networks with forge's losses and classes, which learn these digits in some hundred steps.
+#: Dense networks with forge's losses and classes. They learn these digits in a few hundred steps.
 QUICK: dict[str, str | float] = {
     "network": "dense",
     "generator_widths": "64,128",
@@ -245,7 +245,7 @@ def _troubles(run_dir: Path) -> list[str]:
 
 
 def _train(recipe: Recipe, dataset: Dataset, run_dir: Path) -> list[str]:
-    """The troubles that were reported, which are those that were written down."""
+    """Train. Returns the reported troubles, which are also those in stats.jsonl."""
     reported: list[str] = []
 
     def note(progress: Progress) -> None:
@@ -273,7 +273,7 @@ def test_a_learning_rate_that_is_far_too_small_leaves_noise_and_the_command_says
     said = CliRunner().invoke(cli.train, command)
     assert said.exit_code == 0, said.output
     assert said.output.count("still noise") == 1
-    assert "What helps: change one thing at a time: --set learning_rate=0.0002" in said.output
+    assert "To fix it, change one thing at a time: --set learning_rate=0.0002" in said.output
     assert "noise" in _troubles(tmp_path / "run")
     assert "collapse" not in _troubles(tmp_path / "run")
     assert "still noise" not in CliRunner().invoke(cli.train, command).output
@@ -286,7 +286,7 @@ def test_a_discriminator_that_learns_a_hundred_times_faster_wins_and_a_resumed_r
         pass
 
     def kill(progress: Progress) -> None:
-        if progress.images_seen == 22_400:  # the newest checkpoint is that of image 20 000
+        if progress.images_seen == 22_400:  # the newest checkpoint is at 20 000 images
             raise KilledError
 
     unequal: dict[str, str | float] = {

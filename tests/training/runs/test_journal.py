@@ -1,4 +1,4 @@
-"""What a run says about itself: the same in stats.jsonl and for TensorBoard, and no step twice."""
+"""Reports of a run: equal in stats.jsonl and in TensorBoard, and no step twice."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _lines(run_dir: Path) -> list[dict[str, Any]]:
 def _events(run_dir: Path) -> list[Any]:
     """All events, in the order in which TensorBoard reads them."""
     files = sorted((run_dir / "tensorboard").iterdir())
-    assert all(".tfevents." in path.name for path in files)  # TensorBoard takes no others
+    assert all(".tfevents." in path.name for path in files)  # TensorBoard ignores other files
     events = []
     for path in files:
         first, *others = map(tf.compat.v1.Event.FromString, tf.data.TFRecordDataset(str(path)).as_numpy_iterator())
@@ -95,5 +95,5 @@ def test_a_place_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> No
     (tmp_path / "tensorboard").unlink()
     journal = Journal(tmp_path, images_seen=0)
     (tmp_path / "stats.jsonl").mkdir()
-    with pytest.raises(DataError, match=r"stats\.jsonl failed.*checkpoint is untouched"):
+    with pytest.raises(DataError, match=r"cannot write .*stats\.jsonl: .*checkpoint is intact"):
         journal.report({"images": 64})

@@ -1,4 +1,4 @@
-"""Judges: found by name, shown only held-out images, and the best checkpoint is the one that is exported."""
+"""Judges: found by name, they see only held-out images, and the best checkpoint is exported."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_an_unknown_judge_is_answered_with_the_installed_ones(digits: Dataset, t
 
 
 def test_a_judge_without_held_out_images_is_refused(digits: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match="held-out"):
+    with pytest.raises(InvalidInputError, match="held_out is 0"):
         loop.train(RECIPE, digits, run_dir=tmp_path, judge="digitnet-64")
 
 

@@ -1,4 +1,4 @@
-"""The loop: what a run folder holds, resuming to the same weights, interrupts, and data that cannot be trained on."""
+"""The loop: the run folder, resuming to the same weights, interrupts, and unsuitable data."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("eagerly")
 TINY = {"clusters": 1, "width": 8, "generator_blocks": 1, "discriminator_blocks": 1, "batch_size": 32}
 
 
-#: With classes, and compiled in no time.
+#: Class-conditional, and fast to compile.
 DENSE: dict[str, str | float] = {
     "network": "dense",
     "generator_widths": "8",
@@ -90,7 +90,7 @@ def test_a_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(digits
     train(recipe, digits, run_dir=tmp_path / "whole")
     with pytest.raises(StopError):
         train(recipe, digits, run_dir=tmp_path / "parts", on_progress=stop)
-    # The report of image 128 was written, its checkpoint was not: both are made again from image 64.
+    # The report at 128 images was written, its checkpoint was not. Both are made again from 64 images.
     assert checkpoints.newest(tmp_path / "parts").stem == "000000000064"  # type: ignore[union-attr]
     train(recipe, digits, run_dir=tmp_path / "parts")
     whole, parts = (checkpoints.load(checkpoints.newest(tmp_path / name)) for name in ("whole", "parts"))  # type: ignore[arg-type]
@@ -104,7 +104,7 @@ def test_a_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(digits
     assert images[0] == images[1]
 
 
-#: The command, which Ctrl-C reaches also where this runs in the background.
+#: The command. It takes SIGINT even if the tests run in the background, where shells ignore it.
 COMMAND = (
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     "from digitforge_client.common.command import main; main()"
@@ -112,7 +112,7 @@ COMMAND = (
 
 
 def _endless(run_dir: Path) -> list[str]:
-    """Arguments of a training that goes on until it is stopped, and writes no checkpoint by itself."""
+    """Arguments of a training that runs until it is stopped and writes no checkpoint before."""
     fields = {**DENSE, "images_per_checkpoint": 1e9, "images_per_sheet": 1e9}
     sets = [f"--set={field}={value}" for field, value in fields.items()]
     return ["train", "--data", "digits", "--out", str(run_dir), *sets, "--steps", "10000000"]
@@ -127,7 +127,7 @@ def _images(run_dir: Path) -> list[int]:
 
 
 def _interrupt(arguments: list[str], run_dir: Path, number: int) -> tuple[int, str]:
-    """Start a training, send a signal after its next report; its exit status and what it wrote on standard error."""
+    """Start a training and send a signal after its next report. Returns its exit status and standard error."""
     before = len(_images(run_dir))
     with subprocess.Popen([sys.executable, "-c", COMMAND, *arguments], stderr=subprocess.PIPE, text=True) as process:
         while len(_images(run_dir)) <= before:
@@ -147,7 +147,7 @@ def test_a_signal_writes_a_checkpoint_and_the_same_command_goes_on(number: int, 
     assert first is not None
     assert checkpoints.images_of(first) > 0
     *_, stopped, command, last = filter(None, errors.splitlines())
-    assert stopped == f"stopped; a checkpoint is in {tmp_path}, and the same command goes on from it:"
+    assert stopped == f"stopped; the same command resumes from the checkpoint in {tmp_path}:"
     assert last == "digitforge: interrupted"
     program, *again = shlex.split(command)
     assert (program, again) == ("digitforge", _endless(tmp_path))
@@ -188,7 +188,7 @@ def test_a_training_that_is_stopped_before_it_began_does_not_promise_a_checkpoin
         _, errors = process.communicate(timeout=120)
     assert process.returncode == 143
     assert "Traceback" not in errors
-    assert "a checkpoint is in" not in errors
+    assert "the checkpoint in" not in errors
     assert not (tmp_path / "run").exists()
 
 
@@ -225,7 +225,7 @@ def test_another_recipe_seed_or_data_set_does_not_go_into_the_same_folder(digits
 def test_what_is_left_to_the_device_is_decided_and_recorded_where_a_run_begins(digits: Dataset, tmp_path: Path) -> None:
     assert _quick(steps=1).jit is None
     train(_quick(steps=1, bfloat16="true"), digits, run_dir=tmp_path)
-    train(_quick(steps=2), digits, run_dir=tmp_path)  # goes on as it began
+    train(_quick(steps=2), digits, run_dir=tmp_path)  # resumes with the same settings
     recipe = read_run(tmp_path).recipe
     assert (recipe.steps, recipe.jit, recipe.bfloat16) == (2, on_gpu(), True)
     with pytest.raises(DataError, match="another run"):
@@ -288,7 +288,7 @@ def test_a_finished_run_is_prolonged_by_more_steps(digits: Dataset, tmp_path: Pa
         if progress.images_seen == 192:
             raise StopError
 
-    # Interrupted on the way, it is still the same training: the history stays, and so do the weights.
+    # An interrupt changes neither the history nor the weights.
     with pytest.raises(StopError):
         train(longer, digits, run_dir=tmp_path / "twin", on_progress=stop)
     assert train(longer, digits, run_dir=tmp_path / "twin").earlier_steps == (4,)
@@ -315,9 +315,9 @@ def test_only_a_finished_run_is_prolonged_and_none_is_shortened(digits: Dataset,
 
     with pytest.raises(KeyboardInterrupt):
         train(_quick(steps=6), digits, run_dir=tmp_path, on_progress=stop)
-    with pytest.raises(DataError, match=r"not finished; finish it with --steps 6"):
+    with pytest.raises(DataError, match=r"not finished; finish them with --steps 6"):
         train(_quick(steps=8), digits, run_dir=tmp_path)
-    with pytest.raises(DataError, match=r"6 steps, and 4 are asked for; go on with --steps 6 or more"):
+    with pytest.raises(DataError, match=r"6 steps, which is more than --steps 4; use --steps 6 or more"):
         train(_quick(steps=4), digits, run_dir=tmp_path)
     assert train(_quick(steps=6), digits, run_dir=tmp_path).earlier_steps == ()
 
@@ -335,7 +335,7 @@ def test_one_image_is_too_few(digits: Dataset, tmp_path: Path) -> None:
 
 def test_a_folder_that_is_a_file_is_one_clear_error(digits: Dataset, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="choose another place"):
+    with pytest.raises(DataError, match="choose another folder"):
         train(_tiny(), digits, run_dir=tmp_path / "file")
 
 
@@ -349,7 +349,7 @@ def test_a_damaged_checkpoint_is_named_with_the_remedy(digits: Dataset, tmp_path
 
 
 def test_a_recipe_that_asks_for_equilibrium_stops_there_and_stays_stopped(digits: Dataset, tmp_path: Path) -> None:
-    # Almost any share of deceived images counts as equilibrium here, so that it comes within a few rounds.
+    # Almost any accuracy counts as equilibrium here, so the training reaches it within a few rounds.
     recipe = resolve("bp-gan", {"equilibrium": 0.49, "batch_size": 32, "learning_rate": 1e-3, "steps": 200})
     reports: list[Progress] = []
     train(recipe, digits, run_dir=tmp_path, on_progress=reports.append)
@@ -395,12 +395,12 @@ def test_a_walk_leads_from_one_generated_digit_to_another(conditioning: str, dig
     for step, latents, of in ((0, ends[::2], labels), (11, ends[1::2], (labels + 1) % 10)):
         there = trainer.sample(of, latents)[..., 0].astype(int)
         assert np.abs(cells[:, step] - there).max() <= 1
-    assert np.abs(np.diff(cells, axis=1)).max(axis=(2, 3)).min() > 0  # no step stands still
+    assert np.abs(np.diff(cells, axis=1)).max(axis=(2, 3)).min() > 0  # every step changes the image
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 12 MiB."""
+    """A 12 MiB disk."""
     place = tmp_path / "disk"
     place.mkdir()
     done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", place], capture_output=True, check=False)
@@ -415,7 +415,7 @@ def test_a_disk_without_room_for_the_checkpoints_is_one_error_before_training(
 ) -> None:
     reports: list[Progress] = []
     wide = _quick(generator_widths="256", discriminator_widths="256", steps=2)
-    with pytest.raises(DataError, match=r"MiB free, and the run needs \d+ MiB; make room, or choose another folder"):
+    with pytest.raises(DataError, match=r"MiB free, but the run needs \d+ MiB; free some space, or choose another"):
         train(wide, digits, run_dir=small_disk / "run", on_progress=reports.append)
     assert not reports
 
@@ -428,7 +428,7 @@ def test_a_disk_that_fills_up_is_one_error_and_what_was_kept_stays(digits: Datas
                     pass
 
     recipe = _quick(steps=5)
-    with pytest.raises(DataError, match=r"writing .* failed: No space left on device"):
+    with pytest.raises(DataError, match="No space left on device"):
         train(recipe, digits, run_dir=small_disk / "run", on_progress=fill)
     (small_disk / "filler").unlink()
     train(recipe, digits, run_dir=small_disk / "run")  # goes on

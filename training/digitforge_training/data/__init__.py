@@ -1,6 +1,6 @@
-"""Labeled images, wherever they come from: ``load(source, split=...)`` gives a ``Dataset``.
+"""Data sets of labeled images: ``load(source, split=...)`` returns a `Dataset`.
 
-Imports without TensorFlow. What a source may be is written at `load`.
+`load` lists the supported sources. This package does not need TensorFlow.
 """
 
 from digitforge_training.data.dataset import Dataset

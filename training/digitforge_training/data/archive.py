@@ -1,4 +1,4 @@
-"""A NumPy archive: ``.npz`` with ``x`` and ``y``, or with the four arrays of Keras's ``mnist.npz``."""
+"""NumPy archives: ``.npz`` files with ``x`` and ``y``, or with the four arrays of Keras's ``mnist.npz``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from digitforge_training.data.dataset import (
     split_indices,
 )
 
-#: Names of the arrays that are understood: training images and labels, then test images and labels.
+#: Supported array names: training images and labels, then test images and labels.
 LAYOUTS: Final = (
     ("x_train", "y_train", "x_test", "y_test"),
     ("x", "y", "x_test", "y_test"),
@@ -27,16 +27,16 @@ LAYOUTS: Final = (
 
 
 def load_archive(path: Path, *, split: str) -> Dataset:
-    """One split of an ``.npz`` file.
+    """Load one split of an ``.npz`` file.
 
-    ``x`` and ``y`` are divided by `split_indices` unless ``x_test`` and ``y_test`` are there too.
+    If the file has no test images, `split_indices` divides ``x`` and ``y``.
 
     Args:
-        path: the file; images (n, H, W) or (n, H, W, C) uint8, labels (n,) of any integers.
+        path: the file. Images are (n, H, W) or (n, H, W, C) uint8, labels are (n,) integers of any value.
         split: ``train`` or ``test``.
 
     Raises:
-        DataError: it cannot be read, an array is missing, or one is not what it should be.
+        DataError: the file cannot be read, an array is missing, or an array has the wrong shape or dtype.
     """
     where = str(path)
     train_x, train_y, test_x, test_y = _read(path)
@@ -53,7 +53,7 @@ Array = npt.NDArray[np.generic]
 
 
 def _read(path: Path) -> tuple[Array, Array, Array | None, Array | None]:
-    """Training images and labels, and test images and labels where the archive has them."""
+    """Training images and labels, then test images and labels if the archive has them."""
     with open_archive(path) as archive:
         for layout in LAYOUTS:
             if all(name in archive for name in layout):
@@ -61,6 +61,6 @@ def _read(path: Path) -> tuple[Array, Array, Array | None, Array | None]:
                 return x, y, *(test or (None, None))
         names = ", ".join(archive.files) or "nothing"
     raise DataError(
-        f"{path}: it holds {names}; expected x and y, if wanted also x_test and y_test, "
-        "or x_train, y_train, x_test and y_test"
+        f"{path}: the file holds the arrays {names}; expected x and y (optionally also x_test and y_test), "
+        "or x_train, y_train, x_test and y_test; rename the arrays"
     )

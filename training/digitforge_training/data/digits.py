@@ -1,7 +1,7 @@
-"""The 1 797 handwritten digits that scikit-learn ships, enlarged to MNIST's format: real data without a network.
+"""The 1 797 handwritten digits that scikit-learn ships, enlarged to MNIST's format. Needs no download.
 
 Source: E. Alpaydin and C. Kaynak, *Optical Recognition of Handwritten Digits*, UCI Machine Learning Repository, 1998
-(the test part). The originals are 8 × 8 counts of black pixels, 0 … 16.
+(the test part). The originals are 8 × 8 values from 0 to 16. Each value counts the black pixels of a small square.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from PIL import Image
 
 from digitforge_training.data.dataset import Dataset, split_indices
 
-FULL_COUNT: Final = 16  # black pixels that an original value counts at most
-BOX: Final = 20  # MNIST's digits lie in a box of 20 × 20 …
-SIDE: Final = 28  # … within 28 × 28
+FULL_COUNT: Final = 16  # largest value of an original pixel
+BOX: Final = 20  # MNIST centers a digit of 20 × 20 pixels …
+SIDE: Final = 28  # … in an image of 28 × 28
 
 
 def load_digits(*, split: str) -> Dataset:
-    """One split of the 1 797 digits, divided by `split_indices`.
+    """Load one split of the 1 797 digits. `split_indices` makes the split.
 
     Raises:
         ModuleNotFoundError: scikit-learn is not installed.
@@ -41,7 +41,7 @@ def load_digits(*, split: str) -> Dataset:
 
 
 def _enlarge(counts: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
-    """(8, 8), 0 … 16 => (28, 28) uint8: gray levels scaled, enlarged smoothly, and centered as MNIST's are."""
+    """(8, 8), 0 to 16 => (28, 28) uint8: scale the gray levels, resize bicubically, and center as MNIST does."""
     gray = np.round(counts * (255 / FULL_COUNT)).astype(np.uint8)
     margin = (SIDE - BOX) // 2
     canvas = np.zeros((SIDE, SIDE), dtype=np.uint8)

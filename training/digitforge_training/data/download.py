@@ -1,7 +1,7 @@
-"""Fetches files that are known by their SHA-256 from one of several mirrors into a cache.
+"""Downloads files with a known SHA-256 from one of several mirrors into a cache.
 
-A file appears in the cache only when it is whole and verified. A download that was cut off is taken up again where
-it stopped, and of several processes one downloads while the others wait.
+A file appears in the cache only when it is complete and verified. An interrupted download resumes where it stopped.
+If several processes need the same files, one downloads and the others wait.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from filelock import FileLock, Timeout
 
 from digitforge_client.errors import DataError
 
-TIMEOUT_S: Final = 8.0  # without a sign of life from a mirror: short, because a demonstration waits for it
-LOCK_TIMEOUT_S: Final = 900.0  # for another process to finish the same download
+TIMEOUT_S: Final = 8.0  # wait for a silent mirror; short, because `digitforge demo` waits too
+LOCK_TIMEOUT_S: Final = 900.0  # wait for another process to finish the same download
 CHUNK: Final = 1 << 18  # bytes
-LARGEST_DOWNLOAD: Final = 1 << 27  # bytes: the largest file, a network, has under 90 MB, whatever a mirror sends
+LARGEST_DOWNLOAD: Final = 1 << 27  # bytes; our largest file, a network, has less than 90 MB
 
 log = logging.getLogger(__name__)
 
@@ -36,17 +36,17 @@ def fetch(
     unpack: Callable[[bytes, str], bytes],
     remedy: str,
 ) -> None:
-    """Make sure that verified *files* lie in *folder*.
+    """Make sure that *folder* holds verified *files*.
 
     Args:
-        files: file name => SHA-256, hexadecimal, of what the file holds once unpacked.
-        folder: the cache; made if need be.
-        mirrors: addresses of folders that hold the files, tried in this order.
-        unpack: (content, name for errors) => content without compression; raises DataError.
-        remedy: what the user can do if nothing answers; ends the error message.
+        files: file name => hexadecimal SHA-256 of the unpacked content.
+        folder: the cache folder, created if needed.
+        mirrors: URLs of folders that hold the files, tried in this order.
+        unpack: (content, name for errors) => uncompressed content; raises DataError.
+        remedy: what the user can do if the download fails; ends the error message.
 
     Raises:
-        DataError: no mirror gave a file with the right content, or the folder cannot be written.
+        DataError: no mirror sent a file with the expected content, or the folder cannot be written.
     """
     if all((folder / name).exists() for name in files):
         return
@@ -55,16 +55,16 @@ def fetch(
         with FileLock(folder / ".lock", timeout=LOCK_TIMEOUT_S):
             left = list(mirrors)
             for name, sha256 in files.items():
-                if not (folder / name).exists():  # another process may have been here in the meantime
+                if not (folder / name).exists():  # another process may have finished the download meanwhile
                     _fetch_one(name, sha256, folder, mirrors=left, unpack=unpack, remedy=remedy)
     except Timeout as error:
         raise DataError(
-            f"{folder}: another process has held the download lock for {LOCK_TIMEOUT_S:.0f} s; end it, or {remedy}"
+            f"{folder}: another process has held the download lock for {LOCK_TIMEOUT_S:.0f} s; stop it, or {remedy}"
         ) from error
     except OSError as error:
         raise DataError(
-            f"{folder}: the cache cannot be written ({error.strerror or error}); "
-            f"set DIGITFORGE_CACHE_DIR to a folder that can, or {remedy}"
+            f"{folder}: cannot write to the cache ({error.strerror or error}); "
+            f"set DIGITFORGE_CACHE_DIR to a writable folder, or {remedy}"
         ) from error
 
 
@@ -77,15 +77,15 @@ def _fetch_one(
     unpack: Callable[[bytes, str], bytes],
     remedy: str,
 ) -> None:
-    """Fetch one file; a mirror that fails is removed from *mirrors*, so that the next file does not wait for it."""
+    """Fetch one file. Removes a failing mirror from *mirrors*, so that the next file does not wait for it."""
     failures: list[str] = []
     while mirrors:
         address = mirrors[0].rstrip("/") + "/" + name
-        # One part per mirror: the same content may be compressed differently elsewhere.
+        # One partial file per mirror, because mirrors may compress the same content differently.
         part = folder / f"{name}.{hashlib.sha256(address.encode()).hexdigest()[:8]}.part"
         resumed = part.exists()
         failure = _try_mirror(address, part, sha256, unpack=unpack)
-        if failure and resumed and not part.exists():  # what lay there did not fit: begin anew
+        if failure and resumed and not part.exists():  # the old partial file was unusable: start over
             failure = _try_mirror(address, part, sha256, unpack=unpack)
         if not failure:
             part.replace(folder / name)
@@ -93,13 +93,13 @@ def _fetch_one(
         log.info("%s: %s", address, failure)
         failures.append(f"{address}: {failure}")
         mirrors.pop(0)
-    raise DataError(f"{name} cannot be downloaded; {'; '.join(failures)}. Without a network, {remedy}")
+    raise DataError(f"cannot download {name}: {'; '.join(failures)}. Without a network, {remedy}")
 
 
 def _try_mirror(address: str, part: Path, sha256: str, *, unpack: Callable[[bytes, str], bytes]) -> str:
-    """Download *address* to *part* and verify it; returns what went wrong, or nothing.
+    """Download *address* to *part* and verify it. Returns what went wrong, or "".
 
-    *part* survives a broken connection, and nothing else that goes wrong.
+    Keeps *part* after a broken connection and deletes it after any other error.
     """
     try:
         _download(address, part)
@@ -112,20 +112,20 @@ def _try_mirror(address: str, part: Path, sha256: str, *, unpack: Callable[[byte
             raise  # the disk, not the network
         return str(getattr(error, "reason", None) or error) or type(error).__name__
     try:
-        content = unpack(part.read_bytes(), "what it sent")
+        content = unpack(part.read_bytes(), "the received file")
     except DataError as error:
         part.unlink()
         return str(error)
     if (received := hashlib.sha256(content).hexdigest()) != sha256:
         part.unlink()
-        return f"what it sent has the SHA-256 {received}, expected {sha256}"
+        return f"the received file has the SHA-256 {received}, expected {sha256}"
     return ""
 
 
 def _download(address: str, part: Path) -> None:
-    """Write the answer of *address* to *part*, behind what is there already."""
+    """Append to *part* what *address* sends after the bytes that *part* already has."""
     if not address.startswith(("http://", "https://")):
-        raise ValueError("the address of a mirror starts with http:// or https://")
+        raise ValueError("the URL of a mirror must start with http:// or https://")
     start = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(address, headers={"User-Agent": "digitforge", "Accept-Encoding": "identity"})
     if start:
@@ -134,16 +134,18 @@ def _download(address: str, part: Path) -> None:
         continued = reply.status == http.HTTPStatus.PARTIAL_CONTENT
         if continued and not reply.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
             part.unlink(missing_ok=True)
-            raise ValueError(f"it answered with the range {reply.headers.get('Content-Range')!r}")
+            raise ValueError(
+                f"the mirror answered with the range {reply.headers.get('Content-Range')!r}; expected bytes {start}-"
+            )
         size = start if continued else 0
         with part.open("ab" if continued else "wb") as file:
             while chunk := reply.read1(CHUNK):
                 file.write(chunk)
-                file.flush()  # what has arrived outlives this process
+                file.flush()  # keep what has arrived, even if this process is killed
                 size += len(chunk)
                 if size > LARGEST_DOWNLOAD:
                     file.truncate(0)
-                    raise ValueError(f"it sent more than {LARGEST_DOWNLOAD} bytes")
+                    raise ValueError(f"the mirror sent more than {LARGEST_DOWNLOAD} bytes")
             os.fsync(file.fileno())
-        if reply.length:  # bytes that were promised and did not come
+        if reply.length:  # bytes announced but not sent
             raise http.client.IncompleteRead(b"", reply.length)

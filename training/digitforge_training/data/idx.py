@@ -1,7 +1,7 @@
-"""The IDX format of MNIST and its relatives: four files of unsigned bytes, gzipped or not.
+"""The IDX format of MNIST and similar data sets: four files of unsigned bytes, gzipped or not.
 
-An IDX file is: two zero bytes, one byte for the type (8 means unsigned byte), one byte for the number of
-dimensions, one big-endian uint32 per dimension, and then the values in C order.
+An IDX file has two zero bytes, one byte for the type (8 means unsigned byte), one byte for the number of
+dimensions, one big-endian uint32 per dimension, and the values in C order.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from digitforge_training.data.dataset import SPLITS, Dataset, classes_of, datase
 UNSIGNED_BYTE: Final = 0x08
 TYPES: Final = {0x09: "int8", 0x0B: "int16", 0x0C: "int32", 0x0D: "float32", 0x0E: "float64"}
 GZIP_MAGIC: Final = b"\x1f\x8b"
-#: Bytes, more than any file of this kind holds; keeps a hostile gzip file from filling the memory.
+#: Bytes, more than any real IDX file of images has. Keeps a hostile gzip file from filling the memory.
 LARGEST_FILE: Final = 2**30
 
-#: `train-images-idx3-ubyte`, `emnist-letters-test-labels-idx1-ubyte.gz`, `t10k-images.idx3-ubyte` …
+#: ``train-images-idx3-ubyte``, ``emnist-letters-test-labels-idx1-ubyte.gz``, ``t10k-images.idx3-ubyte`` …
 FILE_NAME: Final = re.compile(
     r"(?P<prefix>.*?)(?P<split>train|test|t10k)-(?P<kind>images|labels)[-.]idx[1-4]-ubyte(\.gz)?"
 )
@@ -35,34 +35,36 @@ FILE_NAME: Final = re.compile(
 class IdxFiles:
     """The four files of one data set."""
 
-    name: str  # the prefix of the file names, without the hyphen; may be empty
-    images: dict[str, Path]  # by split
-    labels: dict[str, Path]
+    name: str  #: The prefix of the file names, without the hyphen. May be empty.
+    images: dict[str, Path]  #: Split => image file.
+    labels: dict[str, Path]  #: Split => label file.
 
 
 def unpack(content: bytes, where: str) -> bytes:
-    """*content* itself, or what it holds if it is a gzip file.
+    """Decompress *content* if it is a gzip file. Other content is returned unchanged.
 
     Raises:
-        DataError: the gzip file is damaged or truncated.
+        DataError: the gzip file is damaged, truncated or too large.
     """
     if not content.startswith(GZIP_MAGIC):
         return content
     unpacked = b""
-    while content:  # a gzip file may have several members, one behind the other
+    while content:  # a gzip file may have several members in a row
         inflator = zlib.decompressobj(wbits=31)  # 31: gzip with its header and checksum
         try:
             unpacked += inflator.decompress(content, LARGEST_FILE - len(unpacked) + 1)
         except zlib.error as error:
-            raise DataError(f"{where}: the gzip file is damaged ({error}); fetch it again") from error
+            raise DataError(f"{where}: the gzip file is damaged ({error}); download it again") from error
         if not inflator.eof or len(unpacked) > LARGEST_FILE:
-            raise DataError(f"{where}: the gzip file is truncated or far too large; fetch it again")
+            raise DataError(
+                f"{where}: the gzip file is truncated or too large (over {LARGEST_FILE} bytes); download it again"
+            )
         content = inflator.unused_data.lstrip(b"\0")  # padding
     return unpacked
 
 
 def parse(content: bytes, where: str) -> npt.NDArray[np.uint8]:
-    """The array in an uncompressed IDX file of unsigned bytes.
+    """Parse an uncompressed IDX file of unsigned bytes.
 
     Args:
         content: the whole file.
@@ -72,27 +74,27 @@ def parse(content: bytes, where: str) -> npt.NDArray[np.uint8]:
         uint8, of the shape that the header gives.
 
     Raises:
-        DataError: this is no IDX file of unsigned bytes, or it is shorter or longer than its header says.
+        DataError: the content is not an IDX file of unsigned bytes, or is shorter or longer than its header says.
     """
     if len(content) < 4 or content[:2] != b"\0\0" or content[3] == 0:
         raise DataError(
-            f"{where}: not an IDX file: it starts with {content[:4].hex(' ') or 'nothing'}; expected 00 00 08 01 "
+            f"{where}: not an IDX file: the first bytes are {content[:4].hex(' ') or '(none)'}; expected 00 00 08 01 "
             "(labels) or 00 00 08 03 (images)"
         )
     if content[2] != UNSIGNED_BYTE:
-        kind = TYPES.get(content[2], f"of the unknown type {content[2]:#04x}")
-        raise DataError(f"{where}: the values are {kind}; expected unsigned bytes (type 0x08)")
+        dtype = TYPES.get(content[2], f"of the unknown type {content[2]:#04x}")
+        raise DataError(f"{where}: the values are {dtype}; expected unsigned bytes (type 0x08)")
     dimensions = content[3]
     start = 4 + 4 * dimensions
     if len(content) < start:
-        raise DataError(f"{where}: truncated within the header, {len(content)} bytes long; fetch it again")
+        raise DataError(f"{where}: truncated in the header after {len(content)} bytes; download it again")
     shape = tuple(int(size) for size in np.frombuffer(content[4:start], dtype=">u4"))
     values = math.prod(shape)
     if len(content) - start != values:
         what = "truncated" if len(content) - start < values else "too long"
         raise DataError(
-            f"{where}: {what}: the header promises {values} values, {' × '.join(map(str, shape))}, "
-            f"but {len(content) - start} follow; fetch it again"
+            f"{where}: {what}: the header announces {values} values ({' × '.join(map(str, shape))}), "
+            f"but {len(content) - start} follow; download it again"
         )
     if dimensions > 4:
         raise DataError(f"{where}: {dimensions} dimensions; expected 1 (labels), 3 or 4 (images)")
@@ -100,22 +102,22 @@ def parse(content: bytes, where: str) -> npt.NDArray[np.uint8]:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The uncompressed content of a file, gzipped or not.
+    """Read a file, and decompress it if it is gzipped.
 
     Raises:
-        DataError: it cannot be read, or the gzip file is damaged.
+        DataError: the file cannot be read, or is a damaged gzip file.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
     return unpack(content, str(path))
 
 
 def found_sets(folder: Path) -> dict[str, dict[tuple[str, str], Path]]:
-    """IDX files by the name of their data set, "" where the names have no prefix, then by (kind, split)."""
+    """List the IDX files in *folder*: data set name ("" without a prefix) => (images or labels, split) => file."""
     found: dict[str, dict[tuple[str, str], Path]] = {}
-    for path in sorted(folder.iterdir(), reverse=True):  # unpacked files come last and so win over .gz
+    for path in sorted(folder.iterdir(), reverse=True):  # an unpacked file comes after its .gz and replaces it
         match = FILE_NAME.fullmatch(path.name)
         if match and path.is_file():
             split = "train" if match["split"] == "train" else "test"
@@ -124,30 +126,30 @@ def found_sets(folder: Path) -> dict[str, dict[tuple[str, str], Path]]:
 
 
 def find(folder: Path, name: str = "") -> IdxFiles:
-    """The four files of one data set in *folder*.
+    """Find the four files of one data set in *folder*.
 
     Args:
         folder: where to look.
-        name: the prefix of the four file names, without the hyphen; only needed where a folder holds several data sets.
+        name: the prefix of the four file names, without the hyphen. Only needed if the folder holds several data sets.
 
     Raises:
-        DataError: some are missing, or there are several data sets.
+        DataError: a file is missing, or the folder holds several data sets and *name* names none of them.
     """
     found = found_sets(folder)
     if not name and len(found) == 1:
         name = next(iter(found))
     if not found:
         raise DataError(
-            f"{folder}: no IDX files here; expected *train-images-idx3-ubyte, *train-labels-idx1-ubyte, "
+            f"{folder}: no IDX files found; expected *train-images-idx3-ubyte, *train-labels-idx1-ubyte, "
             "*t10k-images-idx3-ubyte and *t10k-labels-idx1-ubyte, gzipped or not"
         )
     if name not in found:
         choices = ", ".join(str(folder / each) for each in sorted(found))
-        raise DataError(f"{folder / name}: {len(found)} data set(s) lie in {folder}; name one of them: {choices}")
+        raise DataError(f"{folder / name}: {folder} holds {len(found)} data set(s); choose one of them: {choices}")
     files = found[name]
     missing = [f"{split} {kind}" for split in SPLITS for kind in ("images", "labels") if (kind, split) not in files]
     if missing:
-        raise DataError(f"{folder}: the IDX file with the {' and the '.join(missing)} is missing")
+        raise DataError(f"{folder}: no IDX file with the {' or the '.join(missing)}; add it")
     return IdxFiles(
         name=name,
         images={split: files["images", split] for split in SPLITS},
@@ -156,10 +158,10 @@ def find(folder: Path, name: str = "") -> IdxFiles:
 
 
 def load_idx(folder: Path, name: str = "", *, split: str) -> Dataset:
-    """One split of the IDX files in *folder*.
+    """Load one split of the IDX files in *folder*. See `find` for *name*.
 
     Raises:
-        DataError: a file is missing, or is not what its name says.
+        DataError: a file is missing or damaged, or does not hold what its name says.
     """
     files = find(folder, name)
     classes = classes_of(read_labels(files.labels["train"]), str(files.labels["train"]))
@@ -174,7 +176,7 @@ def load_idx(folder: Path, name: str = "", *, split: str) -> Dataset:
 
 
 def read_images(path: Path) -> npt.NDArray[np.uint8]:
-    """Images of an IDX file: (n, H, W) or (n, H, W, C) uint8.
+    """Read the images of an IDX file: (n, H, W) or (n, H, W, C) uint8.
 
     Raises:
         DataError: the file is damaged or does not hold images.
@@ -182,14 +184,14 @@ def read_images(path: Path) -> npt.NDArray[np.uint8]:
     images = parse(read_bytes(path), str(path))
     if images.ndim not in (3, 4):
         raise DataError(
-            f"{path}: named as images, but has {images.ndim} dimension(s), as labels have; expected 3. "
-            "Are two files exchanged?"
+            f"{path}: the file name says images, but the array has {images.ndim} dimension(s) like labels; "
+            "expected 3 or 4; check whether two files were swapped"
         )
     return images
 
 
 def read_labels(path: Path) -> npt.NDArray[np.uint8]:
-    """Labels of an IDX file: (n,) uint8.
+    """Read the labels of an IDX file: (n,) uint8.
 
     Raises:
         DataError: the file is damaged or does not hold labels.
@@ -197,7 +199,7 @@ def read_labels(path: Path) -> npt.NDArray[np.uint8]:
     labels = parse(read_bytes(path), str(path))
     if labels.ndim != 1:
         raise DataError(
-            f"{path}: named as labels, but has {labels.ndim} dimensions, as images have; expected 1. "
-            "Are two files exchanged?"
+            f"{path}: the file name says labels, but the array has {labels.ndim} dimensions like images; "
+            "expected 1; check whether two files were swapped"
         )
     return labels

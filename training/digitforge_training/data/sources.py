@@ -1,4 +1,4 @@
-"""From the name of a source to a data set."""
+"""Loads a data set by the name of its source."""
 
 from __future__ import annotations
 
@@ -36,25 +36,26 @@ def load(
     Args:
         source: one of
 
-            * ``mnist``: from *data_dir* or DIGITFORGE_DATA_DIR, else the cache, else downloaded; always verified;
-            * ``digits``: the 1 797 digits that scikit-learn ships, enlarged to 28 × 28, without a network;
-            * a folder with the four IDX files under any prefix, gzipped or not (Fashion-MNIST, KMNIST, EMNIST …); where
-              a folder holds several sets, the folder and the prefix: ``emnist/emnist-letters``;
-            * a folder of ``CLASS/*.png``, perhaps below ``train`` and ``test``;
-            * an ``.npz`` file with ``x`` and ``y``, perhaps ``x_test`` and ``y_test``, or as Keras's ``mnist.npz``.
+            * ``mnist``: from *data_dir* or DIGITFORGE_DATA_DIR, else from the cache, else downloaded. Always verified.
+            * ``digits``: the 1 797 digits that scikit-learn ships, enlarged to 28 × 28. Needs no download.
+            * a folder with the four IDX files, gzipped or not, with any prefix (Fashion-MNIST, KMNIST, EMNIST …). If
+              the folder holds several data sets, add the prefix: ``emnist/emnist-letters``.
+            * a folder of ``CLASS/*.png``, optionally below ``train`` and ``test``.
+            * an ``.npz`` file with ``x`` and ``y`` (optionally ``x_test`` and ``y_test``), or with the arrays of
+              Keras's ``mnist.npz``.
 
-            Images are squares of 16 to 64 pixels, uint8, with 1 or 3 channels. Labels become 0 … K − 1; the classes are
-            those of the training split. A source without test images is divided by `dataset.split_indices`.
+            Images must be uint8 squares of 16 to 64 pixels with 1 or 3 channels. Labels become 0 to K − 1, where the
+            training split defines the K classes. A source without test images is split by `dataset.split_indices`.
         split: ``train`` or ``test``.
-        data_dir: the folder with MNIST's files; other sources do not need it.
-        transpose: exchange rows and columns, as EMNIST needs.
+        data_dir: the folder with MNIST's files. Other sources ignore it.
+        transpose: swap rows and columns of every image, as EMNIST needs.
 
     Raises:
-        InvalidInputError: an argument is not one of these.
-        DataError: the data cannot be found, read or trusted; the message names the file.
+        InvalidInputError: *split* is neither ``train`` nor ``test``.
+        DataError: the data cannot be found or read, or fail a check. The message names the file.
     """
     if split not in SPLITS:
-        raise InvalidInputError(f"split is {split!r}; expected one of {', '.join(SPLITS)}")
+        raise InvalidInputError(f"split is {split!r}; expected {' or '.join(SPLITS)}")
     dataset = _load(str(source), split, None if data_dir is None else Path(data_dir))
     if transpose:
         dataset = replace(dataset, images=np.ascontiguousarray(dataset.images.swapaxes(1, 2)))
@@ -64,10 +65,10 @@ def load(
 def load_splits(
     source: str | Path | tuple[Dataset, Dataset], *, data_dir: str | Path | None = None, transpose: bool = False
 ) -> tuple[Dataset, Dataset]:
-    """The training and the test split of a source that `load` takes; two data sets stay as they are.
+    """Load the training and the test split of a source. A pair of data sets is returned unchanged.
 
     Raises:
-        DataError: the data cannot be found, read or trusted; the message names the file.
+        DataError: the data cannot be found or read, or fail a check. The message names the file.
     """
     if isinstance(source, tuple):
         return source
@@ -89,5 +90,5 @@ def _load(source: str, split: str, data_dir: Path | None) -> Dataset:
         if path.parent.is_dir() and path.name in found_sets(path.parent):
             return load_idx(path.parent, path.name, split=split)
     except OSError as error:
-        raise DataError(f"{error.filename or path}: cannot be read: {error.strerror or error}") from error
-    raise DataError(f"{source!r} is neither a known data set nor a file or folder here; {EXPECTED}")
+        raise DataError(f"cannot read {error.filename or path}: {error.strerror or error}") from error
+    raise DataError(f"{source!r} is neither a known data set nor an existing file or folder; {EXPECTED}")

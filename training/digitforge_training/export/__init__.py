@@ -1,1 +1,1 @@
-"""From a run to a SavedModel with its card."""
+"""Exports a run as a SavedModel with a card."""

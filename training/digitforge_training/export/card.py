@@ -1,4 +1,4 @@
-"""The card of a generator: what it is, what it saw, and under which name it is cited."""
+"""The card of a generator: its recipe, its training data and its `generator_id`."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def make_card(
     expansion: Expansion = NO_EXPANSION,
     name: str = MODEL_NAME,
 ) -> dict[str, Any]:
-    """The card as JSON-ready data, with its `generator_id`.
+    """Make the card as JSON-ready data, including its `generator_id`.
 
     Args:
-        run: what was trained.
-        weights: of the generator, in the order of its variables.
-        images_seen: real images shown in training, repetitions counted.
-        metrics: for each metric its ``value`` and its sample size ``n``.
-        expansion: of the latents.
-        name: of the model.
+        run: the run that trained the generator.
+        weights: the generator's weights, in the order of its variables.
+        images_seen: real images shown in training, including repetitions.
+        metrics: metric name => ``value`` and sample size ``n``.
+        expansion: expansion of the latents.
+        name: name of the model.
     """
     card: dict[str, Any] = {
         "contract_version": CONTRACT_VERSION,
@@ -59,7 +59,7 @@ def make_card(
 
 
 def generator_id(card: Mapping[str, Any], weights: Iterable[npt.NDArray[np.float32]]) -> str:
-    """The first 16 hexadecimal digits of a SHA-256 over the rest of the card and the weights."""
+    """The first 16 hexadecimal digits of a SHA-256 over the card without its `generator_id`, and the weights."""
     rest = {key: value for key, value in card.items() if key != "generator_id"}
     digest = hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode())
     for array in weights:

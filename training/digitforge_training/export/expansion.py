@@ -1,9 +1,9 @@
-"""Expansion: how far from the middle an exported generator draws its latents.
+"""Expansion: a factor for the latents of an exported generator. Above 1 it gives more variety.
 
-A finished generator is often a little tame: its digits crowd where real ones are dense (density above real digits',
-recall below). Latents that are multiplied by a little more than one give some of that variety back; it is the reverse
-of truncation (Brock et al. 2018, arXiv:1809.11096). How much is a choice, and so it is made on training images, by a
-judge (judging.py), and stands on the card.
+Images of a trained generator often crowd where real images are dense: their density is above that of real images, and
+their recall is below. Slightly larger latents restore some variety. Expansion is the reverse of truncation (Brock et
+al. 2018, arXiv:1809.11096). A judge (see ``runs/judging.py``) can choose the factor on training images. The card
+records it.
 """
 
 from __future__ import annotations
@@ -19,29 +19,31 @@ import numpy.typing as npt
 from digitforge_client.errors import InvalidInputError
 from digitforge_training.runs.judging import Judge
 
-#: What a judge chooses from.
+#: The factors that a judge chooses from.
 FACTORS: Final = (0.95, 0.975, 1.0, 1.025, 1.05, 1.075, 1.1, 1.125, 1.15)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Expansion:
-    """What latents are multiplied by inside an exported generator.
+    """The factor that an exported generator multiplies its latents by.
 
     Raises:
-        InvalidInputError: the factor is no number above 0.
+        InvalidInputError: the factor is not a finite number above 0.
     """
 
-    factor: float = 1.0
-    judge: str | None = None  # who chose it; None: nobody did
-    values: tuple[tuple[float, float], ...] = ()  # each factor that was tried, and the judge's value: lower is better
+    factor: float = 1.0  #: 1 leaves the latents unchanged.
+    judge: str | None = None  #: Judge that chose the factor. None if the user chose it.
+    values: tuple[tuple[float, float], ...] = ()  #: (factor, judge's score) of each tried factor. Lower is better.
 
     def __post_init__(self) -> None:
-        """Refuse factors that make no latents."""
+        """Check the factor."""
         if not 0 < self.factor < math.inf:
-            raise InvalidInputError(f"the expansion is {self.factor}; expected a number above 0, and 1 for none")
+            raise InvalidInputError(
+                f"expansion is {self.factor}; expected a number above 0, where 1 leaves the latents unchanged"
+            )
 
     def as_dict(self) -> dict[str, Any]:
-        """As it stands on a card."""
+        """The expansion as a card holds it."""
         return {"factor": self.factor, "judge": self.judge}
 
 
@@ -55,14 +57,14 @@ def choose(
     judge: Judge,
     name: str,
 ) -> Expansion:
-    """The factor whose images *judge* finds nearest to real ones.
+    """Choose the factor whose images *judge* scores best.
 
     Args:
-        generate: factor => images (n, H, W, C) uint8, of the classes in *labels*. The latents before the expansion
-            had better be the same for every factor, so that none is luckier than another.
+        generate: factor => images (n, H, W, C) uint8 of the classes in *labels*. Use the same latents before the
+            expansion for every factor, so that luck favors none.
         labels: (n,) int64.
         judge: ``judge(images, labels)``, lower is better.
-        name: of the judge.
+        name: name of the judge.
     """
     values = tuple((factor, float(judge(generate(factor), labels))) for factor in FACTORS)
     best, _ = min(values, key=lambda tried: tried[1])

@@ -1,7 +1,4 @@
-"""An export of a run, as `digitforge export` and `digitforge.export` begin it.
-
-Imports without TensorFlow.
-"""
+"""``digitforge.export``. Importing this module does not import TensorFlow."""
 
 from __future__ import annotations
 
@@ -38,31 +35,32 @@ def export(
             ...
 
     Args:
-        run: of `digitforge.train`, or its folder.
-        to: base folder of the model; versions are numbered folders in it.
-        data: the one that was given to `train`; needed where *run* is a folder. The identities of the training images
-            travel with the model, so that nobody scores on them by accident.
-        metrics: for the card, each with ``value`` and ``n``.
-        expansion: what latents are multiplied by inside the model, above 0: above 1 for more variety and less density.
-            ``auto``: what the judge finds nearest to held-out or training images.
-        judge: who chooses, with ``auto``.
-        name: of the model, for the card and the warm-up requests.
-        on_expansion: called with the expansion that was given or chosen.
+        run: the result of `digitforge.train`, or the run folder.
+        to: folder of the model, which holds its numbered versions.
+        data: the data given to `train`. Required if *run* is a folder. The model carries hashes of its training
+            images, so that nobody evaluates on them by accident.
+        metrics: metrics for the card: name => ``value`` and sample size ``n``.
+        expansion: factor above 0 that the model multiplies its latents by. Above 1: more variety, less density.
+            ``auto``: the factor that the judge scores best on held-out images, or on training images if none were
+            held out.
+        judge: judge that chooses the factor with ``auto``.
+        name: name of the model, for the card and the warm-up requests.
+        on_expansion: called with the given or chosen expansion.
 
     Returns:
         The folder of the new version.
 
     Raises:
-        DataError: there is no run, it has no checkpoint, or the folder cannot be written.
-        InvalidInputError: the data set is not the one the run was trained on, the expansion is no number above 0, or
-            there is no such judge.
+        DataError: *run* is not a run folder or has no checkpoint, or *to* cannot be written.
+        InvalidInputError: the run was trained on other data, the expansion is not above 0, or the judge does not
+            exist.
     """
     given = None if expansion == "auto" else Expansion(factor=expansion)
     folder = run.folder if isinstance(run, TrainedRun) else Path(run)
-    read_run(folder)  # a folder without a run is noticed before data are read or downloaded for it
+    read_run(folder)  # fails on a folder without a run, before any data set is read or downloaded
     if data is None:
         if not isinstance(run, TrainedRun):
-            raise InvalidInputError(f"what was {run} trained on? Give the same data as in training")
+            raise InvalidInputError(f"data is missing; give the same data set as in the training of {run}")
         data = run.data
     dataset = data if isinstance(data, Dataset) else load(data)
     import_quietly("tensorflow")

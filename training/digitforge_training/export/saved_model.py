@@ -1,7 +1,7 @@
-"""Export: a trained generator as a SavedModel with the contract's signatures, published at once or not at all.
+"""Exports a trained generator as a SavedModel with the signatures of the contract.
 
 Every input and output has the number of rows as its first dimension, because TensorFlow Serving's batching requires
-exactly that. Plain graph operations only: no XLA, no Python, no custom operation.
+it. The graph uses standard operations only: no XLA, no Python functions, no custom operations.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ Outputs = dict[str, tf.Tensor]
 
 
 class ServedGenerator(tf.Module):
-    """The graph of an exported generator; each public method is a signature.
+    """The graph of an exported generator. Each public method except `signatures` is a signature.
 
-    A generator without classes has no labels and no class weights anywhere: its card's `class_names` are empty.
+    A generator without classes takes no labels and no class weights. The ``class_names`` of its card are empty.
     """
 
     def __init__(self, generator: Any, card: Mapping[str, Any], seen: npt.NDArray[np.int64]) -> None:
         """Wrap a generator.
 
         Args:
-            generator: Keras model, class weights (n, K), if there are classes, and latents (n, d) => images
-                (n, H, W, C).
-            card: with its `generator_id`.
+            generator: Keras model: [class weights (n, K),] latents (n, d) => images (n, H, W, C). It takes class
+                weights if there are classes.
+            card: the card, with its ``generator_id``.
             seen: (m,) int64, hashes of the training images, in any order.
         """
         super().__init__(name="served_generator")
-        # Held as plain variables: inside a Keras model SavedModel's writer would not find them, and a TF1 Session,
-        # which is how TensorFlow Serving runs the graph, would leave them uninitialized.
+        # Hold the weights as plain variables. The writer of SavedModels does not find those inside a Keras model, and
+        # a TF1 session, with which TensorFlow Serving runs the graph, would leave them uninitialized.
         self.weights = [variable.value for variable in generator.variables]
         self._generate: Callable[..., tf.Tensor] = lambda *inputs: generator(
             list(inputs) if len(inputs) > 1 else inputs[0], training=False
@@ -65,7 +65,7 @@ class ServedGenerator(tf.Module):
         self._seen = np.unique(seen)
 
     def signatures(self) -> dict[str, Any]:
-        """The concrete function of each signature."""
+        """Signature name => concrete function."""
         rows = tf.TensorSpec([None], tf.int64)
         seeds = _named(rows, Field.SEEDS)
         labels = [_named(rows, Field.LABELS)] if self._classes else []
@@ -79,14 +79,18 @@ class ServedGenerator(tf.Module):
             Signature.CARD: (self.card, [_named(rows, Field.ROWS)]),
             Signature.SEEN: (self.seen, [_named(rows, Field.HASHES)]),
         }
-        # Kept on the object, because tf.saved_model.save needs them to outlive this call.
+        # Kept on the object, because the functions must still exist when tf.saved_model.save runs.
         self._functions = {
             name: tf.function(_limited(method), input_signature=spec) for name, (method, spec) in specs.items()
         }
         return {name: function.get_concrete_function() for name, function in self._functions.items()}
 
     def sample(self, *labels_and_seeds: tf.Tensor) -> Outputs:
-        """A label outside the classes blanks its own row only: a batching server merges requests."""
+        """Images of labels and row seeds.
+
+        A label outside the classes blanks its own row. An error would also fail the requests of other clients that a
+        batching server has merged with this one.
+        """
         *labels, seeds = labels_and_seeds
         latents = latents_of(seeds, self._size, self._distribution)
         if not labels:
@@ -98,29 +102,29 @@ class ServedGenerator(tf.Module):
         return {Field.IMAGES: images, Field.VALID: valid}
 
     def png(self, *labels_and_seeds: tf.Tensor) -> Outputs:
-        """The same images as PNG files."""
+        """The images of `sample` as PNG files."""
         sampled = self.sample(*labels_and_seeds)
         files = tf.map_fn(tf.io.encode_png, sampled[Field.IMAGES], fn_output_signature=tf.string)
         return {Field.IMAGE_BYTES: files, Field.VALID: sampled[Field.VALID]}
 
     def latents(self, seeds: tf.Tensor) -> Outputs:
-        """The latents of rows."""
+        """Latents of row seeds."""
         return {Field.LATENTS: latents_of(seeds, self._size, self._distribution)}
 
     def from_latents(self, *class_weights_and_latents: tf.Tensor) -> Outputs:
-        """Images of given latents and blends of classes; the latents are those before any expansion."""
+        """Images of latents and class weights. The expansion applies to these latents too."""
         *class_weights, latents = class_weights_and_latents
         return {Field.IMAGES: to_pixels(self._generate(*class_weights, self._scale * latents))}
 
     def card(self, rows: tf.Tensor) -> Outputs:
-        """The card, once a row."""
+        """The card, repeated in every row."""
         return {Field.CARD: tf.fill(tf.shape(rows), self._card)}
 
     def seen(self, hashes: tf.Tensor) -> Outputs:
         """Whether an image with this hash was among the training images."""
         known = tf.constant(self._seen)
-        place = tf.minimum(tf.searchsorted(known, hashes), len(self._seen) - 1)
-        return {Field.SEEN: tf.gather(known, place) == hashes}
+        index = tf.minimum(tf.searchsorted(known, hashes), len(self._seen) - 1)
+        return {Field.SEEN: tf.gather(known, index) == hashes}
 
 
 def _named(spec: tf.TensorSpec, name: str) -> tf.TensorSpec:
@@ -128,11 +132,11 @@ def _named(spec: tf.TensorSpec, name: str) -> tf.TensorSpec:
 
 
 def _limited(method: Callable[..., Outputs]) -> Callable[..., Outputs]:
-    """Refuse more than MAX_ROWS rows, the only assertion in the graph."""
+    """Reject more than MAX_ROWS rows. This is the only assertion in the graph."""
 
     def limited(*inputs: tf.Tensor) -> Outputs:
         rows = tf.shape(inputs[0])[0]
-        message = f"a request has at most {MAX_ROWS} rows; split it"
+        message = f"a request may have at most {MAX_ROWS} rows; split it into smaller requests"
         with tf.control_dependencies([tf.debugging.assert_less_equal(rows, MAX_ROWS, message=message)]):
             return method(*(tf.identity(value) for value in inputs))
 
@@ -141,14 +145,14 @@ def _limited(method: Callable[..., Outputs]) -> Callable[..., Outputs]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Trained:
-    """What a run has come to: the averaged generator of the judge's choice, or else the newest."""
+    """A run with its averaged generator, from the judge's best checkpoint or else the newest."""
 
     run: Run
     generator: Any
     images_seen: int
-    judged: dict[str, dict[str, float]]  # the judge's figure, if one chose the checkpoint
-    training: Dataset  # what it was trained on
-    held_out: Dataset  # what was kept for the judge
+    judged: dict[str, dict[str, float]]  # the judge's score as a metric, if a judge chose the checkpoint
+    training: Dataset
+    held_out: Dataset
 
 
 def export(
@@ -160,22 +164,24 @@ def export(
     expansion: Expansion = NO_EXPANSION,
     name: str = MODEL_NAME,
 ) -> Path:
-    """Publish the averaged generator of a run as the next version below *to*: the judge's choice, or the newest.
+    """Publish the averaged generator of a run as the next version in *to*.
+
+    Takes the judge's best checkpoint, or the newest without a judge.
 
     Args:
-        run_dir: of `digitforge_training.runs.loop.train`.
-        dataset: the one that was given to `train`; what was trained on goes into the `seen` signature.
-        to: base folder of the model; versions are numbered folders in it.
-        metrics: for the card, each with ``value`` and ``n``.
-        expansion: of the latents; `choose_expansion` finds one.
-        name: of the model, for the card and the warm-up requests.
+        run_dir: run folder of `digitforge_training.runs.loop.train`.
+        dataset: the data set given to `train`. The hashes of its training images go into the signature ``seen``.
+        to: folder of the model, which holds its numbered versions.
+        metrics: metrics for the card: name => ``value`` and sample size ``n``.
+        expansion: expansion of the latents. `choose_expansion` finds one.
+        name: name of the model, for the card and the warm-up requests.
 
     Returns:
         The folder of the new version.
 
     Raises:
         DataError: the run has no checkpoint, or the folder cannot be written.
-        InvalidInputError: the data set is not the one the run was trained on.
+        InvalidInputError: the run was trained on another data set.
     """
     trained = _restore(run_dir, dataset)
     card = make_card(
@@ -191,9 +197,9 @@ def export(
 
 
 def scale_of(factor: float, generator: Any) -> npt.NDArray[np.float32]:
-    """What each latent of a Keras generator is multiplied by, (d,).
+    """Factors (d,) for the numbers of a latent of a Keras generator.
 
-    The first of one with clusters stays as it is: it chooses among them, and they shall stay as frequent as they are.
+    With clusters the first factor is 1: the first number chooses the cluster, and the clusters keep their frequencies.
     """
     scale = np.full(generator.inputs[-1].shape[-1], factor, np.float32)
     if any(isinstance(layer, Clusters) for layer in generator.layers):
@@ -202,20 +208,19 @@ def scale_of(factor: float, generator: Any) -> npt.NDArray[np.float32]:
 
 
 def choose_expansion(run_dir: Path, dataset: Dataset, *, judge: str, n: int = 10_000) -> Expansion:
-    """Let a judge choose how far the latents of a run's generator are spread.
+    """Let a judge choose the expansion of a run's generator.
 
-    It judges by the images that were held out from the training; where none were, by *n* of the training images
-    themselves, drawn at random, or by all, if there are fewer.
+    The judge compares with the held-out images. If none were held out, it compares with *n* random training images.
 
     Args:
-        run_dir: of `digitforge_training.runs.loop.train`.
-        dataset: the one that was given to `train`.
-        judge: its name, see `judging.find_judge`.
-        n: images.
+        run_dir: run folder of `digitforge_training.runs.loop.train`.
+        dataset: the data set given to `train`.
+        judge: name of the judge, see `judging.find_judge`.
+        n: largest number of training images to compare with.
 
     Raises:
         DataError: the run has no checkpoint.
-        InvalidInputError: the data set is not the one the run was trained on, or there is no such judge.
+        InvalidInputError: the run was trained on another data set, or the judge does not exist.
     """
     make_judge = find_judge(judge)
     trained = _restore(run_dir, dataset)
@@ -250,7 +255,9 @@ def _restore(run_dir: Path, dataset: Dataset) -> _Trained:
         for i, variable in enumerate(generator.variables):
             variable.assign(state[f"averaged/{i:03d}"])
     except (KeyError, ValueError) as error:
-        raise DataError(f"the checkpoint in {run_dir} does not fit its recipe: {error}; train again") from error
+        raise DataError(
+            f"the checkpoint in {run_dir} does not fit its recipe: {error!r}; train again into another folder"
+        ) from error
     training, held_out = hold_out(dataset, run.held_out, seed=run.seed)
     return _Trained(
         run=run, generator=generator, images_seen=images_seen, judged=judged, training=training, held_out=held_out
@@ -258,21 +265,21 @@ def _restore(run_dir: Path, dataset: Dataset) -> _Trained:
 
 
 def _chosen(run: Run, run_dir: Path) -> tuple[State, int, dict[str, dict[str, float]]]:
-    """State, images seen and the judge's figure of the checkpoint to export."""
+    """State, images seen and judge's score of the checkpoint to export."""
     best = checkpoints.best(run_dir)
     if best is not None:
         return best.state, best.images_seen, {f"judge {run.judge}": {"value": best.value, "n": best.n}}
     newest = checkpoints.newest(run_dir)
     if newest is None:
-        raise DataError(f"{run_dir} has no checkpoint yet; let `digitforge train` go on to its first one")
+        raise DataError(f"{run_dir} has no checkpoint yet; repeat `digitforge train` until it writes one")
     return checkpoints.load(newest), checkpoints.images_of(newest), {}
 
 
 def publish(served: ServedGenerator, *, to: Path, card: Mapping[str, Any]) -> Path:
-    """Write a SavedModel as the next version below *to*, visible only when it is whole.
+    """Write a SavedModel as the next version in *to*. The version appears only when it is complete.
 
     Raises:
-        DataError: the folder cannot be written; nothing is left behind.
+        DataError: the folder cannot be written. Nothing is left behind.
     """
 
     def write(folder: Path) -> None:
@@ -286,15 +293,17 @@ def publish(served: ServedGenerator, *, to: Path, card: Mapping[str, Any]) -> Pa
 
 
 def read_card(version_dir: Path) -> dict[str, Any]:
-    """The card of an exported generator, as its `card` signature gives it.
+    """Read the card of an exported generator from its signature ``card``.
 
     Raises:
-        DataError: the folder holds no exported generator.
+        DataError: the folder does not hold an exported generator.
     """
     try:
         signatures = tf.saved_model.load(str(version_dir)).signatures
         reply = signatures[Signature.CARD](**{Field.ROWS: tf.zeros([1], tf.int64)})
     except (OSError, KeyError, tf.errors.OpError) as error:
-        raise DataError(f"{version_dir} holds no generator that digitforge exported: {error}") from error
+        raise DataError(
+            f"{version_dir} is not a generator exported by digitforge ({error}); `digitforge export` makes one"
+        ) from error
     card: dict[str, Any] = json.loads(reply[Field.CARD].numpy()[0])
     return card

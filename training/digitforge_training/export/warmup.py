@@ -1,4 +1,4 @@
-"""Warm-up requests that travel with an export: a server replays them before it calls the version available."""
+"""Warm-up requests of an export. A server replays them before it reports the version as available."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from digitforge_client.contract import Field, Signature, balanced_labels, row_seeds
 
-#: Where TensorFlow Serving looks, below the folder of a version.
+#: Path in the version's folder where TensorFlow Serving looks.
 WARMUP_FILE: Final = Path("assets.extra", "tf_serving_warmup_requests")
 
-_ROWS = (1, 32, 256)  # of the warmed batch sizes of the signature that everybody uses
+_ROWS = (1, 32, 256)  # batch sizes to warm up for `serving_default`
 
 
 def write_warmup(version_dir: Path, card: Mapping[str, Any]) -> None:
-    """Write the warm-up file of an exported generator: a TFRecord of PredictionLog."""
+    """Write the warm-up file of an exported generator, a TFRecord file of PredictionLog messages."""
     path = version_dir / WARMUP_FILE
     path.parent.mkdir()
     with tf.io.TFRecordWriter(str(path)) as writer:

@@ -1,1 +1,1 @@
-"""What is learned and how: networks, losses, the training step."""
+"""The GAN: networks, losses, training steps."""

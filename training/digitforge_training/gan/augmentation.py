@@ -1,6 +1,6 @@
-"""Differentiable augmentation of what the discriminator sees (Zhao et al. 2020, arXiv:2006.10738).
+"""Differentiable augmentation of the discriminator's images (Zhao et al. 2020, arXiv:2006.10738).
 
-Shifts, small rotations and scales, and cutouts; never flips, because a mirrored 2 is not a digit.
+Shifts, small rotations, small changes of size, and cutouts. No flips, because a mirrored 2 is not a digit.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ _BACKGROUND = -1.0
 
 
 def augment(images: tf.Tensor, recipe: Recipe, seed: tf.Tensor) -> tf.Tensor:
-    """Turn, scale and shift each image and blank a square of it, as the recipe says; differentiable.
+    """Rotate, scale and shift each image, then blank a square, as the recipe says. Differentiable.
 
     Args:
         images: float32 (n, H, W, C) in [−1, 1].
+        recipe: gives the strength of each augmentation.
         seed: int64 (2,).
 
     Returns:
-        The same shape and range.
+        float32 (n, H, W, C) in [−1, 1].
     """
     if recipe.augment_rotation or recipe.augment_scale:
-        images = _turn(images, recipe, seed + [0, 7])
+        images = _rotate(images, recipe, seed + [0, 7])
     if recipe.augment_shift:
         images = _shift(images, recipe, seed + [0, 2])
     if recipe.augment_cutout:
@@ -34,12 +35,12 @@ def augment(images: tf.Tensor, recipe: Recipe, seed: tf.Tensor) -> tf.Tensor:
     return images
 
 
-def _turn(images: tf.Tensor, recipe: Recipe, seed: tf.Tensor) -> tf.Tensor:
-    """Turn each image about its middle by up to so many degrees and enlarge it by up to such a share, either way."""
+def _rotate(images: tf.Tensor, recipe: Recipe, seed: tf.Tensor) -> tf.Tensor:
+    """Rotate and scale each image about its center."""
     n, height, width = tf.shape(images)[0], images.shape[1], images.shape[2]
     draws = draw(tf.random.stateless_uniform, (n, 2), seed, -1.0, 1.0, batch=recipe.batch_size)
     angle, scale = draws[:, 0] * (recipe.augment_rotation * math.pi / 180), 1.0 + draws[:, 1] * recipe.augment_scale
-    # Where each pixel of the result comes from: the inverse map, about the middle of the image.
+    # The inverse map: source coordinates of each pixel of the result, relative to the center of the image.
     down, right = (height - 1) / 2, (width - 1) / 2
     y = tf.range(height, dtype=tf.float32)[None, :, None] - down
     x = tf.range(width, dtype=tf.float32)[None, None, :] - right
@@ -48,7 +49,7 @@ def _turn(images: tf.Tensor, recipe: Recipe, seed: tf.Tensor) -> tf.Tensor:
 
 
 def _bilinear(images: tf.Tensor, y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-    """Values at places between pixels, y and x (n, H, W); the background beyond the edge."""
+    """Interpolate at the coordinates y and x (n, H, W). Outside of the image is background."""
     height, width = images.shape[1], images.shape[2]
     padded = tf.pad(images, [[0, 0], [1, 1], [1, 1], [0, 0]], constant_values=_BACKGROUND)
     y, x = tf.clip_by_value(y + 1.0, 0.0, height + 1.0), tf.clip_by_value(x + 1.0, 0.0, width + 1.0)
@@ -77,7 +78,7 @@ def _shift(images: tf.Tensor, recipe: Recipe, seed: tf.Tensor) -> tf.Tensor:
 def _cutout(images: tf.Tensor, recipe: Recipe, seed: tf.Tensor) -> tf.Tensor:
     side, batch = recipe.augment_cutout, recipe.batch_size
     n, height, width = tf.shape(images)[0], images.shape[1], images.shape[2]
-    # Corners lie so that each pixel is blanked equally often.
+    # Corners may lie outside of the image, so that every pixel is blanked equally often.
     tops = draw(tf.random.stateless_uniform, (n, 1), seed, 1 - side, height, tf.int32, batch=batch)
     lefts = draw(tf.random.stateless_uniform, (n, 1), seed + [1, 0], 1 - side, width, tf.int32, batch=batch)
     rows, columns = tf.range(height)[None, :] - tops, tf.range(width)[None, :] - lefts

@@ -1,4 +1,4 @@
-"""What a step draws: real images, their classes and clusters, latents, and seeds. All follow from (seed, step)."""
+"""The batches of a step: real images, class weights, latents and seeds. All depend on (seed, step) only."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from digitforge_training.gan.clusters import count_clusters, find_clusters
 from digitforge_training.gan.latents import place_in_clusters
 from digitforge_training.recipes import Recipe
 
-_STREAMS = 16  # independent random streams of an update: seed + [0, s] for each use s
+_STREAMS = 16  # independent random streams per update; use number s takes seed + [0, s]
 
 
 class Batch(NamedTuple):
-    """What one update of a network takes; n rows."""
+    """The input of one update of a network, n rows."""
 
-    images: tf.Tensor  # (n, H, W, C) uint8, real
-    class_weights: tf.Tensor  # (n, K·m) float32 one-hot, class and cluster of each image
-    latents: tf.Tensor  # (n, d) float32, of generated images of the same classes and clusters
-    seed: tf.Tensor  # (2,) int64, of everything else that is drawn
+    images: tf.Tensor  #: (n, H, W, C) uint8, real images.
+    class_weights: tf.Tensor  #: (n, K·m) float32, one-hot: class and cluster of each image.
+    latents: tf.Tensor  #: (n, d) float32, for generated images of the same classes and clusters.
+    seed: tf.Tensor  #: (2,) int64, seed of all other random numbers.
 
     def own_rows(self) -> Batch:
         """The rows of this replica."""
@@ -40,24 +40,25 @@ class Batches:
         #: (K, m) int32, images of each cluster.
         self.counts = count_clusters(found, dataset.labels, classes=len(dataset.class_names), each=each)
         clusters = dataset.labels * each + found  # class and cluster in one number
-        # On the device once, as uint8: no copy from the host inside the loop.
+        # All images stay on the device as uint8, so the loop copies nothing from the host.
         self._images, self._clusters = tf.constant(dataset.images), tf.constant(clusters)
         self._by_cluster = tf.constant(np.argsort(clusters, kind="stable"))
 
     @property
     def dtypes(self) -> list[Batch]:
-        """Of what `draw` returns."""
+        """Dtypes of the batches that `draw` returns."""
         return [Batch(tf.uint8, tf.float32, tf.float32, tf.int64)] * len(self._turns())
 
     def _turns(self) -> range:
+        """Numbers of the batches of a step."""
         recipe = self._recipe
-        turns, more = recipe.discriminator_steps, recipe.generator_steps
-        return range(max(turns, more) if recipe.shared_latents else turns + more)
+        first, second = recipe.discriminator_steps, recipe.generator_steps
+        return range(max(first, second) if recipe.shared_latents else first + second)
 
     def draw(self, step: tf.Tensor) -> list[Batch]:
-        """The batches of a step: one for each update, or, with shared latents, for each turn of the two networks.
+        """Draw the batches of a step: one per update, or one per pair of updates with shared latents.
 
-        The discriminator takes the first ones. Behind those the real images repeat, under other latents.
+        The discriminator takes the first batches. Later batches repeat their real images with other latents.
         """
         fresh = self._recipe.discriminator_steps
         real = [self.real(step * fresh + turn) for turn in range(fresh)]
@@ -69,13 +70,13 @@ class Batches:
         ]
 
     def real(self, turn: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Images and class weights of the discriminator's update number *turn*; each epoch is another permutation."""
+        """Images and class weights of the discriminator's update number *turn*. Each epoch has its own permutation."""
         size, n = self._recipe.batch_size, len(self._images)
         position = turn * size + tf.range(size, dtype=tf.int64)
         epoch = position // n
         seeds = tf.stack([tf.fill([size], tf.constant(self._seed, tf.int64)), epoch, tf.zeros_like(epoch)], axis=1)
-        # The raw operation, because tf.random.experimental.index_shuffle takes one seed for the whole batch, and a
-        # batch may straddle two epochs.
+        # The raw operation takes a seed per row. tf.random.experimental.index_shuffle takes one seed for the whole
+        # batch, which may belong to two epochs.
         index = tf.raw_ops.RandomIndexShuffle(
             index=position % n, seed=seeds, max_index=tf.constant(n - 1, tf.int64), rounds=4
         )
@@ -84,12 +85,12 @@ class Batches:
         return tf.gather(self._images, index), tf.one_hot(tf.gather(self._clusters, index), self.counts.size)
 
     def _any_cluster(self, index: tf.Tensor, turn: tf.Tensor) -> tf.Tensor:
-        """Images of the same classes, each of any of its class's clusters, however rare that is."""
+        """Replace each image by one of its class, from a cluster drawn uniformly among the class's clusters."""
         each, counts = self._recipe.clusters, tf.constant(self.counts.ravel(), tf.int64)
         chances = tf.random.stateless_uniform((2, self._recipe.batch_size), self._seed_of(turn, 0))
         label = tf.gather(self._clusters, index) // each
-        there = tf.gather(tf.constant((self.counts > 0).sum(axis=1), tf.float32), label)
-        cluster = label * each + tf.cast(chances[0] * there, tf.int64)
+        nonempty = tf.gather(tf.constant((self.counts > 0).sum(axis=1), tf.float32), label)
+        cluster = label * each + tf.cast(chances[0] * nonempty, tf.int64)
         before, size = tf.gather(tf.cumsum(counts, exclusive=True), cluster), tf.gather(counts, cluster)
         within = tf.minimum(tf.cast(chances[1] * tf.cast(size, tf.float32), tf.int64), size - 1)
         return tf.gather(self._by_cluster, before + within)
@@ -106,5 +107,5 @@ class Batches:
         return place_in_clusters(latents, class_weights, self.counts, distribution=distribution)
 
     def _seed_of(self, step: tf.Tensor, turn: int) -> tf.Tensor:
-        """int64 (2,), of one update; its streams differ in the second number."""
+        """Seed of an update, int64 (2,). The random streams of the update differ in the second number."""
         return tf.stack([tf.constant(self._seed + (turn << 32), tf.int64), step * _STREAMS])

@@ -1,14 +1,14 @@
-"""Clusters of each class, against a generator's leaving out rare ways of writing a digit.
+"""Clusters within each class, so that the generator does not drop rare modes.
 
-An adversarial loss lets a generator leave out what is rare and far from everything else: between a 1 without a foot
-and a 1 on one, all images are bad, and no gradient leads across. Told to which cluster of its class an image belongs,
-both networks can know of every cluster (Liu et al. 2020, arXiv:2006.10728, cluster the discriminator's features;
-here it is the pixels, once and before the training). A quarter of each batch shows all clusters of a class equally
-often, so that rare ones are met often enough to be learned. The auxiliary classifier knows classes alone: its small
-term keeps digits like their label, and telling clusters apart would take its place.
+With an adversarial loss a generator easily drops a rare mode that is far from the others. For example, all images
+between a 1 with a foot and a 1 without one look bad, so no gradient leads from one mode to the other. Clusters prevent
+this, because both networks see the cluster of each image. Liu et al. 2020 (arXiv:2006.10728) cluster the
+discriminator's features during the training. We cluster the pixels once, before the training. A quarter of each batch
+shows all clusters of a class equally often, so that rare clusters are learned. The auxiliary classifier does not see
+clusters. Its small term keeps images true to their class, and separating clusters too would weaken that.
 
-Nobody outside sees the clusters. The first latent decides among those of a class, by its quantile, and each gets as
-much of the latent's distribution as it has training images.
+Users never see clusters. The quantile of a latent's first number chooses the cluster, and each cluster gets a share of
+the distribution equal to its share of the class's training images.
 """
 
 from __future__ import annotations
@@ -24,24 +24,25 @@ from digitforge_training.data import Dataset
 
 Seed = int | np.random.RandomState
 
-_COMPONENTS = 40  # principal components of a class; they hold the strokes, and k-means is fast on them
-_STARTS = 3  # of k-means; the best is taken
-_BINS = 32  # of a class, before they are joined to clusters; with 16, feet of 1s were no bin of their own
+_COMPONENTS = 40  # principal components of a class; enough for the strokes, and k-means is fast on them
+_STARTS = 3  # k-means runs; the best one counts
+_BINS = 32  # bins of a class before they are merged into clusters; 16 bins did not separate 1s with a foot
 
 
 def find_clusters(dataset: Dataset, clusters: int, *, seed: int) -> npt.NDArray[np.int64]:
-    """The cluster of each image within its class: bins of alike images, joined where they are near each other.
+    """Find the cluster of each image within its class.
 
-    The two clusters with the nearest means of bins are joined until so many are left (single linkage): one holds what
-    is all of a piece, and what is far from everything else remains by itself, however rare it is.
+    Divides each class into bins by k-means and merges the nearest bins until *clusters* are left (single linkage).
+    Images connected through similar images end up in one cluster. A group far from all others stays a cluster of its
+    own, however rare.
 
     Args:
         dataset: the training images.
-        clusters: of each class; a class with fewer images has one for each.
-        seed: of k-means, see `find_bins`.
+        clusters: number of clusters per class. A class with fewer images has one cluster per image.
+        seed: seed of k-means, see `find_bins`.
 
     Returns:
-        (n,) int64, in 0 … *clusters* − 1; those of a class are numbered from 0 on, without gaps.
+        (n,) int64 from 0 to *clusters* − 1. The clusters of each class are numbered from 0 without gaps.
     """
     from sklearn.cluster import AgglomerativeClustering
 
@@ -57,15 +58,15 @@ def find_clusters(dataset: Dataset, clusters: int, *, seed: int) -> npt.NDArray[
 
 
 def find_bins(dataset: Dataset, bins: int, *, seeds: Sequence[Seed]) -> npt.NDArray[np.int64]:
-    """The bin of each image within its class, by k-means on principal components of the class's pixels.
+    """Find the bin of each image within its class, by k-means on the principal components of the class's pixels.
 
     Args:
-        dataset: images.
-        bins: of each class; a class with fewer images has one for each.
-        seeds: of k-means, one for each partition.
+        dataset: the images.
+        bins: number of bins per class. A class with fewer images has one bin per image.
+        seeds: seeds of k-means, one per partition.
 
     Returns:
-        (partitions, n) int64, in 0 … *bins* − 1.
+        (partitions, n) int64 from 0 to *bins* − 1.
     """
     found = np.zeros((len(seeds), len(dataset)), np.int64)
     for rows, pixels in _classes(dataset):
@@ -74,7 +75,7 @@ def find_bins(dataset: Dataset, bins: int, *, seeds: Sequence[Seed]) -> npt.NDAr
 
 
 def _classes(dataset: Dataset) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]]:
-    """Rows and pixels, in [0, 1], of each class that has images."""
+    """Row indices, and pixels in [0, 1], of each class that has images."""
     for label in np.unique(dataset.labels):
         (rows,) = np.nonzero(dataset.labels == label)
         yield rows, dataset.images[rows].reshape(len(rows), -1).astype(np.float32) / np.float32(255)
@@ -86,9 +87,9 @@ def _divide(pixels: npt.NDArray[np.float32], bins: int, seeds: Sequence[Seed]) -
     from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits
 
-    # One thread: several add up in another order each time, and a resumed training needs the same clusters.
+    # One thread, because several threads sum in varying order, and a resumed training needs the same clusters.
     with threadpool_limits(limits=1), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # images that are there twice make fewer bins
+        warnings.simplefilter("ignore", ConvergenceWarning)  # duplicate images lead to fewer bins
         components = min(_COMPONENTS, *pixels.shape)
         places = PCA(components, svd_solver="full").fit_transform(pixels)
         fitted: list[Any] = [KMeans(bins, n_init=_STARTS, random_state=seed).fit(places) for seed in seeds]
@@ -98,6 +99,6 @@ def _divide(pixels: npt.NDArray[np.float32], bins: int, seeds: Sequence[Seed]) -
 def count_clusters(
     clusters: npt.NDArray[np.int64], labels: npt.NDArray[np.int64], *, classes: int, each: int
 ) -> npt.NDArray[np.int32]:
-    """Images in each cluster, (classes, each) int32."""
+    """Count the images in each cluster: (classes, each) int32, where *each* is the number of clusters per class."""
     counts = np.bincount(labels * each + clusters, minlength=classes * each)
     return counts.reshape(classes, each).astype(np.int32)

@@ -1,8 +1,8 @@
-"""Latents from row seeds: a counter-based generator in plain graph operations.
+"""Latents from row seeds, by a counter-based random number generator in standard graph operations.
 
 The latent of a row depends on its row seed alone, so an address gives the same image in any batch, at any position,
-on any engine. The generator is Threefry-2x32 with 20 rounds (Salmon et al. 2011, "Parallel random numbers: as easy
-as 1, 2, 3"); the key is the row seed, the counter is the place in the latent.
+on any engine. The random number generator is Threefry-2x32 with 20 rounds (Salmon et al. 2011, "Parallel random
+numbers: as easy as 1, 2, 3"). Its key is the row seed, its counter is the index in the latent.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from digitforge_training.gan.networks.parts import to_quantile
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
-_MARGIN = 1e-6  # of quantiles
+_MARGIN = 1e-6  # distance of quantiles from the edges of a cluster
 
 
 def _rotate(x: tf.Tensor, by: int) -> tf.Tensor:
@@ -27,7 +27,7 @@ def _rotate(x: tf.Tensor, by: int) -> tf.Tensor:
 
 
 def threefry2x32(key: tuple[tf.Tensor, tf.Tensor], counter: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-    """Two uint32 words from a key of two words and a counter of two words; shapes broadcast."""
+    """Two uint32 words from a key of two words and a counter of two words. Shapes broadcast."""
     parity = tf.bitwise.bitwise_xor(tf.bitwise.bitwise_xor(*key), tf.constant(_PARITY, tf.uint32))
     keys = (*key, parity)
     x, y = counter[0] + keys[0], counter[1] + keys[1]
@@ -41,17 +41,17 @@ def threefry2x32(key: tuple[tf.Tensor, tf.Tensor], counter: tuple[tf.Tensor, tf.
 
 
 def _unit(words: tf.Tensor) -> tf.Tensor:
-    """uint32 => float32 strictly between 0 and 1: the middles of 2²³ equal intervals, exact in float32."""
+    """uint32 => float32 strictly between 0 and 1: midpoints of 2²³ equal intervals, exact in float32."""
     return (tf.cast(tf.bitwise.right_shift(words, tf.constant(9, tf.uint32)), tf.float32) + 0.5) * 2.0**-23
 
 
 def latents_of(seeds: tf.Tensor, size: int, distribution: Literal["normal", "uniform"]) -> tf.Tensor:
-    """Latents of rows.
+    """Make the latents of row seeds.
 
     Args:
-        seeds: int64 (n,), row seeds; any value.
-        size: of a latent.
-        distribution: "normal", N(0, 1) by Box and Muller; or "uniform" on [−1, 1].
+        seeds: int64 (n,), row seeds of any value.
+        size: numbers in a latent.
+        distribution: ``normal`` for N(0, 1) by the Box-Muller transform, or ``uniform`` on [−1, 1].
 
     Returns:
         float32 (n, size).
@@ -78,21 +78,24 @@ def place_in_clusters(
     *,
     distribution: Literal["normal", "uniform"],
 ) -> tf.Tensor:
-    """Latents whose first number lies in the part of the distribution that belongs to a given cluster.
+    """Change the first number of each latent so that it chooses the cluster of its row.
 
-    Where clusters are as frequent as *counts* has it, latents of the distribution remain latents of the distribution.
+    If the rows have clusters in proportion to *counts*, the result follows the same distribution as *latents*.
 
     Args:
-        latents: (n, d) float32 of the distribution.
-        class_weights: (n, K·m) one-hot, the cluster of each row.
-        counts: (K, m), images of each cluster.
+        latents: (n, d) float32, drawn from the distribution.
+        class_weights: (n, K·m) one-hot: class and cluster of each row.
+        counts: (K, m), number of images in each cluster.
         distribution: see `latents_of`.
+
+    Returns:
+        (n, d) float32.
     """
     upper = np.cumsum(counts, axis=1) / counts.sum(axis=1, keepdims=True)
     lower = upper - counts / counts.sum(axis=1, keepdims=True)
     low, high = (tf.linalg.matvec(class_weights, tf.constant(edges.ravel(), tf.float32)) for edges in (lower, upper))
     quantile = low + (high - low) * to_quantile(latents[:, 0], distribution)
-    # Off the edges by what rounding there and back may cost.
+    # Keep off the edges, because rounding could move a quantile into the next cluster.
     quantile = tf.clip_by_value(quantile, low + _MARGIN, high - _MARGIN)
     first = 2.0 * quantile - 1.0
     if distribution == "normal":

@@ -1,17 +1,17 @@
-"""Losses of scores: what the discriminator minimizes on real and on generated images, and what the generator does.
+"""Adversarial losses, as functions of the discriminator's scores.
 
-A score s is a real number; where a published text has a sigmoid at the end of its discriminator, D = σ(s).
+A score s is a real number. Texts whose discriminator ends in a sigmoid write D = σ(s).
 
 | loss | discriminator, real | discriminator, generated | generator | source |
 |---|---|---|---|---|
 | minimax | −log σ(s) | −log(1 − σ(s)) | log(1 − σ(s)) | Goodfellow et al. 2014, arXiv:1406.2661 |
-| non-saturating | the same | the same | −log σ(s) | the same, section 3 |
+| non-saturating | −log σ(s) | −log(1 − σ(s)) | −log σ(s) | Goodfellow et al. 2014, section 3 |
 | least-squares | (s − 1)²/2 | s²/2 | (s − 1)²/2 | Mao et al. 2016, arXiv:1611.04076 |
 | wasserstein | −s | s | −s | Arjovsky et al. 2017, arXiv:1701.07875 |
 | hinge | max(0, 1 − s) | max(0, 1 + s) | −s | Lim and Ye 2017, arXiv:1705.02894 |
 
-The relativistic loss compares pairs: softplus(s_generated − s_real) for the discriminator and the reverse for the
-generator (Jolicoeur-Martineau 2018, arXiv:1807.00734).
+The relativistic loss compares pairs of a real and a generated image: softplus(s_generated − s_real) for the
+discriminator, softplus(s_real − s_generated) for the generator (Jolicoeur-Martineau 2018, arXiv:1807.00734).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from digitforge_training.recipes import LossName
 
 
 def on_real(loss: LossName, score: tf.Tensor, *, smoothing: float = 0.0) -> tf.Tensor:
-    """The discriminator's loss on real images, (n,) => (n,); *smoothing* lowers its target from 1."""
+    """The discriminator's loss on real images, (n,) => (n,). Its target is 1 − *smoothing*."""
     match loss:
         case "minimax" | "non-saturating":
             return tf.nn.softplus(score) - (1.0 - smoothing) * score  # cross-entropy with the target 1 − smoothing
@@ -32,7 +32,7 @@ def on_real(loss: LossName, score: tf.Tensor, *, smoothing: float = 0.0) -> tf.T
             return -score
         case "hinge":
             return tf.nn.relu(1.0 - score)
-    raise AssertionError(loss)  # the relativistic loss is one of pairs
+    raise AssertionError(loss)  # the relativistic loss needs pairs
 
 
 def on_generated(loss: LossName, score: tf.Tensor) -> tf.Tensor:
@@ -50,7 +50,7 @@ def on_generated(loss: LossName, score: tf.Tensor) -> tf.Tensor:
 
 
 def for_generator(loss: LossName, score: tf.Tensor) -> tf.Tensor:
-    """The generator's loss, (n,) => (n,), from the scores of its images."""
+    """The generator's loss on its images, (n,) => (n,)."""
     match loss:
         case "minimax":
             return -tf.nn.softplus(score)
@@ -64,24 +64,27 @@ def for_generator(loss: LossName, score: tf.Tensor) -> tf.Tensor:
 
 
 def relativistic(score: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
-    """The loss of whoever wants *score* above *other*, (n,), (n,) => (n,)."""
+    """The loss of a network that wants *score* above *other*, (n,), (n,) => (n,)."""
     return tf.nn.softplus(other - score)
 
 
 def of_discriminator(loss: LossName, *, real: tf.Tensor, generated: tf.Tensor, smoothing: float) -> tf.Tensor:
-    """The discriminator's loss, scalar, from the scores of paired images, (n,) and (n,)."""
+    """The discriminator's loss, a scalar, from the scores of pairs, (n,) and (n,)."""
     if loss == "relativistic":
         return tf.reduce_mean(relativistic(real, generated))
     return tf.reduce_mean(on_real(loss, real, smoothing=smoothing)) + tf.reduce_mean(on_generated(loss, generated))
 
 
 def of_generator(loss: LossName, score: tf.Tensor, *, real: tf.Tensor) -> tf.Tensor:
-    """The generator's loss, scalar, from the scores of its images, (n,), and of those they are paired with."""
+    """The generator's loss, a scalar, from the scores of its images, (n,), and of their real partners, (n,)."""
     return tf.reduce_mean(relativistic(score, real) if loss == "relativistic" else for_generator(loss, score))
 
 
 def boundary(loss: LossName, score_real: tf.Tensor, score_generated: tf.Tensor) -> tf.Tensor:
-    """The score above which an image passes for real: where the loss itself draws the line, else the middle."""
+    """The score above which an image passes for real.
+
+    The wasserstein and relativistic losses do not define it. There it is the midpoint of the two mean scores.
+    """
     match loss:
         case "minimax" | "non-saturating" | "hinge":
             return tf.constant(0.0)

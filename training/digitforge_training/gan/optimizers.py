@@ -1,4 +1,4 @@
-"""Optimizers and learning rates, as a recipe has them."""
+"""Builds the optimizers of a recipe."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def build_optimizer(
     """Build the optimizer of *variables*.
 
     Args:
-        rate: learning rate at the start.
-        decay: of an inverse-time schedule, see `Recipe.schedule`.
-        updates: in a step of the training.
+        rate: learning rate at the first step.
+        decay: decay of the inverse-time schedule, see `Recipe.schedule`.
+        updates: number of updates in a training step.
     """
     schedule: Any = rate
     if recipe.schedule == "cosine":

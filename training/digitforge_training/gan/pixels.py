@@ -1,4 +1,4 @@
-"""Between stored pixels, uint8, and the networks' pixels, float32 in [−1, 1]."""
+"""Conversion between stored pixels, uint8, and the networks' pixels, float32 in [−1, 1]."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ def from_pixels(images: tf.Tensor) -> tf.Tensor:
 
 
 def to_pixels(images: tf.Tensor) -> tf.Tensor:
-    """float32 in about [−1, 1] => uint8, as the contract defines it."""
+    """float32 in about [−1, 1] => uint8, by the contract's formula."""
     return tf.cast(tf.round(tf.clip_by_value(images, -1.0, 1.0) * 127.5 + 127.5), tf.uint8)
 
 
 @tf.custom_gradient
 def to_pixel_range(images: tf.Tensor) -> Any:
-    """Clip to [−1, 1], with the gradient of a projection: it passes unless it would push a pixel further out.
+    """Clip to [−1, 1]. The gradient passes unless it would push a pixel further outside.
 
-    Real backgrounds are exactly −1. A tanh never gets there, and the discriminator would see the difference.
+    Replaces a tanh, which never reaches the value −1 of real backgrounds. The discriminator would see the difference.
     """
 
     def gradient(upstream: tf.Tensor) -> tf.Tensor:
@@ -37,11 +37,11 @@ def to_pixel_range(images: tf.Tensor) -> Any:
 
 
 def generated_pixels(generator: Any, inputs: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.uint8]:
-    """Images of a generator, made in batches.
+    """Generate images in batches.
 
     Args:
         generator: Keras model.
-        inputs: what it takes: class weights (n, K), if it knows classes, and latents (n, d).
+        inputs: the generator's inputs: class weights (n, K) if there are classes, then latents (n, d).
 
     Returns:
         (n, H, W, C) uint8.

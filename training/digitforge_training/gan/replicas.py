@@ -1,7 +1,7 @@
-"""Several devices or machines: the strategy that the environment asks for, and the rows that one replica works on.
+"""Training on several devices or machines: the strategy, and the rows of each replica.
 
-A replica takes its share of every batch. Random numbers are drawn for the whole batch by every replica, which keeps
-those of its rows: a training sees the same numbers, row by row, on any number of devices.
+Each replica takes its share of every batch. It draws random numbers for the whole batch and keeps those of its rows, so
+a training uses the same random numbers per row on any number of devices.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 _GONE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
-_CLUSTER = "TF_CONFIG"  # where TensorFlow, and whoever starts it on several machines, describes them
+_CLUSTER = "TF_CONFIG"  # environment variable that describes the machines
 
 
 @functools.cache
 def strategy() -> tf.distribute.Strategy:
-    """How this process trains: with other machines, on several devices of this one, or on one.
+    """The distribution strategy of this process.
 
-    TF_CONFIG, if it names more than one task, asks for `MultiWorkerMirroredStrategy`; several GPUs that TensorFlow sees
-    (or, without a GPU, several logical CPU devices) for `MirroredStrategy`. With other machines this must be the first
-    thing that the process asks of TensorFlow.
+    ``MultiWorkerMirroredStrategy`` if TF_CONFIG names more than one task. ``MirroredStrategy`` if there are several
+    GPUs, or several logical CPU devices and no GPU. Otherwise the default strategy. With several machines, this must be
+    the first call to TensorFlow in the process.
 
     Raises:
-        InvalidInputError: TF_CONFIG cannot be used.
+        InvalidInputError: TF_CONFIG is malformed.
     """
     try:
         cluster = tf.distribute.cluster_resolver.TFConfigClusterResolver().cluster_spec().as_dict()
@@ -43,8 +43,8 @@ def strategy() -> tf.distribute.Strategy:
             return tf.distribute.MultiWorkerMirroredStrategy()
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidInputError(
-            f"{_CLUSTER} is {os.environ[_CLUSTER]!r}, which is no use: {error}; "
-            'expected {"cluster": {"worker": ["HOST:PORT", …]}, "task": {"type": "worker", "index": …}}, or nothing'
+            f"{_CLUSTER} is {os.environ[_CLUSTER]!r}, which is malformed ({error}); unset it, or set it to "
+            '{"cluster": {"worker": ["HOST:PORT", …]}, "task": {"type": "worker", "index": …}}'
         ) from error
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     if len(devices) > 1:
@@ -53,9 +53,10 @@ def strategy() -> tf.distribute.Strategy:
 
 
 def only_chief_writes(train: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Of several machines, let one work in *train*'s keyword argument ``run_dir``, and the others in copies of it.
+    """Make only one of several machines (the chief) write to *train*'s keyword argument ``run_dir``.
 
-    The copies are thrown away. So all machines do the same, from the same state, and one leaves something behind.
+    The other machines work in temporary copies of the folder. All machines thus start from the same state and run the
+    same code.
     """
 
     @functools.wraps(train)
@@ -74,34 +75,34 @@ def only_chief_writes(train: Callable[_P, _R]) -> Callable[_P, _R]:
 
 
 def count() -> int:
-    """How many replicas share the batch, where this is called: 1 outside of the strategy's scope."""
+    """Number of replicas in the current scope: 1 outside of the strategy's scope."""
     return int(tf.distribute.get_strategy().num_replicas_in_sync)
 
 
 def share(batch: int) -> int:
-    """How many replicas share a batch of so many images.
+    """Number of replicas that share a batch of *batch* images.
 
     Raises:
-        InvalidInputError: they cannot share it equally.
+        InvalidInputError: *batch* is not a multiple of the number of replicas.
     """
     devices = strategy().num_replicas_in_sync
     if batch % devices:
         raise InvalidInputError(
-            f"batch_size is {batch}, which {devices} devices cannot share equally; "
-            f"use --set batch_size=N with a multiple of {devices}, or another number of devices"
+            f"batch_size is {batch}, but {devices} devices share a batch; "
+            f"set batch_size to a multiple of {devices}, or use another number of devices"
         )
     return int(devices)
 
 
 def own_rows(whole: tf.Tensor, *, batch: int) -> tf.Tensor:
-    """The rows of this replica.
+    """Select the rows of this replica.
 
     Args:
-        whole: (k · batch, …), rows of k whole batches, one batch after the other.
+        whole: (k · batch, …), k batches in a row.
         batch: images of an update over all replicas.
 
     Returns:
-        (k · batch / replicas, …), its share of each batch, one after the other.
+        (k · batch / replicas, …), this replica's share of each of the k batches.
     """
     if count() == 1:
         return whole
@@ -111,21 +112,23 @@ def own_rows(whole: tf.Tensor, *, batch: int) -> tf.Tensor:
 
 
 def draw(sample: Callable[..., tf.Tensor], shape: Sequence[Any], *arguments: Any, batch: int) -> tf.Tensor:
-    """Draw random numbers of *shape* for the rows of this replica: those that one device would draw for them.
+    """Draw random numbers for the rows of this replica, the same that a single device would draw for them.
 
     Args:
-        sample: draws, called with a shape and *arguments*.
-        batch: as in `own_rows`.
+        sample: draws random numbers; called with a shape and *arguments*.
+        shape: shape of the result. The first size is the number of this replica's rows.
+        *arguments: passed on to *sample*.
+        batch: see `own_rows`.
     """
     rows, *rest = shape
     return own_rows(sample((count() * rows, *rest), *arguments), batch=batch)
 
 
 def mean(tensors: list[tf.Tensor | None]) -> list[tf.Tensor | None]:
-    """The mean of each tensor over the replicas; None stays None."""
+    """The mean of each tensor over the replicas. None stays None."""
     if count() == 1:
         return tensors
-    # Copies, because they have a device; an argument of a graph has none, and cannot be reduced between machines.
+    # Reduce copies: arguments of a graph have no device, and TensorFlow cannot reduce them between machines.
     present = [tf.identity(tensor) for tensor in tensors if tensor is not None]
     if present:
         present = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, present)
@@ -134,7 +137,7 @@ def mean(tensors: list[tf.Tensor | None]) -> list[tf.Tensor | None]:
 
 
 def everywhere(update: Callable[..., _R], *arguments: Any) -> _R:
-    """Let every replica call *update*, which returns the same on all of them, and return that."""
+    """Call *update* on every replica. All replicas must return the same value, which is returned."""
     if strategy().num_replicas_in_sync == 1:
         return update(*arguments)
     results = strategy().run(update, args=arguments)
@@ -142,11 +145,11 @@ def everywhere(update: Callable[..., _R], *arguments: Any) -> _R:
 
 
 def descend(optimizer: Any, tape: tf.GradientTape, loss: tf.Tensor, variables: Any) -> None:
-    """Take one step of *optimizer* down the gradient of *loss*, which is the mean over all replicas."""
+    """Take one step of *optimizer* on the mean of *loss* over all replicas."""
     gradients = tape.gradient(loss, variables)
     if count() > 1:
-        # Keras clips the gradients of a replica and then sums those of all; here the loss is the mean over the
-        # whole batch, and it is its gradient that the recipe clips.
+        # Keras clips each replica's gradient and then sums them. The recipe clips the gradient of the loss over the
+        # whole batch, which is the mean over the replicas, so clip that mean.
         limit = optimizer.clipvalue
         if limit:
             gradients = [g if g is None else tf.clip_by_value(g, -limit, limit) for g in mean(gradients)]
@@ -155,25 +158,28 @@ def descend(optimizer: Any, tape: tf.GradientTape, loss: tf.Tensor, variables: A
 
 
 def check_same(step: int) -> None:
-    """Be sure that all machines go on after the same step.
+    """Check that all machines resume after the same step.
 
     Raises:
-        DataError: they do not.
+        DataError: they resume after different steps.
     """
     (average,) = everywhere(tf.function(mean), [tf.constant(float(step))])
     if float(average) != step:
         raise DataError(
-            f"this machine would go on after step {step}, and others elsewhere; "
-            "give all of them the same --out, on a disk that they share"
+            f"this machine would resume after step {step}, but other machines after other steps; "
+            "give all machines the same --out on a shared disk"
         )
 
 
 @contextlib.contextmanager
 def machines_answer(*, after: int) -> Iterator[None]:
-    """Say what to do where another machine goes in the middle of a training, whose last whole step was *after*.
+    """Turn TensorFlow's errors about a lost machine into a DataError.
+
+    Args:
+        after: the last completed step, for the message.
 
     Raises:
-        DataError: one has gone.
+        DataError: another machine does not answer.
     """
     try:
         yield
@@ -181,5 +187,5 @@ def machines_answer(*, after: int) -> Iterator[None]:
         raise DataError(
             f"another machine of this training does not answer after step {after}: "
             f"{error.message.splitlines()[0]}; "
-            "start the same command on all of them again, and it goes on from the newest checkpoint"
+            "repeat the command on all machines to resume from the newest checkpoint"
         ) from error

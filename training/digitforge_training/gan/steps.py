@@ -1,7 +1,7 @@
-"""One step of a training: the discriminator learns to tell real from generated images, the generator to deceive it.
+"""One training step: updates of the discriminator and the generator.
 
-`paired_step` is the step of `forge`. `published_step` is that of the five published systems: whatever order, number
-and kind of updates the fields of a recipe describe.
+`paired_step` trains ``forge`` and its variants. `published_step` trains the five published recipes, in the order and
+number of updates that the recipe describes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from digitforge_training.recipes import Recipe
 
 Step = Callable[[Adversary, Sequence[Batch], tf.Tensor], Statistics]
 
-#: What makes a recipe's step the paired one. Any other value takes the published step.
+#: Recipes with these values use `paired_step`. All others use `published_step`.
 _PAIRED = {
     "loss": "relativistic",
     "discriminator_steps": 1,
@@ -33,26 +33,26 @@ _PAIRED = {
 
 
 def step_of(recipe: Recipe) -> Step:
-    """The step that trains a recipe."""
+    """Choose the training step of a recipe."""
     paired = all(getattr(recipe, field) == value for field, value in _PAIRED.items())
     return paired_step if paired else published_step
 
 
 @tf.autograph.experimental.do_not_convert
 def paired_step(gan: Adversary, batches: Sequence[Batch], step: tf.Tensor) -> Statistics:
-    """Update the discriminator, the generator and its average, each once, on pairs of a real and a generated image.
+    """Update the discriminator, the generator and its average once, on pairs of a real and a generated image.
 
-    The relativistic pairing loss with zero-centered gradient penalties of R3GAN (Huang et al. 2024, arXiv:2501.05441)
-    and an auxiliary classifier. The images of a pair are of the same class and cluster. Both networks learn from the
-    same generated images, and the generator from the scores that the real ones had before the discriminator's update.
+    Uses R3GAN's relativistic loss with zero-centered gradient penalties (Huang et al. 2024, arXiv:2501.05441) and an
+    auxiliary classifier. The images of a pair have the same class and cluster. Both networks learn from the same
+    generated images. The generator's loss uses the scores of real images from before the discriminator's update.
 
     Args:
-        gan: is updated.
-        batches: one.
+        gan: the networks to update.
+        batches: a single batch.
         step: int64 scalar, counted from 0.
 
     Returns:
-        What to watch, scalars by name.
+        The statistics of the step: name => scalar.
     """
     (batch,), recipe = batches, gan.recipe
     real, classes = from_pixels(batch.images), batch.class_weights
@@ -91,13 +91,13 @@ def published_step(gan: Adversary, batches: Sequence[Batch], step: tf.Tensor) ->
     """Update the discriminator as often as the recipe says, then the generator.
 
     Args:
-        gan: is updated.
-        batches: one for each update of the discriminator; the generator's updates take the same ones, from the first
-            on, or, without shared latents, those behind them.
+        gan: the networks to update.
+        batches: one batch per update of the discriminator. With shared latents, the generator's updates use the same
+            batches from the first on. Otherwise they use the batches that follow.
         step: int64 scalar, counted from 0.
 
     Returns:
-        What to watch, scalars by name, each the mean over the updates that have it.
+        The statistics of the step: name => scalar, the mean over all updates that compute it.
     """
     recipe, turns = gan.recipe, gan.recipe.discriminator_steps
     learn = _learn_one_by_one if recipe.separate_batches else _learn_from_both
@@ -109,7 +109,7 @@ def published_step(gan: Adversary, batches: Sequence[Batch], step: tf.Tensor) ->
         scores.append(score_real)
         watched.append(statistics)
 
-    # Where nothing has changed in between, both networks learn from the same forward pass of the generator.
+    # With one update each, shared latents and the generator in training mode, one forward pass serves both networks.
     once = recipe.shared_latents and not recipe.generator_predicts and turns == recipe.generator_steps == 1
     discriminator = gan.discriminator.trainable_variables
     copied = recipe.discriminator_in_chain == "copied"
@@ -135,7 +135,7 @@ def published_step(gan: Adversary, batches: Sequence[Batch], step: tf.Tensor) ->
 
 
 def learned_by_generator(generator: tf.Module, discriminator: tf.Module, recipe: Recipe) -> list[tf.Variable]:
-    """What the generator's updates move: its own variables, and in some published systems the discriminator's too."""
+    """The variables that the generator's updates train: its own, and in some published recipes the discriminator's."""
     frozen = recipe.discriminator_in_chain == "frozen"
     return generator.trainable_variables + ([] if frozen else discriminator.trainable_variables)
 
@@ -143,7 +143,7 @@ def learned_by_generator(generator: tf.Module, discriminator: tf.Module, recipe:
 def _learn_from_both(
     gan: Adversary, batch: Batch, generated: tf.Tensor, step: tf.Tensor
 ) -> tuple[tf.Tensor, Statistics]:
-    """One update of the discriminator on real and generated images; the scores of the real ones, and what to watch."""
+    """One update of the discriminator on real and generated images. Returns the real scores and the statistics."""
     recipe, classes = gan.recipe, batch.class_weights
     with tf.GradientTape() as tape:
         images = augment(tf.concat([from_pixels(batch.images), generated], 0), recipe, batch.seed)
@@ -163,7 +163,7 @@ def _learn_from_both(
 def _learn_one_by_one(
     gan: Adversary, batch: Batch, generated: tf.Tensor, _step: tf.Tensor
 ) -> tuple[tf.Tensor, Statistics]:
-    """One update on real images, then one on generated ones, both without penalties."""
+    """One update on real images, then one on generated images, without penalties. See `_learn_from_both`."""
     recipe, classes, variables = gan.recipe, batch.class_weights, gan.discriminator.trainable_variables
     with tf.GradientTape() as tape:
         real, logits = gan.discriminate(augment(from_pixels(batch.images), recipe, batch.seed), classes)
@@ -180,7 +180,7 @@ def _learn_one_by_one(
 
 
 def _gradient_penalty(gan: Adversary, images: tf.Tensor, class_weights: tf.Tensor, *, seed: tf.Tensor) -> tf.Tensor:
-    """E[(‖∇D(x)‖ − 1)²], x between a real and a generated image, of WGAN-GP (Gulrajani et al. 2017)."""
+    """WGAN-GP's E[(‖∇D(x)‖ − 1)²], where x lies between a real and a generated image (Gulrajani et al. 2017)."""
     real, generated = tf.split(images, 2)
     shape = (tf.shape(real)[0], 1, 1, 1)
     share = draw(tf.random.stateless_uniform, shape, seed + [0, 6], batch=gan.recipe.batch_size)
@@ -189,4 +189,4 @@ def _gradient_penalty(gan: Adversary, images: tf.Tensor, class_weights: tf.Tenso
         tape.watch(between)
         score, _ = gan.discriminate(between, class_weights)
     squares = tf.reduce_sum(tf.square(tape.gradient(score, between)), axis=(1, 2, 3))
-    return tf.reduce_mean(tf.square(tf.sqrt(squares + 1e-12) - 1.0))  # the root has no derivative at 0
+    return tf.reduce_mean(tf.square(tf.sqrt(squares + 1e-12) - 1.0))  # + 1e-12: the root has no derivative at 0

@@ -1,6 +1,6 @@
-"""One training in memory: builds the networks, takes compiled steps, saves and restores.
+"""`Trainer`: builds the networks, takes compiled steps, saves and restores its state.
 
-All randomness is derived from (seed, step), so a resumed training is the same training.
+All random numbers depend on (seed, step), so a resumed training equals an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from digitforge_training.gan.pixels import generated_pixels
 from digitforge_training.gan.steps import learned_by_generator, step_of
 from digitforge_training.recipes import Recipe
 
-State = dict[str, npt.NDArray[Any]]  # every variable of a training by name
+State = dict[str, npt.NDArray[Any]]  # name => value of each variable of a training
 
 
 def on_gpu() -> bool:
-    """Whether TensorFlow sees a GPU here."""
+    """Whether TensorFlow sees a GPU."""
     return bool(tf.config.list_logical_devices("GPU"))
 
 
@@ -40,25 +40,25 @@ def _cluster_counts(generator: keras.Model) -> Any:
 
 
 class Trainer:
-    """Trains a recipe's generator on a data set, a number of steps at a time.
+    """Trains a recipe's generator on a data set.
 
-    On several devices (see replicas.py) each takes its share of every batch; the recipe keeps its meaning.
+    With several devices (see ``gan/replicas.py``) each takes its share of every batch, so the recipe keeps its meaning.
 
     Raises:
-        InvalidInputError: the devices cannot share a batch equally.
+        InvalidInputError: the batch size is not a multiple of the number of devices.
     """
 
     def __init__(self, recipe: Recipe, dataset: Dataset, *, seed: int) -> None:
         strategy = replicas.strategy()
         self.recipe = recipe = recipe.computed(on_gpu=on_gpu())
         self._alone = replicas.share(recipe.batch_size) == 1
-        self._together = self._alone  # whether all machines are known to have begun with the same state
+        self._checked_same = self._alone  # whether all machines are known to have started from the same step
         self._classes = len(dataset.class_names)
         self._batches = Batches(dataset, recipe, seed=seed)
         with strategy.scope():
             self._adversary = self._build(dataset.images.shape[1:], seed)
         self._step_of_recipe = step_of(recipe)
-        # XLA compiles what one device does alone; several meet within an update.
+        # XLA only with one device: several devices exchange gradients within an update.
         self._jit = bool(recipe.jit and self._alone)
         self._steps = tf.function(self._take_steps, jit_compile=True) if self._jit else self._take_steps
 
@@ -100,12 +100,12 @@ class Trainer:
 
     @property
     def averaged(self) -> keras.Model:
-        """The generator with averaged weights, which is what a training is for."""
+        """The generator with averaged weights, which is the result of the training."""
         return self._adversary.averaged
 
     @property
     def steps_done(self) -> int:
-        """Steps taken so far, over all resumptions."""
+        """Steps taken so far, including those before a resumption."""
         return int(self._adversary.generator_optimizer.iterations.numpy()) // self.recipe.generator_steps
 
     @property
@@ -114,16 +114,16 @@ class Trainer:
         return self.steps_done * self.recipe.images_per_step
 
     def run(self, steps: int) -> dict[str, float]:
-        """Take *steps* steps in one compiled call and return the means of the statistics over them.
+        """Take *steps* steps in one compiled call. Returns the mean of each statistic.
 
         Raises:
-            DataError: the machines of a training have not begun with the same state, or one of them has gone.
+            DataError: the machines of a training resume after different steps, or a machine does not answer.
         """
         first = self.steps_done
         with replicas.machines_answer(after=first):
-            if not self._together:
+            if not self._checked_same:
                 replicas.check_same(first)
-                self._together = True
+                self._checked_same = True
             means = self._run(tf.constant(first, tf.int64), tf.constant(steps, tf.int64))
             return {name: float(value) for name, value in means.items()}
 
@@ -131,8 +131,8 @@ class Trainer:
     def _run(self, first: tf.Tensor, steps: tf.Tensor) -> Statistics:
         totals, most = dict.fromkeys(self._adversary.statistics, 0.0), self.recipe.steps_at_once
         for begin in tf.range(first, first + steps, most):
-            # XLA compiles again for other shapes, so it always gets the same number of batches. They are drawn outside
-            # of what it compiles, because it cannot shuffle and draws other normal numbers.
+            # With XLA, always draw the same number of batches, because XLA compiles again for every new shape. Draw
+            # them outside of XLA, which does not support RandomIndexShuffle and has other normal random numbers.
             taken = tf.minimum(first + steps - begin, most)
             drawn = begin + tf.range(most if self._jit else taken, dtype=tf.int64)
             batches = tf.map_fn(self._batches.draw, drawn, fn_output_signature=self._batches.dtypes)
@@ -141,7 +141,7 @@ class Trainer:
         return {name: total / tf.cast(steps, tf.float32) for name, total in totals.items()}
 
     def _take_steps(self, first: tf.Tensor, steps: tf.Tensor, batches: list[Batch]) -> Statistics:
-        """Take *steps* steps, each with its part of *batches*, and sum up their statistics."""
+        """Take *steps* steps, each with its slice of *batches*, and sum their statistics."""
         sums = dict.fromkeys(self._adversary.statistics, 0.0)
         for i in tf.range(steps):
             statistics = replicas.everywhere(
@@ -152,13 +152,13 @@ class Trainer:
 
     @tf.autograph.experimental.do_not_convert
     def _step(self, step: tf.Tensor, batches: Sequence[Batch]) -> Statistics:
-        """One step on this replica's rows; the statistics of all."""
+        """Take one step on this replica's rows. Returns the statistics over all replicas."""
         watched = self._step_of_recipe(self._adversary, [batch.own_rows() for batch in batches], step)
         names = self._adversary.statistics
         return dict(zip(names, replicas.mean([watched[name] for name in names]), strict=True))
 
     def sample(self, labels: npt.NDArray[np.int64], latents: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-        """Images of the averaged generator.
+        """Generate images with the averaged generator.
 
         Args:
             labels: (n,) int64.
@@ -183,24 +183,24 @@ class Trainer:
         return {name: v.value.numpy() for name, v in self._variables().items()}
 
     def averaged_state(self) -> State:
-        """The part of `state` that an export needs."""
+        """The averaged generator's part of `state`, which an export needs."""
         return {name: v.value.numpy() for name, v in self._variables().items() if name.startswith("averaged/")}
 
     def restore(self, state: State) -> None:
-        """Go back to a state.
+        """Restore a state.
 
         Raises:
-            DataError: the state belongs to other networks.
+            DataError: the state belongs to other networks, or has other clusters.
         """
         variables = self._variables()
-        # Older checkpoints have the British spelling.
+        # Older checkpoints use the spelling "optimiser".
         state = {name.replace("optimiser/", "optimizer/"): value for name, value in state.items()}
         if {k: v.shape for k, v in state.items()} != {k: tuple(v.shape) for k, v in variables.items()}:
-            raise DataError("the checkpoint belongs to other networks; train into another folder")
+            raise DataError("the checkpoint has variables of other networks; train into another folder")
         for name, variable in variables.items():
             variable.assign(state[name])
         if self.recipe.clusters > 1 and not np.array_equal(_cluster_counts(self.averaged), self._batches.counts):
             raise DataError(
-                "the checkpoint has other clusters than those found now, as another version of scikit-learn may find; "
-                "go on where it was trained, or train into another folder"
+                "the checkpoint has other clusters than those found now, perhaps because the version of scikit-learn "
+                "differs; resume with the former version, or train into another folder"
             )

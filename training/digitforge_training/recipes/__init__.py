@@ -1,7 +1,6 @@
-"""Recipes: everything that decides how a generator is trained, as data.
+"""Recipes: all settings of a training, as data.
 
-`RECIPES` holds the presets. An explicit option beats the preset (`resolve("forge", {"learning_rate": "1e-4"})`); the
-resolved recipe is printed, saved in the run folder and kept in the generator's card.
+`RECIPES` holds the presets. `resolve` applies overrides to a preset: ``resolve("forge", {"learning_rate": "1e-4"})``.
 """
 
 from digitforge_training.recipes.overrides import FIXED, from_dict, resolve, written

@@ -1,4 +1,4 @@
-"""Recipes from presets and options, and from what was saved of them."""
+"""Makes recipes from presets and overrides, and from saved JSON."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from digitforge_training.recipes.presets import RECIPES
 from digitforge_training.recipes.recipe import Recipe
 
 _AUTO: Final = "auto"
-FIXED: Final = {"name", "summary", "notes"}  # what no option overrides
+FIXED: Final = {"name", "summary", "notes"}  # fields that cannot be overridden
 
-#: Fields that once had other names. The recipe.json and cards of that time still load, and `--set` takes both.
+#: Former names of fields. Old recipe.json files and cards still load, and ``--set`` takes both names.
 _FORMER_NAMES: Final = {
     "optimiser": "optimizer",
     "latent_law": "latent_distribution",
@@ -25,7 +25,7 @@ _FORMER_NAMES: Final = {
 
 
 def _parse(field: str, hint: Any, value: str | float) -> Any:
-    """Convert an override, which comes from the command line as text, to the type of its field."""
+    """Convert an override to the type of its field. Overrides from the command line are text."""
     if hint in (bool, bool | None):
         words = {"true": True, "false": False, "1": True, "0": False} | ({} if hint is bool else {_AUTO: None})
         if str(value).lower() not in words:
@@ -46,7 +46,7 @@ def _parse(field: str, hint: Any, value: str | float) -> Any:
 
 
 def written(value: Any) -> str:
-    """The value of a field as an override takes it."""
+    """Write a field's value the way an override takes it."""
     if value is None:
         return _AUTO
     return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value).lower()
@@ -56,11 +56,12 @@ def resolve(name: str, overrides: Mapping[str, str | float] | None = None) -> Re
     """Return the preset *name* with *overrides* of its fields.
 
     Raises:
-        InvalidInputError: no such recipe or field (the nearest name is suggested), or a value out of range.
+        InvalidInputError: the recipe or a field does not exist (the message suggests the nearest name), or a value is
+            out of range.
     """
     if name not in RECIPES:
         raise InvalidInputError(
-            f"there is no recipe {name!r}; recipes: {', '.join(RECIPES)}{did_you_mean(name, RECIPES)}"
+            f"there is no recipe {name!r}; expected one of {', '.join(RECIPES)}{did_you_mean(name, RECIPES)}"
         )
     hints = typing.get_type_hints(Recipe)
     changes: dict[str, Any] = {}
@@ -76,7 +77,7 @@ def resolve(name: str, overrides: Mapping[str, str | float] | None = None) -> Re
 
 
 def from_dict(values: Mapping[str, Any]) -> Recipe:
-    """Rebuild a recipe from `Recipe.as_dict`, as `recipe.json` and cards hold it.
+    """Rebuild a recipe from `Recipe.as_dict`, which ``recipe.json`` and cards hold.
 
     Raises:
         InvalidInputError: a field is missing or unknown.
@@ -87,4 +88,6 @@ def from_dict(values: Mapping[str, Any]) -> Recipe:
         }
         return Recipe(**fields)
     except TypeError as error:
-        raise InvalidInputError(f"this recipe was written by another version of digitforge: {error}") from error
+        raise InvalidInputError(
+            f"this recipe was written by another version of digitforge ({error}); use that version, or train again"
+        ) from error

@@ -1,4 +1,4 @@
-"""The presets, one short entry each."""
+"""`RECIPES`: the presets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from digitforge_training.recipes.recipe import Recipe
 
-# What the published recipes have in common: no penalties, new latents for the generator, no averaged weights.
+# Common to the published recipes: no penalties, fresh latents for the generator, no averaged weights.
 _PUBLISHED: dict[str, Any] = {
     "conditioning": "none",
     "latent_size": 100,
@@ -44,13 +44,13 @@ _PRESETS = (
     ),
     Recipe(
         name="mlp",
-        summary="Published: fully connected, Adam at 0.02, frozen updates in turn.",
+        summary="Published: fully connected networks, Adam at 0.02, alternating updates.",
         notes=(
-            "Fault kept: a learning rate of 0.02, a hundred times the customary one. Mend it: "
+            "Known fault: the learning rate of 0.02 is a hundred times the usual one. To fix it: "
             "--set learning_rate=0.0002 --set beta_1=0.5",
-            "Left open by the text: the widths of the hidden layers, the slope of LeakyReLU and the dropout; the "
-            "customary ones are used.",
-            "500 epochs are 234375 steps of 128 images.",
+            "The text does not give the widths of the hidden layers, the slope of LeakyReLU and the dropout rate. This "
+            "recipe uses the usual ones.",
+            "The 500 epochs of the text are 234375 steps of 128 images.",
         ),
         network="dense",
         generator_widths=(256, 512, 1024),
@@ -69,11 +69,11 @@ _PRESETS = (
     ),
     Recipe(
         name="dense-bn",
-        summary="Published: fully connected with batch normalization, Adam, 30 000 iterations.",
+        summary="Published: fully connected networks with batch normalization, Adam, 30 000 iterations.",
         notes=(
-            "Quality falls again when trained too long, the text says; the number of iterations needs tuning: "
-            "--steps, or --keep best.",
-            "It suggests unequal updates of the two networks: --set generator_steps=5",
+            "The text says that quality falls after too many iterations. Tune their number with --steps, or use "
+            "--keep best.",
+            "The text suggests more updates of the generator than of the discriminator: --set generator_steps=5",
         ),
         network="dense",
         generator_widths=(256, 512, 1024),
@@ -96,10 +96,11 @@ _PRESETS = (
         name="dcgan-rmsprop",
         summary="Published: DCGAN with dropout and RMSprop, pixels in [0, 1].",
         notes=(
-            "Fault kept: the discriminator is not frozen while the generator learns through it, so that it is also "
-            "pushed to call generated images real. Mend it: --set discriminator_in_chain=frozen",
-            "Left open by the text: the batch size and the number of steps; 256 and 10000 fit its pictures.",
-            "It asks to look at 500 and 1000 steps before training past 2000: --steps 500",
+            "Known fault: the discriminator is not frozen while the generator learns through it. The generator's loss "
+            "therefore also trains the discriminator to call generated images real. To fix it: "
+            "--set discriminator_in_chain=frozen",
+            "The text does not give the batch size and the number of steps. 256 and 10000 match its pictures.",
+            "The text recommends a look at the images after 500 and 1000 steps before training past 2000: --steps 500",
         ),
         network="convolutional",
         latent_distribution="uniform",
@@ -127,12 +128,13 @@ _PRESETS = (
     ),
     Recipe(
         name="minimax",
-        summary="Published: the original algorithm with its minimax loss and an MLP.",
+        summary="Published: the original GAN algorithm with minimax loss and fully connected networks.",
         notes=(
-            "The generator descends log(1 − D(G(z))), whose gradient vanishes while the discriminator is sure. Its "
-            "non-saturating twin: --set loss=non-saturating",
-            "The original algorithm allows k updates of the discriminator: --set discriminator_steps=K",
-            "Left open by the text: network, optimizer and lengths. LeakyReLU in both networks is its own remedy.",
+            "The generator minimizes log(1 − D(G(z))). Its gradient vanishes when the discriminator wins. For the "
+            "non-saturating loss: --set loss=non-saturating",
+            "The original algorithm allows k updates of the discriminator per step: --set discriminator_steps=K",
+            "The text does not give the networks, the optimizer and the length of the training. It recommends "
+            "LeakyReLU in both networks, which this recipe uses.",
         ),
         network="dense",
         generator_widths=(128, 256, 512),
@@ -152,13 +154,14 @@ _PRESETS = (
         name="bp-gan",
         summary="Published: a 100-784-100-1 chain of sigmoid units that stops at equilibrium.",
         notes=(
-            "Fault kept: the discriminator's layers that are copied into the generator's chain are trained there too, "
-            "until the next copy. Mend it: --set discriminator_in_chain=frozen",
-            "It stops when the mean of the discriminator's rounded outputs is 0.5 ± 0.05, or after 1500 rounds. The "
-            "text does not say for which images; over real and generated ones together a perfect discriminator has "
-            "that mean too, so it is taken over the generated ones. All rounds: --set equilibrium=0",
-            "Left open by the text: units, optimizer and passes of a round. Here both networks are trained for one "
-            "pass over the round's rows, 1000 real and 1000 generated, in ten parts.",
+            "Known fault: the generator trains through a copy of the discriminator's layers, and each of its updates "
+            "changes that copy until the next one is made. To fix it: --set discriminator_in_chain=frozen",
+            "Training stops when the mean of the discriminator's rounded outputs is 0.5 ± 0.05, or after 1500 rounds. "
+            "The text does not say on which images. Over real and generated images together even a perfect "
+            "discriminator has this mean, so this recipe takes the mean over the generated images. To train for all "
+            "rounds: --set equilibrium=0",
+            "The text does not give the number of units, the optimizer and the passes per round. In this recipe each "
+            "round trains both networks for one pass over 1000 real and 1000 generated images, in ten batches.",
         ),
         network="dense",
         latent_distribution="uniform",

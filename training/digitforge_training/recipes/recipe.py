@@ -1,4 +1,4 @@
-"""A recipe: everything that decides how a generator is trained, as data."""
+"""`Recipe`: all settings of a training, as a frozen dataclass."""
 
 from __future__ import annotations
 
@@ -13,98 +13,130 @@ from digitforge_client.errors import InvalidInputError
 LossName = Literal["relativistic", "minimax", "non-saturating", "least-squares", "wasserstein", "hinge"]
 Normalization = Literal["none", "batch", "instance", "spectral"]
 
-_REPORTED_IMAGES = 1_600  # between two reports
+_REPORTED_IMAGES = 1_600  # images between two reports
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a generator is trained. Counts of images are images of real data shown to the discriminator."""
+    """How a generator is trained.
 
-    name: str
-    summary: str  # one line for people
-    notes: tuple[str, ...] = ()  # what a published text leaves open or gets wrong, and how to mend it
+    All counts of images count real images shown to the discriminator. Two recipes are equal if all fields except
+    `summary` and `notes` are equal.
+
+    Raises:
+        InvalidInputError: a value is out of range, or two values contradict each other.
+    """
+
+    name: str  #: Name of the preset.
+    summary: str = dataclasses.field(compare=False)  #: One line for ``digitforge recipes``.
+    #: What the published text leaves open or gets wrong, and which options fix it.
+    notes: tuple[str, ...] = dataclasses.field(default=(), compare=False)
 
     # Latents and classes.
-    latent_size: int = 64
-    latent_distribution: Literal["normal", "uniform"] = "normal"  # N(0, 1), or uniform on [−1, 1]
-    positive_latents: bool = False  # the generator first maps latents from [−1, 1] to [0, 1]
-    # Whether the networks know classes: not at all, or the discriminator by a projection of the class onto its
-    # features, by an auxiliary classifier, or by both. The generator then takes an embedding of the class.
+
+    latent_size: int = 64  #: Numbers in a latent.
+    #: Distribution of the latents: N(0, 1), or uniform on [−1, 1].
+    latent_distribution: Literal["normal", "uniform"] = "normal"
+    positive_latents: bool = False  #: The generator first maps latents from [−1, 1] to [0, 1].
+    #: How the networks use class labels. ``none``: not at all. ``projection``: the discriminator projects the class
+    #: onto its features. ``auxiliary``: the discriminator also classifies. ``both``: projection and auxiliary.
+    #: Unless ``none``, the generator takes an embedding of the class.
     conditioning: Literal["none", "projection", "auxiliary", "both"] = "both"
-    embedding_size: int = 32  # of a class, in the generator's input
-    # Of each class, found in its training images (see clusters.py): both networks are told an image's cluster, and a
-    # quarter of a batch shows all clusters equally often, against the leaving out of rare ones. 1: none.
+    embedding_size: int = 32  #: Size of the class embedding in the generator's input.
+    #: Clusters per class, found in the training images (see ``gan/clusters.py``). Both networks see the cluster of an
+    #: image, and a quarter of each batch shows all clusters of a class equally often, which keeps rare modes in the
+    #: training. 1 turns clusters off.
     clusters: int = 1
 
-    # Networks: residual pairs at half and quarter resolution, dense layers, or DCGAN's convolutions (see networks/).
+    # Networks (see gan/networks/).
+
+    #: ``residual``: residual blocks at half and quarter resolution. ``dense``: fully connected layers.
+    #: ``convolutional``: DCGAN.
     network: Literal["residual", "dense", "convolutional"] = "residual"
-    width: int = 48  # residual: channels at half resolution; twice as many at quarter resolution
-    generator_blocks: int = 2  # residual: pairs at half resolution
-    discriminator_blocks: int = 2
-    generator_widths: tuple[int, ...] = ()  # dense: units of the hidden layers; convolutional: channels
+    width: int = 48  #: Residual: channels at half resolution. Quarter resolution has twice as many.
+    generator_blocks: int = 2  #: Residual: blocks of the generator at half resolution.
+    discriminator_blocks: int = 2  #: Residual: blocks of the discriminator at half resolution.
+    #: Generator. Dense: units of the hidden layers. Convolutional: channels of the layers.
+    generator_widths: tuple[int, ...] = ()
+    #: Discriminator. Dense: units of the hidden layers. Convolutional: channels of the layers.
     discriminator_widths: tuple[int, ...] = ()
-    activation: Literal["leaky-relu", "sigmoid"] = "leaky-relu"  # dense: of the hidden layers
-    output: Literal["linear", "tanh", "sigmoid"] = "linear"  # sigmoid: both networks work with pixels in [0, 1]
-    generator_normalization: Normalization = "none"
-    discriminator_normalization: Normalization = "none"
-    normalization_momentum: float = 0.9  # of batch normalization's moving averages
-    generator_dropout: float = 0.0  # share of features that are dropped
-    discriminator_dropout: float = 0.0
+    activation: Literal["leaky-relu", "sigmoid"] = "leaky-relu"  #: Dense: activation of the hidden layers.
+    #: Activation of the generator's last layer. With ``sigmoid`` both networks work on pixels in [0, 1].
+    output: Literal["linear", "tanh", "sigmoid"] = "linear"
+    generator_normalization: Normalization = "none"  #: Normalization in the generator.
+    discriminator_normalization: Normalization = "none"  #: Normalization in the discriminator.
+    normalization_momentum: float = 0.9  #: Momentum of batch normalization's moving averages.
+    generator_dropout: float = 0.0  #: Dropout rate in the generator.
+    discriminator_dropout: float = 0.0  #: Dropout rate in the discriminator.
 
-    # Losses (see losses.py) and penalties (see adversary.py).
-    loss: LossName = "relativistic"
-    label_smoothing: float = 0.0  # the discriminator's target for real images is 1 less this much
-    gamma: float = 0.1  # weight γ of (γ/2)·‖∇D‖² on real and on generated images, at the start
-    gamma_end: float = 0.01  # at the end; γ falls along a cosine, as R3GAN has it, so that detail can still be learned
-    penalty_every: int = 2  # steps; the penalty is weighted up by as much, so that γ keeps its meaning
-    penalty_noise: float = 0.03  # σ of the finite difference that estimates ‖∇D‖², in units of [−1, 1] pixels
-    gradient_penalty: float = 0.0  # weight λ of WGAN-GP's λ·(‖∇D‖ − 1)² between real and generated images
-    auxiliary_discriminator: float = 1.0  # weight of the class loss on real images
-    auxiliary_generator: float = 0.1  # weight of the class loss on generated images; large values cost variety
+    # Losses (see gan/losses.py) and penalties (see gan/adversary.py).
 
-    # A step: updates of the discriminator, then updates of the generator.
-    discriminator_steps: int = 1
-    generator_steps: int = 1
-    separate_batches: bool = False  # one update on real images, then one on generated ones, instead of one on both
-    shared_latents: bool = True  # the generator's updates use the latents that the discriminator's have used
-    generator_predicts: bool = False  # generated images for the discriminator come in inference mode
-    # The discriminator's weights while the generator learns through them: frozen; trained along; or copies, which
-    # are trained along and then thrown away.
+    loss: LossName = "relativistic"  #: Adversarial loss.
+    label_smoothing: float = 0.0  #: The discriminator's target for real images is 1 − label_smoothing.
+    gamma: float = 0.1  #: Weight γ of the R1 + R2 penalty (γ/2)·‖∇D‖² on real and generated images, at the first step.
+    #: γ at the last step. γ falls along a cosine, as in R3GAN, so that detail can still be learned.
+    gamma_end: float = 0.01
+    #: Steps between two penalties. The penalty is multiplied by this number, so γ keeps its meaning.
+    penalty_every: int = 2
+    #: σ of the finite difference that estimates ‖∇D‖², in the units of pixels in [−1, 1].
+    penalty_noise: float = 0.03
+    gradient_penalty: float = 0.0  #: Weight λ of WGAN-GP's λ·(‖∇D‖ − 1)² between real and generated images.
+    auxiliary_discriminator: float = 1.0  #: Weight of the class loss on real images.
+    auxiliary_generator: float = 0.1  #: Weight of the class loss on generated images. Large values cost variety.
+
+    # One step: updates of the discriminator, then updates of the generator.
+
+    discriminator_steps: int = 1  #: Updates of the discriminator per step.
+    generator_steps: int = 1  #: Updates of the generator per step.
+    #: The discriminator takes one update on real images, then one on generated images, instead of one on both.
+    separate_batches: bool = False
+    shared_latents: bool = True  #: The generator's updates reuse the latents of the discriminator's updates.
+    generator_predicts: bool = False  #: The generator runs in inference mode when the discriminator learns.
+    #: The discriminator's weights while the generator learns through them. ``frozen``: fixed. ``trained``: updated
+    #: too. ``copied``: a copy is updated and then discarded.
     discriminator_in_chain: Literal["frozen", "trained", "copied"] = "frozen"
-    equilibrium: float = 0.0  # stop when 0.5 ± this much of the generated images pass for real; 0: never
+    #: Stop when the share of generated images that pass for real is within this distance of 0.5. 0: never.
+    equilibrium: float = 0.0
 
     # Optimization.
-    batch_size: int = 64  # real images of an update
-    steps: int = 15_000
-    optimizer: Literal["adam", "rmsprop"] = "adam"
-    learning_rate: float = 4e-4
-    discriminator_learning_rate: float = 0.0  # 0: the same as the generator's
-    # Along a cosine to zero; constant; or divided by 1 + decay · updates.
+
+    batch_size: int = 64  #: Real images per update.
+    steps: int = 15_000  #: Training steps.
+    optimizer: Literal["adam", "rmsprop"] = "adam"  #: Optimizer of both networks.
+    learning_rate: float = 4e-4  #: Learning rate at the first step, of the generator.
+    discriminator_learning_rate: float = 0.0  #: The discriminator's learning rate. 0: the generator's.
+    #: Learning rate schedule. ``cosine`` falls to zero. ``inverse-time`` divides by 1 + decay · updates.
     schedule: Literal["cosine", "constant", "inverse-time"] = "cosine"
-    decay: float = 0.0
-    discriminator_decay: float = 0.0
-    clip_value: float = 0.0  # of each component of the gradient; 0: not clipped
-    beta_1: float = 0.0
-    beta_2: float = 0.99
-    ema_images: int = 40_000  # half-life of the generator's averaged weights, in images; 0: not averaged
+    decay: float = 0.0  #: Decay of the generator's inverse-time schedule.
+    discriminator_decay: float = 0.0  #: Decay of the discriminator's inverse-time schedule.
+    clip_value: float = 0.0  #: Largest absolute value of a gradient component. 0: no clipping.
+    beta_1: float = 0.0  #: Adam's β₁.
+    beta_2: float = 0.99  #: Adam's β₂.
+    ema_images: int = 40_000  #: Half-life of the generator's averaged weights, in images. 0: no averaging.
 
-    # Augmentation of what the discriminator sees, real and generated alike (see augmentation.py). Never flips.
-    augment_shift: int = 0  # pixels at most, in each direction
-    augment_rotation: float = 0.0  # degrees at most, either way
-    augment_scale: float = 0.0  # at most this much larger or smaller, as a share
-    augment_cutout: int = 0  # side of the square that is blanked, in pixels; 0: none
+    # Augmentation of all images that the discriminator sees (see gan/augmentation.py). Images are never flipped.
 
-    # How the step is computed; auto, which is None: so on a GPU, and not on a CPU. The weights stay float32, and so
-    # does what is exported.
-    jit: bool | None = None  # by XLA; measured on a CPU: pays for dense networks, costs for convolutions and dropout
-    bfloat16: bool | None = None  # layers compute in bfloat16; pays on processors that have it, others take many times
+    augment_shift: int = 0  #: Largest shift in each direction, in pixels.
+    augment_rotation: float = 0.0  #: Largest rotation in either direction, in degrees.
+    augment_scale: float = 0.0  #: Largest change of size, as a share: 0.1 scales by 0.9 to 1.1.
+    augment_cutout: int = 0  #: Side of the blanked square, in pixels. 0: none.
 
-    # Progress, counted in images.
-    images_per_checkpoint: int = 64_000
-    images_per_sheet: int = 64_000  # sample sheets become the frames of the GIF
+    # How the step is computed.
+
+    #: Compile the step with XLA. None (written ``auto`` on the command line): only on a GPU. On a CPU, XLA was faster
+    #: for dense networks and slower for convolutions and dropout.
+    jit: bool | None = None
+    #: Layers compute in bfloat16. Weights and exports stay float32. None (written ``auto``): only on a GPU. Processors
+    #: without bfloat16 instructions take several times as long.
+    bfloat16: bool | None = None
+
+    # Progress.
+
+    images_per_checkpoint: int = 64_000  #: Images between two checkpoints.
+    images_per_sheet: int = 64_000  #: Images between two sample sheets, which become the frames of the GIF.
 
     def __post_init__(self) -> None:
-        """Refuse values that no training could use."""
+        """Check the fields."""
         hints = typing.get_type_hints(Recipe)
         for field, value in dataclasses.asdict(self).items():
             hint = hints[field]
@@ -114,33 +146,41 @@ class Recipe:
             elif hint in (int, float):
                 _check_number(field, value)
         for field in ("generator_widths", "discriminator_widths"):
-            if any(width < 1 for width in getattr(self, field)):
-                raise InvalidInputError(f"{field} is {getattr(self, field)}; expected numbers above 0, as 256,512,1024")
+            widths = getattr(self, field)
+            if any(width < 1 for width in widths):
+                raise InvalidInputError(
+                    f"{field} is {','.join(map(str, widths))}; expected whole numbers above 0, for example 256,512,1024"
+                )
         self._check_combinations()
 
     def _check_combinations(self) -> None:
         if self.network == "convolutional" and not (len(self.generator_widths) > 2 and self.discriminator_widths):
             raise InvalidInputError(
-                "a convolutional network needs generator_widths, at least three, and discriminator_widths"
+                "a convolutional network needs at least three generator_widths and one of discriminator_widths; "
+                "set for example generator_widths=256,128,64 and discriminator_widths=64,128"
             )
         if self.network == "dense" and "instance" in {self.generator_normalization, self.discriminator_normalization}:
             raise InvalidInputError(
-                "dense layers have no images to normalize one by one: set generator_normalization and "
+                "instance normalization does not work with dense layers; set generator_normalization and "
                 "discriminator_normalization to none, batch or spectral"
             )
         if self.clusters > 1 and not self.projection:
             raise InvalidInputError(
-                "clusters need a discriminator that is told them: set conditioning to projection or both, "
-                "or clusters to 1"
+                f"clusters is {self.clusters} but conditioning is {self.conditioning}, so the discriminator cannot "
+                "see them; set conditioning to projection or both, or clusters to 1"
             )
         if self.loss == "relativistic" and self.separate_batches:
-            raise InvalidInputError("the relativistic loss compares pairs; it needs separate_batches=false")
+            raise InvalidInputError(
+                "the relativistic loss compares real with generated images; set separate_batches to false"
+            )
         if self.label_smoothing and self.loss not in {"minimax", "non-saturating", "least-squares"}:
-            raise InvalidInputError(f"label_smoothing has no meaning with the {self.loss} loss; set it to 0")
+            raise InvalidInputError(
+                f"label_smoothing is {self.label_smoothing}, which the {self.loss} loss does not support; set it to 0"
+            )
 
     @property
     def conditional(self) -> bool:
-        """Whether the generator takes classes."""
+        """Whether the generator takes a class."""
         return self.conditioning != "none"
 
     @property
@@ -155,24 +195,27 @@ class Recipe:
 
     @property
     def images_per_step(self) -> int:
-        """Real images shown to the discriminator in a step."""
+        """Real images shown to the discriminator per step."""
         return self.batch_size * self.discriminator_steps
 
     @property
     def steps_at_once(self) -> int:
-        """Steps between two reports, in one compiled call; Ctrl-C waits for it. One, where any may end the training."""
+        """Steps between two reports, taken in one compiled call. Ctrl-C takes effect after the call.
+
+        1 for a recipe with `equilibrium`, because any step may end its training.
+        """
         return 1 if self.equilibrium else max(1, _REPORTED_IMAGES // self.images_per_step)
 
     def computed(self, *, on_gpu: bool) -> Recipe:
-        """The recipe, with what it leaves to the device decided."""
+        """The recipe with `jit` and `bfloat16` decided: on a GPU both default to True, else to False."""
         return self.computed_like(dataclasses.replace(self, jit=on_gpu, bfloat16=on_gpu))
 
     def computed_like(self, other: Recipe) -> Recipe:
-        """The recipe, with what it leaves to the device as *other* has it."""
-        left: dict[str, Any] = {
+        """The recipe with `jit` and `bfloat16` taken from *other* where they are None."""
+        undecided: dict[str, Any] = {
             field: getattr(other, field) for field in ("jit", "bfloat16") if getattr(self, field) is None
         }
-        return dataclasses.replace(self, **left)
+        return dataclasses.replace(self, **undecided)
 
     def as_dict(self) -> dict[str, Any]:
         """The recipe as JSON-ready data."""
@@ -215,7 +258,7 @@ def _check_number(field: str, value: float) -> None:
             raise InvalidInputError(f"{field} is {value}; expected 0 ≤ {field} < 0.5")
     elif field in _MAY_BE_ZERO:
         if not 0 <= value < math.inf:
-            raise InvalidInputError(f"{field} is {value}; expected 0 or a finite number above")
+            raise InvalidInputError(f"{field} is {value}; expected a finite number, 0 or above")
     elif not 0 < value < math.inf:
         raise InvalidInputError(f"{field} is {value}; expected a finite number above 0")
 

@@ -1,7 +1,7 @@
-"""Checkpoints: the whole state of a training, in one file that is either there or not.
+"""Checkpoints: the complete state of a training, one ``checkpoints/<images seen>.npz`` per checkpoint.
 
-A run folder holds ``checkpoints/<images seen>.npz``. A file is written under another name, flushed to the disk and
-renamed, so that a kill at any moment leaves the older checkpoints whole.
+A checkpoint is written under a temporary name, flushed to the disk and renamed, so a kill at any moment leaves the
+older checkpoints intact.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ if TYPE_CHECKING:
 
 FOLDER = "checkpoints"
 _BEST = "best.npz"
-_VERDICT = ("images_seen", "value", "n")
-_DIGITS = 12  # of the number of images in a file name, so that names sort like numbers
+_SCORE_FIELDS = ("images_seen", "value", "n")
+_DIGITS = 12  # zero-padded file names, so that they sort like numbers
 
 
 def newest(run_dir: Path) -> Path | None:
-    """The checkpoint with the most images, or None."""
+    """The checkpoint with the most images, or None if there are no checkpoints."""
     return max((run_dir / FOLDER).glob("[0-9]*.npz"), default=None)
 
 
 def images_of(path: Path) -> int:
-    """Images seen by the training whose checkpoint this is."""
+    """Number of images that the training had seen at this checkpoint."""
     return int(path.stem)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Best:
-    """The averaged generator that a judge liked best."""
+    """The averaged generator that the judge scored best."""
 
-    state: State  # the "averaged/…" part of a checkpoint
-    images_seen: int
-    value: float  # the judge's; lower is better
-    n: int  # generated images that were judged
+    state: State  #: The variables ``averaged/…`` of a checkpoint.
+    images_seen: int  #: Images that the training had seen.
+    value: float  #: The judge's score. Lower is better.
+    n: int  #: Generated images that were scored.
 
 
 def best(run_dir: Path) -> Best | None:
-    """What a judge has kept, or None.
+    """Read the best checkpoint. Returns None if no judge has kept one.
 
     Raises:
         DataError: the file is damaged.
@@ -58,41 +58,43 @@ def best(run_dir: Path) -> Best | None:
         return None
     state = load(path)
     try:
-        images_seen, value, n = (state.pop(name).item() for name in _VERDICT)
+        images_seen, value, n = (state.pop(name).item() for name in _SCORE_FIELDS)
     except KeyError as error:
-        raise DataError(f"{path} lacks {error}; remove it to export the newest checkpoint instead") from error
+        raise DataError(
+            f"{path} is damaged: the array {error} is missing; remove the file to export the newest checkpoint instead"
+        ) from error
     return Best(state=state, images_seen=images_seen, value=value, n=n)
 
 
 def save_best(run_dir: Path, state: State, *, images_seen: int, value: float, n: int) -> None:
-    """Put this generator in the place of the best so far.
+    """Replace the best checkpoint.
 
     Raises:
-        DataError: the folder cannot be written; the best so far is untouched.
+        DataError: the folder cannot be written. The former best checkpoint stays intact.
     """
-    verdict = dict(zip(_VERDICT, map(np.asarray, (images_seen, value, n)), strict=True))
-    write_npz(run_dir / FOLDER / _BEST, {**state, **verdict})
+    score = dict(zip(_SCORE_FIELDS, map(np.asarray, (images_seen, value, n)), strict=True))
+    write_npz(run_dir / FOLDER / _BEST, {**state, **score})
 
 
 def save(run_dir: Path, images_seen: int, state: Mapping[str, npt.NDArray[np.generic]], *, keep: int) -> Path:
-    """Write a checkpoint and remove all but the newest *keep*.
+    """Write a checkpoint, then keep the newest *keep* and remove the others.
 
     Raises:
-        DataError: the folder cannot be written; older checkpoints are untouched.
+        DataError: the folder cannot be written. Older checkpoints stay intact.
     """
     path = run_dir / FOLDER / f"{images_seen:0{_DIGITS}d}.npz"
     write_npz(path, state)
-    killed = path.parent.glob(".*.tmp")  # what a kill in the middle of writing has left
-    for old in (*sorted(path.parent.glob("[0-9]*.npz"))[:-keep], *killed):
+    leftovers = path.parent.glob(".*.tmp")  # of processes that were killed while they wrote
+    for old in (*sorted(path.parent.glob("[0-9]*.npz"))[:-keep], *leftovers):
         old.unlink(missing_ok=True)
     return path
 
 
 def write_npz(path: Path, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:
-    """Write arrays to *path* at once or not at all.
+    """Write arrays to *path* atomically.
 
     Raises:
-        DataError: it cannot be written.
+        DataError: the file cannot be written.
     """
     make_folder(path.parent)
     with replacing(path) as file:
@@ -100,15 +102,15 @@ def write_npz(path: Path, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it.
+    """Create a folder and its parents.
 
     Raises:
-        DataError: it cannot be made.
+        DataError: the folder cannot be created.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"cannot make the folder {path}: {error.strerror}; choose another place") from error
+        raise DataError(f"cannot create the folder {path}: {error.strerror}; choose another folder") from error
 
 
 def load(path: Path) -> State:
@@ -117,5 +119,5 @@ def load(path: Path) -> State:
     Raises:
         DataError: the file is missing, damaged or not a checkpoint.
     """
-    with open_archive(path, advice="remove it to use the checkpoint before it") as arrays:
+    with open_archive(path, advice="remove it to use the previous checkpoint") as arrays:
         return {name: arrays[name] for name in arrays.files}

@@ -1,6 +1,6 @@
-"""What a run folder is about: the recipe, the data and the seed, in its recipe.json.
+"""A run's description, ``recipe.json``: the recipe, the data and the seed.
 
-Nothing here needs TensorFlow, so what a folder cannot do is said at once.
+Needs no TensorFlow, so that a wrong folder is reported at once.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ RUN_FILE: Final = "recipe.json"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
-    """What a run folder is about."""
+    """The description of a run."""
 
-    recipe: Recipe
-    training_data: dict[str, Any]  # name, split, images, sha256; without what is held out
-    held_out: int  # images of the data set that are kept for the judge
-    judge: str | None  # who chooses the checkpoint that is exported; None: the newest is
-    class_names: tuple[str, ...]
-    image_shape: tuple[int, int, int]
-    seed: int
-    # Where the training had ended before it was prolonged. History, which makes no other run of it.
+    recipe: Recipe  #: The resolved recipe.
+    training_data: dict[str, Any]  #: ``name``, ``split``, ``images`` and ``sha256``, without the held-out images.
+    held_out: int  #: Number of images held out for the judge.
+    judge: str | None  #: Judge that chooses the checkpoint to export. None: the newest checkpoint.
+    class_names: tuple[str, ...]  #: Empty if the generator takes no classes.
+    image_shape: tuple[int, int, int]  #: (H, W, C).
+    seed: int  #: Seed of all random numbers.
+    #: Steps at which the run had finished before it was extended. Ignored when runs are compared.
     earlier_steps: tuple[int, ...] = dataclasses.field(default=(), compare=False)
 
     def as_dict(self) -> dict[str, Any]:
@@ -41,7 +41,7 @@ class Run:
 
 
 def describe(recipe: Recipe, dataset: Dataset, *, seed: int, held_out: int = 0, judge: str | None = None) -> Run:
-    """What training *recipe* on *dataset*, less *held_out* images, would be, before anything is written."""
+    """Describe the training of *recipe* on *dataset* without *held_out* of its images. Writes nothing."""
     dataset, _ = hold_out(dataset, held_out, seed=seed)
     return Run(
         recipe=recipe,
@@ -79,53 +79,55 @@ def read_run(run_dir: Path) -> Run:
             earlier_steps=tuple(values.get("earlier_steps", ())),
         )
     except FileNotFoundError as error:
-        raise DataError(f"{run_dir} holds no run: {path} is missing; `digitforge train --out` makes one") from error
+        raise DataError(
+            f"{run_dir} is not a run folder: {path} is missing; `digitforge train --out FOLDER` creates a run"
+        ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} cannot be read: {error}; train again into another folder") from error
+        raise DataError(f"cannot read {path}: {error!r}; train again into another folder") from error
 
 
 def claim(run_dir: Path, run: Run, newest: Path | None) -> Run:
-    """Write the description of the run, or find that the folder holds the same one, or one to prolong.
+    """Write *run* into an empty folder, or check that the folder holds the same run or one that *run* extends.
 
     Args:
-        run_dir: the folder.
-        run: what is asked for.
-        newest: the folder's newest checkpoint.
+        run_dir: the run folder.
+        run: the requested run.
+        newest: the newest checkpoint in the folder.
 
     Returns:
-        *run* with its history.
+        *run* with its `earlier_steps`.
 
     Raises:
-        DataError: the folder cannot be written, or holds a different run, or one that cannot be prolonged so.
+        DataError: the folder cannot be written, holds a different run, or holds a run that *run* cannot extend.
     """
     path = run_dir / RUN_FILE
     if path.exists():
         here = read_run(run_dir)
         if here == run:
             return here
-        run = _prolonged(here, run, run_dir, newest)
+        run = _extended(here, run, run_dir, newest)
     make_folder(run_dir)
     with replacing(path) as file:
         file.write(json.dumps(run.as_dict(), indent=2).encode() + b"\n")
     return run
 
 
-def _prolonged(here: Run, run: Run, run_dir: Path, newest: Path | None) -> Run:
+def _extended(here: Run, run: Run, run_dir: Path, newest: Path | None) -> Run:
     recipe, steps = run.recipe, here.recipe.steps
     if here != dataclasses.replace(run, recipe=dataclasses.replace(recipe, steps=steps)):
         raise DataError(
-            f"{run_dir} holds another run (another recipe, data set or seed, see {run_dir / RUN_FILE}); "
+            f"{run_dir} holds another run, with another recipe, data set or seed (see {run_dir / RUN_FILE}); "
             "choose another folder with --out, or remove this one"
         )
     if recipe.steps < steps:
         raise DataError(
-            f"{run_dir} holds this run with {steps} steps, and {recipe.steps} are asked for; "
-            f"go on with --steps {steps} or more, or choose another folder with --out"
+            f"{run_dir} holds this run with {steps} steps, which is more than --steps {recipe.steps}; "
+            f"use --steps {steps} or more, or choose another folder with --out"
         )
     if newest is None or checkpoints.images_of(newest) != steps * recipe.images_per_step:
         raise DataError(
-            f"{run_dir} holds this run with {steps} steps, which it has not finished; "
-            f"finish it with --steps {steps} before it is prolonged to {recipe.steps}, "
+            f"{run_dir} holds this run with {steps} steps, which are not finished; "
+            f"finish them with --steps {steps} before you extend the run to {recipe.steps}, "
             "or choose another folder with --out"
         )
     return dataclasses.replace(run, earlier_steps=(*here.earlier_steps, steps))

@@ -1,8 +1,8 @@
-"""What a training says about itself: stats.jsonl, and the same for TensorBoard.
+"""Reports of a training: ``stats.jsonl`` for programs, and event files for TensorBoard.
 
-`stats.jsonl` is what programs read; the event files in ``tensorboard/`` hold the same numbers, and the sheets, for
-people. Both count in images. A resumed training forgets in both what came after its checkpoint, so that no step is
-there twice. The event files are written by TensorFlow alone: `tf.summary` would need the package tensorboard.
+The event files in ``tensorboard/`` hold the numbers of ``stats.jsonl`` and the sheets. Both count in images. A resumed
+training first removes all reports after its checkpoint, so that no step appears twice. The event files are written
+without ``tf.summary``, which would need the package tensorboard.
 """
 
 from __future__ import annotations
@@ -26,25 +26,28 @@ STATS_FILE: Final = "stats.jsonl"
 EVENTS: Final = "tensorboard"
 
 _Line = dict[str, Any]
-_VERSION: Final = "brain.Event:2"  # how every event file begins
+_VERSION: Final = "brain.Event:2"  # the first record of every event file
 
 
 class Journal:
-    """The reports of a run, from its beginning.
+    """Writes the reports of a run.
+
+    Attributes:
+        lines: all reports since the run began, each a line of ``stats.jsonl``.
 
     Raises:
-        DataError: from any method, the folder cannot be written.
+        DataError: the folder cannot be written. Every method may raise it.
     """
 
     def __init__(self, run_dir: Path, *, images_seen: int) -> None:
-        """Go on after *images_seen* images; later reports, of steps that are taken again, are forgotten."""
+        """Open the reports of a run and remove those after *images_seen* images, whose steps are taken again."""
         self._stats = run_dir / STATS_FILE
-        self.lines = _forget_lines_after(self._stats, images_seen)
+        self.lines = _remove_lines_after(self._stats, images_seen)
         folder = run_dir / EVENTS
         make_folder(folder)
-        _forget_events_after(folder, images_seen)
-        path = folder / f"events.out.tfevents.{time.time_ns()}"  # the names sort as the times do
-        with _one_error(path):
+        _remove_events_after(folder, images_seen)
+        path = folder / f"events.out.tfevents.{time.time_ns()}"  # names sort by time
+        with _as_data_error(path):
             self._events = tf.io.TFRecordWriter(str(path))
             self._write(tf.compat.v1.Event(file_version=_VERSION))
 
@@ -54,8 +57,8 @@ class Journal:
         return self.lines[-1]["images"] if self.lines else 0
 
     def report(self, line: Mapping[str, Any]) -> None:
-        """Write a line; ``images`` is its place, and whatever else is a number goes to TensorBoard too."""
-        with _one_error(self._stats), self._stats.open("a", encoding="utf-8") as file:
+        """Write a line. Its numbers also go to TensorBoard, at the step ``images``."""
+        with _as_data_error(self._stats), self._stats.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         self.lines.append(dict(line))
         values = [
@@ -66,23 +69,23 @@ class Journal:
         self._write(_event(line["images"], values))
 
     def show(self, sheet: Path, *, images_seen: int) -> None:
-        """Show a sheet, a PNG file, in TensorBoard."""
+        """Write a sheet, a PNG file, to TensorBoard."""
         content = sheet.read_bytes()
         with Image.open(io.BytesIO(content)) as picture:
             width, height = picture.size
-            channels = len(picture.getbands())  # which is also the format's number for gray or red-green-blue
+            channels = len(picture.getbands())  # also the code of the color space: 1 is gray, 3 is RGB
         image = {"width": width, "height": height, "colorspace": channels, "encoded_image_string": content}
         self._write(_event(images_seen, [{"tag": "sheet", "image": image}]))
 
     def _write(self, event: Any) -> None:
         event.wall_time = time.time()
-        with _one_error(self._stats.parent / EVENTS):
+        with _as_data_error(self._stats.parent / EVENTS):
             self._events.write(event.SerializeToString())
             self._events.flush()
 
     def close(self) -> None:
         """Close the event file."""
-        with _one_error(self._stats.parent / EVENTS):
+        with _as_data_error(self._stats.parent / EVENTS):
             self._events.close()
 
 
@@ -90,8 +93,8 @@ def _event(images_seen: int, values: list[dict[str, Any]]) -> Any:
     return tf.compat.v1.Event(step=images_seen, summary=tf.compat.v1.Summary(value=values))
 
 
-def _forget_lines_after(path: Path, images: int) -> list[_Line]:
-    """Drop the later lines, and one that a kill cut short; the rest."""
+def _remove_lines_after(path: Path, images: int) -> list[_Line]:
+    """Remove later lines and a last line that a kill cut short. Returns the lines that stay."""
     if not path.exists():
         return []
     kept: list[_Line] = []
@@ -107,10 +110,10 @@ def _forget_lines_after(path: Path, images: int) -> list[_Line]:
     return kept
 
 
-def _forget_events_after(folder: Path, images: int) -> None:
-    """Join what earlier calls have written up to here to one file."""
+def _remove_events_after(folder: Path, images: int) -> None:
+    """Merge all event files into one, without later events."""
     old = sorted(folder.glob("*.tfevents.*"))
-    with _one_error(folder):
+    with _as_data_error(folder):
         kept = [event for path in old for event in _events_of(path) if event.step <= images and not event.file_version]
         if kept:
             joined = folder / f".{time.time_ns()}.tmp"
@@ -124,7 +127,7 @@ def _forget_events_after(folder: Path, images: int) -> None:
 
 
 def _events_of(path: Path) -> Iterator[Any]:
-    """The events of a file, up to one that a kill cut short."""
+    """Read the events of a file, up to one that a kill cut short."""
     try:
         for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
             yield tf.compat.v1.Event.FromString(record)
@@ -133,9 +136,11 @@ def _events_of(path: Path) -> Iterator[Any]:
 
 
 @contextmanager
-def _one_error(path: Path) -> Iterator[None]:
+def _as_data_error(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, tf.errors.OpError) as error:
         reason = error.strerror if isinstance(error, OSError) else error.message
-        raise DataError(f"writing {path} failed: {reason}; the newest checkpoint is untouched") from error
+        raise DataError(
+            f"cannot write {path}: {reason}; fix this and repeat the command, the newest checkpoint is intact"
+        ) from error

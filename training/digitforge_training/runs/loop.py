@@ -1,14 +1,14 @@
-"""The training loop: steps, checkpoints, sample sheets, statistics; resumed by the same call.
+"""The training loop.
 
-A run folder holds
+A run folder holds::
 
-    recipe.json     the resolved recipe, the data's identity and the seed
-    checkpoints/    <images seen>.npz, the newest few; best.npz, if a judge was given
-    stats.jsonl     one line per report: images, losses, images per second; at sheets what diagnosis.py sees
-    tensorboard/    the same and the sheets, for TensorBoard
-    sheets/         <images seen>.png, the averaged generator on fixed latents
-    training.gif    the sheets in order
-    walks.png       at the end: each row a walk between two generated digits
+    recipe.json     the resolved recipe, the identity of the data, and the seed
+    checkpoints/    <images seen>.npz, the newest two; with a judge also best.npz
+    stats.jsonl     one line per report: images, losses, images per second; at sheets also image statistics
+    tensorboard/    the same numbers and the sheets, for TensorBoard
+    sheets/         <images seen>.png, samples of the averaged generator on fixed latents
+    training.gif    the sheets in order, written at the end
+    walks.png       each row a walk between two generated digits, written at the end
 """
 
 from __future__ import annotations
@@ -40,19 +40,20 @@ GIF_FILE: Final = "training.gif"
 WALKS_FILE: Final = "walks.png"
 
 _CHECKPOINTS_KEPT = 2
-_ROOM = 8 << 20  # bytes for sheets, statistics and events; rarely half of it is used
+_ROOM = 8 << 20  # bytes for sheets, statistics and events; most runs need less than half
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Progress:
-    """One report of the loop."""
+    """One report of the training loop."""
 
-    images_seen: int
-    images_total: int
-    images_per_second: float
-    statistics: dict[str, float]  # means since the last report; see also diagnosis.py
-    at_equilibrium: bool = False  # the training ends here, because its recipe asks for no more
-    troubles: tuple[Trouble, ...] = ()  # that were not reported before, in this or an earlier call
+    images_seen: int  #: Real images shown so far.
+    images_total: int  #: Real images of the whole training.
+    images_per_second: float  #: Speed since the last report.
+    #: Means since the last report. Reports at a sheet also have `diagnosis.image_statistics`.
+    statistics: dict[str, float]
+    at_equilibrium: bool = False  #: The training ends here, because it has reached the recipe's equilibrium.
+    troubles: tuple[Trouble, ...] = ()  #: New troubles. Each is reported once per run.
 
 
 @only_chief_writes
@@ -66,30 +67,32 @@ def train(
     judge: str | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Run:
-    """Train *recipe* on *dataset* into *run_dir*, or go on where an earlier call stopped.
+    """Train *recipe* on *dataset* into *run_dir*, or resume an earlier call.
 
-    A training that has ended is prolonged by the same recipe with more steps. Schedules go on at the place that the
-    steps done have among all of them, so a learning rate that had fallen along a cosine begins higher again; it is
-    not the training that so many steps at once would have been, and the run says so in `Run.earlier_steps`.
+    More steps extend a finished training. Schedules then depend on steps done ÷ all steps, so a learning rate that had
+    fallen along a cosine starts higher again. The result differs from a single training of that length, and
+    `Run.earlier_steps` records this.
 
-    With a *judge* (see judging.py), each checkpoint is judged beside *held_out* images that are not trained on, and
-    the best is kept and exported. A KeyboardInterrupt writes a checkpoint before it goes on to the caller.
+    With a *judge* (see ``runs/judging.py``), *held_out* images are not trained on. The judge compares each checkpoint
+    with them, and the best checkpoint is kept and exported. A KeyboardInterrupt writes a checkpoint, then propagates.
 
     Raises:
-        InvalidInputError: too few images, a class without an image, sizes that the recipe cannot make, or an unknown
-            judge.
+        InvalidInputError: there are too few images, a class has no image, the recipe does not support the image size,
+            or the judge does not exist.
         DataError: the folder cannot be written, has no room for the checkpoints, or holds a different run.
     """
     if judge is not None and held_out == 0:
-        raise InvalidInputError("a judge needs held-out images; hold out some thousands, or do without a judge")
+        raise InvalidInputError(
+            f"judge is {judge!r} but held_out is 0; hold out a few thousand images, or train without a judge"
+        )
     make_judge = find_judge(judge) if judge else None
     training, held = hold_out(dataset, held_out, seed=seed)
     _check(training, recipe)
-    # What is left to the device is decided once, where the run begins, and recorded with it.
+    # Settings that depend on the device are decided when the run begins, and recorded.
     begun = (run_dir / RUN_FILE).exists()
     recipe = recipe.computed_like(read_run(run_dir).recipe) if begun else recipe.computed(on_gpu=on_gpu())
     run = describe(recipe, dataset, seed=seed, held_out=held_out, judge=judge)
-    trainer = Trainer(recipe, training, seed=seed)  # first, because it may refuse the recipe
+    trainer = Trainer(recipe, training, seed=seed)  # before anything is written, because it may reject the recipe
     newest = checkpoints.newest(run_dir)
     run = claim(run_dir, run, newest)
     if newest is not None:
@@ -115,7 +118,7 @@ def train(
 def _best_keeper(
     trainer: Trainer, run_dir: Path, judge: Judge, labels: npt.NDArray[np.int64]
 ) -> Callable[[], dict[str, float]]:
-    """What judges as many generated images as were held out, of the same classes, and keeps the best generator."""
+    """Make a function that scores the averaged generator on as many images as were held out, and keeps the best."""
 
     def keep_best() -> dict[str, float]:
         value = judge(trainer.sample(labels, draw_latents(trainer, JUDGED_SEED, len(labels))), labels)
@@ -146,20 +149,20 @@ def _train_on(
     every_checkpoint = max(1, recipe.images_per_checkpoint // recipe.images_per_step)
     reported = {name for line in journal.lines for name in line.get("troubles", ())}
 
-    def look(*, ended: bool) -> dict[str, float]:
-        """Draw, compare and judge what is due at this step."""
-        seen: dict[str, float] = {}
+    def evaluate(*, ended: bool) -> dict[str, float]:
+        """Write a sheet, compute image statistics and ask the judge, if they are due at this step."""
+        found: dict[str, float] = {}
         if trainer.steps_done % every_sheet == 0 or ended:
             path = run_dir / SHEETS / f"{trainer.images_seen:012d}.png"
             draw_sheet(trainer, len(run.class_names), path)
             journal.show(path, images_seen=trainer.images_seen)
-            seen |= watch.statistics(trainer)
+            found |= watch.statistics(trainer)
         if keep_best and trainer.steps_done and (trainer.steps_done % every_checkpoint == 0 or ended):
-            seen |= keep_best()  # before the checkpoint, so that a kill between the two judges again
-        return seen
+            found |= keep_best()  # before the checkpoint: after a kill between the two, the judge is asked again
+        return found
 
     if trainer.steps_done == 0 or journal.images_seen < trainer.images_seen:
-        look(ended=trainer.steps_done == total)  # the beginning; or an interrupt came before this was done
+        evaluate(ended=trainer.steps_done == total)  # a new run, or an interrupt prevented this before
     # The last report belongs to the newest checkpoint.
     ended = any("ended" in line for line in journal.lines[-1:])
     while (done := trainer.steps_done) < total and not ended:
@@ -169,7 +172,7 @@ def _train_on(
         seconds = time.perf_counter() - began
         at_equilibrium = _is_equilibrium(recipe, statistics)
         ended = at_equilibrium or trainer.steps_done == total
-        statistics |= look(ended=ended)
+        statistics |= evaluate(ended=ended)
         line: dict[str, Any] = {
             "images": trainer.images_seen,
             **{name: round(value, 5) for name, value in statistics.items()},
@@ -206,25 +209,26 @@ def _is_equilibrium(recipe: Recipe, statistics: dict[str, float]) -> bool:
 def _check(dataset: Dataset, recipe: Recipe) -> None:
     counts = np.bincount(dataset.labels, minlength=len(dataset.class_names))
     if len(dataset) < 2:
-        raise InvalidInputError(f"data set {dataset.name} has {len(dataset)} images; training needs at least 2")
+        raise InvalidInputError(f"data set {dataset.name} has {len(dataset)} training images; expected at least 2")
     empty = [dataset.class_names[k] for k in np.flatnonzero(counts == 0)]
     if empty and recipe.conditional:
         raise InvalidInputError(
-            f"data set {dataset.name} has no image of class {', '.join(empty)}; add some or leave the class out"
+            f"data set {dataset.name} has no image of class {', '.join(empty)}; add images or remove the class"
         )
 
 
 def _check_room(run_dir: Path, trainer: Trainer, *, judged: bool) -> None:
-    """Refuse to begin where the disk has no room for what is to come."""
+    """Check that the disk has room for the run's checkpoints and sheets."""
     state = sum(array.nbytes for array in trainer.state().values())
-    there = sum(path.stat().st_size for path in (run_dir / checkpoints.FOLDER).glob("*.npz"))
-    # A new checkpoint is whole before the oldest is removed; the best is about a third of one, and so is its successor.
-    needed = (_CHECKPOINTS_KEPT + 1 + judged) * state + _ROOM - there
+    present = sum(path.stat().st_size for path in (run_dir / checkpoints.FOLDER).glob("*.npz"))
+    # A new checkpoint is written before the oldest is removed. The best one has about a third of the size of a
+    # checkpoint and also exists twice for a moment.
+    needed = (_CHECKPOINTS_KEPT + 1 + judged) * state + _ROOM - present
     free = shutil.disk_usage(run_dir).free
     if free < needed:
         raise DataError(
-            f"{run_dir} is on a disk with {free >> 20} MiB free, and the run needs {-(-needed >> 20)} MiB; "
-            "make room, or choose another folder with --out"
+            f"{run_dir} is on a disk with {free >> 20} MiB free, but the run needs {-(-needed >> 20)} MiB; "
+            "free some space, or choose another folder with --out"
         )
 
 

@@ -1,4 +1,4 @@
-"""Pictures of digits: sheets of samples and the GIF of a training."""
+"""Sample sheets, and the GIF of a training."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ _GAP = 2  # pixels between digits
 
 
 def sheet(images: npt.NDArray[np.uint8], columns: int) -> Image.Image:
-    """Lay out images (n, H, W, C) uint8 row by row, *columns* a row, on a dark gray ground."""
+    """Lay out images (n, H, W, C) uint8 row by row on a dark gray background, *columns* images per row."""
     n, height, width, channels = images.shape
     rows = -(-n // columns)
-    ground = np.full((rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, channels), 64, np.uint8)
+    canvas = np.full((rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, channels), 64, np.uint8)
     for i, image in enumerate(images):
         top, left = _GAP + i // columns * (height + _GAP), _GAP + i % columns * (width + _GAP)
-        ground[top : top + height, left : left + width] = image
-    return Image.fromarray(ground[:, :, 0] if channels == 1 else ground)
+        canvas[top : top + height, left : left + width] = image
+    return Image.fromarray(canvas[:, :, 0] if channels == 1 else canvas)
 
 
 def save_png(picture: Image.Image, path: Path) -> None:
-    """Write a PNG at once or not at all.
+    """Write a PNG file atomically.
 
     Raises:
-        DataError: it cannot be written.
+        DataError: the file cannot be written.
     """
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=True)
@@ -39,10 +39,10 @@ def save_png(picture: Image.Image, path: Path) -> None:
 
 
 def save_gif(frames: Sequence[Path], path: Path, *, frame_ms: int = 200) -> None:
-    """Join PNG files to an animated GIF that rests on its last frame.
+    """Join PNG files into an animated GIF that shows its last frame for two seconds.
 
     Raises:
-        DataError: it cannot be written.
+        DataError: the file cannot be written.
     """
     pictures = [Image.open(frame).convert("P") for frame in frames]
     durations = [frame_ms] * (len(pictures) - 1) + [2_000]

@@ -1,7 +1,4 @@
-"""A training by the name of its recipe, as `digitforge train` and `digitforge.train` begin it.
-
-Imports without TensorFlow.
-"""
+"""``digitforge.train``. Importing this module does not import TensorFlow."""
 
 from __future__ import annotations
 
@@ -17,18 +14,18 @@ from digitforge_training.recipes import Recipe, resolve, written
 if TYPE_CHECKING:
     from digitforge_training.runs.loop import Progress
 
-#: Training images kept for a judge.
+#: Default number of images held out for a judge.
 HELD_OUT = 5_000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class TrainedRun:
-    """A run folder and what it was trained on: what `digitforge.export` takes."""
+    """The result of `digitforge.train`. `digitforge.export` takes it."""
 
-    folder: Path
-    data: Dataset
-    recipe: Recipe
-    last: Progress | None  # the last report of this call; None: nothing was left to train
+    folder: Path  #: The run folder.
+    data: Dataset  #: The data set, including held-out images.
+    recipe: Recipe  #: The resolved recipe.
+    last: Progress | None  #: The last report of this call. None if there was nothing left to train.
 
 
 def train(
@@ -42,7 +39,7 @@ def train(
     on_progress: Callable[[Progress], None] = lambda _: None,
     **fields: Any,
 ) -> TrainedRun:
-    """Train a generator into a folder. The same call goes on where an earlier one stopped.
+    """Train a generator into a run folder. The same call resumes a stopped training.
 
     ::
 
@@ -52,18 +49,18 @@ def train(
 
     Args:
         recipe: a name in `digitforge.RECIPES`, or a recipe.
-        data: labeled images, or a source that `digitforge.load_data` takes, whose training split is used.
-        out: the run folder; made if need be.
-        seed: of all randomness, 0 and up.
-        judge: who chooses the checkpoint that is exported, such as ``digitnet-64``; None: the newest is exported.
-        held_out: training images that are kept for the judge, and not trained on.
+        data: labeled images, or a source for `digitforge.load_data`, whose training split is used.
+        out: the run folder, created if needed.
+        seed: seed of all random numbers, 0 or above.
+        judge: judge that chooses the checkpoint to export, for example ``digitnet-64``. None exports the newest.
+        held_out: number of images held out for the judge. They are not trained on.
         on_progress: called with each report.
-        **fields: of the recipe, to be replaced, such as ``steps=500`` or ``generator_widths=(256, 512)``; None leaves
-            a field as it is.
+        **fields: recipe fields to override, for example ``steps=500`` or ``generator_widths=(256, 512)``. None keeps
+            the recipe's value.
 
     Raises:
-        InvalidInputError: there is no such recipe, field or judge, or the recipe cannot be trained on these images.
-        DataError: the data cannot be read, the folder cannot be written or holds a different run.
+        InvalidInputError: the recipe, a field or the judge does not exist, or the recipe cannot train on these images.
+        DataError: the data cannot be read, or the folder cannot be written or holds a different run.
     """
     changes = {name: value for name, value in fields.items() if value is not None}
     if isinstance(recipe, str):
@@ -71,7 +68,7 @@ def train(
     else:
         recipe = dataclasses.replace(recipe, **changes)
     dataset = data if isinstance(data, Dataset) else load(data)
-    import_quietly("tensorflow")  # late, so that wrong arguments are answered at once
+    import_quietly("tensorflow")  # late, so that wrong arguments fail at once
     from digitforge_training.runs import loop
 
     last: list[Progress] = []

@@ -1,6 +1,6 @@
-"""What is looked at in a training: sheets, walks between digits, and the numbers that diagnosis.py reads.
+"""Views of a training: sample sheets, walks between digits, and the statistics that ``diagnosis.py`` reads.
 
-All are of the averaged generator and on latents that never change, so that two of one training can be compared.
+All use the averaged generator and fixed latents, so the views of a training at different times are comparable.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from digitforge_training.gan.trainer import Trainer
 from digitforge_training.runs import pictures
 from digitforge_training.runs.diagnosis import image_statistics
 
-#: Users' seeds of the latents, as in an address; see also `judging.JUDGED_SEED`.
+#: User seeds of the latents. See also `judging.JUDGED_SEED`.
 SHEET_SEED: Final = 0
 _WALKS_SEED = 2
 _WATCHED_SEED = 3
 
 _SHEET_ROWS = 8
-_COLUMNS = 10  # of a sheet, where there are no classes
-_WALKS = 10  # at most
+_COLUMNS = 10  # columns of a sheet without classes
+_WALKS = 10  # largest number of walks
 _WALK_STEPS = 12  # images of a walk, both ends included
-_WATCHED = 400  # generated images, and as many real ones
+_WATCHED = 400  # generated images to compare with as many real ones
 
 
 def draw_latents(trainer: Trainer, seed: int, n: int) -> npt.NDArray[np.float32]:
-    """Latents (n, d) of the first rows of a user's seed."""
+    """Latents (n, d) of the first *n* rows of a user seed."""
     latents: npt.NDArray[np.float32] = latents_of(
         row_seeds(seed, n), trainer.recipe.latent_size, trainer.recipe.latent_distribution
     ).numpy()
@@ -42,7 +42,7 @@ def draw_latents(trainer: Trainer, seed: int, n: int) -> npt.NDArray[np.float32]
 
 
 def draw_sheet(trainer: Trainer, classes: int, path: Path) -> None:
-    """Save eight rows of digits, a column for each class; or ten columns, if there are no classes.
+    """Save a sheet of eight rows, with one column per class, or ten columns without classes.
 
     Raises:
         DataError: the file cannot be written.
@@ -55,7 +55,7 @@ def draw_sheet(trainer: Trainer, classes: int, path: Path) -> None:
 
 
 def draw_walks(trainer: Trainer, classes: int, path: Path) -> None:
-    """Save rows of digits, each a walk from one latent to another, and from one class to the next, if there are any.
+    """Save rows of images. Each row walks from one latent to another, and from one class to the next if there are any.
 
     Raises:
         DataError: the file cannot be written.
@@ -73,19 +73,19 @@ def draw_walks(trainer: Trainer, classes: int, path: Path) -> None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Watch:
-    """Real images to compare generated ones with, some hundred, and their classes."""
+    """A few hundred real images, to compare generated ones with."""
 
-    images: npt.NDArray[np.uint8]
-    labels: npt.NDArray[np.int64]
+    images: npt.NDArray[np.uint8]  #: (n, H, W, C).
+    labels: npt.NDArray[np.int64]  #: (n,), all 0 for a generator without classes.
 
     @classmethod
     def of(cls, dataset: Dataset, *, conditional: bool, seed: int) -> Watch:
-        """Images of *dataset*, drawn at random; all of one class, if the generator knows none."""
+        """Draw images of *dataset* at random."""
         chosen = np.random.default_rng(seed).permutation(len(dataset))[:_WATCHED]
         labels = dataset.labels[chosen]
         return cls(images=dataset.images[chosen], labels=labels if conditional else np.zeros_like(labels))
 
     def statistics(self, trainer: Trainer) -> dict[str, float]:
-        """See `diagnosis.image_statistics`."""
+        """Compare the averaged generator's images of the same classes. See `diagnosis.image_statistics`."""
         generated = trainer.sample(self.labels, draw_latents(trainer, _WATCHED_SEED, len(self.labels)))
         return image_statistics(real=self.images, generated=generated, labels=self.labels)

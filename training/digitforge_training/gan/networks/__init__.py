@@ -1,4 +1,4 @@
-"""Networks of the recipes, in keras.layers and keras.ops only, so that they depend on no Keras backend."""
+"""Builds the networks of a recipe. They use keras.layers and keras.ops only, so they run on every Keras backend."""
 
 from __future__ import annotations
 
@@ -32,13 +32,14 @@ def build_generator(
     seed: int,
     draw: Callable[..., Any] | None = None,
 ) -> keras.Model:
-    """Build the recipe's generator: class weights (n, K), if there are classes, and latents (n, d) => images.
+    """Build the recipe's generator: [class weights (n, K),] latents (n, d) => images (n, H, W, C).
 
     Args:
-        image_shape: (H, W, C); where a network needs sides divisible by 4, it makes larger images and crops them.
-        classes: 0 for a generator that knows none.
-        seed: of its weights.
-        draw: of one replica of several, see `Parts`.
+        recipe: the recipe.
+        image_shape: (H, W, C). Networks that need sides divisible by 4 make larger images and crop them.
+        classes: K, or 0 for a generator without classes.
+        seed: seed of the weights.
+        draw: draws random numbers if there are several replicas, see `Parts`.
     """
     height, breadth, channels = image_shape
     extra = (0, 0) if recipe.network == "dense" else (-height % 4, -breadth % 4)
@@ -67,10 +68,10 @@ def build_discriminator(
     seed: int,
     draw: Callable[..., Any] | None = None,
 ) -> keras.Model:
-    """Build the recipe's discriminator: images and, with a projection, class weights (n, K·m) => score (n,).
+    """Build the recipe's discriminator: images (n, H, W, C) [, class weights (n, K·m)] => score (n,).
 
-    The weights are those of each of the recipe's m clusters of a class. With an auxiliary classifier it gives a list,
-    the score and class logits (n, K).
+    It takes class weights, one for each of the m clusters of a class, if the recipe has a projection. With an auxiliary
+    classifier it returns a list: the score, and class logits (n, K).
     """
     parts = Parts(
         seed=seed,
@@ -85,10 +86,10 @@ def build_discriminator(
 
 
 def _named(network: keras.Model) -> keras.Model:
-    """The network, its layers named by their places in it.
+    """Name the layers of a network by their positions.
 
-    Keras numbers layers by what the process has built before, and TensorFlow's optimizer of graphs orders sums by
-    names: with Keras's names, two trainings in one process would differ in rounding.
+    Keras numbers layers over the whole process, and TensorFlow's graph optimizer sorts the terms of sums by name. With
+    Keras's names, two trainings in one process would differ by rounding.
     """
     for place, layer in enumerate(network.layers):
         layer.name = f"{type(layer).__name__}_{place}"
@@ -99,7 +100,7 @@ def _named(network: keras.Model) -> keras.Model:
 
 @contextlib.contextmanager
 def _precision(recipe: Recipe) -> Iterator[None]:
-    """Layers compute in bfloat16 if the recipe says so; weights, and what goes in and comes out, are float32."""
+    """Layers compute in bfloat16 if the recipe says so. Weights, inputs and outputs stay float32."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16" if recipe.bfloat16 else "float32")
     try:

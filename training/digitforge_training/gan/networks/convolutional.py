@@ -1,10 +1,12 @@
-"""DCGAN's networks (Radford et al. 2015, arXiv:1511.06434), with 5×5 convolutions as the published recipe has them.
+"""DCGAN's networks (Radford et al. 2015, arXiv:1511.06434), with 5×5 convolutions like the recipe ``dcgan-rmsprop``.
+
+::
 
     generator      [class weights (n, K),] latents (n, d)       => images (n, H, W, C)
     discriminator  images (n, H, W, C) [, class weights (n, K)] => score (n,) [, class logits (n, K)]
 
-The generator starts at quarter resolution and doubles it twice, before its second and third layer; the discriminator
-halves it in every layer but the last.
+The generator starts at quarter resolution and doubles it before its second and third layer. The discriminator halves
+the resolution in every layer except the last.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ _DOUBLINGS = 2
 def convolutional_generator(
     recipe: Recipe, parts: Parts, *, image_shape: tuple[int, int, int], classes: int
 ) -> keras.Model:
-    """Build the generator; the sides of *image_shape* must be divisible by 4."""
+    """Build the generator. The sides of *image_shape* must be divisible by 4."""
     height, breadth, channels = image_shape
     first, *widths = recipe.generator_widths
     inputs, x = parts.start(recipe, classes=classes)
@@ -54,7 +56,7 @@ def convolutional_discriminator(
     for place, width in enumerate(recipe.discriminator_widths, start=1):
         strides = 1 if place == len(recipe.discriminator_widths) else 2
         x = _convolve(parts, x, width, strides=strides)
-        # The first layer stays as it is: DCGAN found normalization next to the pixels unstable.
+        # No normalization after the first layer: DCGAN found it unstable there.
         x = parts.drop(leaky(x if place == 1 else parts.normalize(x)))
     features = layers.Flatten()(x)
     return parts.head(recipe, images, features, classes=classes)

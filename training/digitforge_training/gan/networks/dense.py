@@ -1,7 +1,9 @@
-"""Fully connected networks: hidden layers of dense, activation, normalization, dropout, in this order.
+"""Fully connected networks. A hidden layer is dense, activation, normalization, dropout, in this order.
 
-generator      [class weights (n, K),] latents (n, d)       => images (n, H, W, C)
-discriminator  images (n, H, W, C) [, class weights (n, K)] => score (n,) [, class logits (n, K)]
+::
+
+    generator      [class weights (n, K),] latents (n, d)       => images (n, H, W, C)
+    discriminator  images (n, H, W, C) [, class weights (n, K)] => score (n,) [, class logits (n, K)]
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""What all networks share: normalization, where classes enter, and the discriminator's head.
+"""Parts of all networks: layers, normalization, class inputs, and the discriminator's head.
 
-Networks are built by `Parts`, which gives each layer its own seed, so that a run's seed decides all weights and no
-two layers start alike.
+`Parts` gives each layer its own seed, so that the seed of a run determines all weights and no two layers start equal.
 """
 
 from __future__ import annotations
@@ -15,18 +14,18 @@ from keras import layers, ops
 
 from digitforge_training.recipes import Normalization, Recipe
 
-SLOPE = 0.2  # of the leaky ReLU, as in DCGAN and StyleGAN
+SLOPE = 0.2  # negative slope of leaky ReLU, as in DCGAN and StyleGAN
 
 
 class SharedDropout(layers.Dropout):
-    """Dropout of one replica of several: its rows of the mask that one device would draw for all of them."""
+    """Dropout for several replicas. Each takes its rows of the mask that a single device would draw."""
 
     def __init__(self, rate: float, *, seed: int, draw: Callable[..., Any]) -> None:
         super().__init__(rate, seed=seed)
         self._draw = draw
 
     def call(self, inputs: Any, training: bool = False) -> Any:
-        """Drop, while training; *inputs* (rows, …) keep their shape."""
+        """Apply dropout while training. *inputs* (rows, …) keep their shape."""
         if not training:
             return inputs
 
@@ -37,22 +36,23 @@ class SharedDropout(layers.Dropout):
 
 
 class Clusters(layers.Layer):
-    """The cluster of each class that a latent decides on (see clusters.py).
+    """Chooses a cluster of each class by the latent (see ``gan/clusters.py``).
 
-    Class weights (n, K) and latents (n, d) => (n, K·m): each class's weight, at the cluster in whose part of the
-    latent's distribution the first latent lies. The weight `counts` (K, m) holds the images of each cluster.
+    Class weights (n, K) and latents (n, d) => (n, K·m). Each class's weight moves to the cluster whose part of the
+    distribution contains the latent's first number. The layer's weight `counts` (K, m) holds the number of images of
+    each cluster.
     """
 
     def __init__(self, classes: int, each: int, *, distribution: str) -> None:
         super().__init__(dtype="float32")
         self._distribution = distribution
-        # Whole numbers: they are counted, and neither trained nor averaged.
+        # Integers, so that they are neither trained nor averaged.
         self.counts = self.add_weight(shape=(classes, each), dtype="int32", initializer="ones", trainable=False)
 
     def call(self, class_weights: Any, latents: Any) -> Any:
-        """Choose."""
+        """Choose the clusters."""
         upper = ops.cumsum(ops.cast(self.counts, "float32"), axis=1)
-        # Below one, so that a class with fewer clusters has none behind its last.
+        # Below 1, so that no latent chooses an empty cluster at the end of a class with fewer clusters.
         quantile = ops.minimum(to_quantile(latents[:, 0], self._distribution), 1 - 2**-24)[:, None, None]
         classes, each = self.counts.shape
         passed = ops.cast(quantile >= (upper / upper[:, -1:])[None, :, :-1], "int32")
@@ -61,22 +61,26 @@ class Clusters(layers.Layer):
 
 
 def to_quantile(latents: Any, distribution: str) -> Any:
-    """Latents => where each lies in its distribution, in [0, 1]."""
+    """Latents => their quantiles in [0, 1]."""
     return 0.5 * (1.0 + (ops.erf(latents * 0.5**0.5) if distribution == "normal" else latents))
 
 
 def without_clusters(class_weights: Any, each: int) -> Any:
-    """Weights of each of a class's clusters, (n, K·each) => of the classes, (n, K)."""
+    """Weights of clusters (n, K·each) => weights of classes (n, K)."""
     if each == 1:
         return class_weights
     return ops.sum(ops.reshape(class_weights, (-1, class_weights.shape[1] // each, each)), axis=2)
 
 
 class Parts:
-    """Layers of one network, each with the next seed.
+    """Makes the layers of one network. Each layer gets the next seed.
 
     Args:
-        draw: where several replicas share a batch, what draws the random numbers of one (see replicas.py).
+        seed: seed of the first layer.
+        normalization: normalization of the network.
+        momentum: momentum of batch normalization.
+        dropout: dropout rate.
+        draw: draws the random numbers of one replica if several share a batch (see ``gan/replicas.py``).
     """
 
     def __init__(
@@ -96,15 +100,15 @@ class Parts:
         self._draw = draw
 
     def he(self) -> keras.initializers.Initializer:
-        """Weights for layers that leaky units follow or precede."""
+        """Initializer for layers before or after a leaky ReLU."""
         return keras.initializers.HeNormal(seed=next(self._seeds))
 
     def glorot(self) -> keras.initializers.Initializer:
-        """Weights for the last layers, and Keras's default, which the published networks use."""
+        """Initializer for last layers. Also Keras's default, which the published networks use."""
         return keras.initializers.GlorotUniform(seed=next(self._seeds))
 
     def weighted(self, layer: Any) -> Any:
-        """A layer with a kernel, under spectral normalization if the network has it (Miyato et al. 2018)."""
+        """Add spectral normalization to a layer with a kernel, if the network has it (Miyato et al. 2018)."""
         return layers.SpectralNormalization(layer, dtype=layer.dtype_policy) if self.spectral else layer
 
     def dense(self, x: Any, units: int, **options: Any) -> Any:
@@ -116,7 +120,7 @@ class Parts:
         if self._normalization == "batch":
             return layers.BatchNormalization(momentum=self._momentum, synchronized=self._draw is not None)(x)
         if self._normalization == "instance":
-            return layers.GroupNormalization(groups=-1)(x)  # −1: each channel by itself
+            return layers.GroupNormalization(groups=-1)(x)  # -1: one group per channel
         return x
 
     def drop(self, x: Any) -> Any:
@@ -128,27 +132,30 @@ class Parts:
         return layers.Dropout(self._dropout, seed=next(self._seeds))(x)
 
     def start(self, recipe: Recipe, *, classes: int) -> tuple[list[Any], Any]:
-        """The generator's inputs, and the vector that it starts from: the latent, and a class's embedding behind it."""
+        """The generator's inputs, and the vector it starts from: the latent followed by the class embedding."""
         latents = keras.Input((recipe.latent_size,), name="latents")
         x = layers.Rescaling(0.5, offset=0.5)(latents) if recipe.positive_latents else latents
         if not classes:
             return [latents], x
         class_weights = keras.Input((classes,), name="class_weights")
-        # A class is a row of a matrix, so a blend of classes is a blend of rows.
+        # Each class is a row of a matrix, so a blend of classes is a blend of rows.
         embedded = layers.Dense(recipe.embedding_size, use_bias=False, kernel_initializer=self.he())(class_weights)
         if recipe.clusters > 1:
             chosen = Clusters(classes, recipe.clusters, distribution=recipe.latent_distribution)(class_weights, latents)
-            # As large at the start as the class's, whose kernel has fewer rows.
+            # Initialized to the same scale as the class embedding, whose kernel has fewer rows.
             initial = keras.initializers.RandomNormal(stddev=(2 / classes) ** 0.5, seed=next(self._seeds))
             embedded += layers.Dense(recipe.embedding_size, use_bias=False, kernel_initializer=initial)(chosen)
         return [class_weights, latents], layers.Concatenate()([x, embedded])
 
     def head(self, recipe: Recipe, images: Any, features: Any, *, classes: int) -> keras.Model:
-        """The discriminator: a score, with a projection of the class (Miyato and Koyama 2018), a classifier, or both.
+        """Build the discriminator from its features: the score, and what the recipe's `conditioning` asks for.
+
+        ``projection`` adds a projection of the class to the score (Miyato and Koyama 2018). ``auxiliary`` adds class
+        logits as a second output.
 
         Args:
-            recipe: says which, and how many clusters a class has.
-            images: its input.
+            recipe: the recipe.
+            images: input of the discriminator.
             features: (n, f).
             classes: K.
         """
@@ -159,7 +166,7 @@ class Parts:
             projected = self.dense(without_clusters(class_weights, each), size, use_bias=False, dtype="float32")
             if each > 1:
                 projected += self.dense(class_weights, size, use_bias=False, dtype="float32")
-            # Divided by √f, so that both terms of the score start at the same size.
+            # Divided by √f, so that both terms of the score start with the same scale.
             score += ops.sum(ops.cast(features, "float32") * projected, axis=1) / size**0.5
             inputs.append(class_weights)
         outputs = [score, self.dense(features, classes, dtype="float32")] if recipe.auxiliary else score
@@ -172,18 +179,18 @@ def leaky(x: Any) -> Any:
 
 
 def pixel_shuffle(x: Any) -> Any:
-    """(n, H, W, 4·C) => (n, 2H, 2W, C), the four of a pixel in a 2×2 square (Shi et al. 2016)."""
+    """(n, H, W, 4·C) => (n, 2H, 2W, C). Each pixel becomes a 2×2 square (Shi et al. 2016)."""
     _, height, width, channels = x.shape
     x = ops.reshape(x, (-1, height, width, 2, 2, channels // 4))
     return ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, 2 * height, 2 * width, channels // 4))
 
 
 def to_output(x: Any, output: str) -> Any:
-    """The generator's last activation; images lie in [−1, 1] outside the networks, whatever range they work in."""
+    """Apply the generator's last activation. Outside of the networks, images are always in [−1, 1]."""
     x = layers.Activation(output, dtype="float32")(x)
     return layers.Rescaling(2.0, offset=-1.0, dtype="float32")(x) if output == "sigmoid" else x
 
 
 def from_output(images: Any, output: str) -> Any:
-    """Images as a discriminator sees them: in [0, 1] where the generator ends in a sigmoid."""
+    """Convert images to the range that the discriminator works in: [0, 1] if the generator ends in a sigmoid."""
     return layers.Rescaling(0.5, offset=0.5)(images) if output == "sigmoid" else images

@@ -1,10 +1,12 @@
-"""Residual networks, by default without normalization layers, for the relativistic loss with gradient penalties.
+"""Residual networks for the relativistic loss with gradient penalties.
 
-After the design of R3GAN (Huang et al. 2024, arXiv:2501.05441): no normalization, leaky ReLU, residual branches that
-start at zero. Work is done at half and quarter resolution, where a small image has nearly all its structure; full
-resolution costs one thin convolution.
+The design follows R3GAN (Huang et al. 2024, arXiv:2501.05441): no normalization by default, leaky ReLU, residual
+branches that start at zero. Most layers work at half and quarter resolution, where a small image has nearly all its
+structure. Full resolution has one thin convolution.
 
-    generator      [class weights (n, K),] latents (n, d)       => images (n, H, W, C) in about [−1, 1]
+::
+
+    generator      [class weights (n, K),] latents (n, d)         => images (n, H, W, C) in about [−1, 1]
     discriminator  images (n, H, W, C) [, class weights (n, K·m)] => score (n,) [, class logits (n, K)]
 """
 
@@ -20,28 +22,29 @@ from digitforge_training.gan.networks.parts import Parts, from_output, leaky, pi
 from digitforge_training.recipes import Recipe
 
 _STEM = 8  # channels of the generator at full resolution
-_FEATURES = 128  # of the discriminator
+_FEATURES = 128  # features of the discriminator's head
 _KERNEL = 3
 
-# Where a tap of a pixel at an even or odd place finds its pixel once the image is folded: in which of three
-# neighboring squares, and at an even or odd place there. [place, square, place there, tap]
+# In one dimension, a "square" is a pair of neighboring pixels: position 0 and position 1. A 3-tap kernel at a position
+# reads pixels of its own square and the two neighboring squares.
+# _TAPS[position, square, input position, tap] is 1 if the tap reads that input.
 _TAPS = np.zeros((2, 3, 2, _KERNEL), np.float32)
-for _place in range(2):
+for _position in range(2):
     for _tap in range(_KERNEL):
-        _TAPS[_place, (_place + _tap + 1) // 2, (_place + _tap + 1) % 2, _tap] = 1.0
+        _TAPS[_position, (_position + _tap + 1) // 2, (_position + _tap + 1) % 2, _tap] = 1.0
 
 
-# Which taps of the plain kernel lead from one of the four inputs of nine neighboring squares to a place in the square.
+# The same in two dimensions, [nine squares × four inputs, position in the square, row of the tap, column of the tap].
 _UNFOLDED = np.einsum("aipt,bjqu->ijpqabtu", _TAPS, _TAPS).reshape(9 * 4, 4, _KERNEL, _KERNEL)
 
 
 class UnfoldedConvolution(layers.Layer):
-    """`pixel_shuffle` and a 3×3 "same" convolution after it, (n, H, W, 4·C) => (n, 2H, 2W, filters), in less time.
+    """A faster `pixel_shuffle` followed by a 3×3 "same" convolution, (n, H, W, 4·C) => (n, 2H, 2W, filters).
 
-    The four pixels of a square stay beside each other as channels until the end: one 3×3 convolution of squares with
-    squares, whose kernel holds each tap of the plain one where it belongs, and zeros. With few filters at full
-    resolution processors wait for memory, and its four times as many products cost less than a quarter of the places
-    save. Its weights are those of the plain convolution, and so is its result, but for rounding.
+    Convolves first and shuffles last, so the four pixels of a 2×2 square stay together as channels. The 3×3 kernel over
+    squares holds the taps of the plain kernel, and zeros elsewhere. It needs four times as many products. It is still
+    faster, because with few filters at full resolution the processor waits for memory, and there are a quarter as many
+    positions. It has the weights of the plain convolution. The results are equal up to rounding.
     """
 
     def __init__(self, filters: int, *, kernel_initializer: Any, **options: Any) -> None:
@@ -50,7 +53,7 @@ class UnfoldedConvolution(layers.Layer):
         self._kernel_initializer = kernel_initializer
 
     def build(self, input_shape: Any) -> None:
-        """Make the weights."""
+        """Create the weights."""
         shape = (_KERNEL, _KERNEL, input_shape[-1] // 4, self._filters)
         self.kernel = self.add_weight(shape=shape, initializer=self._kernel_initializer, name="kernel")
         self.bias = self.add_weight(shape=(self._filters,), initializer="zeros", name="bias")
@@ -61,7 +64,7 @@ class UnfoldedConvolution(layers.Layer):
         return (n, 2 * height, 2 * breadth, self._filters)
 
     def call(self, x: Any) -> Any:
-        """Convolve, and put the four places of each square beside each other."""
+        """Convolve, then shuffle the four pixels of each square into place."""
         kernel = ops.cast(self.kernel, self.compute_dtype)
         spread = ops.tensordot(ops.cast(_UNFOLDED, self.compute_dtype), kernel, axes=2)
         spread = ops.reshape(ops.transpose(spread, (0, 2, 1, 3)), (3, 3, x.shape[-1], 4 * self._filters))
@@ -69,16 +72,17 @@ class UnfoldedConvolution(layers.Layer):
 
 
 def _convolve(parts: Parts, x: Any, width: int, *, zero: bool = False, size: int = 3, strides: int = 1) -> Any:
-    # A kernel of zeros has no spectral norm to divide by.
+    # No zero kernel under spectral normalization, which would divide by zero.
     start = keras.initializers.Zeros() if zero and not parts.spectral else parts.he()
     layer = layers.Conv2D(width, size, strides=strides, padding="same", kernel_initializer=start)
     return parts.weighted(layer)(x)
 
 
 def _pair(parts: Parts, x: Any, style: Any = None) -> Any:
-    """Residual pair of 3×3 convolutions: x + f(x), with f zero at the start.
+    """Residual block of two 3×3 convolutions: x + f(x), where f is zero at the start.
 
-    Between the two, a *style* scales and shifts each channel (feature-wise modulation, Perez et al. 2017), from zero.
+    Between the convolutions, *style* scales and shifts each channel (feature-wise modulation, Perez et al. 2017). This
+    modulation also starts as the identity.
     """
     width = x.shape[-1]
     h = parts.normalize(_convolve(parts, leaky(x), width))
@@ -90,7 +94,7 @@ def _pair(parts: Parts, x: Any, style: Any = None) -> Any:
 
 
 def residual_generator(recipe: Recipe, parts: Parts, *, image_shape: tuple[int, int, int], classes: int) -> keras.Model:
-    """Build the generator; the sides of *image_shape* must be divisible by 4."""
+    """Build the generator. The sides of *image_shape* must be divisible by 4."""
     height, breadth, channels = image_shape
     width = recipe.width
     inputs, start = parts.start(recipe, classes=classes)
@@ -99,7 +103,7 @@ def residual_generator(recipe: Recipe, parts: Parts, *, image_shape: tuple[int, 
     x = layers.Dense(height // 4 * (breadth // 4) * 2 * width, kernel_initializer=parts.he())(start)
     x = layers.Reshape((height // 4, breadth // 4, 2 * width))(x)  # quarter resolution
     x = _pair(parts, x, style)
-    # In float32, because XLA cannot compile the gradient of this layer in bfloat16 (TensorFlow 2.21).
+    # float32, because XLA cannot compile the gradient of this layer in bfloat16 (TensorFlow 2.21).
     doubled = layers.UpSampling2D(2, interpolation="bilinear", dtype="float32")
     x = doubled(_convolve(parts, x, width, size=1))
     for _ in range(recipe.generator_blocks):  # half resolution
