@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Final, cast
+from typing import IO, Any, BinaryIO, Final, cast
 
 from digitforge_client.errors import DataError, DigitforgeError
 
@@ -44,9 +44,29 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         with file:
             _take_over(place, temporary)
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            sync(file)
         temporary.replace(place)
+
+
+def sync(target: Path | IO[bytes] | int) -> None:
+    """Make a file, or the names in a folder, survive a power loss.
+
+    Args:
+        target: a path, an open file, or the descriptor of an open file.
+
+    Raises:
+        OSError: the target cannot be opened or written.
+    """
+    if isinstance(target, Path):
+        descriptor = os.open(target, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        return
+    if not isinstance(target, int):
+        target.flush()
+    os.fsync(target)
 
 
 @contextmanager

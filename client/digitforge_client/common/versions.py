@@ -6,12 +6,15 @@ a name, and renamed when it is whole.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
+
+from digitforge_client.common.files import sync
+
+__all__ = ["publish", "sync", "versions"]
 
 _NUMBER: Final = re.compile(r"\s*\+?(\d+)\s*", re.ASCII)
 _HIGHEST: Final = 2**63 - 1
@@ -62,16 +65,3 @@ def publish(base_path: Path, write: Callable[[Path], object]) -> Path:
         shutil.rmtree(temporary, ignore_errors=True)
     sync(base_path)
     return published
-
-
-def sync(path: Path) -> None:
-    """Make a file, or the names in a folder, survive a loss of power.
-
-    Raises:
-        OSError: it cannot be read or written.
-    """
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -190,14 +190,7 @@ def digits_of(client: DigitClient, plan: Plan, shard: Shard, *, generator_id: st
         GeneratorChangedError: the server has another generator than *generator_id*.
         ServerError: the server could not answer; its subclasses say why.
     """
-    for batch in client.stream(
-        shard.n,
-        labels=plan.label,
-        batch_size=_BATCH_ROWS,
-        seed=plan.seed,
-        start=shard.start,
-        **plan.scaling,
-    ):
+    for batch in client.stream(shard.n, batch_size=_BATCH_ROWS, **plan.sample_options(shard)):
         if batch.generator_id != generator_id:
             raise _changed(generator_id, batch.generator_id)
         yield batch

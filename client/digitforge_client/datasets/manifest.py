@@ -10,12 +10,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
 from digitforge_client.common.files import replacing
 from digitforge_client.contract import ROWS_PER_SEED, check_seed, row_seeds
 from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_client.latent_space import SCALING, Scaling
+from digitforge_client.protocol.rows import SampleOptions
 
 NAME: Final = "manifest.json"
 #: Raised when older programs would misread a manifest; they read none of a later version. Since 2: expansion.
@@ -77,6 +78,10 @@ class Plan(Scaling):
             )
             for number in range(count)
         ]
+
+    def sample_options(self, shard: Shard) -> SampleOptions:
+        """The options with which `DigitClient.stream` returns the digits of a shard."""
+        return cast(SampleOptions, {"labels": self.label, "seed": self.seed, "start": shard.start} | self.scaling)
 
 
 @dataclass(frozen=True, kw_only=True)
