@@ -206,7 +206,7 @@ def test_another_generator_may_be_accepted_and_no_batch_mixes_two(server: Any) -
 
 
 def test_batches_that_are_there_together_are_checked_together(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampling, "_MOST_HELD_ROWS", 100)
+    monkeypatch.setattr(sampling, "_MAX_HELD_ROWS", 100)
     answered = threading.Semaphore(0)
 
     def answer_the_first_last(request: Any) -> None:
