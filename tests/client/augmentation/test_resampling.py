@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from digitforge_client import DigitClient, InvalidInputError
-from digitforge_client.augmentation.resampling import wanted
+from digitforge_client.augmentation.resampling import digits_to_add
 from digitforge_client.testing import FakeTransport
 
 Y = np.repeat([0, 1, 7], [30, 10, 4])
@@ -42,20 +42,20 @@ def images(n: int, dtype: Any = np.uint8) -> np.ndarray:
     ],
 )
 def test_strategies_mean_what_they_mean_in_imbalanced_learn(strategy: Any, added: dict[int, int]) -> None:
-    assert wanted(Y, strategy, None) == added
+    assert digits_to_add(Y, strategy, None) == added
 
 
 def test_strategies_agree_with_imbalanced_learn() -> None:
     utils = pytest.importorskip("imblearn.utils")
     for strategy in ("auto", "not majority", "all", "minority", "not minority", {7: 10, 1: 10}):
-        assert wanted(Y, strategy, None) == dict(utils.check_sampling_strategy(strategy, Y, "over-sampling"))
+        assert digits_to_add(Y, strategy, None) == dict(utils.check_sampling_strategy(strategy, Y, "over-sampling"))
 
 
 def test_synthetic_per_real_counts_class_by_class() -> None:
-    assert wanted(Y, "auto", 2.0) == {0: 60, 1: 20, 7: 8}
-    assert wanted(Y, "auto", 0.25) == {0: 8, 1: 2, 7: 1}
-    assert wanted(Y, "auto", 0.0) == {0: 0, 1: 0, 7: 0}
-    assert wanted(np.zeros(5, int), "auto", 1.0) == {0: 5}
+    assert digits_to_add(Y, "auto", 2.0) == {0: 60, 1: 20, 7: 8}
+    assert digits_to_add(Y, "auto", 0.25) == {0: 8, 1: 2, 7: 1}
+    assert digits_to_add(Y, "auto", 0.0) == {0: 0, 1: 0, 7: 0}
+    assert digits_to_add(np.zeros(5, int), "auto", 1.0) == {0: 5}
 
 
 @pytest.mark.parametrize(
@@ -74,13 +74,13 @@ def test_synthetic_per_real_counts_class_by_class() -> None:
 )
 def test_a_strategy_that_cannot_be_met_is_refused(y: np.ndarray, strategy: Any, per_real: float | None) -> None:
     with pytest.raises(InvalidInputError):
-        wanted(y, strategy, per_real)
+        digits_to_add(y, strategy, per_real)
 
 
 @given(counts=st.lists(st.integers(1, 20), min_size=2, max_size=10))
 def test_balanced_means_as_many_as_the_largest_class(counts: list[int]) -> None:
     y = np.repeat(np.arange(len(counts)), counts)
-    added = wanted(y, "auto", None)
+    added = digits_to_add(y, "auto", None)
     assert all(counts[label] + added.get(label, 0) == max(counts) for label in range(len(counts)))
 
 
