@@ -91,7 +91,7 @@ def test_errors_are_those_of_the_twin(server: Any) -> None:
         async with AsyncDigitClient("127.0.0.1:1", retry=ONCE) as client:
             with pytest.raises(ServerUnavailableError, match="digitforge serve"):
                 await client.sample(1)
-            with pytest.raises(ServerTimeoutError, match="nothing listens"):
+            with pytest.raises(ServerTimeoutError, match="no server listens"):
                 await client.wait_ready(0.4)
         async with AsyncDigitClient(server.target, timeout=Timeout(request_s=0.3)) as client:
             await client.card()

@@ -77,7 +77,7 @@ def new_folder(path: Path) -> Iterator[Path]:
             disk.
     """
     if os.path.lexists(path):  # true for broken links too
-        raise DataError(f"cannot write the folder {path}: it already exists; name a new folder, or remove this one")
+        raise DataError(f"cannot write the folder {path}: it exists already; name a new folder, or remove this one")
     temporary = _temporary(path)
     try:
         temporary.mkdir()

@@ -88,13 +88,13 @@ def test_a_folder_of_idx_files(server: Any, tmp_path: Path) -> None:
         (["--n", "5", "--label", "eleven"], "no class 'eleven'"),
         (["--n", "5", "--label", "12"], "no class 12"),
         (["--n", "10000000"], "at most 1000000"),
-        (["--n", "0"], "no digits were asked for"),
+        (["--n", "0"], "nothing to write"),
         (["--n", "-1"], "n is -1"),
         (["--n", "5", "--seed", "3000000"], "seed is 3000000"),
         (["--n", "5", "--start", "-2"], "start is -2"),
         (["--n", "5", "--labels", "1,2"], "leave n out"),
-        ([], "say how many"),
-        (["--labels", "1,2", "--label", "3"], "give one of the two"),
+        ([], "number of digits is missing"),
+        (["--labels", "1,2", "--label", "3"], "were both given"),
     ],
 )
 def test_wrong_input_is_one_line_and_status_2(server: Any, tmp_path: Path, arguments: list[str], says: str) -> None:
@@ -109,7 +109,7 @@ def test_a_place_that_cannot_be_written_is_told_before_any_request(server: Any, 
     result = sample(server, "--n", "5", "--out", tmp_path / "missing" / "d.npz")
     assert "cannot write" in one_line(result)
     assert result.returncode == 4
-    assert "Name a file .npz" in one_line(sample(server, "--n", "5", "--out", tmp_path / "d.jpg"))
+    assert "ends in .npz" in one_line(sample(server, "--n", "5", "--out", tmp_path / "d.jpg"))
     assert server.calls == 0
 
 

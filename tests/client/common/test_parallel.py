@@ -35,7 +35,7 @@ def test_a_scheduler_that_goes_away_is_told_after_the_results_so_far(workers: in
     results = side_by_side(eval, itertools.repeat(THIS_PROCESS), scheduler=cluster.scheduler_address)
     assert next(results) != os.getpid()
     cluster.close()
-    with pytest.raises(ServerUnavailableError, match="went away; what was finished is kept"):
+    with pytest.raises(ServerUnavailableError, match="went away; finished work is kept"):
         list(results)
 
 

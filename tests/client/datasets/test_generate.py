@@ -240,7 +240,7 @@ def test_two_commands_never_write_one_data_set(server: Any, gate: threading.Even
         second = run(server, "generate", tmp_path / "set")
         gate.set()
         stdout, _ = process.communicate(timeout=60)
-    assert (second.returncode, "another `digitforge generate` is at work" in one_line(second)) == (4, True)
+    assert (second.returncode, "another `digitforge generate` is running" in one_line(second)) == (4, True)
     assert process.returncode == 0
     assert "in 8 shards" in stdout
 
@@ -250,10 +250,10 @@ def test_two_commands_never_write_one_data_set(server: Any, gate: threading.Even
 
 def test_a_folder_with_something_else_is_never_touched(tmp_path: Path, client: DigitClient) -> None:
     (tmp_path / "letters.txt").write_text("dear")
-    with pytest.raises(DataError, match="holds something else"):
+    with pytest.raises(DataError, match="does not hold a data set"):
         generate(client, tmp_path, PLAN, jobs=1)
     assert {each.name for each in tmp_path.iterdir()} == {"letters.txt"}
-    with pytest.raises(DataError, match="name another place"):
+    with pytest.raises(DataError, match="name another folder"):
         generate(client, tmp_path / "letters.txt" / "set", PLAN, jobs=1)
 
 
@@ -262,10 +262,10 @@ def test_a_folder_with_something_else_is_never_touched(tmp_path: Path, client: D
     [
         (("--n", 10, "--label", "A"), 2, "no class 'A'"),
         (("--n", 10, "--truncation", 0), 2, "truncation is 0"),
-        (("--n", 10, "--truncation", 1, "--expansion", 1.2), 2, "one of the two"),
+        (("--n", 10, "--truncation", 1, "--expansion", 1.2), 2, "only one of them"),
         (("--n", 10, "--jobs", 0), 2, "--jobs is 0"),
         (("--n", 0), 2, "n is 0"),
-        ((), 2, "say how many digits with --n"),
+        ((), 2, "number of digits is missing"),
         (("--n", 10, "--model", "letters"), 3, "no model 'letters'"),
     ],
 )

@@ -118,10 +118,10 @@ def test_something_else_is_no_manifest(tmp_path: Path, text: bytes) -> None:
         ({"n": 2**32, "start": 1}, "use another seed"),
         ({"n": 10, "format": "idx"}, "npz, tfrecord, parquet"),
         ({"n": 10, "rows_per_shard": 0}, "rows_per_shard"),
-        ({"n": 10, "rows_per_shard": 1_000_001}, "held in memory"),
+        ({"n": 10, "rows_per_shard": 1_000_001}, "built in memory"),
         ({"n": 10_001, "rows_per_shard": 1}, "10001 shards"),
         ({"n": 10, "truncation": -1}, "truncation"),
-        ({"n": 10, "truncation": 1, "expansion": 1}, "one of the two"),
+        ({"n": 10, "truncation": 1, "expansion": 1}, "only one of them"),
         ({"n": 10, "label": "seven"}, "label"),
     ],
 )

@@ -44,7 +44,7 @@ def test_what_happened_to_files_is_found_and_mended(server: Any, tmp_path: Path,
     problems = json.loads(result.stdout)["problems"]
     assert [problem.split()[0] for problem in problems] == [files[number].name for number in (0, 2, 4)]
     assert ["missing" in problems[0], "bytes instead of" in problems[1], "checksum" in problems[2]] == [True] * 3
-    assert "remove such files and run `digitforge generate" in one_line(run(server, "verify", tmp_path))
+    assert "remove these files and run `digitforge generate" in one_line(run(server, "verify", tmp_path))
     files[4].unlink()
     # a missing file, or one of another size, is made anew
     assert run(server, "generate", tmp_path, "--jobs", 1).returncode == 0
@@ -74,7 +74,7 @@ def test_regenerated_digits_are_compared_within_the_tolerance(server: Any, tmp_p
         assert result.returncode == status, (levels, changed, result.stderr)
         (compared,) = json.loads(result.stdout)["regenerated"]
         assert (compared["pixels"], compared["differing"], compared["largest"]) == (pixels, changed, levels)
-    assert "holds other digits than the server gives" in result.stderr
+    assert "does not match the server's digits" in result.stderr
     server.mend = lambda reply: reply
     server.generator_id = "f" * 16
     result = run(server, "verify", tmp_path, "--regenerate", 1)
