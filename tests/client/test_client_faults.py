@@ -38,7 +38,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def test_where_nothing_listens_the_error_names_the_target_and_how_to_start_a_server() -> None:
+def test_without_a_server_the_error_names_the_target_and_how_to_start_a_server() -> None:
     target = f"127.0.0.1:{free_port()}"
     with DigitClient(target) as client, pytest.raises(ServerUnavailableError) as caught:
         client.sample(3)
@@ -49,7 +49,7 @@ def test_where_nothing_listens_the_error_names_the_target_and_how_to_start_a_ser
     assert isinstance(caught.value.__cause__, grpc.RpcError)
 
 
-def test_an_unknown_model_is_named_with_its_target(server: Any) -> None:
+def test_the_error_of_an_unknown_model_names_model_and_target(server: Any) -> None:
     client = DigitClient(server.target, model="letters")
     for ask in (client.metadata, client.card, lambda: client.sample(1)):
         with pytest.raises(ModelNotFoundError) as caught:
@@ -59,7 +59,7 @@ def test_an_unknown_model_is_named_with_its_target(server: Any) -> None:
         assert not caught.value.retryable
 
 
-def test_a_slow_server_meets_the_deadline(server: Any) -> None:
+def test_a_request_to_a_slow_server_ends_at_the_deadline(server: Any) -> None:
     with DigitClient(server.target, timeout=Timeout(request_s=0.4)) as client:
         client.card()
         server.delay_s = 3.0
@@ -86,7 +86,7 @@ def test_a_slow_server_meets_the_deadline(server: Any) -> None:
         (Code.DATA_LOSS, "", ServerError, "DATA_LOSS"),
     ],
 )
-def test_each_refusal_of_a_server_has_its_error(
+def test_each_status_of_a_server_has_its_error(
     server: Any, code: Any, text: str, error: type[ServerError], says: str
 ) -> None:
     server.failures = [(code, text)]
@@ -99,7 +99,7 @@ def test_each_refusal_of_a_server_has_its_error(
     assert (str(again), again.code) == (str(caught.value), code.name)
 
 
-def test_an_answer_that_is_too_large_says_what_to_raise(server: Any) -> None:
+def test_the_error_of_a_too_large_answer_names_the_limit_to_raise(server: Any) -> None:
     with DigitClient(server.target, limits=Limits(message_mib=1, rows_per_request=1024)) as client:
         assert len(client.sample(1024)) == 1024  # 0.8 MB
         server.image_shape = (56, 56, 1)
@@ -110,7 +110,7 @@ def test_an_answer_that_is_too_large_says_what_to_raise(server: Any) -> None:
         client.sample(1024)
 
 
-def test_something_that_is_no_grpc_server_is_an_error_and_not_a_hang() -> None:
+def test_a_server_without_grpc_causes_an_error_and_not_a_hang() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def answer() -> None:
@@ -134,7 +134,7 @@ def test_an_answer_that_breaks_the_contract_is_an_error(server: Any) -> None:
         client.sample(5)
 
 
-def test_a_passing_failure_is_repeated_by_grpc_and_changes_nothing(server: Any) -> None:
+def test_grpc_retries_after_a_temporary_failure_and_the_digits_are_the_same(server: Any) -> None:
     with DigitClient(server.target, limits=Limits(rows_per_request=10)) as client:
         whole = client.sample(100, seed=5)
         server.failures = [(Code.UNAVAILABLE, "restarting")] * 3
@@ -142,14 +142,14 @@ def test_a_passing_failure_is_repeated_by_grpc_and_changes_nothing(server: Any) 
         assert server.failures == []
 
 
-def test_a_dead_target_is_made_up_for_by_the_others(start_server: Any, formula: Any) -> None:
+def test_other_targets_replace_a_dead_target(start_server: Any, formula: Any) -> None:
     alive, dead = start_server(), f"127.0.0.1:{free_port()}"
     with DigitClient([dead, alive.target], retry=ONCE, limits=Limits(rows_per_request=20)) as client:
         batch = client.sample(100, seed=5)
     np.testing.assert_array_equal(batch.images, formula(batch.labels, batch.seeds)[..., 0])
 
 
-def test_a_stream_outlives_a_server_that_dies_and_comes_back(start_server: Any, formula: Any) -> None:
+def test_a_stream_survives_a_restart_of_the_server(start_server: Any, formula: Any) -> None:
     server = start_server()
     server.before_answer = lambda _: time.sleep(0.03)  # or all batches were there before it dies
     patient = Timeout(request_s=5, outage_s=30)
@@ -164,7 +164,7 @@ def test_a_stream_outlives_a_server_that_dies_and_comes_back(start_server: Any, 
         assert rows == [9 * 2**32 + row for row in range(640)]
 
 
-def test_a_stream_waits_no_longer_than_the_outage_that_it_may(start_server: Any) -> None:
+def test_a_stream_waits_no_longer_than_outage_s(start_server: Any) -> None:
     server = start_server()
     let_go = server.hold_from(10)
     timeout = Timeout(request_s=5, outage_s=0.5)
@@ -177,7 +177,7 @@ def test_a_stream_waits_no_longer_than_the_outage_that_it_may(start_server: Any)
             list(stream)
 
 
-def test_another_generator_in_mid_stream_is_an_error(server: Any) -> None:
+def test_a_generator_change_during_a_stream_is_an_error(server: Any) -> None:
     let_go = server.hold_from(50)
     with DigitClient(server.target) as client:
         stream = client.stream(200, batch_size=50, seed=0)
@@ -189,7 +189,7 @@ def test_another_generator_in_mid_stream_is_an_error(server: Any) -> None:
         assert client.sample(1).generator_id == "f" * 16  # what follows goes on with the new one
 
 
-def test_another_generator_may_be_accepted_and_no_batch_mixes_two(server: Any) -> None:
+def test_a_generator_change_may_be_accepted_and_no_batch_mixes_two_generators(server: Any) -> None:
     let_go = server.hold_from(150)
     with DigitClient(server.target, limits=Limits(rows_per_request=10)) as client:
         batches = []
@@ -205,7 +205,7 @@ def test_another_generator_may_be_accepted_and_no_batch_mixes_two(server: Any) -
         assert set(batches[-1].labels.tolist()) == {0, 1}
 
 
-def test_batches_that_are_there_together_are_checked_together(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_that_arrive_together_are_checked_together(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling, "_MAX_HELD_ROWS", 100)
     answered = threading.Semaphore(0)
 
@@ -236,7 +236,7 @@ def test_a_complete_batch_does_not_wait_for_the_next(server: Any) -> None:
         assert starts + [batch.start for batch in stream] == list(range(0, 80, 10))
 
 
-def test_batches_before_a_wrong_answer_are_handed_out(server: Any) -> None:
+def test_batches_before_a_wrong_answer_are_delivered(server: Any) -> None:
     with DigitClient(server.target) as client:
         wrong = client.sample(80, seed=0).images[30:40].tobytes()
         # all others are there before the first
@@ -248,7 +248,7 @@ def test_batches_before_a_wrong_answer_are_handed_out(server: Any) -> None:
             next(stream)
 
 
-def test_another_folder_number_is_no_other_generator(server: Any) -> None:
+def test_another_version_number_is_not_another_generator(server: Any) -> None:
     with DigitClient(server.target) as client:
         stream = client.stream(200, batch_size=50, seed=0)
         next(stream)
@@ -256,7 +256,7 @@ def test_another_folder_number_is_no_other_generator(server: Any) -> None:
         assert sum(len(batch) for batch in stream) == 150
 
 
-def test_a_sample_after_a_change_is_of_the_new_generator_alone(server: Any) -> None:
+def test_a_sample_after_a_change_comes_from_the_new_generator_alone(server: Any) -> None:
     with DigitClient(server.target) as client:
         client.sample(5)
         server.generator_id, server.image_shape, server.class_names = "f" * 16, (8, 8, 1), ("a", "b")
@@ -291,7 +291,7 @@ def test_wait_ready_waits_for_a_server_that_starts_late(start_server: Any) -> No
         assert len(client.sample(3)) == 3
 
 
-def test_wait_ready_gives_up_in_time_and_says_why(server: Any) -> None:
+def test_wait_ready_ends_in_time_and_gives_the_reason(server: Any) -> None:
     with pytest.raises(ServerTimeoutError, match=r"not ready after 0.5 s: no server listens there"):
         DigitClient(f"127.0.0.1:{free_port()}").wait_ready(0.5)
     with pytest.raises(ServerTimeoutError, match=r"Could not find any versions of model letters"):

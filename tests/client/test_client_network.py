@@ -150,7 +150,7 @@ def test_every_digit_of_a_million_arrives_through_a_thousand_faults(proxy: Proxy
     stream_through_faults(proxy, server, formula, n=1_000_000, faults=1000)
 
 
-def test_a_black_hole_meets_the_deadline_and_is_not_asked_again(proxy: Proxy) -> None:
+def test_a_black_hole_ends_at_the_deadline_and_its_connection_is_abandoned(proxy: Proxy) -> None:
     with DigitClient(proxy.target, timeout=Timeout(request_s=1.0)) as client:
         client.card()
         proxy.inject("black hole")
@@ -162,7 +162,7 @@ def test_a_black_hole_meets_the_deadline_and_is_not_asked_again(proxy: Proxy) ->
 
 @pytest.mark.slow  # it looks at the clock, so it needs a machine with a core to spare
 @pytest.mark.parametrize("request_s", [0.5, 1.0, 3.0])
-def test_deadlines_hold_to_a_fifth_under_a_black_hole(proxy: Proxy, request_s: float) -> None:
+def test_deadlines_in_a_black_hole_are_exact_to_20_percent(proxy: Proxy, request_s: float) -> None:
     with DigitClient(proxy.target, timeout=Timeout(request_s=request_s)) as client:
         client.generator()
         for rows in (3, 5000):  # in one request, and in many
@@ -174,13 +174,13 @@ def test_deadlines_hold_to_a_fifth_under_a_black_hole(proxy: Proxy, request_s: f
             client.card()  # through another connection, for the next round
 
 
-def test_a_network_that_swallows_everything_is_an_error_and_not_a_hang(proxy: Proxy) -> None:
+def test_a_network_that_drops_everything_causes_an_error_and_not_a_hang(proxy: Proxy) -> None:
     proxy.swallowing = True
     with DigitClient(proxy.target, timeout=Timeout(request_s=0.5)) as client, pytest.raises(ServerTimeoutError):
         client.card()
 
 
-def test_a_ping_without_an_answer_ends_a_wait_without_a_deadline(start_server: Any) -> None:
+def test_an_unanswered_ping_ends_a_wait_without_a_deadline(start_server: Any) -> None:
     server = start_server(options=[("grpc.http2.min_recv_ping_interval_without_data_ms", 100)])
     proxy = Proxy(server.target)
     patient = Timeout(request_s=None, outage_s=0)
@@ -193,7 +193,7 @@ def test_a_ping_without_an_answer_ends_a_wait_without_a_deadline(start_server: A
     proxy.close()
 
 
-def test_what_is_compressed_is_shorter_on_the_wire_and_says_the_same(start_server: Any, formula: Any) -> None:
+def test_compressed_messages_are_shorter_and_have_the_same_content(start_server: Any, formula: Any) -> None:
     def exchanged(server: Any, compression: Compression) -> tuple[int, int]:
         proxy = Proxy(server.target)
         with DigitClient(proxy.target, compression=compression) as client:
@@ -248,7 +248,7 @@ print(*left())
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="open files are counted in /proc")
-def test_closing_leaves_no_thread_and_no_socket_behind(server: Any) -> None:
+def test_closing_leaves_no_thread_and_no_socket(server: Any) -> None:
     command = [sys.executable, "-c", LEFT_BEHIND, server.target]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.stdout.split() == ["0", "1"], result.stderr

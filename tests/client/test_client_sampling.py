@@ -30,7 +30,7 @@ def joined(batches: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("tensor_content", [True, False], ids=["tensor_content", "typed fields"])
-def test_a_sample_holds_the_digits_of_its_addresses(
+def test_a_sample_has_the_digits_of_its_addresses(
     server: Any, client: DigitClient, formula: Any, tensor_content: bool
 ) -> None:
     server.tensor_content = tensor_content
@@ -66,7 +66,7 @@ def test_start_continues_where_another_sample_ended(client: DigitClient) -> None
     assert later.start == 35
 
 
-def test_labels_are_one_for_each_digit_or_one_for_all(client: DigitClient, formula: Any) -> None:
+def test_there_may_be_one_label_per_digit_or_one_for_all(client: DigitClient, formula: Any) -> None:
     each = client.sample(labels=[3, 1, 4, 1, 5], seed=0)
     assert each.labels.tolist() == [3, 1, 4, 1, 5]
     np.testing.assert_array_equal(each.images, formula(each.labels, each.seeds)[..., 0])
@@ -74,14 +74,14 @@ def test_labels_are_one_for_each_digit_or_one_for_all(client: DigitClient, formu
     np.testing.assert_array_equal(client.sample(1, labels=9, seed=8).images, client.sample(labels=[9], seed=8).images)
 
 
-def test_without_a_seed_one_is_drawn_and_named(client: DigitClient) -> None:
+def test_without_a_seed_the_batch_has_a_drawn_seed(client: DigitClient) -> None:
     drawn = client.sample(20)
     assert drawn.seed is not None
     np.testing.assert_array_equal(client.sample(20, seed=drawn.seed).images, drawn.images)
     assert len({client.sample(1).seed for _ in range(8)}) > 1
 
 
-def test_no_digits_need_no_server() -> None:
+def test_zero_digits_need_no_server() -> None:
     with DigitClient("127.0.0.1:1") as client:
         empty = client.sample(0)
         assert (empty.images.shape, empty.labels.shape, empty.seeds.shape) == ((0, 28, 28), (0,), (0,))
@@ -91,12 +91,12 @@ def test_no_digits_need_no_server() -> None:
 
 
 @pytest.mark.parametrize("n", [1_000_001, 10_000_000])
-def test_a_sample_too_large_for_memory_points_to_the_stream(n: int) -> None:
+def test_the_error_of_a_too_large_sample_suggests_a_stream(n: int) -> None:
     with DigitClient("127.0.0.1:1") as client, pytest.raises(InvalidInputError, match=r"use stream\(\)"):
         client.sample(n)
 
 
-def test_an_unknown_label_is_refused_before_any_digit_is_asked_for(server: Any, client: DigitClient) -> None:
+def test_an_unknown_label_is_rejected_before_digits_are_requested(server: Any, client: DigitClient) -> None:
     with pytest.raises(InvalidInputError, match=r"no class 10; its classes are 0, 1"):
         client.sample(labels=[3, 10])
     with pytest.raises(InvalidInputError, match="no class 'ten'"):
@@ -104,7 +104,7 @@ def test_an_unknown_label_is_refused_before_any_digit_is_asked_for(server: Any, 
     assert server.requests == []
 
 
-def test_arguments_out_of_range_are_refused_at_once() -> None:
+def test_arguments_out_of_range_are_rejected_at_once() -> None:
     client = DigitClient("127.0.0.1:1")
     both: list[dict[str, Any]] = [
         {"n": -1},
@@ -125,7 +125,7 @@ def test_arguments_out_of_range_are_refused_at_once() -> None:
 
 
 @pytest.mark.parametrize("target", ["", [], ["localhost:8500", ""], [None], "localhost", "http://localhost:8501"])
-def test_a_target_must_be_one(target: Any) -> None:
+def test_an_invalid_target_is_rejected(target: Any) -> None:
     with pytest.raises(InvalidInputError, match="host:port"):
         DigitClient(target)
 
@@ -139,7 +139,7 @@ def test_an_unconditional_generator_gives_digits_without_labels(server: Any, cli
         client.sample(labels=[1])
 
 
-def test_class_names_and_image_shape_are_the_generators(server: Any, client: DigitClient) -> None:
+def test_class_names_and_image_shape_come_from_the_generator(server: Any, client: DigitClient) -> None:
     server.class_names, server.image_shape = ("cat", "dog", "owl"), (8, 6, 3)
     batch = client.sample(7, seed=0)
     assert batch.images.shape == (7, 8, 6, 3)
@@ -147,7 +147,7 @@ def test_class_names_and_image_shape_are_the_generators(server: Any, client: Dig
     assert client.sample(labels=["owl", "cat"]).labels.tolist() == [2, 0]
 
 
-def test_a_stream_is_the_same_digits_in_batches(client: DigitClient) -> None:
+def test_a_stream_has_the_digits_of_a_sample_in_batches(client: DigitClient) -> None:
     images, labels, seeds = joined(client.stream(1000, batch_size=130, seed=4))
     whole = client.sample(1000, seed=4)
     np.testing.assert_array_equal(images, whole.images)
@@ -167,7 +167,7 @@ def test_a_stream_without_a_seed_draws_one_for_all_its_batches(client: DigitClie
     assert len({batch.seed for batch in client.stream(30, batch_size=10)}) == 1
 
 
-def test_requests_ahead_are_bounded_and_order_is_kept(server: Any) -> None:
+def test_requests_in_flight_are_bounded_and_order_is_kept(server: Any) -> None:
     together, most, lock, late = 0, 0, threading.Lock(), threading.Event()
 
     def hold(request: Any) -> None:
@@ -186,7 +186,7 @@ def test_requests_ahead_are_bounded_and_order_is_kept(server: Any) -> None:
     assert 1 < most <= 3
 
 
-def test_a_stream_that_is_left_early_stops_asking(server: Any, client: DigitClient) -> None:
+def test_a_stream_that_is_closed_early_stops_sending_requests(server: Any, client: DigitClient) -> None:
     stream = client.stream(1_000_000_000, batch_size=64, seed=0)
     next(stream)
     stream.close()
@@ -220,7 +220,7 @@ def test_threads_may_share_a_client(client: DigitClient, formula: Any) -> None:
             np.testing.assert_array_equal(batch.images, formula(batch.labels, batch.seeds)[..., 0])
 
 
-def test_several_targets_are_asked_in_turn(start_server: Any, formula: Any) -> None:
+def test_several_targets_are_used_in_turn(start_server: Any, formula: Any) -> None:
     servers = [start_server(), start_server()]
     with DigitClient([one.target for one in servers], limits=Limits(rows_per_request=20)) as client:
         batch = client.sample(200, seed=6)
@@ -228,13 +228,13 @@ def test_several_targets_are_asked_in_turn(start_server: Any, formula: Any) -> N
     assert [len(one.requests) for one in servers] == [5, 5]
 
 
-def test_a_closed_client_opens_itself_again(client: DigitClient) -> None:
+def test_a_closed_client_opens_again(client: DigitClient) -> None:
     first = client.sample(5, seed=1)
     client.close()
     np.testing.assert_array_equal(client.sample(5, seed=1).images, first.images)
 
 
-def test_metadata_and_card_tell_what_is_served(server: Any, client: DigitClient) -> None:
+def test_metadata_and_card_describe_the_model(server: Any, client: DigitClient) -> None:
     metadata = client.metadata()
     assert (metadata.model, metadata.version) == ("digits", 1)
     signature = metadata.signatures["serving_default"]
@@ -254,7 +254,7 @@ def test_metadata_and_card_tell_what_is_served(server: Any, client: DigitClient)
         ({"class_names": []}, "names 0 classes, but the signature takes labels"),
     ],
 )
-def test_a_card_that_breaks_the_contract_is_refused(
+def test_a_card_that_breaks_the_contract_is_rejected(
     server: Any, client: DigitClient, changes: dict[str, Any], complaint: str
 ) -> None:
     server.card_changes = changes

@@ -54,7 +54,7 @@ def test_every_check_of_imbalanced_learn_passes() -> None:
             continue
 
 
-def test_it_works_in_a_pipeline_of_imbalanced_learn() -> None:
+def test_the_sampler_works_in_a_pipeline_of_imbalanced_learn() -> None:
     pipeline = pytest.importorskip("imblearn.pipeline")
     real = DigitClient(transports=[FakeTransport()]).sample(60, seed=9)
     keep = ~((real.labels == 3) & (np.arange(60) > 5))
@@ -65,7 +65,7 @@ def test_it_works_in_a_pipeline_of_imbalanced_learn() -> None:
     assert model.score(test.images.reshape(50, -1), test.labels) > 0.9
 
 
-def test_it_tells_what_it_added_and_from_where() -> None:
+def test_the_sampler_reports_the_added_digits_and_their_addresses() -> None:
     X, y = np.zeros((6, 28, 28), np.uint8), np.array([0, 0, 0, 0, 5, 5])
     fitted = sampler(random_state=4)
     X2, y2 = fitted.fit_resample(X, y)
@@ -77,7 +77,7 @@ def test_it_tells_what_it_added_and_from_where() -> None:
     assert sampler().fit(X, y).sampling_strategy_ == {5: 2}
 
 
-def test_its_digits_can_be_expanded() -> None:
+def test_the_digits_of_the_sampler_can_be_expanded() -> None:
     X, y = np.zeros((6, 28, 28), np.uint8), np.array([0, 0, 0, 0, 5, 5])
     fitted = sampler(expansion=1.3)
     X2, _ = fitted.fit_resample(X, y)
@@ -86,7 +86,7 @@ def test_its_digits_can_be_expanded() -> None:
     assert (sampler().fit_resample(X, y)[0] != X2).any()
 
 
-def test_it_can_be_cloned_copied_and_sent_to_other_processes() -> None:
+def test_the_sampler_can_be_cloned_copied_and_pickled() -> None:
     original = sampler(sampling_strategy={1: 5}, pixel_range=(0, 1), random_state=9)
     for twin in (clone(original), copy.deepcopy(original), pickle.loads(pickle.dumps(original))):
         assert twin.get_params(deep=False).keys() == original.get_params(deep=False).keys()  # type: ignore[attr-defined, union-attr]

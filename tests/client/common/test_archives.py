@@ -48,7 +48,7 @@ def test_a_changed_bit(tmp_path_factory: pytest.TempPathFactory, compressed: boo
 
 
 @pytest.mark.parametrize("offset", [8, 10])  # flags and method, where the table of contents has them
-def test_an_encrypted_or_unknown_compression(tmp_path: Path, offset: int) -> None:
+def test_flags_that_claim_encryption_or_an_unknown_compression(tmp_path: Path, offset: int) -> None:
     content = bytearray(WHOLE[False])
     content[content.index(b"PK\x01\x02") + offset] |= 1
     (tmp_path / "a.npz").write_bytes(content)
@@ -65,7 +65,7 @@ def test_any_bytes(tmp_path_factory: pytest.TempPathFactory, content: bytes, mag
         arrays["x"]
 
 
-def test_the_advice_ends_the_message(tmp_path: Path) -> None:
+def test_the_message_ends_with_the_advice(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cannot read .*none\.npz: No such file or directory; make it first$"):
         open_archive(tmp_path / "none.npz", advice="make it first").__enter__()
     (tmp_path / "a.npz").write_bytes(WHOLE[True])

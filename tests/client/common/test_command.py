@@ -23,19 +23,19 @@ def _import_quietly(folder: Path, code: str) -> subprocess.CompletedProcess[str]
     return subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
 
 
-def test_what_a_library_writes_while_it_is_imported_is_held_back(tmp_path: Path) -> None:
+def test_output_of_an_import_is_hidden(tmp_path: Path) -> None:
     done = _import_quietly(tmp_path, "")
     assert (done.stdout, done.stderr) == ("imported\n", "")
 
 
-def test_what_it_wrote_is_shown_when_the_import_fails(tmp_path: Path) -> None:
+def test_output_of_a_failed_import_is_shown(tmp_path: Path) -> None:
     done = _import_quietly(tmp_path, "raise RuntimeError('broken')\n")
     assert done.returncode == 1
     assert "a note from the depths" in done.stderr
     assert "RuntimeError: broken" in done.stderr
 
 
-def test_a_mistyped_command_is_answered_with_the_nearest() -> None:
+def test_the_error_of_a_mistyped_command_suggests_a_similar_one() -> None:
     done = subprocess.run([sys.executable, "-m", "digitforge", "trian"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "'trian'; did you mean 'train'?" in done.stderr
@@ -70,14 +70,14 @@ command.main()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_a_command_as_ctrl_c_does(number: int) -> None:
+def test_a_signal_ends_a_command_like_ctrl_c(number: int) -> None:
     with _under_way("    try: wait()\n    finally: print('put in order')") as process:
         process.send_signal(number)
         assert process.communicate(timeout=60) == ("put in order\n", "\ndigitforge: interrupted\n")
         assert process.returncode == 128 + number
 
 
-def test_the_same_signal_sent_twice_at_once_is_one_and_a_later_one_ends_at_once() -> None:
+def test_a_duplicate_signal_is_ignored_and_a_later_signal_ends_at_once() -> None:
     body = """
     try: wait()
     except KeyboardInterrupt:
@@ -94,7 +94,7 @@ def test_the_same_signal_sent_twice_at_once_is_one_and_a_later_one_ends_at_once(
         assert process.returncode == 143
 
 
-def test_a_terminal_that_closes_is_told_of_any_number_of_times() -> None:
+def test_a_closed_terminal_may_send_any_number_of_signals() -> None:
     body = """
     try: wait()
     except KeyboardInterrupt:
@@ -107,7 +107,7 @@ def test_a_terminal_that_closes_is_told_of_any_number_of_times() -> None:
         assert process.communicate(timeout=60)[0] == "still here\n"
 
 
-def test_a_signal_that_strikes_inside_a_finalizer_is_not_lost() -> None:
+def test_a_signal_during_a_finalizer_is_not_lost() -> None:
     """Python cannot raise an exception there."""
     body = """
     class Struck:
@@ -121,7 +121,7 @@ def test_a_signal_that_strikes_inside_a_finalizer_is_not_lost() -> None:
         assert process.returncode == 143
 
 
-def test_what_nohup_ignores_stays_ignored() -> None:
+def test_signals_that_nohup_ignores_stay_ignored() -> None:
     with _under_way("    wait()", before="signal.signal(signal.SIGHUP, signal.SIG_IGN)") as process:
         process.send_signal(signal.SIGHUP)
         process.send_signal(signal.SIGTERM)

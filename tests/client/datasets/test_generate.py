@@ -53,9 +53,7 @@ def test_shards_of_every_format_hold_the_digits_of_a_sample(tmp_path: Path, clie
 
 
 @pytest.mark.parametrize("scaling", [{"truncation": 0.4}, {"expansion": 1.4}])
-def test_a_class_and_a_scaling_hold_for_all_shards(
-    tmp_path: Path, client: DigitClient, scaling: dict[str, Any]
-) -> None:
+def test_class_and_scaling_apply_to_all_shards(tmp_path: Path, client: DigitClient, scaling: dict[str, Any]) -> None:
     manifest = generate(client, tmp_path, replace(PLAN, label=7, **scaling), jobs=1)
     last = read(tmp_path / manifest.shards[-1].file, "npz")
     assert set(last.labels.tolist()) == {7}
@@ -64,7 +62,7 @@ def test_a_class_and_a_scaling_hold_for_all_shards(
     assert all(compare(client, tmp_path, manifest, shard).tolerable for shard in manifest.shards)
 
 
-def test_processes_side_by_side_write_what_one_writes(server: Any, tmp_path: Path, formula: Any) -> None:
+def test_parallel_processes_write_the_same_as_one(server: Any, tmp_path: Path, formula: Any) -> None:
     for jobs in ("1", "2"):
         arguments = ("--n", "5000", "--rows-per-shard", "700", "--seed", "1", "--jobs", jobs, "--json")
         with start("generate", "--server", server.target, tmp_path / jobs, *arguments) as process:
@@ -80,7 +78,7 @@ def test_processes_side_by_side_write_what_one_writes(server: Any, tmp_path: Pat
     assert "8 shards with 5000 digits are as their checksums say; 2 of them hold" in checked.stdout
 
 
-def test_a_dask_cluster_writes_the_same(server: Any, tmp_path: Path, scheduler: str, formula: Any) -> None:
+def test_a_dask_cluster_writes_the_same_shards(server: Any, tmp_path: Path, scheduler: str, formula: Any) -> None:
     arguments = ("--n", 5000, "--rows-per-shard", 700, "--seed", 1)
     result = run(server, "generate", tmp_path / "set", *arguments, "--scheduler", scheduler)
     assert result.returncode == 0, result.stderr
@@ -120,7 +118,7 @@ def begin(server: Any, folder: Path, *arguments: Any) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_after_kill_9_nothing_that_was_finished_is_lost(
+def test_kill_9_loses_no_finished_shard(
     server: Any, gate: threading.Event, tmp_path: Path, formula: Any, jobs: int
 ) -> None:
     with begin(server, tmp_path / "set", "--jobs", jobs) as process:
@@ -138,7 +136,7 @@ def test_after_kill_9_nothing_that_was_finished_is_lost(
 
 @pytest.mark.parametrize("jobs", [1, 2])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_with_its_status_and_keeps_what_is_finished(
+def test_a_signal_ends_the_command_with_its_status_and_keeps_finished_shards(
     server: Any, gate: threading.Event, tmp_path: Path, number: int, jobs: int
 ) -> None:
     with begin(server, tmp_path / "set", "--jobs", jobs) as process:
@@ -170,7 +168,7 @@ def test_workers_end_when_the_command_is_killed(server: Any, gate: threading.Eve
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="processes are found in /proc")
-def test_a_worker_that_is_killed_is_told_of_and_costs_only_its_shard(
+def test_a_killed_worker_is_an_error_and_loses_only_its_shard(
     server: Any, gate: threading.Event, tmp_path: Path
 ) -> None:
     with begin(server, tmp_path / "set", "--jobs", 2) as process:
@@ -182,7 +180,7 @@ def test_a_worker_that_is_killed_is_told_of_and_costs_only_its_shard(
     assert len(finished(tmp_path / "set")) == 3
 
 
-def test_a_server_that_fails_costs_only_what_was_not_finished(server: Any, tmp_path: Path, formula: Any) -> None:
+def test_a_failing_server_loses_only_unfinished_shards(server: Any, tmp_path: Path, formula: Any) -> None:
     def fail_at_the_fifth_shard(request: Any) -> None:
         if len(server.requests) == 9:
             server.failures.append((grpc.StatusCode.INTERNAL, "oops"))
@@ -199,7 +197,7 @@ def test_a_server_that_fails_costs_only_what_was_not_finished(server: Any, tmp_p
     assert_whole(tmp_path / "set", Manifest.load(tmp_path / "set"), formula)
 
 
-def test_a_finished_data_set_is_left_as_it_is(server: Any, tmp_path: Path) -> None:
+def test_a_finished_data_set_is_not_changed(server: Any, tmp_path: Path) -> None:
     arguments = ("--n", 1000, "--rows-per-shard", 500, "--seed", 2, "--jobs", 1)
     run(server, "generate", tmp_path, *arguments)
     before, asked = finished(tmp_path), len(server.requests)
@@ -207,7 +205,7 @@ def test_a_finished_data_set_is_left_as_it_is(server: Any, tmp_path: Path) -> No
     assert (finished(tmp_path), len(server.requests)) == (before, asked)
 
 
-def test_another_plan_or_generator_never_continues_a_data_set(tmp_path: Path, client: DigitClient) -> None:
+def test_a_data_set_is_never_continued_with_another_plan_or_generator(tmp_path: Path, client: DigitClient) -> None:
     generate(client, tmp_path, PLAN, jobs=1)
     before = finished(tmp_path)
     for other in (
@@ -224,7 +222,7 @@ def test_another_plan_or_generator_never_continues_a_data_set(tmp_path: Path, cl
     assert finished(tmp_path) == before
 
 
-def test_a_generator_that_changes_between_two_shards_ends_the_work(tmp_path: Path) -> None:
+def test_a_generator_change_between_two_shards_is_an_error(tmp_path: Path) -> None:
     fake = FakeTransport()
 
     def change(_: int) -> None:
@@ -235,7 +233,7 @@ def test_a_generator_that_changes_between_two_shards_ends_the_work(tmp_path: Pat
     assert 1 <= len(finished(tmp_path)) < 5
 
 
-def test_two_commands_never_write_one_data_set(server: Any, gate: threading.Event, tmp_path: Path) -> None:
+def test_two_commands_never_write_the_same_data_set(server: Any, gate: threading.Event, tmp_path: Path) -> None:
     with begin(server, tmp_path / "set", "--jobs", 1) as process:
         second = run(server, "generate", tmp_path / "set")
         gate.set()
@@ -248,7 +246,7 @@ def test_two_commands_never_write_one_data_set(server: Any, gate: threading.Even
 # --- refused
 
 
-def test_a_folder_with_something_else_is_never_touched(tmp_path: Path, client: DigitClient) -> None:
+def test_a_folder_with_other_files_is_never_changed(tmp_path: Path, client: DigitClient) -> None:
     (tmp_path / "letters.txt").write_text("dear")
     with pytest.raises(DataError, match="does not hold a data set"):
         generate(client, tmp_path, PLAN, jobs=1)
@@ -269,7 +267,7 @@ def test_a_folder_with_something_else_is_never_touched(tmp_path: Path, client: D
         (("--n", 10, "--model", "letters"), 3, "no model 'letters'"),
     ],
 )
-def test_what_cannot_be_done_leaves_no_folder(
+def test_a_rejected_command_leaves_no_folder(
     server: Any, tmp_path: Path, arguments: tuple[Any, ...], status: int, says: str
 ) -> None:
     result = run(server, "generate", tmp_path / "set", *arguments)
@@ -287,7 +285,7 @@ def test_what_cannot_be_done_leaves_no_folder(
         ("google_crc32c", ("--format", "tfrecord"), "tfrecord"),
     ],
 )
-def test_a_library_that_is_not_installed_is_named_with_its_extra(  # noqa: PLR0917
+def test_the_error_of_a_missing_library_names_library_and_extra(  # noqa: PLR0917
     server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str, arguments: tuple[str, ...], extra: str
 ) -> None:
     monkeypatch.setitem(sys.modules, library, None)

@@ -30,7 +30,7 @@ def client() -> DigitClient:
     return DigitClient(transports=[FakeTransport()])
 
 
-def test_what_happened_to_files_is_found_and_mended(server: Any, tmp_path: Path, formula: Any) -> None:
+def test_damaged_files_are_found_and_repaired(server: Any, tmp_path: Path, formula: Any) -> None:
     arguments = ("--n", 2000, "--rows-per-shard", 300, "--seed", 2, "--jobs", 1)
     assert run(server, "generate", tmp_path, *arguments).returncode == 0
     files = [tmp_path / shard.file for shard in Manifest.load(tmp_path).shards]
@@ -64,7 +64,7 @@ def add(levels: int, pixels: int) -> Callable[[Any], Any]:
     return mend
 
 
-def test_regenerated_digits_are_compared_within_the_tolerance(server: Any, tmp_path: Path) -> None:
+def test_regenerated_digits_may_differ_within_the_tolerance(server: Any, tmp_path: Path) -> None:
     arguments = ("--n", 1000, "--rows-per-shard", 256, "--seed", 2, "--jobs", 1)
     assert run(server, "generate", tmp_path, *arguments).returncode == 0
     pixels = 256 * 784
@@ -81,7 +81,7 @@ def test_regenerated_digits_are_compared_within_the_tolerance(server: Any, tmp_p
     assert (result.returncode, "begun with generator 0123456789abcdef" in one_line(result)) == (3, True)
 
 
-def test_a_file_with_other_addresses_is_noticed(tmp_path: Path, client: DigitClient) -> None:
+def test_a_file_with_other_addresses_is_found(tmp_path: Path, client: DigitClient) -> None:
     manifest = generate(client, tmp_path, PLAN, jobs=1)
     files = [tmp_path / shard.file for shard in manifest.shards]
     files[0].write_bytes(files[1].read_bytes())
@@ -103,7 +103,7 @@ def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 @given(data=st.data())
-def test_a_damaged_file_is_an_error_of_the_library(small: tuple[Path, DigitClient, bytes], data: st.DataObject) -> None:
+def test_a_damaged_file_raises_only_data_errors(small: tuple[Path, DigitClient, bytes], data: st.DataObject) -> None:
     folder, client, whole = small
     manifest = Manifest.load(folder)
     path, content = folder / manifest.shards[0].file, bytearray(whole)

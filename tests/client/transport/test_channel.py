@@ -37,7 +37,7 @@ for _ in range(4):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-def test_parent_and_forked_child_each_have_their_own_connection(server: Any) -> None:
+def test_parent_and_forked_child_have_separate_connections(server: Any) -> None:
     result = subprocess.run(
         [sys.executable, "-c", FORKING, server.target], capture_output=True, text=True, timeout=200, check=False
     )
@@ -59,7 +59,7 @@ except KeyboardInterrupt:
 """
 
 
-def test_a_client_interrupted_while_it_waits_can_be_used_again_and_its_process_ends(server: Any) -> None:
+def test_after_ctrl_c_during_a_wait_the_client_works_and_the_process_can_end(server: Any) -> None:
     silent = threading.Event()
     server.before_answer = lambda request: silent.wait(90)
     result = subprocess.run(
@@ -80,7 +80,7 @@ def test_a_closed_client_can_be_used_again(server: Any) -> None:
         client.close()
 
 
-def test_nothing_is_sent_before_the_first_question(server: Any) -> None:
+def test_nothing_is_sent_before_the_first_call(server: Any) -> None:
     DigitClient(server.target).close()
     assert server.calls == 0
 
@@ -98,13 +98,13 @@ def test_a_unix_socket_is_a_target(tmp_path: Path, server: Any) -> None:
 
 
 @pytest.mark.parametrize("form", ["localhost:{port}", "dns:///localhost:{port}", "ipv4:127.0.0.1:{port}"])
-def test_targets_are_written_as_grpc_writes_them(server: Any, form: str) -> None:
+def test_targets_may_have_any_grpc_form(server: Any, form: str) -> None:
     with DigitClient(form.format(port=server.target.rpartition(":")[2])) as client:
         client.wait_ready(30)
         assert len(client.sample(300)) == 300
 
 
-def test_headers_go_with_every_request(server: Any) -> None:
+def test_headers_are_sent_with_every_request(server: Any) -> None:
     seen = []
 
     class Recorder(grpc.ServerInterceptor):
@@ -139,7 +139,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_mutual_tls_lets_in_whoever_has_the_certificate(server: Any, certificates: Path) -> None:
+def test_mutual_tls_admits_only_clients_with_the_certificate(server: Any, certificates: Path) -> None:
     from tensorflow_serving.apis import prediction_service_pb2_grpc
 
     pem = {path.name: path.read_bytes() for path in certificates.iterdir()}
@@ -166,7 +166,7 @@ def test_mutual_tls_lets_in_whoever_has_the_certificate(server: Any, certificate
     second.stop(0).wait()
 
 
-def test_tls_options_that_cannot_work_are_refused(tmp_path: Path) -> None:
+def test_invalid_tls_options_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="both"):
         TLS(certificate=tmp_path / "x.pem")
     with pytest.raises(InvalidInputError, match=r"missing\.pem"):
@@ -186,6 +186,6 @@ def test_tls_options_that_cannot_work_are_refused(tmp_path: Path) -> None:
         lambda: Keepalive(answer_s=float("inf")),
     ],
 )
-def test_options_out_of_range_are_refused(make: Any) -> None:
+def test_options_out_of_range_are_rejected(make: Any) -> None:
     with pytest.raises(InvalidInputError):
         make()

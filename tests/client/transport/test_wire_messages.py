@@ -96,20 +96,20 @@ def same_bytes(mine: Any, official: Any, fields: dict[str, Any]) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(spec=specs, inputs=st.dictionaries(names, tensors, max_size=3), outputs=st.lists(names, max_size=2))
-def test_a_predict_request_is_the_same_bytes(spec: Any, inputs: Any, outputs: Any) -> None:
+def test_predict_requests_have_the_same_bytes(spec: Any, inputs: Any, outputs: Any) -> None:
     fields = {"model_spec": spec, "inputs": inputs, "output_filter": outputs}
     same_bytes(ours.PredictRequest, predict_pb2.PredictRequest, fields)
 
 
 @settings(max_examples=60, deadline=None)
 @given(spec=specs, outputs=st.dictionaries(names, tensors, max_size=3))
-def test_a_predict_response_is_the_same_bytes(spec: Any, outputs: Any) -> None:
+def test_predict_responses_have_the_same_bytes(spec: Any, outputs: Any) -> None:
     same_bytes(ours.PredictResponse, predict_pb2.PredictResponse, {"model_spec": spec, "outputs": outputs})
 
 
 @settings(max_examples=30, deadline=None)
 @given(spec=specs, fields=st.lists(names, max_size=3), key=names, url=names, value=st.binary(max_size=30))
-def test_metadata_messages_are_the_same_bytes(spec: Any, fields: Any, key: str, url: str, value: bytes) -> None:
+def test_metadata_messages_have_the_same_bytes(spec: Any, fields: Any, key: str, url: str, value: bytes) -> None:
     request = {"model_spec": spec, "metadata_field": fields}
     same_bytes(ours.GetModelMetadataRequest, get_model_metadata_pb2.GetModelMetadataRequest, request)
     reply = {"model_spec": spec, "metadata": {key: {"type_url": url, "value": value}}}
@@ -123,7 +123,7 @@ def test_metadata_messages_are_the_same_bytes(spec: Any, fields: Any, key: str, 
     state=st.sampled_from([0, 10, 20, 30, 40, 50]),
     message=names,
 )
-def test_status_messages_are_the_same_bytes(spec: Any, version: int, state: int, message: str) -> None:
+def test_status_messages_have_the_same_bytes(spec: Any, version: int, state: int, message: str) -> None:
     same_bytes(ours.GetModelStatusRequest, get_model_status_pb2.GetModelStatusRequest, {"model_spec": spec})
     status = {"version": version, "state": state, "status": {"error_message": message}}
     reply = {"model_version_status": [status]}
@@ -170,7 +170,7 @@ def test_we_read_strings_and_compressed_tensors_as_tensorflow_writes_them() -> N
     np.testing.assert_array_equal(decode(ours.Tensor.FromString(sevens.SerializeToString())), np.full((2, 3), 7))
 
 
-def test_method_paths_are_the_official_ones() -> None:
+def test_method_paths_match_the_official_ones() -> None:
     paths = []
 
     class Recorder:
