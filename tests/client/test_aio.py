@@ -1,4 +1,4 @@
-"""The asynchronous client: the twin of the other, and good company in an event loop."""
+"""The asynchronous client: it matches `DigitClient`, and it does not block the event loop."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from digitforge_client import (
 ONCE = Retry(attempts=1)
 
 
-def public_methods(kind: type) -> dict[str, inspect.Signature]:
-    functions = inspect.getmembers(kind, inspect.isfunction)
+def public_methods(client: type) -> dict[str, inspect.Signature]:
+    functions = inspect.getmembers(client, inspect.isfunction)
     return {name: inspect.signature(function) for name, function in functions if not name.startswith("_")}
 
 
@@ -141,7 +141,7 @@ def test_a_stream_that_is_closed_early_stops_sending_requests(server: Any) -> No
 
 def test_a_stream_survives_a_restart_of_the_server(start_server: Any, formula: Any) -> None:
     server = start_server()
-    server.before_answer = lambda _: time.sleep(0.03)  # or all batches were there before it dies
+    server.before_answer = lambda _: time.sleep(0.03)  # otherwise all batches would arrive before it stops
 
     async def ask() -> list[int]:
         rows = []

@@ -1,4 +1,4 @@
-"""A busy server refuses requests: both clients ask again, more gently, and get through."""
+"""Busy servers: both clients retry with fewer requests, and succeed."""
 
 from __future__ import annotations
 
@@ -96,11 +96,11 @@ def test_an_answer_that_is_too_large_is_final(server: Any) -> None:
     assert len(server.requests) == 1
 
 
-# --- servers that really refuse
+# --- real busy servers
 
 
 def rows_of_streams(target: str, n: int, *, streams: int, asynchronous: bool, **options: Any) -> list[list[int]]:
-    """The row seeds that concurrent streams deliver, each of a client of its own."""
+    """Return the row seeds of concurrent streams. Each stream has its own client."""
     if asynchronous:
 
         async def rows(seed: int) -> list[int]:
@@ -126,7 +126,7 @@ def expected(n: int, streams: int) -> list[list[int]]:
 
 @pytest.fixture(scope="module")
 def embedded(exported_model: Path) -> Iterator[str]:
-    """The embedded server, which takes two requests at once."""
+    """An embedded server that accepts two requests at once."""
     from digitforge_serving import EmbeddedServer
 
     with EmbeddedServer(exported_model, max_requests=2) as target:
@@ -152,13 +152,13 @@ def test_a_server_with_a_full_batch_queue_counts_as_busy(exported_model: Path, a
 
     batching = BatchingOptions(max_batch_size=256, max_enqueued_batches=1, num_batch_threads=1)
     with EmbeddedServer(exported_model, batching=batching) as target:
-        # a server that is away is not waited for, a busy one is
+        # the client waits for a busy server, but not for one that is away
         options = {"retry": ONCE, "timeout": Timeout(outage_s=0)}
         rows = rows_of_streams(target, 2000, streams=4, asynchronous=asynchronous, **options)
     assert rows == expected(2000, 4)
 
 
-QUESTIONS: dict[str, Callable[[DigitClient], Any]] = {
+CALLS: dict[str, Callable[[DigitClient], Any]] = {
     "sample": lambda client: client.sample(2000, seed=1),
     "truncated": lambda client: client.sample(2000, seed=1, truncation=0.5),
     "fetch": lambda client: client.fetch([(7, row) for row in range(2000)]),
@@ -171,37 +171,37 @@ QUESTIONS: dict[str, Callable[[DigitClient], Any]] = {
 }
 
 
-@pytest.mark.parametrize("question", QUESTIONS)
-def test_every_method_succeeds_with_a_busy_server(embedded: str, question: str) -> None:
+@pytest.mark.parametrize("call", CALLS)
+def test_every_method_succeeds_with_a_busy_server(embedded: str, call: str) -> None:
     def ask(_: int) -> None:
         with DigitClient(embedded) as client:
-            QUESTIONS[question](client)
+            CALLS[call](client)
 
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(ask, range(6)))
 
 
-# --- how gently
+# --- number of requests in flight
 
 
 class Crowded(FakeTransport):
-    """A fake that counts how many requests for digits are sent and not yet waited for."""
+    """A fake that counts the pending requests for digits."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.in_flight: list[int] = []  # with each request, itself included
-        self._now = 0
+        self.in_flight: list[int] = []  # number of pending requests, recorded at each request, including it
+        self._pending = 0
         self._lock = threading.Lock()
 
     def send(self, method: Any, request: Any, **options: Any) -> Any:
         pending = super().send(method, request, **options)
         if "seeds" in getattr(request, "inputs", ()):
-            self._now += 1
-            self.in_flight.append(self._now)
+            self._pending += 1
+            self.in_flight.append(self._pending)
             result = pending.result
 
             def received() -> Any:
-                self._now -= 1
+                self._pending -= 1
                 return result()
 
             pending.result = received  # type: ignore[method-assign]
@@ -246,7 +246,7 @@ def test_a_burst_of_busy_answers_counts_once(monkeypatch: pytest.MonkeyPatch) ->
 def test_another_target_is_tried_at_once_if_one_is_busy(start_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     busy, idle = start_server(), start_server()
     busy.failures = [BUSY[0]] * 1000
-    monkeypatch.setattr(connection, "_FIRST_PAUSE_S", 1000.0)  # a pause would be noticed
+    monkeypatch.setattr(connection, "_FIRST_PAUSE_S", 1000.0)  # the test would hang in a pause
     with DigitClient([busy.target, idle.target], limits=Limits(rows_per_request=10)) as client:
         assert len(client.sample(100)) == 100
 

@@ -1,4 +1,4 @@
-"""What a client does when the server is away, slow, strange or replaced: one clear error, or nothing lost."""
+"""Servers that are away, slow, faulty or replaced: the client loses nothing, or raises one clear error."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_each_status_of_a_server_has_its_error(
     assert type(caught.value) is error
     assert (caught.value.code, caught.value.details) == (code.name, text)
     assert caught.value.retryable is (error in (ServerUnavailableError, ServerTimeoutError))
-    again = pickle.loads(pickle.dumps(caught.value))  # errors cross processes, as joblib's do
+    again = pickle.loads(pickle.dumps(caught.value))  # errors must be picklable for joblib
     assert (str(again), again.code) == (str(caught.value), code.name)
 
 
@@ -151,7 +151,7 @@ def test_other_targets_replace_a_dead_target(start_server: Any, formula: Any) ->
 
 def test_a_stream_survives_a_restart_of_the_server(start_server: Any, formula: Any) -> None:
     server = start_server()
-    server.before_answer = lambda _: time.sleep(0.03)  # or all batches were there before it dies
+    server.before_answer = lambda _: time.sleep(0.03)  # otherwise all batches would arrive before it stops
     patient = Timeout(request_s=5, outage_s=30)
     with DigitClient(server.target, timeout=patient, retry=ONCE, limits=Limits(rows_per_request=16)) as client:
         stream, rows = client.stream(640, batch_size=32, seed=9), []
@@ -182,11 +182,11 @@ def test_a_generator_change_during_a_stream_is_an_error(server: Any) -> None:
     with DigitClient(server.target) as client:
         stream = client.stream(200, batch_size=50, seed=0)
         assert next(stream).generator_id == server.generator_id
-        server.generator_id = "f" * 16  # under the same version number, as after a restart
+        server.generator_id = "f" * 16  # with the same version number, as after a restart
         let_go.set()
         with pytest.raises(GeneratorChangedError, match=r"from 0123456789abcdef to ffffffffffffffff after \d+ rows"):
             list(stream)
-        assert client.sample(1).generator_id == "f" * 16  # what follows goes on with the new one
+        assert client.sample(1).generator_id == "f" * 16  # a later call uses the new generator
 
 
 def test_a_generator_change_may_be_accepted_and_no_batch_mixes_two_generators(server: Any) -> None:
@@ -212,7 +212,7 @@ def test_batches_that_arrive_together_are_checked_together(server: Any, monkeypa
     def answer_the_first_last(request: Any) -> None:
         if server.first_seed(request) == 0:
             assert all(answered.acquire(timeout=60) for _ in range(29))
-            time.sleep(0.5)  # for the way of the last
+            time.sleep(0.5)  # so that the last answer can arrive
 
     def count(reply: Any) -> Any:
         answered.release()
@@ -223,8 +223,8 @@ def test_batches_that_arrive_together_are_checked_together(server: Any, monkeypa
         stream = client.stream(295, batch_size=10, seed=0)
         seeds = [seed for batch in stream for seed in batch.seeds.tolist()]
     assert seeds == list(range(295))
-    cards = server.calls - len(server.requests) - 1  # what else it was asked for is the metadata, once
-    assert cards == 1 + 2 + 1  # to begin with, after each hundred rows, at the end
+    cards = server.calls - len(server.requests) - 1  # the metadata are requested once
+    assert cards == 1 + 2 + 1  # at the start, after each hundred rows, at the end
 
 
 def test_a_complete_batch_does_not_wait_for_the_next(server: Any) -> None:
@@ -239,7 +239,7 @@ def test_a_complete_batch_does_not_wait_for_the_next(server: Any) -> None:
 def test_batches_before_a_wrong_answer_are_delivered(server: Any) -> None:
     with DigitClient(server.target) as client:
         wrong = client.sample(80, seed=0).images[30:40].tobytes()
-        # all others are there before the first
+        # all other answers arrive before the first
         server.before_answer = lambda request: time.sleep(server.first_seed(request) == 0)
         server.mend = lambda reply: type(reply)() if reply.outputs["images"].tensor_content == wrong else reply
         stream = client.stream(80, batch_size=10, seed=0)
@@ -265,7 +265,7 @@ def test_a_sample_after_a_change_comes_from_the_new_generator_alone(server: Any)
         assert batch.images.shape == (50, 8, 8)
         assert set(batch.labels.tolist()) == {0, 1}
         server.generator_id, server.class_names = "e" * 16, ("a", "b", "c")
-        assert client.sample(labels=["c"]).labels.tolist() == [2]  # a refusal is never based on old knowledge
+        assert client.sample(labels=["c"]).labels.tolist() == [2]  # an error never relies on a cached generator
         server.generator_id, server.class_names = "d" * 16, ("a", "b")
         with pytest.raises(InvalidInputError, match="no class 2"):
             client.sample(labels=[2])

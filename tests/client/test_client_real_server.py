@@ -1,4 +1,4 @@
-"""The client against a real generator behind the embedded server."""
+"""The client with a real generator in the embedded server."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def client(target: str) -> Iterator[DigitClient]:
 
 
 def assert_same_digits(one: np.ndarray, other: np.ndarray) -> None:
-    """Equal within the tolerance of the contract: float rounding differs with batch size."""
+    """Check that images are equal within the tolerance of the contract."""
     difference = np.abs(one.astype(np.int16) - other.astype(np.int16))
     assert difference.max(initial=0) <= 1
     assert (difference == 0).mean() >= 0.999
@@ -152,13 +152,13 @@ def test_unknown_models_and_versions_are_not_found(target: str) -> None:
 
 def test_both_clients_return_the_same(client: DigitClient, target: str) -> None:
     async def ask() -> tuple[Batch, list[Batch], Batch, np.ndarray]:
-        async with AsyncDigitClient(target) as twin:
-            await twin.wait_ready(60)
-            assert await twin.card() == client.card()
-            assert await twin.metadata() == client.metadata()
-            sample = await twin.sample(200, seed=9)
-            stream = [batch async for batch in twin.stream(200, seed=9, batch_size=64)]
-            return sample, stream, await twin.fetch(sample), await twin.interpolate((1, 2), (3, 4), steps=3)
+        async with AsyncDigitClient(target) as other:
+            await other.wait_ready(60)
+            assert await other.card() == client.card()
+            assert await other.metadata() == client.metadata()
+            sample = await other.sample(200, seed=9)
+            stream = [batch async for batch in other.stream(200, seed=9, batch_size=64)]
+            return sample, stream, await other.fetch(sample), await other.interpolate((1, 2), (3, 4), steps=3)
 
     sample, stream, fetched, walk = asyncio.run(ask())
     whole = client.sample(200, seed=9)

@@ -1,4 +1,4 @@
-"""What `sample` and `stream` hand out, against a server made with the official stubs."""
+"""Tests of `sample` and `stream` against a server made with the official stubs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def client(server: Any) -> Iterator[DigitClient]:
 
 
 def joined(batches: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Images, labels and row seeds of several batches, as of one."""
+    """Join the images, labels and row seeds of several batches."""
     batches = list(batches)
     images, labels, seeds = (
         np.concatenate([getattr(b, name) for b in batches]) for name in ("images", "labels", "seeds")
@@ -106,20 +106,20 @@ def test_an_unknown_label_is_rejected_before_digits_are_requested(server: Any, c
 
 def test_arguments_out_of_range_are_rejected_at_once() -> None:
     client = DigitClient("127.0.0.1:1")
-    both: list[dict[str, Any]] = [
+    for_both: list[dict[str, Any]] = [
         {"n": -1},
         {"n": 1, "seed": 2**21},
         {"n": 1, "start": -1},
         {"n": 2, "start": 2**32 - 1},
         {},
     ]
-    for wrong in both:
+    for wrong in for_both:
         with pytest.raises(InvalidInputError):
             client.sample(**wrong)
         with pytest.raises(InvalidInputError):
             client.stream(**wrong)
-    stream_alone: list[dict[str, Any]] = [{"batch_size": 0}, {"on_change": "ignore"}]
-    for wrong in stream_alone:
+    for_stream: list[dict[str, Any]] = [{"batch_size": 0}, {"on_change": "ignore"}]
+    for wrong in for_stream:
         with pytest.raises(InvalidInputError):
             client.stream(1, **wrong)
 
@@ -168,16 +168,16 @@ def test_a_stream_without_a_seed_draws_one_for_all_its_batches(client: DigitClie
 
 
 def test_requests_in_flight_are_bounded_and_order_is_kept(server: Any) -> None:
-    together, most, lock, late = 0, 0, threading.Lock(), threading.Event()
+    in_flight, most, lock, late = 0, 0, threading.Lock(), threading.Event()
 
     def hold(request: Any) -> None:
-        nonlocal together, most
+        nonlocal in_flight, most
         with lock:
-            together += 1
-            most = max(most, together)
-        late.wait(0.02 if len(server.requests) % 2 else 0.001)  # answers come back in another order
+            in_flight += 1
+            most = max(most, in_flight)
+        late.wait(0.02 if len(server.requests) % 2 else 0.001)  # answers arrive in another order
         with lock:
-            together -= 1
+            in_flight -= 1
 
     server.before_answer = hold
     with DigitClient(server.target, limits=Limits(rows_per_request=10, requests_in_flight=3)) as client:
@@ -193,7 +193,7 @@ def test_a_stream_that_is_closed_early_stops_sending_requests(server: Any, clien
     asked = len(server.requests)
     assert asked < 20
     client.sample(1)
-    assert len(server.requests) <= asked + 6  # those on their way, and the new one
+    assert len(server.requests) <= asked + 6  # pending requests, and the new one
 
 
 def test_the_memory_of_a_stream_does_not_grow(client: DigitClient) -> None:
@@ -206,7 +206,7 @@ def test_the_memory_of_a_stream_does_not_grow(client: DigitClient) -> None:
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    # The server runs in this process too, so its share is counted; all images together are 48 MB.
+    # The server runs in this process, so the peak includes its memory. All images together take 48 MB.
     assert peak < 32 * 2**20
 
 
@@ -244,19 +244,19 @@ def test_metadata_and_card_describe_the_model(server: Any, client: DigitClient) 
 
 
 @pytest.mark.parametrize(
-    ("changes", "complaint"),
+    ("changes", "message"),
     [
-        ({"contract_version": 2}, "version 2 of the contract"),
-        ({"contract_version": None}, "version None of the contract"),
-        ({"class_names": None}, "another form"),
-        ({"image_shape": [28, 28]}, "another form"),
-        ({"max_rows": 0}, "0 rows"),
+        ({"contract_version": 2}, "contract version 2"),
+        ({"contract_version": None}, "contract version None"),
+        ({"class_names": None}, "missing or invalid field"),
+        ({"image_shape": [28, 28]}, "missing or invalid field"),
+        ({"max_rows": 0}, "max_rows 0"),
         ({"class_names": []}, "names 0 classes, but the signature takes labels"),
     ],
 )
 def test_a_card_that_breaks_the_contract_is_rejected(
-    server: Any, client: DigitClient, changes: dict[str, Any], complaint: str
+    server: Any, client: DigitClient, changes: dict[str, Any], message: str
 ) -> None:
     server.card_changes = changes
-    with pytest.raises(UnexpectedReplyError, match=complaint):
+    with pytest.raises(UnexpectedReplyError, match=message):
         client.sample(1)

@@ -1,4 +1,4 @@
-"""The client is light: what it imports, and what it does without."""
+"""The client is light: it imports little."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Walks begin and end where they should, and stay where latents live."""
+"""Walks between latents start and end exactly, and keep the norm of latents."""
 
 from __future__ import annotations
 

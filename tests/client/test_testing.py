@@ -1,4 +1,4 @@
-"""The fake keeps the contract, so that a test against it says something about the real thing."""
+"""The fake server keeps the contract, like a real server."""
 
 from __future__ import annotations
 
@@ -82,14 +82,14 @@ def test_failures_can_be_requested() -> None:
     with pytest.raises(ServerUnavailableError, match="it went away"):
         client.sample(3)
     fake.failures.append(ServerUnavailableError("it went away"))
-    assert sum(len(batch) for batch in client.stream(30, batch_size=10)) == 30  # a stream waits and goes on
+    assert sum(len(batch) for batch in client.stream(30, batch_size=10)) == 30  # a stream waits and continues
     fake.failures.append(RequestRejectedError("no"))
     with pytest.raises(RequestRejectedError):
         list(client.stream(30, batch_size=10))
 
 
 class Dying(FakeTransport):
-    """A fake that answers some requests for digits and is gone for good after them."""
+    """A fake that answers some requests for digits and is then unavailable forever."""
 
     def __init__(self, answers: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Truncated and expanded digits and blends of classes: their distribution, their addresses, repeatable requests."""
+"""Truncated digits, expanded digits and blends of classes: distribution, addresses, size of requests."""
 
 from __future__ import annotations
 
@@ -153,11 +153,11 @@ def test_impossible_options_are_rejected_before_digits_are_requested(
     before = fake.requests
     with pytest.raises(InvalidInputError, match=says):
         client.sample(seed=0, **options)
-    assert fake.requests <= before + 2  # at most metadata and card, to be sure that the generator is still the same
+    assert fake.requests <= before + 2  # metadata and card, to check the generator
 
 
 def test_every_request_is_small_enough_for_retries() -> None:
-    """gRPC repeats a request only if it fits its buffer of 256 KiB."""
+    """gRPC only retries a request that fits into its buffer of 256 KiB."""
     sizes: list[int] = []
 
     class Watching(FakeTransport):
@@ -187,10 +187,10 @@ def test_a_generator_change_during_truncated_digits_is_an_error(fake: FakeTransp
 
 def test_the_asynchronous_client_does_the_same(client: DigitClient) -> None:
     async def ask() -> list[np.ndarray]:
-        async with AsyncDigitClient(transports=[FakeTransport()]) as twin:
-            blend = await twin.sample(class_weights=np.full((4, 10), 0.1), seed=2)
-            again = await twin.fetch(blend)
+        async with AsyncDigitClient(transports=[FakeTransport()]) as other:
+            blend = await other.sample(class_weights=np.full((4, 10), 0.1), seed=2)
+            again = await other.fetch(blend)
             np.testing.assert_array_equal(again.images, blend.images)
-            return [batch.images async for batch in twin.stream(30, seed=1, batch_size=15, truncation=0.5)]
+            return [batch.images async for batch in other.stream(30, seed=1, batch_size=15, truncation=0.5)]
 
     np.testing.assert_array_equal(np.concatenate(asyncio.run(ask())), client.sample(30, seed=1, truncation=0.5).images)

@@ -1,4 +1,4 @@
-"""Digits arrive where other libraries expect their data: complete, fresh in every epoch, in the right form."""
+"""Adapters deliver complete epochs of fresh digits in the form that each library expects."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def client() -> DigitClient:
     return DigitClient(transports=[FakeTransport()])
 
 
-REAL = DigitClient(transports=[FakeTransport(generator_id="0" * 16)]).sample(50, seed=1)  # of another generator
+REAL = DigitClient(transports=[FakeTransport(generator_id="0" * 16)]).sample(50, seed=1)  # digits of another generator
 X, Y = REAL.images, REAL.labels
 
 
@@ -38,7 +38,7 @@ def test_an_epoch_has_every_real_image_once_and_fresh_digits(client: DigitClient
         assert rows(X) <= rows(images)
         synthetic.append(rows(images) - rows(X))
         assert len(synthetic[-1]) == 50
-        for image, label in zip(images, labels, strict=True):  # each image kept its label
+        for image, label in zip(images, labels, strict=True):  # each image has kept its label
             real = np.flatnonzero((image == X).all(axis=(1, 2)))
             assert not len(real) or Y[real[0]] == label
     assert len(set.union(*synthetic)) == 150
@@ -112,7 +112,7 @@ def test_keras_trains_on_mixed_batches(client: DigitClient) -> None:
     losses = model.fit(Recording(batches), epochs=3, verbose=0).history["loss"]
     assert losses[-1] < losses[0]
     whole = [epoch for epoch in range(batches.epoch + 1) if {(epoch, number) for number in range(5)} <= set(handed_out)]
-    assert len(whole) == 3  # fresh digits in each; Keras also looks at a batch or two before it begins
+    assert len(whole) == 3  # fresh digits in each epoch; Keras also reads a batch or two before the first epoch
 
 
 def test_each_pass_of_a_tensorflow_dataset_is_the_stream(client: DigitClient) -> None:
@@ -158,7 +158,7 @@ def test_pytorch_workers_share_an_epoch(server: Any, formula: Any, workers: int)
     from digitforge_client.adapters.torch import SyntheticDigits
 
     with DigitClient(server.target) as client:
-        client.card()  # the parent is connected when the workers are forked
+        client.card()  # the parent connects before the workers are forked
         digits = SyntheticDigits(client, 500, batch_size=64, seed=2)
         loader = DataLoader(digits, batch_size=None, num_workers=workers, persistent_workers=workers > 0)
         for epoch in range(2):

@@ -1,4 +1,4 @@
-"""`GeneratedDigitsSampler` among the estimators of scikit-learn and imbalanced-learn."""
+"""`GeneratedDigitsSampler` as an estimator of scikit-learn and imbalanced-learn."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ pytest.importorskip("sklearn")
 from sklearn.base import clone
 from sklearn.neighbors import KNeighborsClassifier
 
-#: Columns of the data of some of imbalanced-learn's checks; the others have 20. Their tables of numbers are images if
-#: the generator's images have that many pixels and the range of pixels is wide enough.
+#: Numbers of columns in the data of some checks of imbalanced-learn. All other checks use 20 columns. The data count
+#: as images if the generator's images have that many pixels and pixel_range is wide enough.
 COLUMNS = {
     "check_target_type": 2,
     "check_samplers_one_label": 2,
@@ -88,11 +88,11 @@ def test_the_digits_of_the_sampler_can_be_expanded() -> None:
 
 def test_the_sampler_can_be_cloned_copied_and_pickled() -> None:
     original = sampler(sampling_strategy={1: 5}, pixel_range=(0, 1), random_state=9)
-    for twin in (clone(original), copy.deepcopy(original), pickle.loads(pickle.dumps(original))):
-        assert twin.get_params(deep=False).keys() == original.get_params(deep=False).keys()  # type: ignore[attr-defined, union-attr]
-        assert twin.pixel_range == (0, 1)
+    for copied in (clone(original), copy.deepcopy(original), pickle.loads(pickle.dumps(original))):
+        assert copied.get_params(deep=False).keys() == original.get_params(deep=False).keys()  # type: ignore[attr-defined, union-attr]
+        assert copied.pixel_range == (0, 1)
         X, y = np.zeros((2, 784), np.float32), [0, 1]
-        assert twin.fit_resample(X, y)[0].shape == (6, 784)
+        assert copied.fit_resample(X, y)[0].shape == (6, 784)
 
 
 def test_parameters_are_checked_when_they_are_used() -> None:

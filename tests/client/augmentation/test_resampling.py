@@ -1,4 +1,4 @@
-"""Balancing: how many digits are added, and that they fit in with the real images."""
+"""Balancing: the number of added digits, and their form beside the real images."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ MANY = tuple(map(str, range(300)))
 
 
 def labels_after(y: Any, strategy: dict[Any, int]) -> Any:
-    """The labels after augmentation, by a generator of 300 classes."""
+    """Augment labels with a generator of 300 classes, and return the result."""
     client = DigitClient(transports=[FakeTransport(class_names=MANY, image_shape=(2, 2, 1))])
     return client.augment(np.zeros((len(y), 4), np.uint8), y, strategy=strategy, seed=0)[1]
 
@@ -304,7 +304,9 @@ def test_int8_pixels_get_a_wider_dtype_because_int8_cannot_hold_white(client: Di
     X2, _ = client.augment(X, y, strategy={7: 5}, seed=0, pixel_range=(0, 255))
     np.testing.assert_array_equal(X2[3:], digits)
     pandas = pytest.importorskip("pandas")
-    table = pandas.DataFrame(X.astype(np.int64)).astype(dict.fromkeys(range(300), np.int8))  # as downcast= makes it
+    table = pandas.DataFrame(X.astype(np.int64)).astype(
+        dict.fromkeys(range(300), np.int8)
+    )  # as pandas.to_numeric(downcast=…) makes it
     for each in (table, pandas.DataFrame(X)):
         X3, _ = client.augment(each, y, strategy={7: 5}, seed=0, pixel_range=(0, 255))
         np.testing.assert_array_equal(X3.to_numpy()[3:], digits)

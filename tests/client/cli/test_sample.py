@@ -1,4 +1,4 @@
-"""`digitforge sample`, run as a user runs it."""
+"""The command `digitforge sample`."""
 
 from __future__ import annotations
 
@@ -159,9 +159,9 @@ def test_a_terminal_shows_a_progress_bar_and_the_result_stays_clean(server: Any,
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=end, text=True, env=environment) as process:
         os.close(end)
         shown = b""
-        with contextlib.suppress(OSError):  # the terminal ends with the command
-            while piece := os.read(terminal, 65536):
-                shown += piece
+        with contextlib.suppress(OSError):  # the terminal closes with the command
+            while data := os.read(terminal, 65536):
+                shown += data
         stdout, _ = process.communicate(timeout=60)
     os.close(terminal)
     assert process.returncode == 0
@@ -171,7 +171,7 @@ def test_a_terminal_shows_a_progress_bar_and_the_result_stays_clean(server: Any,
 
 def test_standard_output_may_have_a_file_name(server: Any, tmp_path: Path) -> None:
     out, named = tmp_path / "d.npz", tmp_path / "stdout"
-    named.symlink_to("/dev/fd/1")  # as /dev/stdout, which a test must not risk
+    named.symlink_to("/dev/fd/1")  # like /dev/stdout, which a test must not put at risk
     arguments = ["--n", "50", "--seed", "1", "--format", "npz", "--out", str(named)]
     command = [sys.executable, "-m", "digitforge", "sample", "--server", server.target]
     for mode in ("wb", "ab"):  # > d.npz, >> d.npz

@@ -1,4 +1,4 @@
-"""Work side by side, on the workers of a Dask cluster and in processes here; the latter also with what they make."""
+"""Parallel work on the workers of a Dask cluster and in local processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from digitforge_client.errors import MissingExtraError, ServerUnavailableError
 distributed = pytest.importorskip("distributed")
 
 
-#: For `eval`, which workers have, where they may lack this file.
+#: Code for `eval`. Workers have `eval`, but may not be able to import this file.
 THIS_PROCESS = "__import__('os').getpid()"
 
 
@@ -28,7 +28,7 @@ def test_the_worker_processes_of_the_cluster_do_the_work(scheduler: str) -> None
     assert len(processes) == 2
 
 
-@pytest.mark.slow  # the connection is tried again for ten seconds
+@pytest.mark.slow  # Dask reconnects for ten seconds
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_lost_scheduler_is_an_error_after_the_finished_results(workers: int) -> None:
     cluster = distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=50)
@@ -56,7 +56,7 @@ def test_workers_that_cannot_import_the_work_are_an_error(
     (tmp_path / "only_here.py").write_text("def work(_): return 1")
     monkeypatch.syspath_prepend(str(tmp_path))
     work = importlib.import_module("only_here").work
-    with pytest.raises(MissingExtraError, match=r"cannot import only_here .*install digitforge there"):
+    with pytest.raises(MissingExtraError, match=r"cannot import only_here .*install the same digitforge"):
         list(side_by_side(work, [1], scheduler=scheduler))
 
 
@@ -83,5 +83,5 @@ def test_imports_of_processes_print_nothing(tmp_path: Path) -> None:
         check=True,
         timeout=60,
     )
-    assert done.stdout in ("1\n", "2\n")  # the second process may come too late
+    assert done.stdout in ("1\n", "2\n")  # the second process may start too late
     assert done.stderr == ""

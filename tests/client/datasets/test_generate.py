@@ -1,4 +1,4 @@
-"""Very large data sets: every digit once, and nothing finished ever lost."""
+"""Very large data sets: every digit is written once, and finished shards are never lost."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_parallel_processes_write_the_same_as_one(server: Any, tmp_path: Path, f
         assert (tmp_path / "1" / file).read_bytes() == (tmp_path / "2" / file).read_bytes()
     checked = run(server, "verify", tmp_path / "2", "--regenerate", 2)
     assert checked.returncode == 0, checked.stderr
-    assert "8 shards with 5000 digits are as their checksums say; 2 of them hold" in checked.stdout
+    assert "8 shards with 5000 digits match their checksums; 2 of them match" in checked.stdout
 
 
 def test_a_dask_cluster_writes_the_same_shards(server: Any, tmp_path: Path, scheduler: str, formula: Any) -> None:
@@ -88,12 +88,12 @@ def test_a_dask_cluster_writes_the_same_shards(server: Any, tmp_path: Path, sche
     assert (result.returncode, "oops" in one_line(result)) == (3, True)
 
 
-# --- interrupted, and continued
+# --- interruptions
 
 
 @pytest.fixture
 def gate(server: Any) -> Iterator[threading.Event]:
-    """Until it is set, the server answers requests for the first three of `begin`'s shards only."""
+    """An event. Until it is set, the server only answers requests for the first three shards of `begin`."""
     event = threading.Event()
 
     def hold(request: Any) -> None:
@@ -107,7 +107,7 @@ def gate(server: Any) -> Iterator[threading.Event]:
 
 
 def begin(server: Any, folder: Path, *arguments: Any) -> subprocess.Popen[str]:
-    """A command under way, of whose eight shards three are finished."""
+    """Start a command with eight shards, and wait until three shards are finished."""
     words = ("generate", "--server", server.target, folder, "--n", "4000", "--rows-per-shard", "500", "--seed", "2")
     process = start(*words, *map(str, arguments))
     while process.poll() is None:
@@ -127,10 +127,10 @@ def test_kill_9_loses_no_finished_shard(
     before = finished(tmp_path / "set")
     assert len(before) == 3
     asked = len(server.requests)
-    result = run(server, "generate", tmp_path / "set", "--jobs", 1, "--json")  # the rest stands in the manifest
+    result = run(server, "generate", tmp_path / "set", "--jobs", 1, "--json")  # the manifest has the other options
     assert result.returncode == 0, result.stderr
     assert before.items() <= finished(tmp_path / "set").items()
-    assert len(server.requests) - asked == 2 * (8 - len(before))  # 500 rows in requests of 256: only what was missing
+    assert len(server.requests) - asked == 2 * (8 - len(before))  # two requests of up to 256 rows per missing shard
     assert_whole(tmp_path / "set", Manifest.load(tmp_path / "set"), formula)
 
 
@@ -140,7 +140,7 @@ def test_a_signal_ends_the_command_with_its_status_and_keeps_finished_shards(
     server: Any, gate: threading.Event, tmp_path: Path, number: int, jobs: int
 ) -> None:
     with begin(server, tmp_path / "set", "--jobs", jobs) as process:
-        os.killpg(process.pid, number)  # to all of them, as a terminal and systemd do
+        os.killpg(process.pid, number)  # to all processes, like a terminal or systemd
         stdout, stderr = process.communicate(timeout=60)
     assert (process.returncode, stdout, stderr.strip()) == (128 + number, "", "digitforge: interrupted")
     before = finished(tmp_path / "set")
@@ -217,7 +217,7 @@ def test_a_data_set_is_never_continued_with_another_plan_or_generator(tmp_path: 
         with pytest.raises(DataError, match="holds another data set: "):
             generate(client, tmp_path, other, jobs=1)
     stranger = DigitClient(transports=[FakeTransport(generator_id="0" * 16)])
-    with pytest.raises(GeneratorChangedError, match="begun with generator fa4efa4efa4efa4e"):
+    with pytest.raises(GeneratorChangedError, match="started with generator fa4efa4efa4efa4e"):
         generate(stranger, tmp_path, PLAN, jobs=1)
     assert finished(tmp_path) == before
 
@@ -228,7 +228,9 @@ def test_a_generator_change_between_two_shards_is_an_error(tmp_path: Path) -> No
     def change(_: int) -> None:
         fake.card["generator_id"] = "0" * 16
 
-    with pytest.raises(GeneratorChangedError, match="begun with generator fa4efa4efa4efa4e, but the server has 0000"):
+    with pytest.raises(
+        GeneratorChangedError, match="started with generator fa4efa4efa4efa4e, but the server has generator 0000"
+    ):
         generate(DigitClient(transports=[fake]), tmp_path, PLAN, jobs=1, advance=change)
     assert 1 <= len(finished(tmp_path)) < 5
 
@@ -243,7 +245,7 @@ def test_two_commands_never_write_the_same_data_set(server: Any, gate: threading
     assert "in 8 shards" in stdout
 
 
-# --- refused
+# --- rejected
 
 
 def test_a_folder_with_other_files_is_never_changed(tmp_path: Path, client: DigitClient) -> None:

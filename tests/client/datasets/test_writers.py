@@ -1,4 +1,4 @@
-"""Files hold what was handed out, whole or not at all."""
+"""Writers: files hold the delivered digits, completely or not at all."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_picture_shows_every_digit_in_its_place(tmp_path: Path) -> None:
     picture = np.asarray(Image.open(tmp_path / "d.png"))
     assert picture.shape == (6 * 29 - 1, 20 * 29 - 1)  # 120 digits in rows of 20: each class in two columns
     np.testing.assert_array_equal(picture[29 : 29 + 28, 58 : 58 + 28], batch(120).images[22])
-    assert not picture[28].any()  # the margin
+    assert not picture[28].any()  # the black line
 
 
 @pytest.mark.parametrize(("n", "columns"), [(1, 1), (9, 9), (10, 10), (100, 10), (101, 20), (10_000, 100)])
@@ -91,7 +91,7 @@ def test_separate_files_are_named_after_class_and_row_seed(tmp_path: Path) -> No
 
 def test_tensorflow_reads_a_tfrecord_file(tmp_path: Path) -> None:
     tf = pytest.importorskip("tensorflow")
-    # row seeds and labels of several lengths, so that records have them too
+    # row seeds and labels of several lengths, so that records have several lengths
     first = replace(batch(30), seeds=np.arange(30) * 7**7, labels=np.where(np.arange(30) % 3, np.arange(30) * 9, -1))
     write("tfrecord", tmp_path / "d.tfrecord", first, batch(12, 30))
     form = {
@@ -101,7 +101,9 @@ def test_tensorflow_reads_a_tfrecord_file(tmp_path: Path) -> None:
         "seed": tf.io.FixedLenFeature([], tf.int64),
         "generator_id": tf.io.FixedLenFeature([], tf.string),
     }
-    records = list(tf.data.TFRecordDataset(str(tmp_path / "d.tfrecord")))  # checks both checksums of each
+    records = list(
+        tf.data.TFRecordDataset(str(tmp_path / "d.tfrecord"))
+    )  # TensorFlow checks both checksums of each record
     assert len(records) == 42
     assert len({len(record.numpy()) for record in records}) > 3
     for number, record in enumerate(records):
@@ -269,15 +271,15 @@ def test_a_finished_file_has_the_usual_permissions(tmp_path: Path) -> None:
     assert (tmp_path / "a.npz").stat().st_mode == (tmp_path / "b").stat().st_mode
 
 
-# --- what a name may lead to
+# --- links, pipes and devices
 
 
 def test_a_link_stays_and_the_file_it_leads_to_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     file, near, far = tmp_path / "folder" / "d.npz", tmp_path / "near.npz", tmp_path / "folder" / "far.npz"
-    near.symlink_to("folder/far.npz")  # relative to where it stands
+    near.symlink_to("folder/far.npz")  # relative to the link's folder
     far.symlink_to("d.npz")
-    for n in (5, 7):  # at first the links lead nowhere
+    for n in (5, 7):  # the links are broken at first
         write("npz", near, batch(n))
         with np.load(near) as archive:
             assert len(archive["y"]) == n
@@ -364,7 +366,7 @@ def test_a_named_pipe_is_written_and_not_replaced(tmp_path: Path, form: str) -> 
 def test_a_device_is_written_and_not_replaced(tmp_path: Path, form: str, link: bool) -> None:
     device = path = tmp_path / "null"
     try:
-        os.mknod(device, stat.S_IFCHR | 0o666, os.makedev(1, 3))  # as /dev/null, which a test must not risk
+        os.mknod(device, stat.S_IFCHR | 0o666, os.makedev(1, 3))  # like /dev/null, which a test must not put at risk
         device.write_bytes(b"")
     except PermissionError:
         pytest.skip("only root may make a device, and not everywhere")

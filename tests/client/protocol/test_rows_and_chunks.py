@@ -1,4 +1,4 @@
-"""How requests are cut and joined: no row is lost, doubled or moved, whatever the sizes."""
+"""Splitting and joining requests never loses, repeats or moves a row."""
 
 from __future__ import annotations
 

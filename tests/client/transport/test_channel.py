@@ -1,4 +1,4 @@
-"""Connections: one for each process, encrypted on request, with the headers that were asked for."""
+"""Channels: forks, Ctrl-C, TLS, headers and options."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import numpy as np
 from digitforge_client import DigitClient
 
 client = DigitClient(sys.argv[1])
-before = client.sample(50, seed=1)  # the parent is connected when it forks
+before = client.sample(50, seed=1)  # the parent connects before it forks
 
 def child():
     assert np.array_equal(client.sample(50, seed=1).images, before.images)
@@ -44,14 +44,14 @@ def test_parent_and_forked_child_have_separate_connections(server: Any) -> None:
     assert result.returncode == 0, result.stderr
 
 
-STRUCK_WHILE_WAITING = """
+INTERRUPTED_WHILE_WAITING = """
 import os, signal, sys, threading
 from digitforge_client import DigitClient, Timeout
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # also where this runs in the background
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background process ignores SIGINT otherwise
 client = DigitClient(sys.argv[1], timeout=Timeout(request_s=None))
 client.card()
-threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT)).start()  # as a terminal does
+threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT)).start()  # like Ctrl-C in a terminal
 try:
     client.sample(10, seed=1)
 except KeyboardInterrupt:
@@ -63,7 +63,7 @@ def test_after_ctrl_c_during_a_wait_the_client_works_and_the_process_can_end(ser
     silent = threading.Event()
     server.before_answer = lambda request: silent.wait(90)
     result = subprocess.run(
-        [sys.executable, "-c", STRUCK_WHILE_WAITING, server.target],
+        [sys.executable, "-c", INTERRUPTED_WHILE_WAITING, server.target],
         capture_output=True,
         text=True,
         timeout=60,
@@ -127,7 +127,7 @@ def test_headers_are_sent_with_every_request(server: Any) -> None:
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two self-signed pairs, for the server and for the client."""
+    """A folder with two self-signed key pairs: one for the server, one for the client."""
     if shutil.which("openssl") is None:
         pytest.skip("openssl makes the certificates of this test, and is not installed")
     folder = tmp_path_factory.mktemp("tls")

@@ -1,4 +1,4 @@
-"""Our messages and the official ones are the same bytes, in both directions, side by side in one process."""
+"""Our messages and the official messages have the same bytes, in both directions."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ PAIRS = {
 
 
 def shape_of(field: Any) -> tuple[Any, ...]:
-    """What decides how a field is written."""
+    """The properties that decide the encoding of a field."""
     kind = field.message_type
     is_map = kind is not None and kind.GetOptions().map_entry
     inner = (shape_of(kind.fields_by_name["key"]), shape_of(kind.fields_by_name["value"])) if is_map else ()
@@ -86,7 +86,7 @@ specs = st.fixed_dictionaries(
 
 
 def same_bytes(mine: Any, official: Any, fields: dict[str, Any]) -> None:
-    """Both ways of building and both ways of reading agree."""
+    """Check that our messages and the official messages serialize and parse alike."""
     our_message, their_message = mine(**fields), official(**fields)
     our_bytes = our_message.SerializeToString(deterministic=True)
     assert our_bytes == their_message.SerializeToString(deterministic=True)
@@ -166,7 +166,7 @@ def test_we_read_what_tensorflow_encodes(dtype: str, typed: bool, shape: tuple[i
 def test_we_read_strings_and_compressed_tensors_as_tensorflow_writes_them() -> None:
     strings = tensorflow.make_tensor_proto([b"a", b"\xff\x00", b""])
     assert decode(ours.Tensor.FromString(strings.SerializeToString())).tolist() == [b"a", b"\xff\x00", b""]
-    sevens = tensorflow.make_tensor_proto(7, np.uint8, (2, 3))  # one value stands for six
+    sevens = tensorflow.make_tensor_proto(7, np.uint8, (2, 3))  # one value for six elements
     np.testing.assert_array_equal(decode(ours.Tensor.FromString(sevens.SerializeToString())), np.full((2, 3), 7))
 
 

@@ -1,4 +1,4 @@
-"""Tensors that lie are refused; all others come back as they were."""
+"""Tensors survive a round trip, and inconsistent tensors are rejected."""
 
 from __future__ import annotations
 
