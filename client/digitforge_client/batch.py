@@ -48,7 +48,7 @@ class Addresses(Scaling):
             )
         for name, array in (("labels", self.labels), ("row seeds", self.seeds)):
             if array.dtype != np.int64:
-                raise InvalidInputError(f"{name} are {array.dtype}; expected int64")
+                raise InvalidInputError(f"{name} have dtype {array.dtype}; expected int64")
         if len(self) and not 0 <= self.seeds.min() <= self.seeds.max() < SEEDS * ROWS_PER_SEED:
             raise InvalidInputError(
                 f"row seeds range from {self.seeds.min()} to {self.seeds.max()}; expected 0 to "

@@ -31,8 +31,8 @@ DEFAULT_TARGET = f"localhost:{GRPC_PORT}"
 class DigitClient:
     """Requests labeled synthetic digits from a server. It needs no TensorFlow.
 
-    The first call opens the connection. Threads may share a client, and it works after a fork. Used as a context
-    manager, it closes itself.
+    The first call opens the connection. Threads may share a client, and it works after a fork. Use it in a ``with``
+    block to close it at the end.
 
     Args:
         target: where the server listens, in gRPC's syntax: ``"host:port"``, ``"unix:/path"``, or ``"dns:///name:port"``

@@ -23,8 +23,8 @@ MODEL_NAME: Final = "digits"
 GRPC_PORT: Final = 8500
 REST_PORT: Final = 8501
 
-#: Two images of one address differ by at most this many gray levels on any pixel.
-#: They differ at all because float rounding depends on batch size and device.
+#: Two images of one address differ by at most this many gray levels on any pixel. The cause is float rounding, which
+#: depends on batch size and device.
 SAME_WITHIN: Final = 1
 #: Two images of one address are equal on at least this share of their pixels.
 SAME_SHARE: Final = 0.999
@@ -89,7 +89,7 @@ def row_seeds(seed: int, n: int, start: int = 0) -> npt.NDArray[np.int64]:
     if start < 0 or n < 0 or start + n > ROWS_PER_SEED:
         raise InvalidInputError(
             f"rows {start} to {start + n} were requested, but a seed only has rows 0 to {ROWS_PER_SEED - 1}; "
-            "use another seed"
+            "use another seed or another start"
         )
     return np.arange(start, start + n, dtype=np.int64) + np.int64(seed) * ROWS_PER_SEED
 
@@ -116,6 +116,8 @@ def image_hashes(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
         InvalidInputError: the array is not four-dimensional uint8.
     """
     if images.ndim != 4 or images.dtype != np.uint8:
-        raise InvalidInputError(f"images are {images.dtype} {images.shape}; expected uint8 (n, H, W, C)")
+        raise InvalidInputError(
+            f"images have dtype {images.dtype} and shape {images.shape}; expected uint8 of shape (n, H, W, C)"
+        )
     digests = b"".join(hashlib.sha256(image.tobytes()).digest()[:8] for image in images)
     return np.frombuffer(digests, dtype=">i8").astype(np.int64)

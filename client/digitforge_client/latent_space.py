@@ -114,7 +114,7 @@ def expanded(latents: npt.NDArray[np.floating], expansion: float) -> npt.NDArray
 
 @functools.lru_cache(maxsize=8)
 def _table(truncation: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Map the left half of the normal distribution to the truncated one; the right half is its mirror image."""
+    """A table that maps normal to truncated normal values: points and their values, for the left half."""
     places = np.linspace(_LOWEST, 0.0, _POINTS)
     beyond = math.erfc(truncation / math.sqrt(2)) / 2
     below = [math.erfc(-place / math.sqrt(2)) / 2 for place in places]

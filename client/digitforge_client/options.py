@@ -52,8 +52,8 @@ class Limits:
     #: Rows of one request; the generator's card may set a lower limit. Small requests help a slow server to meet the
     #: deadline, and a batching server merges them.
     rows_per_request: int = 256
-    #: Requests of one call that are under way at the same time. The client lowers it while the server is busy.
-    #: It bounds the memory of a call, together with the batch size.
+    #: Pending requests of one call. The client sends fewer while the server is busy. The memory of a call grows with
+    #: this number and with the batch size.
     requests_in_flight: int = 4
     #: Largest message, in MiB. gRPC's own limit is 4, about 5 300 digits.
     message_mib: int = 64

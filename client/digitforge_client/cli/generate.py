@@ -36,7 +36,9 @@ _LISTED = 3
 @click.option("--format", "form", type=click.Choice(FORMATS), help="Format of the shards.  [default: npz]")
 @click.option("--rows-per-shard", type=int, help="Digits per shard; the last shard may have fewer.  [default: 100000]")
 @click.option(
-    "--seed", type=int, help="The same seed gives the same digits: 0 to 2097151.  [default: a random seed, reported]"
+    "--seed",
+    type=int,
+    help="Seed from 0 to 2097151. The same seed gives the same digits.  [default: random, and reported]",
 )
 @click.option("--start", type=int, help="First row of the seed.  [default: 0]")
 @scaling_options

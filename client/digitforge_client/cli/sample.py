@@ -89,7 +89,9 @@ def scaling_options(command: C) -> C:
     "[default: from the file name]",
 )
 @click.option(
-    "--seed", type=int, help="The same seed gives the same digits: 0 to 2097151.  [default: a random seed, reported]"
+    "--seed",
+    type=int,
+    help="Seed from 0 to 2097151. The same seed gives the same digits.  [default: random, and reported]",
 )
 @click.option("--start", type=int, default=0, show_default=True, help="First row of the seed.")
 @scaling_options

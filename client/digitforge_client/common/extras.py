@@ -29,5 +29,5 @@ def needs_extra(extra: str, what: str) -> Iterator[None]:
         if not library or library.startswith("digitforge"):
             raise
         raise MissingExtraError(
-            f"{what} needs {library}, which is not installed: pip install 'digitforge[{extra}]'"
+            f"{what} needs {library}, which is not installed; run: pip install 'digitforge[{extra}]'"
         ) from error

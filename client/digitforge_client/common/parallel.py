@@ -51,7 +51,7 @@ def side_by_side(
         ServerUnavailableError: no scheduler answers at that address, it has no workers, or they went away.
         DigitforgeError: a local process was killed.
     """
-    with needs_extra("generate", "work in shards"):
+    with needs_extra("generate", "parallel work"):
         from joblib import Parallel, delayed
     with _local_processes(imports) if scheduler is None else _on_cluster(scheduler, work) as cluster:
         if cluster is not None and sum(cluster.ncores().values()) == 1:
@@ -108,7 +108,7 @@ def _hangups_blocked() -> Iterator[None]:
 
 @contextmanager
 def _on_cluster(address: str, work: Callable[..., Any]) -> Iterator[Any]:
-    with needs_extra("dask", "work on a Dask cluster"):
+    with needs_extra("dask", "parallel work on a Dask cluster"):
         from distributed import Client, KilledWorker
     from joblib import parallel_config
 
