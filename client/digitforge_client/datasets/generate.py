@@ -37,7 +37,7 @@ Advance = Callable[[int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
-    """The order to make one shard. It is sent to a worker."""
+    """The job of making one shard. It is sent to a worker."""
 
     client: DigitClient  # a worker receives a new client with the same configuration
     number: int
@@ -84,7 +84,7 @@ def generate(
     Raises:
         InvalidInputError: the generator lacks the class, or its latents cannot be scaled like this.
         DataError: the folder holds something else, is in use, or cannot be written.
-        GeneratorChangedError: the server has another generator than the one that began the data set.
+        GeneratorChangedError: the server has another generator than the one that started the data set.
         ServerError: the server could not answer; the subclass says why. Finished shards are kept.
         MissingExtraError: a library is needed that is not installed.
     """
@@ -144,7 +144,12 @@ def _make_shards(
                     manifest.save(folder)
                 except OSError as error:
                     path = folder / outcome.job.shard.file
-                    failures.append(DataError(f"cannot write {path}: {error.strerror or error}"))
+                    failures.append(
+                        DataError(
+                            f"cannot write {path}: {error.strerror or error}; solve this, and run the same command "
+                            "again to continue"
+                        )
+                    )
                 except DigitforgeError as error:
                     failures.append(error)
                 else:
