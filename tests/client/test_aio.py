@@ -103,7 +103,7 @@ def test_both_clients_raise_the_same_errors(server: Any) -> None:
     asyncio.run(ask())
 
 
-def test_a_cancelled_task_leaves_nothing_behind(server: Any) -> None:
+def test_a_canceled_task_leaves_nothing(server: Any) -> None:
     async def ask() -> None:
         async with AsyncDigitClient(server.target, limits=Limits(rows_per_request=10)) as client:
             await client.card()

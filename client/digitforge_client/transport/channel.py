@@ -163,7 +163,7 @@ class _Call:
                 self._on_timeout()
             failure = translate(error, target=self._target, model=self._model, timeout_s=self._timeout_s)
         except (CancelledError, ValueError) as error:  # ValueError: the channel was closed before the request was sent
-            raise ServerError("the request was cancelled", code="CANCELLED") from error
+            raise ServerError("the request was canceled", code="CANCELLED") from error
         raise failure
 
     def arrived(self) -> bool:
