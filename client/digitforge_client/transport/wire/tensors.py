@@ -96,8 +96,8 @@ def decode(tensor: messages.Tensor) -> npt.NDArray[Any]:
                 f"the server sent a {wire_type.name} tensor of shape {shape} with {len(content)} bytes of content; "
                 f"expected {count * wire_type.dtype.itemsize}"
             )
-        values = np.frombuffer(content, dtype=wire_type.dtype)
-        return values.astype(wire_type.dtype.newbyteorder("="), copy=False).reshape(shape)
+        array = np.frombuffer(content, dtype=wire_type.dtype)
+        return array.astype(wire_type.dtype.newbyteorder("="), copy=False).reshape(shape)
     # protobuf 7 gives numpy its buffer, with one copy; protobuf 6 converts element by element
     values = np.asarray(getattr(tensor, wire_type.field), dtype=wire_type.field_dtype)
     if wire_type.name == "uint8":
