@@ -76,7 +76,7 @@ def test_addresses_of_another_generator_are_rejected(client: DigitClient) -> Non
     stranger = Batch(
         images=batch.images, labels=batch.labels, seeds=batch.seeds, generator_id="f" * 16, seed=batch.seed
     )
-    with pytest.raises(GeneratorChangedError, match="of generator ffffffffffffffff"):
+    with pytest.raises(GeneratorChangedError, match="belong to generator ffffffffffffffff"):
         client.fetch(stranger)
     with pytest.raises(InvalidInputError, match="no class"):
         client.fetch([(99, 0)])
