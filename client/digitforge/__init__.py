@@ -1,4 +1,6 @@
-"""digitforge: will synthetic images help my classifier, and by how much? All of it in one import.
+"""digitforge: will synthetic images help my classifier, and by how much? One import for the whole library.
+
+::
 
     import digitforge
 
@@ -10,14 +12,13 @@
     report = digitforge.evaluate(batch.images, batch.labels, real="digits")
     result = digitforge.run_experiment("runs/help", model="models/digits", data="digits")
 
-| name | does | needs |
-|---|---|---|
-| `DigitClient`, `AsyncDigitClient` and all else of `digitforge_client` | ask a server for digits | |
-| `load_data`, `RECIPES`, `train`, `export` | make a generator | ``digitforge[training]`` |
-| `EmbeddedServer` | serve it from this process | ``digitforge[serving]`` |
-| `evaluate`, `run_experiment` | measure digits, and what they do to a classifier | ``digitforge[evaluation]`` |
+* ``DigitClient``, ``AsyncDigitClient`` and all other names of ``digitforge_client`` request digits from a server.
+* ``load_data``, ``RECIPES``, ``train`` and ``export`` make a generator. They need ``digitforge[training]``.
+* ``EmbeddedServer`` serves a generator from this process. It needs ``digitforge[serving]``.
+* ``evaluate`` and ``run_experiment`` measure digits and their effect on a classifier. They need
+  ``digitforge[evaluation]``.
 
-The import is light. TensorFlow is imported when a function needs it; an error names the extra to install.
+The import is light: TensorFlow is imported when a function needs it. If an extra is missing, the error names it.
 """
 
 from __future__ import annotations
@@ -57,8 +58,8 @@ __all__ += digitforge_client.__all__
 
 __version__ = version("digitforge")
 
-#: Name => its module, and there its name.
-_PLACES = {
+#: Name => "module:name" in the component that defines it.
+_SOURCES = {
     "RECIPES": "digitforge_training.recipes:RECIPES",
     "Dataset": "digitforge_training.data:Dataset",
     "EmbeddedServer": "digitforge_serving.server:EmbeddedServer",
@@ -74,11 +75,11 @@ _PLACES = {
 
 def __getattr__(name: str) -> Any:
     """Import a name from its component when it is first used."""
-    if name in _PLACES:
-        module, _, there = _PLACES[name].partition(":")
+    if name in _SOURCES:
+        module, _, source_name = _SOURCES[name].partition(":")
         extra, what = module.partition(".")[0].removeprefix("digitforge_"), f"digitforge.{name}"
         with needs_extra(extra, what):
-            value = getattr(importlib.import_module(module), there)
+            value = getattr(importlib.import_module(module), source_name)
         if not isinstance(value, type) and callable(value):
             value = needs_extra(extra, what)(value)
     elif name in digitforge_client.__all__:

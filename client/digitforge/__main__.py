@@ -1,4 +1,4 @@
-"""``python -m digitforge``: the command."""
+"""``python -m digitforge`` runs the command ``digitforge``."""
 
 from digitforge_client.common.command import main
 

@@ -1,9 +1,11 @@
 """digitforge's client: labeled synthetic digits over gRPC, without TensorFlow.
 
-from digitforge_client import DigitClient
+::
 
-with DigitClient("localhost:8500") as client:
-    batch = client.sample(1000, seed=7)  # batch.images (1000, 28, 28) uint8, batch.labels, batch.seeds
+    from digitforge_client import DigitClient
+
+    with DigitClient("localhost:8500") as client:
+        batch = client.sample(1000, seed=7)  # batch.images (1000, 28, 28) uint8, batch.labels, batch.seeds
 """
 
 from typing import TYPE_CHECKING, Any
@@ -63,7 +65,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import what looks for scikit-learn only when it is used."""
+    """Import the sampler on first use, because its module imports scikit-learn."""
     if name == "GeneratedDigitsSampler":
         from digitforge_client.adapters.imblearn import GeneratedDigitsSampler
 

@@ -1,4 +1,4 @@
-"""The client for asyncio: `AsyncDigitClient` is the twin of `DigitClient`, method for method."""
+"""`AsyncDigitClient`: the client for asyncio, with the same methods as `DigitClient`."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ T = TypeVar("T")
 
 
 class AsyncDigitClient:
-    """Asks a server for labeled synthetic digits, without blocking the event loop.
+    """Requests labeled synthetic digits from a server without blocking the event loop.
 
-    Everything is as for `DigitClient`, except that methods are awaited, and `stream` is used with ``async for``.
-    Cancelling a task cancels its requests. Leave a stream early inside ``contextlib.aclosing``.
+    It works like `DigitClient`. Await the methods, and use ``async for`` with `stream`. Canceling a task cancels its
+    requests. To leave a stream early, use it inside ``contextlib.aclosing``.
 
     Args:
         target: as for `DigitClient`.
@@ -82,7 +82,7 @@ class AsyncDigitClient:
         )
 
     async def sample(self, n: int | None = None, **options: Unpack[SampleOptions]) -> Batch:
-        """Ask for digits; see `DigitClient.sample`."""
+        """Request digits; see `DigitClient.sample`."""
         steps = sampling.sample(
             self._connection,
             SampleSpec.of(n, **options),
@@ -97,7 +97,7 @@ class AsyncDigitClient:
         on_change: Literal["raise", "accept"] = "raise",
         **options: Unpack[SampleOptions],
     ) -> AsyncGenerator[Batch, None]:
-        """Ask for any number of digits, batch by batch; see `DigitClient.stream`."""
+        """Request any number of digits, batch by batch; see `DigitClient.stream`."""
         steps = sampling.stream(
             self._connection,
             SampleSpec.of(n, **options),
@@ -108,7 +108,7 @@ class AsyncDigitClient:
         return self._emitted(steps)
 
     async def fetch(self, addresses: Batch | Addresses | Iterable[tuple[int, int]]) -> Batch:
-        """Ask for the digits of addresses; see `DigitClient.fetch`."""
+        """Request the digits of addresses; see `DigitClient.fetch`."""
         return await self._run(sampling.fetch(self._connection, addresses_of(addresses)))
 
     async def augment(
@@ -123,7 +123,7 @@ class AsyncDigitClient:
         start: int = 0,
         **scaling: Unpack[ScalingOptions],
     ) -> tuple[Any, Any]:
-        """Add synthetic digits to a labeled data set; see `DigitClient.augment`."""
+        """Append synthetic digits to a labeled data set; see `DigitClient.augment`."""
         steps = augment(
             self._connection,
             X,
@@ -139,13 +139,13 @@ class AsyncDigitClient:
         return augmented.X, augmented.y
 
     async def latents(self, seeds: npt.ArrayLike) -> npt.NDArray[np.float32]:
-        """Ask for the latents behind row seeds; see `DigitClient.latents`."""
+        """Request the latents of row seeds; see `DigitClient.latents`."""
         return await self._run(queries.latents(self._connection, seeds))
 
     async def from_latents(
         self, latents: npt.ArrayLike, *, labels: Any = None, class_weights: npt.ArrayLike | None = None
     ) -> npt.NDArray[np.uint8]:
-        """Ask for the digits that latents give; see `DigitClient.from_latents`."""
+        """Request the digits of given latents; see `DigitClient.from_latents`."""
         return await self._run(
             queries.from_latents(self._connection, latents, labels=labels, class_weights=class_weights)
         )
@@ -153,23 +153,23 @@ class AsyncDigitClient:
     async def interpolate(
         self, first: tuple[Any, int], last: tuple[Any, int], *, steps: int = 16
     ) -> npt.NDArray[np.uint8]:
-        """Ask for the digits on the way between two addresses; see `DigitClient.interpolate`."""
+        """Request the digits between two addresses; see `DigitClient.interpolate`."""
         return await self._run(queries.interpolate(self._connection, first, last, steps=steps))
 
     async def seen(self, images: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-        """Ask which images the generator was trained on; see `DigitClient.seen`."""
+        """Find out which images the generator was trained on; see `DigitClient.seen`."""
         return await self._run(queries.seen(self._connection, images))
 
     async def generator(self) -> Generator:
-        """What is known of the generator; see `DigitClient.generator`."""
+        """Return the generator; see `DigitClient.generator`."""
         return await self._run(self._connection.generator())
 
     async def metadata(self) -> Metadata:
-        """Ask what the server serves; see `DigitClient.metadata`."""
+        """Request the model's version and signatures; see `DigitClient.metadata`."""
         return await self._run(self._connection.metadata())
 
     async def card(self) -> dict[str, Any]:
-        """Ask for the generator's card; see `DigitClient.card`."""
+        """Request the generator's card; see `DigitClient.card`."""
         return await self._run(self._connection.card())
 
     async def wait_ready(self, timeout_s: float = 60.0) -> None:
@@ -177,7 +177,7 @@ class AsyncDigitClient:
         await self._run(self._connection.ready(timeout_s))
 
     async def close(self) -> None:
-        """Close the connection and cancel what is under way. A later question opens it again."""
+        """Close the connection and cancel the pending requests. A later call opens the connection again."""
         for transport in self._transports:
             closing = transport.close()
             if inspect.isawaitable(closing):
@@ -192,19 +192,19 @@ class AsyncDigitClient:
         await self.close()
 
     async def _run(self, steps: Steps[T]) -> T:
-        """Carry out steps that emit nothing."""
+        """Execute steps and return their result."""
 
-        def whole() -> Steps[None]:
+        def with_result_emitted() -> Steps[None]:
             yield Emit(value=(yield from steps))
 
-        emitted = self._emitted(whole())
+        emitted = self._emitted(with_result_emitted())
         try:
             return await anext(emitted)
         finally:
             await emitted.aclose()
 
     async def _emitted(self, steps: Steps[None]) -> AsyncGenerator[Any, None]:
-        """Carry out steps one by one, and yield what they emit."""
+        """Execute steps one by one, and yield the values that they emit."""
         outcome: Any = None
         failure: ServerError | None = None
         try:
@@ -234,7 +234,7 @@ class AsyncDigitClient:
 
 
 class _AsyncChannel:
-    """A gRPC connection to one target, opened on first use in each event loop."""
+    """A gRPC channel to one target. Each event loop opens its own on first use."""
 
     def __init__(self, target: str, settings: Settings) -> None:
         self.target = target
@@ -245,7 +245,7 @@ class _AsyncChannel:
         self._channel: Any = None
 
     def send(self, method: Method, request: Any, *, timeout_s: float | None, wait: bool) -> _AsyncCall:
-        """Send a message without waiting for its answer."""
+        """Send a message without waiting for the answer."""
         loop = asyncio.get_running_loop()
         if self._channel is None or self._loop is not loop:
             self._loop = loop
@@ -266,11 +266,11 @@ class _AsyncChannel:
             target=self.target,
             model=request.model_spec.name,
             timeout_s=timeout_s,
-            on_timeout=lambda: self._leave(used),
+            on_timeout=lambda: self._abandon(used),
         )
 
-    def _leave(self, channel: Any) -> None:
-        """Send nothing more through a connection that did not answer in time; it may be dead."""
+    def _abandon(self, channel: Any) -> None:
+        """Send no further messages through a channel that timed out. Its connection may be dead."""
         if self._channel is channel:
             self._channel = None
 
@@ -282,7 +282,7 @@ class _AsyncChannel:
 
 
 class _AsyncCall:
-    """A request that is under way, whose errors are translated."""
+    """A pending request. It turns gRPC's errors into digitforge's errors."""
 
     def __init__(
         self, call: Any, *, target: str, model: str, timeout_s: float | None, on_timeout: Callable[[], None]
@@ -294,7 +294,7 @@ class _AsyncCall:
         self._timeout_s = timeout_s
 
     async def result(self) -> Any:
-        """Wait for the answer; raises ServerError."""
+        """Wait for the answer and return the message; raises ServerError."""
         try:
             return await self._call
         except grpc.RpcError as error:
@@ -304,11 +304,11 @@ class _AsyncCall:
         raise failure
 
     def arrived(self) -> bool:
-        """Whether `result` would return an answer at once; False also where the request has failed."""
+        """Whether a successful answer has arrived. False if the request is still waiting or has failed."""
         call = self._call
         return call.done() and not call.cancelled() and call.exception() is None
 
     def cancel(self) -> None:
-        """Give up waiting."""
+        """Stop waiting."""
         if not self._call.cancel() and not self._call.cancelled():
-            self._call.exception()  # seen, or asyncio would say that nobody did
+            self._call.exception()  # reads the error; otherwise asyncio warns that it was never retrieved

@@ -1,6 +1,6 @@
-"""What a client hands out: labeled digits, and their addresses.
+"""Batches of labeled digits, and their addresses.
 
-An address is a generator, a label and a row seed. It always gives the same image.
+An address is a generator id, a label and a row seed. It always gives the same image.
 """
 
 from __future__ import annotations
@@ -19,47 +19,60 @@ from digitforge_client.latent_space import Scaling
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Addresses(Scaling):
-    """Addresses of digits, in order; scaled latents and blends of classes need more than label and row seed."""
+    """Addresses of digits, in order, with their truncation, expansion and class weights if any.
 
-    generator_id: str | None  # None: of whichever generator answers
-    labels: npt.NDArray[np.int64]  # (n,) class numbers; −1 throughout where there is no one class
-    seeds: npt.NDArray[np.int64]  # (n,) row seeds
-    class_weights: npt.NDArray[np.float32] | None = None  # (n, K) for blends of classes
+    Raises:
+        InvalidInputError: a shape or dtype is wrong, or a row seed is out of range.
+    """
+
+    #: None accepts any generator.
+    generator_id: str | None
+    #: (n,) class numbers. All are −1 for blends of classes and for unconditional generators.
+    labels: npt.NDArray[np.int64]
+    #: (n,) row seeds.
+    seeds: npt.NDArray[np.int64]
+    #: (n, K) for blends of classes.
+    class_weights: npt.NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.labels.shape != self.seeds.shape or self.seeds.ndim != 1:
             raise InvalidInputError(
-                f"labels have shape {self.labels.shape} and row seeds {self.seeds.shape}; expected (n,) for both"
+                f"labels have shape {self.labels.shape} and row seeds have shape {self.seeds.shape}; "
+                "expected (n,) for both"
             )
         if self.class_weights is not None and self.class_weights.shape[:1] != self.seeds.shape:
             raise InvalidInputError(
-                f"class_weights have shape {self.class_weights.shape}; expected one row for each of {len(self)} seeds"
+                f"class_weights have shape {self.class_weights.shape}; expected one row for each of the {len(self)} "
+                "row seeds"
             )
         for name, array in (("labels", self.labels), ("row seeds", self.seeds)):
             if array.dtype != np.int64:
-                raise InvalidInputError(f"{name} are {array.dtype}; expected int64")
+                raise InvalidInputError(f"{name} have dtype {array.dtype}; expected int64")
         if len(self) and not 0 <= self.seeds.min() <= self.seeds.max() < SEEDS * ROWS_PER_SEED:
-            raise InvalidInputError(f"a row seed lies from 0 to {SEEDS * ROWS_PER_SEED - 1}")
+            raise InvalidInputError(
+                f"row seeds range from {self.seeds.min()} to {self.seeds.max()}; expected 0 to "
+                f"{SEEDS * ROWS_PER_SEED - 1}"
+            )
 
     @classmethod
     def of(cls, pairs: Iterable[tuple[int, int]], *, generator_id: str | None = None) -> Self:
-        """Addresses from pairs of label and row seed.
+        """Make addresses from pairs of label and row seed.
 
         Raises:
-            InvalidInputError: they are no such pairs.
+            InvalidInputError: *pairs* are not pairs of integers.
         """
         try:
             array = np.array(list(pairs), dtype=np.int64).reshape(-1, 2)
         except (TypeError, ValueError, OverflowError) as error:
-            raise InvalidInputError(f"addresses are pairs of label and row seed: {error}") from error
+            raise InvalidInputError(f"addresses are invalid ({error}); expected pairs of label and row seed") from error
         return cls(generator_id=generator_id, labels=array[:, 0].copy(), seeds=array[:, 1].copy())
 
     def __len__(self) -> int:
         return len(self.seeds)
 
     def __getitem__(self, which: Any) -> Addresses:
-        """Some of them: a slice, or an array of positions or truth values."""
+        """Select addresses with a position, a slice, or an array of positions or booleans."""
         weights = self.class_weights
         return replace(
             self,
@@ -71,25 +84,31 @@ class Addresses(Scaling):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Batch(Scaling):
-    """Digits, in the order in which they were asked for.
+    """Digits, in the requested order.
 
-    Row *i* has the address ``(generator_id, labels[i], seeds[i])``, with the truncation or expansion and the class
-    weights if there are any: the same address gives the same image again.
+    Row *i* has the address ``(generator_id, labels[i], seeds[i])``. Truncation, expansion and class weights belong to
+    the address too, if they were given.
     """
 
-    images: npt.NDArray[np.uint8]  # (n, H, W), with a last axis C only if C > 1
-    labels: npt.NDArray[np.int64]  # (n,) class numbers; −1 throughout where there is no one class
-    seeds: npt.NDArray[np.int64]  # (n,) row seeds
-    generator_id: str  # empty only in an empty batch for which no server was asked
-    seed: int | None  # the user's seed, given or drawn; None where the rows were asked for by address
-    class_weights: npt.NDArray[np.float32] | None = None  # (n, K) for blends of classes, whose labels are −1
+    #: (n, H, W), or (n, H, W, C) if C > 1.
+    images: npt.NDArray[np.uint8]
+    #: (n,) class numbers. All are −1 for blends of classes and for unconditional generators.
+    labels: npt.NDArray[np.int64]
+    #: (n,) row seeds.
+    seeds: npt.NDArray[np.int64]
+    #: Empty only in an empty batch that was made without asking a server.
+    generator_id: str
+    #: The user's seed, given or drawn. None if the digits were requested by address.
+    seed: int | None
+    #: (n, K) for blends of classes.
+    class_weights: npt.NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
     def addresses(self) -> Addresses:
-        """Where these digits come from; `DigitClient.fetch` gives them again."""
+        """The addresses of these digits. `DigitClient.fetch` returns the same digits for them."""
         return Addresses(
             generator_id=self.generator_id,
             labels=self.labels,
@@ -100,19 +119,19 @@ class Batch(Scaling):
 
     @property
     def start(self) -> int | None:
-        """The row of `seed` that comes first here; None where the batch is empty or was asked for by address."""
+        """Row number of the first digit. None if the batch is empty or was requested by address."""
         return None if self.seed is None or not len(self) else int(self.seeds[0] % ROWS_PER_SEED)
 
 
-#: What a stream hands out; closing it cancels what is under way.
+#: The batches of a stream. Closing the generator cancels its requests.
 Batches = Generator[Batch, None, None]
 
 
 def addresses_of(digits: Batch | Addresses | Iterable[tuple[int, int]]) -> Addresses:
-    """The addresses of a batch, or of pairs of label and row seed.
+    """Turn a batch, or pairs of label and row seed, into addresses.
 
     Raises:
-        InvalidInputError: they are none.
+        InvalidInputError: *digits* are not addresses.
     """
     if isinstance(digits, Batch):
         return digits.addresses

@@ -1,4 +1,4 @@
-"""The client: labeled synthetic digits from a server."""
+"""`DigitClient`: requests labeled synthetic digits from a server."""
 
 from __future__ import annotations
 
@@ -29,23 +29,25 @@ DEFAULT_TARGET = f"localhost:{GRPC_PORT}"
 
 
 class DigitClient:
-    """Asks a server for labeled synthetic digits. Needs no TensorFlow; safe to share between threads and after a fork.
+    """Requests labeled synthetic digits from a server. It needs no TensorFlow.
 
-    Nothing is sent before the first question. A client is also a context manager, which closes it.
+    The first call opens the connection. Threads may share a client, and it works after a fork. Use it in a ``with``
+    block to close it at the end.
 
     Args:
-        target: where the server listens, as gRPC writes it: ``"host:port"``, ``"unix:/path"``, ``"dns:///name:port"``
-            (all addresses of the name in turn), or a list of targets that serve the same generator, used in turn.
+        target: where the server listens, in gRPC's syntax: ``"host:port"``, ``"unix:/path"``, or ``"dns:///name:port"``
+            to use all addresses of the name in turn. A list of targets is used in turn; all must serve the same
+            generator.
         model: the model's name on the server.
-        version: number of the model's folder; None for the newest.
+        version: number of the model's folder on the server. None for the newest.
         timeout: how long to wait.
         retry: gRPC's retries.
-        limits: how much at once.
-        tls: encryption; None for a plain connection.
-        keepalive: pings on a quiet connection; None for none.
-        compression: of requests; answers are compressed if the server does that.
-        headers: gRPC metadata sent with every request, such as ``[("authorization", "Bearer …")]``.
-        transports: what to send with instead of gRPC, for tests; *target* and a connection's options are unused then.
+        limits: how much to request at once.
+        tls: encryption. None for a plain connection.
+        keepalive: pings on an idle connection. None for no pings.
+        compression: compression of requests. The server decides about answers.
+        headers: gRPC metadata for every request, such as ``[("authorization", "Bearer …")]``.
+        transports: used instead of gRPC, for tests. They replace *target* and the options of the connection.
 
     Example:
         >>> with DigitClient("localhost:8500") as client:  # doctest: +SKIP
@@ -96,25 +98,26 @@ class DigitClient:
         )
 
     def sample(self, n: int | None = None, **options: Unpack[SampleOptions]) -> Batch:
-        """Ask for digits; all of them, or an error.
+        """Request digits.
 
         Args:
-            n: how many; may be left out where there is a label for each. 0 gives an empty batch and asks no server.
-            labels: class numbers or class names: one for each digit, or a single one for all.
-                None: row *i* has class ``i mod K``, so that classes are balanced.
-            seed: 0 … 2²¹ − 1; None draws one, which the batch then names.
+            n: number of digits. May be omitted if there is a label for each digit. 0 gives an empty batch without
+                asking a server.
+            labels: class numbers or class names, one for each digit or a single one for all.
+                None gives balanced classes: row *i* has class ``i mod K``.
+            seed: 0 … 2²¹ − 1. None draws a seed; the batch contains it.
             start: number of the first row of the seed.
-            truncation: how far a component of the latents may lie from 0: the smaller, the more usual the digits and
-                the less they vary (`latent_space.truncated`). About 1 for latents of the normal distribution, 1 at most
-                for uniform ones; None: no truncation.
-            expansion: instead of a truncation, what the latents are multiplied by: the larger, the more unusual digits
-                there are, and digits that do not look like their label. Between 1 and 1.6 or so; None: nothing.
-            class_weights: instead of labels, (n, K) floats, or (K,) for all: blends of classes, whose labels are −1.
-                Each row sums to 1.
+            truncation: largest absolute value of a latent's components, see `latent_space.truncated`. A smaller value
+                gives more typical digits with less variety. Try 1 for normal latents; for uniform latents the largest
+                value is 1. None leaves the latents unchanged.
+            expansion: factor for the latents, instead of *truncation*. A larger factor gives more unusual digits, and
+                more digits that do not look like their label. Try 1 to 1.6. None leaves the latents unchanged.
+            class_weights: instead of *labels*: (n, K) floats, or (K,) for all digits, for blends of classes. Each row
+                sums to 1. The labels of blends are −1.
 
         Raises:
-            InvalidInputError: an argument is out of range, or a label none of the generator's classes.
-            ServerError: the server could not answer; its subclasses say why.
+            InvalidInputError: an argument is out of range, or the generator lacks a class.
+            ServerError: the server could not answer; the subclass says why.
         """
         steps = sampling.sample(
             self._connection,
@@ -130,24 +133,24 @@ class DigitClient:
         on_change: Literal["raise", "accept"] = "raise",
         **options: Unpack[SampleOptions],
     ) -> Batches:
-        """Ask for any number of digits, batch by batch, in order, with requests sent ahead and bounded memory.
+        """Request any number of digits, batch by batch, in order. Memory is bounded.
 
-        A server that goes away and comes back interrupts nothing, as long as it is not away for longer than
-        ``Timeout.outage_s``. A busy server is asked again for as long, with fewer requests at once. To continue a
-        stream that ended early, call again with the same *seed*, fewer rows and a later *start*. Closing the iterator
-        cancels what is under way.
+        The stream continues if the server is away or busy for up to ``Timeout.outage_s``. It sends fewer requests at
+        once to a busy server. To continue a stream that ended early, call `stream` again with the same *seed*, a later
+        *start* and fewer rows. Closing the iterator cancels the pending requests.
 
         Args:
-            n: how many; may be left out where there is a label for each.
-            batch_size: rows of every batch but the last.
-            on_change: what to do if the server gets another generator meanwhile: raise GeneratorChangedError, or accept
-                it, so that later batches have another ``generator_id``. No batch ever mixes two.
+            n: number of digits. May be omitted if there is a label for each digit.
+            batch_size: digits per batch. The last batch may be smaller.
+            on_change: what to do if the server switches to another generator. ``"raise"`` raises
+                GeneratorChangedError. ``"accept"`` continues, and later batches have another ``generator_id``. A batch
+                never mixes two generators.
             options: as for `sample`.
 
         Raises:
-            InvalidInputError: an argument is out of range (at once), or a label none of the generator's
-                classes (with the first batch).
-            ServerError: the server could not answer; its subclasses say why.
+            InvalidInputError: an argument is out of range (raised at once), or the generator lacks a class (raised with
+                the first batch).
+            ServerError: the server could not answer; the subclass says why.
         """
         steps = sampling.stream(
             self._connection,
@@ -159,16 +162,16 @@ class DigitClient:
         return self._emitted(steps)
 
     def fetch(self, addresses: Batch | Addresses | Iterable[tuple[int, int]]) -> Batch:
-        """Ask for the digits of addresses: exactly those, in that order.
+        """Request the digits of addresses, in the same order.
 
         Args:
-            addresses: an earlier batch, its ``addresses`` or some of them, or pairs of label and row seed, which are
-                taken to be of whichever generator answers.
+            addresses: an earlier batch, its ``addresses`` or a part of them, or pairs of label and row seed. Pairs
+                accept any generator.
 
         Raises:
-            GeneratorChangedError: they are of another generator than the server's.
-            InvalidInputError: they are no addresses, or more than a sample may hold.
-            ServerError: the server could not answer; its subclasses say why.
+            GeneratorChangedError: the server has another generator than the addresses.
+            InvalidInputError: *addresses* are invalid, or too many for a sample.
+            ServerError: the server could not answer; the subclass says why.
         """
         return self._run(sampling.fetch(self._connection, addresses_of(addresses)))
 
@@ -184,28 +187,30 @@ class DigitClient:
         start: int = 0,
         **scaling: Unpack[ScalingOptions],
     ) -> tuple[Any, Any]:
-        """Add synthetic digits to a labeled data set, after the real images.
+        """Append synthetic digits to a labeled data set.
 
         Args:
             X: (n, H·W·C), (n, H, W) or (n, H, W, C) images of the generator's size: an array, a list or a DataFrame.
-            y: (n,) class numbers or class names, in any such container.
-            strategy: as imbalanced-learn has it for over-sampling: ``"auto"`` or ``"not majority"``, ``"minority"``,
-                ``"not minority"``, ``"all"``, a dictionary of totals afterwards, which may name classes that *y* lacks,
-                or a function of *y* that returns one.
-            synthetic_per_real: instead of a strategy, synthetic digits for each real image.
-            pixel_range: values of black and of white in *X*. Never guessed: it may be left out only for uint8.
+            y: (n,) class numbers or class names, in an array, a list or a pandas container.
+            strategy: the sampling strategy of imbalanced-learn's over-samplers: ``"auto"`` or ``"not majority"``,
+                ``"minority"``, ``"not minority"``, ``"all"``, a dictionary with the total number of images per class
+                afterwards, or a function that takes *y* and returns such a dictionary. A dictionary may contain classes
+                that *y* lacks.
+            synthetic_per_real: number of synthetic digits per real image, instead of *strategy*.
+            pixel_range: the values of black and white in *X*. Required unless *X* is uint8, because it is never
+                guessed.
             seed: as for `sample`.
             start: as for `sample`.
             scaling: *truncation* or *expansion*, as for `sample`.
 
         Returns:
-            Images and labels, in the containers, layout, dtype and range in which they came; the dtype is wider where
-            it cannot hold the synthetic ones, and a categorical gets the categories that it lacks.
+            Images and labels, in the container, layout, dtype and range of *X* and *y*. If a dtype cannot hold the
+            synthetic values, the result has a wider one. A pandas categorical gets the missing categories.
 
         Raises:
-            InvalidInputError: the images do not fit the generator, a label is none of its classes, or the strategy
-                cannot be met.
-            ServerError: the server could not answer; its subclasses say why.
+            InvalidInputError: the images do not fit the generator, the generator lacks a class, or the strategy is
+                impossible.
+            ServerError: the server could not answer; the subclass says why.
         """
         augmented = self._augment(
             X,
@@ -220,87 +225,89 @@ class DigitClient:
         return augmented.X, augmented.y
 
     def _augment(self, X: Any, y: Any, *, start: int = 0, **how: Any) -> Augmented:
-        """As `augment`, with what was added and from where; for the sampler."""
+        """Like `augment`, but also return the number of added digits and their addresses. The sampler needs them."""
         return self._run(augment(self._connection, X, y, start=start, **how))
 
     def latents(self, seeds: npt.ArrayLike) -> npt.NDArray[np.float32]:
-        """Ask for the latents behind row seeds; they do not depend on labels.
+        """Request the latents of row seeds. Latents do not depend on labels.
 
         Args:
             seeds: (n,) integers, row seeds.
 
         Returns:
-            (n, d) float32, of the distribution that the card names.
+            (n, d) float32. The card names their distribution.
 
         Raises:
-            InvalidInputError: they are no row seeds.
-            ServerError: the server could not answer; its subclasses say why.
+            InvalidInputError: *seeds* are not row seeds.
+            ServerError: the server could not answer; the subclass says why.
         """
         return self._run(queries.latents(self._connection, seeds))
 
     def from_latents(
         self, latents: npt.ArrayLike, *, labels: Any = None, class_weights: npt.ArrayLike | None = None
     ) -> npt.NDArray[np.uint8]:
-        """Ask for the digits that latents give: for blends between classes, truncation and walks.
+        """Request the digits of given latents.
+
+        An unconditional generator takes neither *labels* nor *class_weights*.
 
         Args:
             latents: (n, d) floats.
-            labels: a class for each, or one for all.
-            class_weights: instead of labels, (n, K) floats, each row summing to 1. An unconditional generator takes
-                neither.
+            labels: class numbers or class names, one for each latent or a single one for all.
+            class_weights: instead of *labels*: (n, K) floats, or (K,) for all latents. Each row sums to 1.
 
         Returns:
-            (n, H, W) uint8, with a last axis C only if C > 1.
+            (n, H, W) uint8, or (n, H, W, C) if C > 1.
 
         Raises:
-            InvalidInputError: shapes disagree with each other or with the generator.
-            ServerError: the server could not answer; its subclasses say why.
+            InvalidInputError: the shapes do not fit each other or the generator.
+            ServerError: the server could not answer; the subclass says why.
         """
         return self._run(queries.from_latents(self._connection, latents, labels=labels, class_weights=class_weights))
 
     def interpolate(self, first: tuple[Any, int], last: tuple[Any, int], *, steps: int = 16) -> npt.NDArray[np.uint8]:
-        """Ask for the digits on the way between two addresses, both ends included.
+        """Request the digits between two addresses, including both ends.
 
-        Normal latents go along the great circle, uniform ones straight; class weights go straight.
+        Normal latents follow the great circle. Uniform latents and class weights follow a straight line.
 
         Args:
             first: label and row seed.
             last: label and row seed.
-            steps: how many digits; 2 or more.
+            steps: number of digits; 2 or more.
 
         Returns:
-            (steps, H, W) uint8, with a last axis C only if C > 1.
+            (steps, H, W) uint8, or (steps, H, W, C) if C > 1.
 
         Raises:
             InvalidInputError: an address or the number of steps is out of range.
-            ServerError: the server could not answer; its subclasses say why.
+            ServerError: the server could not answer; the subclass says why.
         """
         return self._run(queries.interpolate(self._connection, first, last, steps=steps))
 
     def generator(self) -> Generator:
-        """What is known of the generator: its id, classes, image shape. The server is asked once, unless it changes."""
+        """Return the generator: its id, classes and image shape. The answer is cached until the generator changes."""
         return self._run(self._connection.generator())
 
     def metadata(self) -> Metadata:
-        """Ask what the server serves: version and signatures."""
+        """Request the model's version and signatures."""
         return self._run(self._connection.metadata())
 
     def card(self) -> dict[str, Any]:
-        """Ask for the generator's card: what it is, what it was trained on, how it was measured."""
+        """Request the generator's card: identity, training data, metrics."""
         return self._run(self._connection.card())
 
     def seen(self, images: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-        """Ask which images the generator was trained on: a generator must not be measured against those.
+        """Find out which images the generator was trained on. Do not evaluate the generator on these images.
 
         Args:
-            images: (n, H, W) or (n, H, W, C) uint8, as published, before any resizing; or (n,) int64, their
-                identities (`contract.image_hashes`).
+            images: (n, H, W) or (n, H, W, C) uint8, as published, before any resizing; or (n,) int64 hashes from
+                `contract.image_hashes`.
 
         Returns:
-            (n,) bool.
+            (n,) bool, true for training images.
 
         Raises:
-            InvalidInputError: the array is neither.
+            InvalidInputError: *images* are neither uint8 images nor int64 hashes.
+            ServerError: the server could not answer; the subclass says why.
         """
         return self._run(queries.seen(self._connection, images))
 
@@ -308,17 +315,17 @@ class DigitClient:
         """Wait until the server listens and has loaded the model.
 
         Raises:
-            ServerTimeoutError: it does not in time.
+            ServerTimeoutError: the server is not ready in time.
         """
         self._run(self._connection.ready(timeout_s))
 
     def close(self) -> None:
-        """Close the connection and cancel what is under way. A later question opens it again."""
+        """Close the connection and cancel the pending requests. A later call opens the connection again."""
         for transport in self._transports:
             transport.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copies, and what other processes receive, are new clients of the same configuration."""
+        """Copying or pickling a client makes a new client with the same configuration."""
         return _client, (self._configuration,)
 
     def __enter__(self) -> Self:
@@ -330,15 +337,15 @@ class DigitClient:
         self.close()
 
     def _run(self, steps: Steps[T]) -> T:
-        """Carry out steps that emit nothing."""
+        """Execute steps and return their result."""
 
-        def whole() -> Steps[None]:
+        def with_result_emitted() -> Steps[None]:
             yield Emit(value=(yield from steps))
 
-        return next(self._emitted(whole()))
+        return next(self._emitted(with_result_emitted()))
 
     def _emitted(self, steps: Steps[None]) -> Any:
-        """Carry out steps one by one, and yield what they emit."""
+        """Execute steps one by one, and yield the values that they emit."""
         outcome: Any = None
         failure: ServerError | None = None
         try:
@@ -371,17 +378,17 @@ def _client(configuration: dict[str, Any]) -> DigitClient:
 
 
 def check_targets(target: str | Sequence[str]) -> list[str]:
-    """The targets in a list.
+    """Return the targets as a list.
 
     Raises:
-        InvalidInputError: there is none, or one cannot be a target of gRPC's.
+        InvalidInputError: there are no targets, or one is not a valid gRPC target.
     """
     targets = [target] if isinstance(target, str) else list(target)
     for one in targets or [""]:
-        # without a port gRPC would ask port 443, and a URL it would look up as a name
+        # Without a port, gRPC would use port 443. It would look up a URL as a host name.
         if not isinstance(one, str) or ":" not in one or one.startswith(("http:", "https:")):
             raise InvalidInputError(
-                f'target is {target!r}; expected "host:port", such as "{DEFAULT_TARGET}" with the port of gRPC, '
-                '"unix:/path" or "dns:///name:port", or a list of such'
+                f'target is {target!r}; expected "host:port" with the gRPC port, such as "{DEFAULT_TARGET}", '
+                '"unix:/path" or "dns:///name:port", or a list of these'
             )
     return targets

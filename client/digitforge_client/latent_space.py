@@ -1,4 +1,4 @@
-"""What clients do with latents: truncation, expansion and walks. Pure mathematics."""
+"""Mathematics of latents: truncation, expansion and interpolation."""
 
 from __future__ import annotations
 
@@ -13,31 +13,33 @@ import numpy.typing as npt
 
 from digitforge_client.errors import InvalidInputError
 
-#: Where the table for the normal distribution begins: no float32 that a generator draws lies lower.
+#: First point of the table for the normal distribution. No generator draws a float32 below it.
 _LOWEST: Final = -9.0
-#: Points of that table: linear interpolation between them is exact to 1e-5.
+#: Points of the table. Linear interpolation between them is exact to 1e-5.
 _POINTS: Final = 4001
 
 
 class ScalingOptions(TypedDict, total=False):
-    """The arguments of `Scaling`, for functions that pass them on."""
+    """The arguments of `Scaling`, for functions that forward them."""
 
     truncation: float | None
     expansion: float | None
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)  # those who inherit decide what equality means
+@dataclass(frozen=True, kw_only=True, eq=False)  # subclasses decide about equality
 class Scaling:
-    """How latents are scaled, if at all; checked as far as it can be without knowing their distribution.
+    """How to scale latents. Specs, batches, addresses and plans inherit from it.
 
-    What is made of scaled latents inherits from this: specs, batches, addresses, plans.
+    `check_distribution` does the checks that need the distribution of the latents.
 
     Raises:
-        InvalidInputError: a value is no positive number, or several are given.
+        InvalidInputError: a value is not a positive number, or both values are given.
     """
 
-    truncation: float | None = None  # see `truncated`; None: none
-    expansion: float | None = None  # see `expanded`; None: none
+    #: See `truncated`. None leaves the latents unchanged.
+    truncation: float | None = None
+    #: See `expanded`. None leaves the latents unchanged.
+    expansion: float | None = None
 
     def __post_init__(self) -> None:
         for name, value in self.scaling.items():
@@ -47,23 +49,24 @@ class Scaling:
             object.__setattr__(self, name, float(value))
         if len(self.scaling) > 1:
             raise InvalidInputError(
-                f"{' and '.join(self.scaling)} were given; one undoes the other: give one of the two"
+                f"{' and '.join(f'{name}={value:g}' for name, value in self.scaling.items())} were given; "
+                "they work against each other: give only one of them"
             )
 
     @property
     def scaling(self) -> dict[str, Any]:
-        """What is given of it, by name."""
+        """The options that are not None, by name."""
         return {name: value for name in SCALING if (value := getattr(self, name)) is not None}
 
     def check_distribution(self, distribution: str) -> None:
-        """Raise InvalidInputError if latents of this distribution cannot be scaled so."""
+        """Raise InvalidInputError if latents of this distribution cannot be scaled like this."""
         if distribution != "normal" and self.truncation is not None and self.truncation > 1:
             raise InvalidInputError(
-                f"truncation is {self.truncation:g}; this generator's latents are uniform: 1 at most"
+                f"truncation is {self.truncation:g}; expected at most 1, because this generator's latents are uniform"
             )
 
     def scaled(self, latents: npt.NDArray[np.float32], *, distribution: str) -> npt.NDArray[np.float32]:
-        """(n, d) float32 latents of this distribution, scaled."""
+        """Scale latents of this distribution: (n, d) float32 => (n, d) float32."""
         if self.truncation is not None:
             latents = truncated(latents, self.truncation, distribution=distribution)
         if self.expansion is not None:
@@ -75,17 +78,17 @@ SCALING: Final = tuple(field.name for field in fields(Scaling))
 
 
 def truncated(latents: npt.NDArray[np.floating], truncation: float, *, distribution: str) -> npt.NDArray[np.float32]:
-    """Latents whose components lie within ± *truncation*, with the distribution that components drawn anew would have.
+    """Map latents into ± *truncation*, so that they follow the truncated distribution.
 
-    "The truncation trick: values whose magnitude is above a chosen threshold are drawn again" (Brock, Donahue &
-    Simonyan, "Large Scale GAN Training for High Fidelity Natural Image Synthesis", 2019, section 3.1). Here nothing is
-    drawn: each component goes from its quantile of the whole distribution to the same quantile of the truncated one. So
-    the result has that distribution, still depends on the row seed alone, and stays near what it was.
+    The truncation trick draws each value above a threshold again (Brock, Donahue & Simonyan, "Large Scale GAN Training
+    for High Fidelity Natural Image Synthesis", 2019, section 3.1). This function draws nothing. It maps each component
+    to the same quantile of the truncated distribution. The result follows the same distribution as redrawn values, it
+    still depends on the row seed alone, and each component stays close to its old value.
 
     Args:
-        latents: (n, d) floats of the distribution.
+        latents: (n, d) floats.
         truncation: the threshold, a number above 0.
-        distribution: ``"normal"``, or ``"uniform"`` in [−1, 1], of which nothing lies beyond 1.
+        distribution: ``"normal"``, or ``"uniform"`` for values in [−1, 1], which are multiplied by *truncation*.
 
     Returns:
         (n, d) float32.
@@ -97,7 +100,7 @@ def truncated(latents: npt.NDArray[np.floating], truncation: float, *, distribut
 
 
 def expanded(latents: npt.NDArray[np.floating], expansion: float) -> npt.NDArray[np.float32]:
-    """Latents multiplied by *expansion*: with one above 1, unusual digits are more frequent, and new ones appear.
+    """Multiply latents by *expansion*. A factor above 1 makes unusual digits more frequent and adds new ones.
 
     Args:
         latents: (n, d) floats.
@@ -111,7 +114,7 @@ def expanded(latents: npt.NDArray[np.floating], expansion: float) -> npt.NDArray
 
 @functools.lru_cache(maxsize=8)
 def _table(truncation: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Where the left half of the normal distribution goes; the right half is its mirror image."""
+    """A table that maps normal to truncated normal values: points and their values, for the left half."""
     places = np.linspace(_LOWEST, 0.0, _POINTS)
     beyond = math.erfc(truncation / math.sqrt(2)) / 2
     below = [math.erfc(-place / math.sqrt(2)) / 2 for place in places]
@@ -123,15 +126,16 @@ Array = npt.NDArray[np.floating]
 
 
 def walk(first: Array, last: Array, *, steps: int, distribution: str) -> Array:
-    """Latents on the way from one to another.
+    """Interpolate between two latents.
+
+    Normal latents follow the great circle. Their norms are nearly equal in high dimensions, and a straight line would
+    leave that norm (T. White, "Sampling Generative Networks", 2016). Other latents follow a straight line.
 
     Args:
         first: (d,) floats.
         last: (d,) floats.
-        steps: how many, both ends included; 2 or more.
-        distribution: of the latents. ``"normal"``: along the great circle, since long normal vectors have nearly one
-            length, and a straight way would leave it (T. White, "Sampling Generative Networks", 2016); otherwise
-            straight.
+        steps: number of latents, including both ends; 2 or more.
+        distribution: of the latents, ``"normal"`` or ``"uniform"``.
 
     Returns:
         (steps, d) float32.
@@ -141,14 +145,14 @@ def walk(first: Array, last: Array, *, steps: int, distribution: str) -> Array:
     if distribution == "normal":
         lengths = np.linalg.norm(start) * np.linalg.norm(end)
         angle = np.arccos(np.clip(start @ end / lengths, -1.0, 1.0)) if lengths else 0.0
-        if np.sin(angle) > 1e-6:  # neither the same direction nor its opposite, which no single circle joins
+        if np.sin(angle) > 1e-6:  # vectors of the same or the opposite direction do not define a great circle
             near, far = np.sin((1 - t) * angle), np.sin(t * angle)
             return ((near * start + far * end) / np.sin(angle)).astype(np.float32)
     return ((1 - t) * start + t * end).astype(np.float32)
 
 
 def blend(first: int, last: int, *, steps: int, classes: int) -> Array:
-    """Class weights on the way from one class to another, straight.
+    """Interpolate class weights between two classes, on a straight line.
 
     Returns:
         (steps, classes) float32, rows summing to 1.

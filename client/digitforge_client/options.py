@@ -1,4 +1,4 @@
-"""How a client talks to its server: small value objects with documented defaults."""
+"""Options of a client: timeouts, retries, limits, keepalive, compression and TLS."""
 
 from __future__ import annotations
 
@@ -11,44 +11,54 @@ from digitforge_client.errors import InvalidInputError
 
 @dataclass(frozen=True, kw_only=True)
 class Timeout:
-    """How long to wait, in seconds; None waits without limit."""
+    """How long to wait, in seconds. None waits without limit."""
 
-    # One request, all retries of `Retry` included; also how long a busy server is asked again.
+    #: Deadline of one request, including gRPC's retries. A request to a busy server is repeated for the same time.
     request_s: float | None = 30.0
-    outage_s: float | None = 60.0  # how long a stream waits for a server that has gone away or is busy
+    #: How long a stream waits for a server that went away or is busy.
+    outage_s: float | None = 60.0
 
     def __post_init__(self) -> None:
         for name, value in (("request_s", self.request_s), ("outage_s", self.outage_s)):
             if value is not None and not value >= 0:
-                raise InvalidInputError(f"{name} is {value}; expected seconds, 0 or more, or None for no limit")
+                raise InvalidInputError(f"{name} is {value}; expected 0 or more seconds, or None for no limit")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Retry:
-    """gRPC's own retries, on UNAVAILABLE only. Repeating is safe: the same addresses are the same images."""
+    """gRPC's own retries, on UNAVAILABLE only. Retrying is safe, because the same address gives the same image."""
 
-    attempts: int = 4  # with the first one; 1 means no retries, and gRPC allows 5 at most
-    first_wait_s: float = 0.1  # gRPC draws each wait at random around its value
-    longest_wait_s: float = 2.0  # each wait doubles up to this
+    #: Attempts in total: 1 to 5, because gRPC allows at most 5. 1 means no retries.
+    attempts: int = 4
+    #: Seconds before the first retry. Each later wait doubles, and gRPC varies each wait at random.
+    first_wait_s: float = 0.1
+    #: Longest wait, in seconds.
+    longest_wait_s: float = 2.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.attempts <= 5:
             raise InvalidInputError(f"attempts is {self.attempts}; expected 1 to 5")
         if not 0 < self.first_wait_s <= self.longest_wait_s:
-            raise InvalidInputError("expected 0 < first_wait_s <= longest_wait_s")
+            raise InvalidInputError(
+                f"first_wait_s is {self.first_wait_s} and longest_wait_s {self.longest_wait_s}; "
+                "expected 0 < first_wait_s <= longest_wait_s"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How much at once."""
+    """How much to request at once."""
 
-    # Of one request; the generator's own limit is respected as well. Small ones are answered soon, so that a slow
-    # server meets the deadline; a batching server merges them.
+    #: Rows of one request; the generator's card may set a lower limit. Small requests help a slow server to meet the
+    #: deadline, and a batching server merges them.
     rows_per_request: int = 256
-    # Of one call; fewer while the server is busy. Bounds the call's memory, with the batch that is being filled.
+    #: Pending requests of one call. The client sends fewer while the server is busy. The memory of a call grows with
+    #: this number and with the batch size.
     requests_in_flight: int = 4
-    message_mib: int = 64  # largest answer accepted; gRPC's own limit is 4, about 5 300 digits
-    sample_rows: int = 1_000_000  # largest single sample, 784 MB of MNIST-sized digits; a stream has no limit
+    #: Largest message, in MiB. gRPC's own limit is 4, about 5 300 digits.
+    message_mib: int = 64
+    #: Rows of the largest sample: 784 MB of MNIST-sized digits. A stream has no limit.
+    sample_rows: int = 1_000_000
 
     def __post_init__(self) -> None:
         for name in ("rows_per_request", "requests_in_flight", "message_mib", "sample_rows"):
@@ -58,27 +68,29 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Keepalive:
-    """Pings on a quiet connection, so that a peer that vanished is noticed while an answer is awaited.
+    """Pings on an idle connection. They detect a dead server while the client waits for its answer.
 
-    Servers of gRPC, TensorFlow Serving among them, close a connection that pings more often than every 300 s without
-    data between; more frequent pings need ``grpc.http2.min_recv_ping_interval_without_data_ms`` on their side.
+    gRPC servers, including TensorFlow Serving, close a connection that pings more than once in 300 s without sending
+    data. For more frequent pings, set ``grpc.http2.min_recv_ping_interval_without_data_ms`` on the server.
     """
 
-    every_s: float = 310.0  # without data, before a ping
-    answer_s: float = 20.0  # without an answer to it, before the connection is given up
+    #: Seconds without data before a ping.
+    every_s: float = 310.0
+    #: Seconds to wait for the answer to a ping before the connection is closed.
+    answer_s: float = 20.0
 
     def __post_init__(self) -> None:
         for name, value in (("every_s", self.every_s), ("answer_s", self.answer_s)):
             if not 0 < value < 2**31 / 1000:  # gRPC counts milliseconds in 32 bits
-                raise InvalidInputError(f"{name} is {value}; expected seconds, more than 0 and less than 2 000 000")
+                raise InvalidInputError(f"{name} is {value}; expected more than 0 and less than 2 000 000 seconds")
 
 
 class Compression(IntEnum):
-    """Of requests, as gRPC numbers it.
+    """Compression of requests, with gRPC's numbers.
 
-    A request is a label and a seed for each digit, so little is gained. Answers are compressed if the server does that,
-    whatever is chosen here: TensorFlow Serving and ``digitforge serve`` do with
-    ``--grpc_channel_arguments=grpc.default_compression_algorithm=2``. On a slow network that pays.
+    It saves little, because a request holds only a label and a seed per digit. Compressed answers save time on a slow
+    network, and the server decides about them: start TensorFlow Serving or ``digitforge serve`` with
+    ``--grpc_channel_arguments=grpc.default_compression_algorithm=2``.
     """
 
     NONE = 0
@@ -88,13 +100,18 @@ class Compression(IntEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class TLS:
-    """Encryption, and on request a proof of who the client is. All files are PEM."""
+    """Encryption, optionally with a client certificate (mutual TLS). All files are PEM."""
 
-    ca: Path | None = None  # certificates to trust; None: those of the system
-    certificate: Path | None = None  # the client's own, for mutual TLS
-    key: Path | None = None  # the client's private key, with `certificate`
-    server_name: str | None = None  # name in the server's certificate where it is not the target's
+    #: Certificates to trust. None trusts gRPC's default certificates.
+    ca: Path | None = None
+    #: The client's certificate, for mutual TLS.
+    certificate: Path | None = None
+    #: The private key of *certificate*.
+    key: Path | None = None
+    #: Name in the server's certificate, if it differs from the target's name.
+    server_name: str | None = None
 
     def __post_init__(self) -> None:
         if (self.certificate is None) != (self.key is None):
-            raise InvalidInputError("mutual TLS needs both `certificate` and `key`")
+            given, missing = ("key", "certificate") if self.certificate is None else ("certificate", "key")
+            raise InvalidInputError(f"TLS has a {given} but no {missing}; mutual TLS needs both")

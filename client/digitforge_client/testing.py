@@ -1,4 +1,6 @@
-"""A fake server within the process, for tests of programs that use the client: no network, no TensorFlow.
+"""A fake server inside the process, for tests of programs that use the client. It needs no network and no TensorFlow.
+
+::
 
     from digitforge_client import DigitClient
     from digitforge_client.testing import FakeTransport
@@ -6,8 +8,8 @@
     with DigitClient(transports=[FakeTransport()]) as client:
         batch = client.sample(100, seed=0)  # always the same
 
-Its generator is a formula. It keeps the contract: an image depends on its address alone, latents have the card's
-distribution, and images of one class resemble each other more than those of two, so that a classifier can learn them.
+A formula takes the place of the generator. It keeps the contract: an image depends on its address alone, and latents
+have the card's distribution. Images of one class resemble each other, so a classifier can learn the classes.
 """
 
 from __future__ import annotations
@@ -29,17 +31,17 @@ _Arrays = dict[str, npt.NDArray[Any]]
 
 
 class FakeTransport:
-    """Answers a client's requests in its place.
+    """A transport that answers a client's requests itself.
 
     Args:
-        class_names: of the generator; empty for an unconditional one.
-        image_shape: height, width, channels.
-        generator_id: 16 hexadecimal digits; another one is another generator, with other images.
-        max_rows: of one request.
+        class_names: class names of the generator. Empty for an unconditional generator.
+        image_shape: height, width and channels.
+        generator_id: 16 hexadecimal digits. Another id gives other images.
+        max_rows: largest number of rows in one request.
 
     Attributes:
-        failures: errors to raise instead of answers to requests for digits, first come first served.
-        requests: how many requests were answered or failed so far.
+        failures: errors to raise. Each request for digits, latents or seen images raises and removes the first one.
+        requests: number of requests so far.
     """
 
     def __init__(
@@ -78,7 +80,7 @@ class FakeTransport:
             return _Answered(None, error)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing."""
 
     def _answer(self, method: Method, request: Any) -> Any:
         if method is GET_STATUS:
@@ -101,7 +103,7 @@ class FakeTransport:
     def _outputs(self, signature: str, inputs: _Arrays) -> _Arrays:
         n = len(next(iter(inputs.values())))
         if n > self.card["max_rows"]:
-            raise RequestRejectedError(f"{n} rows in one request; at most {self.card['max_rows']} are allowed")
+            raise RequestRejectedError(f"the request has {n} rows; expected at most {self.card['max_rows']}")
         match signature:
             case Signature.SAMPLE:
                 return self._sample(inputs)
@@ -113,7 +115,7 @@ class FakeTransport:
             case Signature.SEEN:
                 return {Field.SEEN: np.zeros(n, dtype=bool)}
             case _:
-                raise ModelNotFoundError(f"the fake has no signature {signature!r}")
+                raise ModelNotFoundError(f"the fake server has no signature {signature!r}")
 
     def _sample(self, inputs: _Arrays) -> _Arrays:
         latents = _latents(inputs[Field.SEEDS])
@@ -126,7 +128,7 @@ class FakeTransport:
         return {Field.IMAGES: images, Field.VALID: valid}
 
     def _images(self, weights: npt.NDArray[Any], latents: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-        # einsum, unlike a matrix product, gives a row the same bits in any batch
+        # einsum gives a row the same bits in any batch; a matrix product does not
         values = np.einsum("nk,kp->np", weights.astype(np.float64), self._class_images)
         values += np.einsum("nd,dp->np", latents.astype(np.float64), self._directions)
         pixels = np.rint(np.clip(values, -1, 1) * 127.5 + 127.5).astype(np.uint8)
@@ -154,7 +156,7 @@ class FakeTransport:
 
 
 class _Answered:
-    """A request whose answer is there."""
+    """A request that was answered at once."""
 
     def __init__(self, reply: Any, error: ServerError | None) -> None:
         self._reply = reply
@@ -169,11 +171,11 @@ class _Answered:
         return self._error is None
 
     def cancel(self) -> None:
-        """There is nothing left to cancel."""
+        """Do nothing."""
 
 
 def _latents(seeds: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    """Latents in [−1, 1], counter-based: SplitMix64 (Steele, Lea & Flood, 2014) of the row seed and the position."""
+    """Uniform latents in [−1, 1], counter-based: SplitMix64 (Steele, Lea & Flood, 2014) of row seed and position."""
     positions = np.arange(_LATENT_SIZE).astype(np.uint64)
     with np.errstate(over="ignore"):
         state: Any = seeds.astype(np.uint64)[:, None] * np.uint64(_LATENT_SIZE) + positions

@@ -19,7 +19,7 @@ from digitforge_client.adapters.mixing import MixedBatches
 
 
 def enlarged(images: np.ndarray) -> np.ndarray:
-    """(n, 8, 8) pixels of 0 … 16 to (n, 28, 28, 1) of 0 … 1: three times as large, with a margin of 2."""
+    """Enlarge images three times and add a margin of 2 pixels: (n, 8, 8) in 0 … 16 => (n, 28, 28, 1) in 0 … 1."""
     large = np.kron(images / 16, np.ones((1, 3, 3)))
     return np.pad(large, ((0, 0), (2, 2), (2, 2)))[..., np.newaxis].astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""Train a PyTorch model on synthetic digits alone, drawn by two DataLoader workers, and test it on real ones.
+"""Train a PyTorch model on synthetic digits from two DataLoader workers, and test it on real digits.
 
     digitforge serve &
     python pytorch_dataloader.py --server localhost:8500

@@ -1,10 +1,11 @@
-"""A classifier that has seen few threes: balance its training set with synthetic digits.
+"""Balance a training set that has only a few threes with synthetic digits.
 
     digitforge serve &
     python sklearn_fit_resample.py --server localhost:8500
 
-The real images are scikit-learn's own handwritten digits, enlarged to 28 × 28. Whether synthetic digits help depends on
-how well the generator's training data resemble yours: measure it, as here, on images that neither has seen.
+The real images are scikit-learn's own handwritten digits, enlarged to 28 × 28. Synthetic digits help more if the
+generator's training data resemble your data. Measure the effect on images that neither the generator nor the classifier
+has seen, as in this example.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from digitforge_client import GeneratedDigitsSampler
 
 
 def enlarged(images: np.ndarray) -> np.ndarray:
-    """(n, 8, 8) pixels of 0 … 16 to (n, 784) of 0 … 1: three times as large, with a margin of 2."""
+    """Enlarge images three times and add a margin of 2 pixels: (n, 8, 8) in 0 … 16 => (n, 784) in 0 … 1."""
     large = np.kron(images / 16, np.ones((1, 3, 3)))
     return np.pad(large, ((0, 0), (2, 2), (2, 2))).reshape(len(images), -1)
 
@@ -33,8 +34,8 @@ def main() -> None:
     X, X_test, y, y_test = train_test_split(
         enlarged(digits.images), digits.target, test_size=0.5, random_state=0, stratify=digits.target
     )
-    rare = np.flatnonzero(y == 3)[5:]  # all threes but five are lost
-    X, y = np.delete(X, rare, axis=0), np.delete(y, rare)
+    removed = np.flatnonzero(y == 3)[5:]  # keep only five threes
+    X, y = np.delete(X, removed, axis=0), np.delete(y, removed)
 
     sampler = GeneratedDigitsSampler(server, sampling_strategy={3: 60}, pixel_range=(0, 1))
     X_more, y_more = sampler.fit_resample(X, y)

@@ -1,4 +1,4 @@
-"""The command `digitforge` in the test's own process: a fresh interpreter for each call would take half a second."""
+"""Runs the command `digitforge` inside the test process. A new interpreter would take half a second per call."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from digitforge_client.common.command import main
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """What `digitforge ARGUMENTS` prints, and its exit status."""
+    """Run `digitforge ARGUMENTS`, and return its output and exit status."""
     words = ["digitforge", *map(str, arguments)]
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err), patch.object(sys, "argv", words):  # noqa: SIM117
@@ -25,8 +25,8 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def start(*arguments: str | Path) -> subprocess.Popen[str]:
-    """A command under way in a process of its own, which hears Ctrl-C."""
-    # a shell that runs the tests in the background makes its children deaf to Ctrl-C
+    """Start a command in its own process. It reacts to Ctrl-C."""
+    # a shell that runs the tests in the background makes child processes ignore Ctrl-C
     program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     program += "import runpy; runpy.run_module('digitforge', run_name='__main__')"
     words = [sys.executable, "-c", program, *map(str, arguments)]
@@ -34,7 +34,7 @@ def start(*arguments: str | Path) -> subprocess.Popen[str]:
 
 
 def one_line(result: subprocess.CompletedProcess[str]) -> str:
-    """The error of a command that failed with one line, and printed no result."""
+    """Check that a command printed one line of error and no result, and return the error."""
     assert result.stdout == ""
     assert len(result.stderr.strip().splitlines()) == 1, result.stderr
     return result.stderr

@@ -1,4 +1,4 @@
-"""A server made with the official stubs, which serves digits by formula and misbehaves on request."""
+"""A server made with the official stubs. It makes digits with a formula, and it can simulate faults."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TEN = tuple("0123456789")
 
 
 def digits(labels: np.ndarray | None, seeds: np.ndarray, *, shape: tuple[int, ...] = IMAGE_SHAPE) -> np.ndarray:
-    """(n, *shape) uint8: images that depend on label and row seed alone, each row on its own."""
+    """Make images that depend on label and row seed alone: (n, *shape) uint8."""
     labels = np.zeros(len(seeds), dtype=np.int64) if labels is None else labels
     mixed = (seeds.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) ^ (labels.astype(np.uint64) << np.uint64(40))
     pixels = np.arange(np.prod(shape), dtype=np.uint64) * np.uint64(0xBF58476D1CE4E5B9)
@@ -26,7 +26,7 @@ def digits(labels: np.ndarray | None, seeds: np.ndarray, *, shape: tuple[int, ..
 
 
 class OfficialServer:
-    """Serves one generator with TensorFlow Serving's own messages; its attributes may be changed while it runs."""
+    """Serves one generator with TensorFlow Serving's own messages; tests may change its attributes while it runs."""
 
     def __init__(self, port: int = 0, options: Sequence[tuple[str, int]] = (), at_once: int | None = None) -> None:
         self.class_names: tuple[str, ...] = TEN
@@ -35,17 +35,17 @@ class OfficialServer:
         self.max_rows = 1024
         self.version = 1
         self.tensor_content = True
-        self.card_changes: dict[str, Any] = {}  # written over the card
+        self.card_changes: dict[str, Any] = {}  # replace fields of the card
         self.delay_s = 0.0
-        self.failures: list[tuple[grpc.StatusCode, str]] = []  # one per Predict for digits, first come first served
+        self.failures: list[tuple[grpc.StatusCode, str]] = []  # each request for digits takes one
         self.mend: Any = lambda reply: reply  # applied to every answer to a request for digits
         self.before_answer: Any = lambda request: None  # called with every request for digits
-        self.requests: list[Any] = []  # of digits
-        self.calls = 0  # of any kind
+        self.requests: list[Any] = []  # requests for digits
+        self.calls = 0  # requests of any method
         self._lock = threading.Lock()
         self._port = port
         self._options = [("grpc.so_reuseport", 0), *options]
-        self._at_once = at_once  # requests; more are refused
+        self._at_once = at_once  # number of requests; the server rejects more
         self.start()
 
     @property
@@ -67,14 +67,14 @@ class OfficialServer:
         self._server.stop(0).wait()
 
     def hold_from(self, seed: int) -> threading.Event:
-        """Hold back the digits from row seed *seed* on until the event that this returns is set."""
+        """Delay the digits from row seed *seed* on until the returned event is set."""
         let_go = threading.Event()
         self.before_answer = lambda request: self.first_seed(request) < seed or let_go.wait(60)
         return let_go
 
     @staticmethod
     def first_seed(request: Any) -> int:
-        """The seed of the first digit that is asked for."""
+        """The row seed of the first requested digit."""
         return int(np.frombuffer(request.inputs["seeds"].tensor_content, dtype=np.int64)[0])
 
     def card(self) -> dict[str, Any]:
@@ -182,13 +182,13 @@ class OfficialServer:
 
 @pytest.fixture
 def formula() -> Any:
-    """The formula behind the server's digits: (labels, row seeds) => (n, 28, 28, 1) uint8."""
+    """The formula of the server's digits: (labels, row seeds) => (n, 28, 28, 1) uint8."""
     return digits
 
 
 @pytest.fixture
 def server() -> Iterator[OfficialServer]:
-    """A running server that serves digits by formula."""
+    """A running server that makes digits with a formula."""
     running = OfficialServer()
     yield running
     running.stop()
@@ -196,7 +196,7 @@ def server() -> Iterator[OfficialServer]:
 
 @pytest.fixture
 def start_server() -> Iterator[Any]:
-    """Start further servers; all are stopped at the end."""
+    """A function that starts more servers. All are stopped at the end."""
     running: list[OfficialServer] = []
 
     def start(port: int = 0, options: Sequence[tuple[str, int]] = (), at_once: int | None = None) -> OfficialServer:

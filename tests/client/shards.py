@@ -1,4 +1,4 @@
-"""What the tests of `digitforge generate` and `digitforge verify` share."""
+"""Helpers for the tests of `digitforge generate` and `digitforge verify`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def names(folder: Path) -> set[str]:
 
 
 def assert_whole(folder: Path, manifest: Manifest, formula: Callable[..., np.ndarray]) -> None:
-    """The folder holds every digit of the plan once, in order, as the server's formula has it, and nothing else."""
+    """Check that the folder holds every digit of the plan once, in order, and nothing else."""
     assert names(folder) == {NAME} | {shard.file for shard in manifest.shards}
     parts = [read(folder / shard.file, manifest.plan.format) for shard in manifest.shards]
     seeds = np.concatenate([part.seeds for part in parts])
@@ -42,7 +42,7 @@ def assert_whole(folder: Path, manifest: Manifest, formula: Callable[..., np.nda
 
 
 def finished(folder: Path) -> dict[str, int]:
-    """When each finished shard was written; all of them are whole."""
+    """Check the finished shards, and return when each one was written."""
     manifest = Manifest.load(folder)
     done = [shard for shard in manifest.shards if shard.finished]
     assert [problem_of(folder, shard) for shard in done] == [None] * len(done)

@@ -1,4 +1,4 @@
-"""The asynchronous client: the twin of the other, and good company in an event loop."""
+"""The asynchronous client: it matches `DigitClient`, and it does not block the event loop."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ from digitforge_client import (
 ONCE = Retry(attempts=1)
 
 
-def public_methods(kind: type) -> dict[str, inspect.Signature]:
-    functions = inspect.getmembers(kind, inspect.isfunction)
+def public_methods(client: type) -> dict[str, inspect.Signature]:
+    functions = inspect.getmembers(client, inspect.isfunction)
     return {name: inspect.signature(function) for name, function in functions if not name.startswith("_")}
 
 
-def test_the_twins_have_the_same_methods_with_the_same_parameters() -> None:
+def test_both_clients_have_the_same_methods_with_the_same_parameters() -> None:
     one, other = public_methods(DigitClient), public_methods(AsyncDigitClient)
     assert set(one) == set(other)
     for name, signature in one.items():
         assert list(signature.parameters.values()) == list(other[name].parameters.values()), name
 
 
-def test_a_sample_and_a_stream_hold_the_digits_of_their_addresses(server: Any, formula: Any) -> None:
+def test_a_sample_and_a_stream_have_the_digits_of_their_addresses(server: Any, formula: Any) -> None:
     async def ask() -> None:
         async with AsyncDigitClient(server.target, limits=Limits(rows_per_request=50)) as client:
             batch = await client.sample(330, seed=7)
@@ -68,7 +68,7 @@ def test_many_tasks_may_share_a_client(server: Any, formula: Any) -> None:
     asyncio.run(ask())
 
 
-def test_a_client_may_outlive_its_event_loop(server: Any) -> None:
+def test_a_client_works_in_a_second_event_loop(server: Any) -> None:
     client = AsyncDigitClient(server.target)
 
     async def ask() -> int:
@@ -77,7 +77,7 @@ def test_a_client_may_outlive_its_event_loop(server: Any) -> None:
     assert [asyncio.run(ask()) for _ in range(2)] == [3, 3]
 
 
-def test_errors_are_those_of_the_twin(server: Any) -> None:
+def test_both_clients_raise_the_same_errors(server: Any) -> None:
     async def ask() -> None:
         async with AsyncDigitClient(server.target) as client:
             with pytest.raises(InvalidInputError, match="no class 10"):
@@ -91,7 +91,7 @@ def test_errors_are_those_of_the_twin(server: Any) -> None:
         async with AsyncDigitClient("127.0.0.1:1", retry=ONCE) as client:
             with pytest.raises(ServerUnavailableError, match="digitforge serve"):
                 await client.sample(1)
-            with pytest.raises(ServerTimeoutError, match="nothing listens"):
+            with pytest.raises(ServerTimeoutError, match="no server listens"):
                 await client.wait_ready(0.4)
         async with AsyncDigitClient(server.target, timeout=Timeout(request_s=0.3)) as client:
             await client.card()
@@ -103,7 +103,7 @@ def test_errors_are_those_of_the_twin(server: Any) -> None:
     asyncio.run(ask())
 
 
-def test_a_cancelled_task_leaves_nothing_behind(server: Any) -> None:
+def test_a_canceled_task_leaves_nothing(server: Any) -> None:
     async def ask() -> None:
         async with AsyncDigitClient(server.target, limits=Limits(rows_per_request=10)) as client:
             await client.card()
@@ -125,7 +125,7 @@ def test_a_cancelled_task_leaves_nothing_behind(server: Any) -> None:
     asyncio.run(ask())
 
 
-def test_a_stream_that_is_left_early_stops_asking(server: Any) -> None:
+def test_a_stream_that_is_closed_early_stops_sending_requests(server: Any) -> None:
     async def ask() -> None:
         async with AsyncDigitClient(server.target) as client:
             async with contextlib.aclosing(client.stream(1_000_000_000, batch_size=10, seed=0)) as stream:
@@ -139,9 +139,9 @@ def test_a_stream_that_is_left_early_stops_asking(server: Any) -> None:
     asyncio.run(ask())
 
 
-def test_a_stream_outlives_a_server_that_dies_and_comes_back(start_server: Any, formula: Any) -> None:
+def test_a_stream_survives_a_restart_of_the_server(start_server: Any, formula: Any) -> None:
     server = start_server()
-    server.before_answer = lambda _: time.sleep(0.03)  # or all batches were there before it dies
+    server.before_answer = lambda _: time.sleep(0.03)  # otherwise all batches would arrive before it stops
 
     async def ask() -> list[int]:
         rows = []
@@ -172,7 +172,7 @@ def test_a_complete_batch_does_not_wait_for_the_next(server: Any) -> None:
     assert asyncio.run(ask()) == list(range(0, 80, 10))
 
 
-def test_another_generator_in_mid_stream_is_an_error(server: Any) -> None:
+def test_a_generator_change_during_a_stream_is_an_error(server: Any) -> None:
     let_go = server.hold_from(50)
 
     async def ask() -> None:
@@ -187,7 +187,7 @@ def test_another_generator_in_mid_stream_is_an_error(server: Any) -> None:
     asyncio.run(ask())
 
 
-def test_waiting_for_a_server_leaves_the_loop_free(start_server: Any) -> None:
+def test_waiting_for_a_server_does_not_block_the_event_loop(start_server: Any) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""A busy server refuses requests: both clients ask again, more gently, and get through."""
+"""Busy servers: both clients retry with fewer requests, and succeed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ BUSY = [
 
 
 @pytest.mark.parametrize(("code", "text"), BUSY)
-def test_a_busy_server_is_asked_again(server: Any, formula: Any, code: Any, text: str) -> None:
+def test_requests_to_a_busy_server_are_repeated(server: Any, formula: Any, code: Any, text: str) -> None:
     with DigitClient(server.target, retry=ONCE, limits=Limits(rows_per_request=10)) as client:
         server.failures = [(code, text)] * 3
         batch = client.sample(100, seed=5)
@@ -50,7 +50,7 @@ def test_a_busy_server_is_asked_again(server: Any, formula: Any, code: Any, text
 
 
 @pytest.mark.parametrize(("code", "text"), BUSY)
-def test_a_server_that_stays_busy_is_an_error_in_the_end(server: Any, code: Any, text: str) -> None:
+def test_a_server_that_stays_busy_is_finally_an_error(server: Any, code: Any, text: str) -> None:
     server.failures = [(code, text)] * 1000
     with DigitClient(server.target, retry=ONCE, timeout=Timeout(outage_s=0.5)) as client:
         with pytest.raises(ServerBusyError, match=r"too busy .*Limits\(requests_in_flight=…\)") as caught:
@@ -64,7 +64,7 @@ def test_a_server_that_stays_busy_is_an_error_in_the_end(server: Any, code: Any,
     assert (type(again), str(again)) == (ServerBusyError, str(caught.value))
 
 
-def test_a_sample_asks_a_busy_server_for_as_long_as_a_request_may_take(server: Any) -> None:
+def test_a_sample_retries_a_busy_server_until_request_s(server: Any) -> None:
     with DigitClient(server.target, retry=ONCE, timeout=Timeout(request_s=2, outage_s=None)) as client:
         client.card()
         server.failures = [BUSY[0]] * 1000
@@ -81,7 +81,7 @@ def test_a_sample_asks_a_busy_server_for_as_long_as_a_request_may_take(server: A
         "OOM when allocating tensor with shape[1024,64,28,28] and type float",
     ],
 )
-def test_what_asking_again_cannot_mend_is_final(server: Any, text: str) -> None:
+def test_errors_that_a_retry_cannot_solve_are_final(server: Any, text: str) -> None:
     server.failures = [(Code.RESOURCE_EXHAUSTED, text)] * 2
     with DigitClient(server.target) as client, pytest.raises(RequestRejectedError):
         list(client.stream(10))
@@ -96,11 +96,11 @@ def test_an_answer_that_is_too_large_is_final(server: Any) -> None:
     assert len(server.requests) == 1
 
 
-# --- servers that really refuse
+# --- real busy servers
 
 
 def rows_of_streams(target: str, n: int, *, streams: int, asynchronous: bool, **options: Any) -> list[list[int]]:
-    """The row seeds that concurrent streams deliver, each of a client of its own."""
+    """Return the row seeds of concurrent streams. Each stream has its own client."""
     if asynchronous:
 
         async def rows(seed: int) -> list[int]:
@@ -126,7 +126,7 @@ def expected(n: int, streams: int) -> list[list[int]]:
 
 @pytest.fixture(scope="module")
 def embedded(exported_model: Path) -> Iterator[str]:
-    """The embedded server, which takes two requests at once."""
+    """An embedded server that accepts two requests at once."""
     from digitforge_serving import EmbeddedServer
 
     with EmbeddedServer(exported_model, max_requests=2) as target:
@@ -134,7 +134,7 @@ def embedded(exported_model: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_a_stream_delivers_every_row_of_a_server_that_takes_two_requests(embedded: str, asynchronous: bool) -> None:
+def test_a_stream_delivers_every_row_from_a_server_that_accepts_two_requests(embedded: str, asynchronous: bool) -> None:
     assert rows_of_streams(embedded, 20_000, streams=1, asynchronous=asynchronous) == expected(20_000, 1)
 
 
@@ -146,19 +146,19 @@ def test_many_streams_share_a_busy_server(start_server: Any, at_once: int, async
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_a_full_queue_of_batches_is_a_busy_server(exported_model: Path, asynchronous: bool) -> None:
+def test_a_server_with_a_full_batch_queue_counts_as_busy(exported_model: Path, asynchronous: bool) -> None:
     from digitforge_serving import EmbeddedServer
     from digitforge_serving.config.options import BatchingOptions
 
     batching = BatchingOptions(max_batch_size=256, max_enqueued_batches=1, num_batch_threads=1)
     with EmbeddedServer(exported_model, batching=batching) as target:
-        # a server that is away is not waited for, a busy one is
+        # the client waits for a busy server, but not for one that is away
         options = {"retry": ONCE, "timeout": Timeout(outage_s=0)}
         rows = rows_of_streams(target, 2000, streams=4, asynchronous=asynchronous, **options)
     assert rows == expected(2000, 4)
 
 
-QUESTIONS: dict[str, Callable[[DigitClient], Any]] = {
+CALLS: dict[str, Callable[[DigitClient], Any]] = {
     "sample": lambda client: client.sample(2000, seed=1),
     "truncated": lambda client: client.sample(2000, seed=1, truncation=0.5),
     "fetch": lambda client: client.fetch([(7, row) for row in range(2000)]),
@@ -171,37 +171,37 @@ QUESTIONS: dict[str, Callable[[DigitClient], Any]] = {
 }
 
 
-@pytest.mark.parametrize("question", QUESTIONS)
-def test_every_question_gets_through_to_a_busy_server(embedded: str, question: str) -> None:
+@pytest.mark.parametrize("call", CALLS)
+def test_every_method_succeeds_with_a_busy_server(embedded: str, call: str) -> None:
     def ask(_: int) -> None:
         with DigitClient(embedded) as client:
-            QUESTIONS[question](client)
+            CALLS[call](client)
 
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(ask, range(6)))
 
 
-# --- how gently
+# --- number of requests in flight
 
 
 class Crowded(FakeTransport):
-    """A fake that counts how many requests for digits are sent and not yet waited for."""
+    """A fake that counts the pending requests for digits."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.in_flight: list[int] = []  # with each request, itself included
-        self._now = 0
+        self.in_flight: list[int] = []  # number of pending requests, recorded at each request, including it
+        self._pending = 0
         self._lock = threading.Lock()
 
     def send(self, method: Any, request: Any, **options: Any) -> Any:
         pending = super().send(method, request, **options)
         if "seeds" in getattr(request, "inputs", ()):
-            self._now += 1
-            self.in_flight.append(self._now)
+            self._pending += 1
+            self.in_flight.append(self._pending)
             result = pending.result
 
             def received() -> Any:
-                self._now -= 1
+                self._pending -= 1
                 return result()
 
             pending.result = received  # type: ignore[method-assign]
@@ -231,7 +231,7 @@ def test_fewer_requests_are_in_flight_while_the_server_is_busy(monkeypatch: pyte
     assert max(fake.in_flight) == 8
 
 
-def test_a_burst_of_refusals_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_burst_of_busy_answers_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "_CALM_S", float("inf"))
     fake, limits = Crowded(), Limits(rows_per_request=10, requests_in_flight=8)
     client = DigitClient(transports=[fake], limits=limits)
@@ -243,15 +243,15 @@ def test_a_burst_of_refusals_counts_once(monkeypatch: pytest.MonkeyPatch) -> Non
     assert max(fake.in_flight) == 4
 
 
-def test_another_target_is_asked_at_once_where_one_is_busy(start_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_target_is_tried_at_once_if_one_is_busy(start_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     busy, idle = start_server(), start_server()
     busy.failures = [BUSY[0]] * 1000
-    monkeypatch.setattr(connection, "_FIRST_PAUSE_S", 1000.0)  # a pause would be noticed
+    monkeypatch.setattr(connection, "_FIRST_PAUSE_S", 1000.0)  # the test would hang in a pause
     with DigitClient([busy.target, idle.target], limits=Limits(rows_per_request=10)) as client:
         assert len(client.sample(100)) == 100
 
 
-def test_waiting_for_a_busy_server_says_so() -> None:
+def test_wait_ready_says_that_the_server_is_busy() -> None:
     class Busy(FakeTransport):
         def _answer(self, method: Any, request: Any) -> Any:
             raise ServerBusyError("the server at fake is too busy")

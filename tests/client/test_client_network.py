@@ -34,7 +34,7 @@ FAULTS = ("cut", "reset", "half-close", "black hole", "throttle", "delay")
 
 
 class Proxy:
-    """Forwards TCP to a server, and does to its connections what it is told."""
+    """Forwards TCP to a server, and injects faults into its connections."""
 
     def __init__(self, target: str) -> None:
         self._host, port = target.rsplit(":", 1)
@@ -43,11 +43,11 @@ class Proxy:
         self.target = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._lock = threading.Lock()
-        self.delay_s = 0.0  # before each piece is forwarded
-        self.swallowing = False  # nothing is forwarded, and nobody is told
-        self._swallowed: set[socket.socket] = set()  # connections that never forward anything again
+        self.delay_s = 0.0  # pause before each block of data
+        self.dropping = False  # drop all data without a notice
+        self._dropped: set[socket.socket] = set()  # connections that drop all data from now on
         self.connections = 0
-        self.bytes_up = self.bytes_down = 0  # forwarded to the server, and from it
+        self.bytes_up = self.bytes_down = 0  # bytes forwarded to the server and from it
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -66,8 +66,8 @@ class Proxy:
             while data := source.recv(65536):
                 if self.delay_s:
                     time.sleep(self.delay_s)
-                if self.swallowing or source in self._swallowed:
-                    self._swallowed |= {source, sink}
+                if self.dropping or source in self._dropped:
+                    self._dropped |= {source, sink}
                     continue
                 sink.sendall(data)
                 with self._lock:
@@ -81,7 +81,7 @@ class Proxy:
             end.close()
 
     def inject(self, fault: str) -> None:
-        """Do something bad to all connections there are."""
+        """Inject a fault into all current connections."""
         with self._lock:
             pairs, self._pairs = self._pairs, []
         if fault == "throttle":
@@ -101,7 +101,7 @@ class Proxy:
                 if fault == "half-close":
                     near.shutdown(socket.SHUT_WR)
                 elif fault == "black hole":
-                    self._swallowed |= {near, far}
+                    self._dropped |= {near, far}
                 else:
                     if fault == "reset":
                         near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -121,7 +121,7 @@ def proxy(server: Any) -> Iterator[Proxy]:
 
 
 def stream_through_faults(proxy: Proxy, server: Any, formula: Any, *, n: int, faults: int) -> None:
-    """Stream *n* digits while the network breaks about every n / faults digits."""
+    """Stream *n* digits, with a network fault about every n / faults digits."""
     server.image_shape = (4, 4, 1)
     limits = Limits(rows_per_request=64, requests_in_flight=4)
     choose = random.Random(7)
@@ -150,7 +150,7 @@ def test_every_digit_of_a_million_arrives_through_a_thousand_faults(proxy: Proxy
     stream_through_faults(proxy, server, formula, n=1_000_000, faults=1000)
 
 
-def test_a_black_hole_meets_the_deadline_and_is_not_asked_again(proxy: Proxy) -> None:
+def test_a_black_hole_ends_at_the_deadline_and_its_connection_is_abandoned(proxy: Proxy) -> None:
     with DigitClient(proxy.target, timeout=Timeout(request_s=1.0)) as client:
         client.card()
         proxy.inject("black hole")
@@ -160,40 +160,40 @@ def test_a_black_hole_meets_the_deadline_and_is_not_asked_again(proxy: Proxy) ->
         assert proxy.connections == 2
 
 
-@pytest.mark.slow  # it looks at the clock, so it needs a machine with a core to spare
+@pytest.mark.slow  # the timing needs a free core
 @pytest.mark.parametrize("request_s", [0.5, 1.0, 3.0])
-def test_deadlines_hold_to_a_fifth_under_a_black_hole(proxy: Proxy, request_s: float) -> None:
+def test_deadlines_in_a_black_hole_are_exact_to_20_percent(proxy: Proxy, request_s: float) -> None:
     with DigitClient(proxy.target, timeout=Timeout(request_s=request_s)) as client:
         client.generator()
-        for rows in (3, 5000):  # in one request, and in many
+        for rows in (3, 5000):  # one request, and many
             proxy.inject("black hole")
             began = time.monotonic()
             with pytest.raises(ServerTimeoutError):
                 client.sample(rows)
             assert 0.8 * request_s <= time.monotonic() - began <= 1.2 * request_s
-            client.card()  # through another connection, for the next round
+            client.card()  # opens another connection for the next round
 
 
-def test_a_network_that_swallows_everything_is_an_error_and_not_a_hang(proxy: Proxy) -> None:
-    proxy.swallowing = True
+def test_a_network_that_drops_everything_causes_an_error_and_not_a_hang(proxy: Proxy) -> None:
+    proxy.dropping = True
     with DigitClient(proxy.target, timeout=Timeout(request_s=0.5)) as client, pytest.raises(ServerTimeoutError):
         client.card()
 
 
-def test_a_ping_without_an_answer_ends_a_wait_without_a_deadline(start_server: Any) -> None:
+def test_an_unanswered_ping_ends_a_wait_without_a_deadline(start_server: Any) -> None:
     server = start_server(options=[("grpc.http2.min_recv_ping_interval_without_data_ms", 100)])
     proxy = Proxy(server.target)
     patient = Timeout(request_s=None, outage_s=0)
     keepalive = Keepalive(every_s=0.5, answer_s=0.5)
     with DigitClient(proxy.target, timeout=patient, retry=Retry(attempts=1), keepalive=keepalive) as client:
         client.generator()
-        proxy.swallowing = True
+        proxy.dropping = True
         with pytest.raises(ServerUnavailableError):
             client.sample(10)
     proxy.close()
 
 
-def test_what_is_compressed_is_shorter_on_the_wire_and_says_the_same(start_server: Any, formula: Any) -> None:
+def test_compressed_messages_are_shorter_and_have_the_same_content(start_server: Any, formula: Any) -> None:
     def exchanged(server: Any, compression: Compression) -> tuple[int, int]:
         proxy = Proxy(server.target)
         with DigitClient(proxy.target, compression=compression) as client:
@@ -239,7 +239,7 @@ def use():
 
 for _ in range(10):
     use()
-end = time.monotonic() + 60  # connections are closed in the background
+end = time.monotonic() + 60  # gRPC closes connections in the background
 while left() != (0, 1) and time.monotonic() < end:
     gc.collect()
     time.sleep(0.1)
@@ -248,7 +248,7 @@ print(*left())
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="open files are counted in /proc")
-def test_closing_leaves_no_thread_and_no_socket_behind(server: Any) -> None:
+def test_closing_leaves_no_thread_and_no_socket(server: Any) -> None:
     command = [sys.executable, "-c", LEFT_BEHIND, server.target]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.stdout.split() == ["0", "1"], result.stderr

@@ -1,4 +1,4 @@
-"""The client against a real generator behind the embedded server."""
+"""The client with a real generator in the embedded server."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def client(target: str) -> Iterator[DigitClient]:
 
 
 def assert_same_digits(one: np.ndarray, other: np.ndarray) -> None:
-    """Equal within the tolerance of the contract: float rounding differs with batch size."""
+    """Check that images are equal within the tolerance of the contract."""
     difference = np.abs(one.astype(np.int16) - other.astype(np.int16))
     assert difference.max(initial=0) <= 1
     assert (difference == 0).mean() >= 0.999
 
 
-def test_a_sample_is_what_the_card_says(client: DigitClient) -> None:
+def test_a_sample_matches_the_card(client: DigitClient) -> None:
     card, batch = client.card(), client.sample(40, seed=3)
     height, width, _ = card["image_shape"]
     assert batch.images.shape == (40, height, width)
@@ -55,7 +55,7 @@ def test_a_sample_is_what_the_card_says(client: DigitClient) -> None:
     assert len(np.unique(batch.images.reshape(40, -1), axis=0)) == 40
 
 
-def test_an_address_gives_the_same_digit_however_it_is_asked_for(client: DigitClient, target: str) -> None:
+def test_an_address_gives_the_same_digit_in_every_request(client: DigitClient, target: str) -> None:
     whole = client.sample(300, seed=3)
     with DigitClient(target, limits=Limits(rows_per_request=37)) as split:
         assert_same_digits(split.sample(300, seed=3).images, whole.images)
@@ -71,12 +71,12 @@ def test_an_address_gives_the_same_digit_however_it_is_asked_for(client: DigitCl
     assert_same_digits(client.fetch(pairs).images, whole.images[:5])
 
 
-def test_addresses_of_another_generator_are_refused(client: DigitClient) -> None:
+def test_addresses_of_another_generator_are_rejected(client: DigitClient) -> None:
     batch = client.sample(3, seed=0)
     stranger = Batch(
         images=batch.images, labels=batch.labels, seeds=batch.seeds, generator_id="f" * 16, seed=batch.seed
     )
-    with pytest.raises(GeneratorChangedError, match="of generator ffffffffffffffff"):
+    with pytest.raises(GeneratorChangedError, match="belong to generator ffffffffffffffff"):
         client.fetch(stranger)
     with pytest.raises(InvalidInputError, match="no class"):
         client.fetch([(99, 0)])
@@ -96,7 +96,7 @@ def test_latents_and_class_weights_give_the_digits_of_their_address(client: Digi
 
 
 @pytest.mark.parametrize("wrong", ["neither", "both", "shape", "sum", "size", "nan", "labels"])
-def test_latents_that_do_not_fit_are_refused(client: DigitClient, wrong: str) -> None:
+def test_latents_that_do_not_fit_are_rejected(client: DigitClient, wrong: str) -> None:
     card = client.card()
     latents, weights = np.zeros((2, card["latent_size"])), np.full((2, len(card["class_names"])), 0.1)
     cases: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -113,7 +113,7 @@ def test_latents_that_do_not_fit_are_refused(client: DigitClient, wrong: str) ->
         client.from_latents(given, **how)
 
 
-def test_a_walk_begins_and_ends_at_its_addresses(client: DigitClient) -> None:
+def test_an_interpolation_starts_and_ends_at_its_addresses(client: DigitClient) -> None:
     walk = client.interpolate((4, 11), (8, 12), steps=9)
     ends = client.fetch([(4, 11), (8, 12)]).images
     assert walk.shape == (9, *ends.shape[1:])
@@ -150,15 +150,15 @@ def test_unknown_models_and_versions_are_not_found(target: str) -> None:
             client.sample(1)
 
 
-def test_both_clients_hand_out_the_same(client: DigitClient, target: str) -> None:
+def test_both_clients_return_the_same(client: DigitClient, target: str) -> None:
     async def ask() -> tuple[Batch, list[Batch], Batch, np.ndarray]:
-        async with AsyncDigitClient(target) as twin:
-            await twin.wait_ready(60)
-            assert await twin.card() == client.card()
-            assert await twin.metadata() == client.metadata()
-            sample = await twin.sample(200, seed=9)
-            stream = [batch async for batch in twin.stream(200, seed=9, batch_size=64)]
-            return sample, stream, await twin.fetch(sample), await twin.interpolate((1, 2), (3, 4), steps=3)
+        async with AsyncDigitClient(target) as other:
+            await other.wait_ready(60)
+            assert await other.card() == client.card()
+            assert await other.metadata() == client.metadata()
+            sample = await other.sample(200, seed=9)
+            stream = [batch async for batch in other.stream(200, seed=9, batch_size=64)]
+            return sample, stream, await other.fetch(sample), await other.interpolate((1, 2), (3, 4), steps=3)
 
     sample, stream, fetched, walk = asyncio.run(ask())
     whole = client.sample(200, seed=9)
@@ -168,7 +168,7 @@ def test_both_clients_hand_out_the_same(client: DigitClient, target: str) -> Non
     assert_same_digits(walk, client.interpolate((1, 2), (3, 4), steps=3))
 
 
-def test_truncated_digits_are_those_of_latents_that_were_truncated(client: DigitClient) -> None:
+def test_truncated_digits_are_made_from_truncated_latents(client: DigitClient) -> None:
     batch = client.sample(40, seed=3, truncation=0.7)
     latents = truncated(client.latents(batch.seeds), 0.7, distribution=client.card()["latent_law"])
     assert np.abs(latents).max() <= 0.7
@@ -177,7 +177,7 @@ def test_truncated_digits_are_those_of_latents_that_were_truncated(client: Digit
     assert_same_digits(client.sample(40, seed=3, truncation=40.0).images, client.sample(40, seed=3).images)
 
 
-def test_expanded_digits_are_those_of_latents_that_were_expanded(client: DigitClient) -> None:
+def test_expanded_digits_are_made_from_expanded_latents(client: DigitClient) -> None:
     batch = client.sample(40, seed=3, expansion=1.3)
     latents = client.latents(batch.seeds) * np.float32(1.3)
     assert_same_digits(batch.images, client.from_latents(latents, labels=batch.labels))

@@ -1,4 +1,4 @@
-"""What `sample` and `stream` hand out, against a server made with the official stubs."""
+"""Tests of `sample` and `stream` against a server made with the official stubs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def client(server: Any) -> Iterator[DigitClient]:
 
 
 def joined(batches: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Images, labels and row seeds of several batches, as of one."""
+    """Join the images, labels and row seeds of several batches."""
     batches = list(batches)
     images, labels, seeds = (
         np.concatenate([getattr(b, name) for b in batches]) for name in ("images", "labels", "seeds")
@@ -30,7 +30,7 @@ def joined(batches: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("tensor_content", [True, False], ids=["tensor_content", "typed fields"])
-def test_a_sample_holds_the_digits_of_its_addresses(
+def test_a_sample_has_the_digits_of_its_addresses(
     server: Any, client: DigitClient, formula: Any, tensor_content: bool
 ) -> None:
     server.tensor_content = tensor_content
@@ -66,7 +66,7 @@ def test_start_continues_where_another_sample_ended(client: DigitClient) -> None
     assert later.start == 35
 
 
-def test_labels_are_one_for_each_digit_or_one_for_all(client: DigitClient, formula: Any) -> None:
+def test_there_may_be_one_label_per_digit_or_one_for_all(client: DigitClient, formula: Any) -> None:
     each = client.sample(labels=[3, 1, 4, 1, 5], seed=0)
     assert each.labels.tolist() == [3, 1, 4, 1, 5]
     np.testing.assert_array_equal(each.images, formula(each.labels, each.seeds)[..., 0])
@@ -74,14 +74,14 @@ def test_labels_are_one_for_each_digit_or_one_for_all(client: DigitClient, formu
     np.testing.assert_array_equal(client.sample(1, labels=9, seed=8).images, client.sample(labels=[9], seed=8).images)
 
 
-def test_without_a_seed_one_is_drawn_and_named(client: DigitClient) -> None:
+def test_without_a_seed_the_batch_has_a_drawn_seed(client: DigitClient) -> None:
     drawn = client.sample(20)
     assert drawn.seed is not None
     np.testing.assert_array_equal(client.sample(20, seed=drawn.seed).images, drawn.images)
     assert len({client.sample(1).seed for _ in range(8)}) > 1
 
 
-def test_no_digits_need_no_server() -> None:
+def test_zero_digits_need_no_server() -> None:
     with DigitClient("127.0.0.1:1") as client:
         empty = client.sample(0)
         assert (empty.images.shape, empty.labels.shape, empty.seeds.shape) == ((0, 28, 28), (0,), (0,))
@@ -91,12 +91,12 @@ def test_no_digits_need_no_server() -> None:
 
 
 @pytest.mark.parametrize("n", [1_000_001, 10_000_000])
-def test_a_sample_too_large_for_memory_points_to_the_stream(n: int) -> None:
+def test_the_error_of_a_too_large_sample_suggests_a_stream(n: int) -> None:
     with DigitClient("127.0.0.1:1") as client, pytest.raises(InvalidInputError, match=r"use stream\(\)"):
         client.sample(n)
 
 
-def test_an_unknown_label_is_refused_before_any_digit_is_asked_for(server: Any, client: DigitClient) -> None:
+def test_an_unknown_label_is_rejected_before_digits_are_requested(server: Any, client: DigitClient) -> None:
     with pytest.raises(InvalidInputError, match=r"no class 10; its classes are 0, 1"):
         client.sample(labels=[3, 10])
     with pytest.raises(InvalidInputError, match="no class 'ten'"):
@@ -104,28 +104,28 @@ def test_an_unknown_label_is_refused_before_any_digit_is_asked_for(server: Any, 
     assert server.requests == []
 
 
-def test_arguments_out_of_range_are_refused_at_once() -> None:
+def test_arguments_out_of_range_are_rejected_at_once() -> None:
     client = DigitClient("127.0.0.1:1")
-    both: list[dict[str, Any]] = [
+    for_both: list[dict[str, Any]] = [
         {"n": -1},
         {"n": 1, "seed": 2**21},
         {"n": 1, "start": -1},
         {"n": 2, "start": 2**32 - 1},
         {},
     ]
-    for wrong in both:
+    for wrong in for_both:
         with pytest.raises(InvalidInputError):
             client.sample(**wrong)
         with pytest.raises(InvalidInputError):
             client.stream(**wrong)
-    stream_alone: list[dict[str, Any]] = [{"batch_size": 0}, {"on_change": "ignore"}]
-    for wrong in stream_alone:
+    for_stream: list[dict[str, Any]] = [{"batch_size": 0}, {"on_change": "ignore"}]
+    for wrong in for_stream:
         with pytest.raises(InvalidInputError):
             client.stream(1, **wrong)
 
 
 @pytest.mark.parametrize("target", ["", [], ["localhost:8500", ""], [None], "localhost", "http://localhost:8501"])
-def test_a_target_must_be_one(target: Any) -> None:
+def test_an_invalid_target_is_rejected(target: Any) -> None:
     with pytest.raises(InvalidInputError, match="host:port"):
         DigitClient(target)
 
@@ -139,7 +139,7 @@ def test_an_unconditional_generator_gives_digits_without_labels(server: Any, cli
         client.sample(labels=[1])
 
 
-def test_class_names_and_image_shape_are_the_generators(server: Any, client: DigitClient) -> None:
+def test_class_names_and_image_shape_come_from_the_generator(server: Any, client: DigitClient) -> None:
     server.class_names, server.image_shape = ("cat", "dog", "owl"), (8, 6, 3)
     batch = client.sample(7, seed=0)
     assert batch.images.shape == (7, 8, 6, 3)
@@ -147,7 +147,7 @@ def test_class_names_and_image_shape_are_the_generators(server: Any, client: Dig
     assert client.sample(labels=["owl", "cat"]).labels.tolist() == [2, 0]
 
 
-def test_a_stream_is_the_same_digits_in_batches(client: DigitClient) -> None:
+def test_a_stream_has_the_digits_of_a_sample_in_batches(client: DigitClient) -> None:
     images, labels, seeds = joined(client.stream(1000, batch_size=130, seed=4))
     whole = client.sample(1000, seed=4)
     np.testing.assert_array_equal(images, whole.images)
@@ -167,17 +167,17 @@ def test_a_stream_without_a_seed_draws_one_for_all_its_batches(client: DigitClie
     assert len({batch.seed for batch in client.stream(30, batch_size=10)}) == 1
 
 
-def test_requests_ahead_are_bounded_and_order_is_kept(server: Any) -> None:
-    together, most, lock, late = 0, 0, threading.Lock(), threading.Event()
+def test_requests_in_flight_are_bounded_and_order_is_kept(server: Any) -> None:
+    in_flight, most, lock, late = 0, 0, threading.Lock(), threading.Event()
 
     def hold(request: Any) -> None:
-        nonlocal together, most
+        nonlocal in_flight, most
         with lock:
-            together += 1
-            most = max(most, together)
-        late.wait(0.02 if len(server.requests) % 2 else 0.001)  # answers come back in another order
+            in_flight += 1
+            most = max(most, in_flight)
+        late.wait(0.02 if len(server.requests) % 2 else 0.001)  # answers arrive in another order
         with lock:
-            together -= 1
+            in_flight -= 1
 
     server.before_answer = hold
     with DigitClient(server.target, limits=Limits(rows_per_request=10, requests_in_flight=3)) as client:
@@ -186,14 +186,14 @@ def test_requests_ahead_are_bounded_and_order_is_kept(server: Any) -> None:
     assert 1 < most <= 3
 
 
-def test_a_stream_that_is_left_early_stops_asking(server: Any, client: DigitClient) -> None:
+def test_a_stream_that_is_closed_early_stops_sending_requests(server: Any, client: DigitClient) -> None:
     stream = client.stream(1_000_000_000, batch_size=64, seed=0)
     next(stream)
     stream.close()
     asked = len(server.requests)
     assert asked < 20
     client.sample(1)
-    assert len(server.requests) <= asked + 6  # those on their way, and the new one
+    assert len(server.requests) <= asked + 6  # pending requests, and the new one
 
 
 def test_the_memory_of_a_stream_does_not_grow(client: DigitClient) -> None:
@@ -206,7 +206,7 @@ def test_the_memory_of_a_stream_does_not_grow(client: DigitClient) -> None:
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    # The server runs in this process too, so its share is counted; all images together are 48 MB.
+    # The server runs in this process, so the peak includes its memory. All images together take 48 MB.
     assert peak < 32 * 2**20
 
 
@@ -220,7 +220,7 @@ def test_threads_may_share_a_client(client: DigitClient, formula: Any) -> None:
             np.testing.assert_array_equal(batch.images, formula(batch.labels, batch.seeds)[..., 0])
 
 
-def test_several_targets_are_asked_in_turn(start_server: Any, formula: Any) -> None:
+def test_several_targets_are_used_in_turn(start_server: Any, formula: Any) -> None:
     servers = [start_server(), start_server()]
     with DigitClient([one.target for one in servers], limits=Limits(rows_per_request=20)) as client:
         batch = client.sample(200, seed=6)
@@ -228,13 +228,13 @@ def test_several_targets_are_asked_in_turn(start_server: Any, formula: Any) -> N
     assert [len(one.requests) for one in servers] == [5, 5]
 
 
-def test_a_closed_client_opens_itself_again(client: DigitClient) -> None:
+def test_a_closed_client_opens_again(client: DigitClient) -> None:
     first = client.sample(5, seed=1)
     client.close()
     np.testing.assert_array_equal(client.sample(5, seed=1).images, first.images)
 
 
-def test_metadata_and_card_tell_what_is_served(server: Any, client: DigitClient) -> None:
+def test_metadata_and_card_describe_the_model(server: Any, client: DigitClient) -> None:
     metadata = client.metadata()
     assert (metadata.model, metadata.version) == ("digits", 1)
     signature = metadata.signatures["serving_default"]
@@ -244,19 +244,19 @@ def test_metadata_and_card_tell_what_is_served(server: Any, client: DigitClient)
 
 
 @pytest.mark.parametrize(
-    ("changes", "complaint"),
+    ("changes", "message"),
     [
-        ({"contract_version": 2}, "version 2 of the contract"),
-        ({"contract_version": None}, "version None of the contract"),
-        ({"class_names": None}, "another form"),
-        ({"image_shape": [28, 28]}, "another form"),
-        ({"max_rows": 0}, "0 rows"),
+        ({"contract_version": 2}, "contract version 2"),
+        ({"contract_version": None}, "contract version None"),
+        ({"class_names": None}, "missing or invalid field"),
+        ({"image_shape": [28, 28]}, "missing or invalid field"),
+        ({"max_rows": 0}, "max_rows 0"),
         ({"class_names": []}, "names 0 classes, but the signature takes labels"),
     ],
 )
-def test_a_card_that_breaks_the_contract_is_refused(
-    server: Any, client: DigitClient, changes: dict[str, Any], complaint: str
+def test_a_card_that_breaks_the_contract_is_rejected(
+    server: Any, client: DigitClient, changes: dict[str, Any], message: str
 ) -> None:
     server.card_changes = changes
-    with pytest.raises(UnexpectedReplyError, match=complaint):
+    with pytest.raises(UnexpectedReplyError, match=message):
         client.sample(1)

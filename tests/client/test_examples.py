@@ -1,4 +1,4 @@
-"""The examples run as they stand."""
+"""The examples run unchanged."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def run(server: Any, *command: str | Path) -> str:
     return result.stdout
 
 
-def test_scikit_learn_gets_its_threes(server: Any) -> None:
+def test_scikit_learn_gets_its_missing_threes(server: Any) -> None:
     pytest.importorskip("sklearn")
     output = run(server, sys.executable, EXAMPLES / "sklearn_fit_resample.py", "--server", server.target)
     assert "  5 threes" in output
@@ -46,7 +46,7 @@ def test_pytorch_trains_on_synthetic_digits(server: Any) -> None:
     assert "accuracy on 1797 real images" in output
 
 
-def test_digits_go_through_a_pipe(server: Any) -> None:
+def test_digits_can_go_through_a_pipe(server: Any) -> None:
     lines = run(server, EXAMPLES / "shell_pipe.sh", "300").splitlines()
     assert [line.split()[0] for line in lines] == [str(digit) for digit in range(10)]
 

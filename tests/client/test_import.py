@@ -1,4 +1,4 @@
-"""The client is light: what it imports, and what it does without."""
+"""The client is light: it imports little."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_importing_the_client_loads_only_what_every_user_needs() -> None:
     assert not loaded & {"PIL", "rich", "click", "matplotlib"}
 
 
-def test_the_help_needs_neither_pictures_nor_progress_bars() -> None:
+def test_the_help_imports_neither_pillow_nor_rich() -> None:
     code = """
 from click.testing import CliRunner
 from digitforge_client.common.command import digitforge
@@ -61,7 +61,7 @@ print(result.output)
     assert "--label" in result.stdout
 
 
-def test_public_names_are_all_there_and_sorted_for_readers() -> None:
+def test_all_public_names_exist_and_are_sorted() -> None:
     assert len(set(digitforge_client.__all__)) == len(digitforge_client.__all__)
     for name in digitforge_client.__all__:
         assert hasattr(digitforge_client, name), name

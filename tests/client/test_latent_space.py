@@ -1,4 +1,4 @@
-"""Walks begin and end where they should, and stay where latents live."""
+"""Walks between latents start and end exactly, and keep the norm of latents."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from digitforge_client.latent_space import blend, walk
 
 
 @given(seed=st.integers(0, 2**32 - 1), steps=st.integers(2, 30), distribution=st.sampled_from(["normal", "uniform"]))
-def test_both_ends_are_exact(seed: int, steps: int, distribution: str) -> None:
+def test_both_ends_of_a_walk_are_exact(seed: int, steps: int, distribution: str) -> None:
     first, last = np.random.default_rng(seed).normal(size=(2, 16)).astype(np.float32)
     way = walk(first, last, steps=steps, distribution=distribution)
     assert way.shape == (steps, 16)
@@ -20,7 +20,7 @@ def test_both_ends_are_exact(seed: int, steps: int, distribution: str) -> None:
     np.testing.assert_allclose(way[-1], last, rtol=1e-6, atol=1e-6)
 
 
-def test_a_spherical_walk_keeps_its_length_and_its_pace() -> None:
+def test_a_walk_on_the_great_circle_keeps_norm_and_step_size() -> None:
     first, last = np.random.default_rng(0).normal(size=(2, 64))
     first, last = first / np.linalg.norm(first), last / np.linalg.norm(last)
     way = walk(first, last, steps=11, distribution="normal").astype(np.float64)
@@ -34,12 +34,12 @@ def test_a_straight_walk_is_straight() -> None:
 
 
 @pytest.mark.parametrize("last", [[1.0, 0.0], [2.0, 0.0], [-1.0, 0.0], [0.0, 0.0]], ids=str)
-def test_directions_that_no_single_circle_joins_are_joined_by_a_straight_line(last: list[float]) -> None:
+def test_equal_or_opposite_directions_are_joined_by_a_straight_line(last: list[float]) -> None:
     way = walk(np.array([1.0, 0.0]), np.array(last), steps=3, distribution="normal")
     np.testing.assert_allclose(way[1], [(1 + last[0]) / 2, 0], atol=1e-6)
 
 
-def test_class_weights_sum_to_one_all_the_way() -> None:
+def test_blended_class_weights_sum_to_one() -> None:
     weights = blend(4, 8, steps=5, classes=10)
     np.testing.assert_allclose(weights.sum(axis=1), 1)
     assert (weights[0, 4], weights[-1, 8], weights[2, 4], weights[2, 8]) == (1, 1, 0.5, 0.5)

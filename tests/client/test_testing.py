@@ -1,4 +1,4 @@
-"""The fake keeps the contract, so that a test against it says something about the real thing."""
+"""The fake server keeps the contract, like a real server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from digitforge_client import (
 from digitforge_client.testing import FakeTransport
 
 
-def test_an_address_gives_the_same_digit_however_it_is_asked_for() -> None:
+def test_an_address_gives_the_same_digit_in_every_request() -> None:
     client = DigitClient(transports=[FakeTransport()])
     whole = client.sample(500, seed=3)
     split = DigitClient(transports=[FakeTransport()], limits=Limits(rows_per_request=7)).sample(500, seed=3)
@@ -32,7 +32,7 @@ def test_an_address_gives_the_same_digit_however_it_is_asked_for() -> None:
     assert len(np.unique(whole.images.reshape(500, -1), axis=0)) == 500
 
 
-def test_latents_follow_the_law_of_the_card() -> None:
+def test_latents_follow_the_distribution_of_the_card() -> None:
     client = DigitClient(transports=[FakeTransport()])
     latents = client.latents(np.arange(20_000))
     assert client.card()["latent_law"] == "uniform"
@@ -43,7 +43,7 @@ def test_latents_follow_the_law_of_the_card() -> None:
     assert np.abs(np.corrcoef(latents[:-1, 0], latents[1:, 0])[0, 1]) < 0.03
 
 
-def test_images_of_one_class_resemble_each_other_more_than_those_of_two() -> None:
+def test_images_of_the_same_class_are_more_alike_than_images_of_two_classes() -> None:
     batch = DigitClient(transports=[FakeTransport()]).sample(200, seed=0)
     flat = batch.images.reshape(200, -1).astype(float)
     distances = np.linalg.norm(flat[:, None] - flat[None], axis=-1)
@@ -59,7 +59,7 @@ def test_another_generator_makes_other_images() -> None:
         DigitClient(transports=[FakeTransport(generator_id="0" * 16)]).fetch(one)
 
 
-def test_class_names_and_image_shapes_are_as_asked() -> None:
+def test_class_names_and_image_shape_can_be_chosen() -> None:
     fake = FakeTransport(class_names=("a", "b"), image_shape=(5, 4, 3), max_rows=8)
     batch = DigitClient(transports=[fake]).sample(20)
     assert batch.images.shape == (20, 5, 4, 3)
@@ -74,7 +74,7 @@ def test_class_names_and_image_shapes_are_as_asked() -> None:
         unconditional.from_latents(np.zeros((2, 8)), labels=1)
 
 
-def test_failures_happen_on_request() -> None:
+def test_failures_can_be_requested() -> None:
     fake = FakeTransport()
     client = DigitClient(transports=[fake], timeout=Timeout(outage_s=5))
     client.card()
@@ -82,14 +82,14 @@ def test_failures_happen_on_request() -> None:
     with pytest.raises(ServerUnavailableError, match="it went away"):
         client.sample(3)
     fake.failures.append(ServerUnavailableError("it went away"))
-    assert sum(len(batch) for batch in client.stream(30, batch_size=10)) == 30  # a stream waits and goes on
+    assert sum(len(batch) for batch in client.stream(30, batch_size=10)) == 30  # a stream waits and continues
     fake.failures.append(RequestRejectedError("no"))
     with pytest.raises(RequestRejectedError):
         list(client.stream(30, batch_size=10))
 
 
 class Dying(FakeTransport):
-    """A fake that answers some requests for digits and is gone for good after them."""
+    """A fake that answers some requests for digits and is then unavailable forever."""
 
     def __init__(self, answers: int) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class Dying(FakeTransport):
 
 
 @pytest.mark.parametrize("answers", [1, 2, 3, 7])
-def test_a_server_that_goes_away_before_it_can_be_asked_again_is_made_up_for(answers: int) -> None:
+def test_another_server_replaces_one_that_went_away_before_the_check(answers: int) -> None:
     limits = Limits(rows_per_request=10)
     whole = DigitClient(transports=[FakeTransport()]).sample(200, seed=4)
     client = DigitClient(transports=[Dying(answers), FakeTransport()], limits=limits)
@@ -114,7 +114,7 @@ def test_a_server_that_goes_away_before_it_can_be_asked_again_is_made_up_for(ans
     np.testing.assert_array_equal(np.concatenate(streamed), whole.images)
 
 
-def test_both_clients_take_it() -> None:
+def test_both_clients_accept_the_fake() -> None:
     async def ask() -> np.ndarray:
         async with AsyncDigitClient(transports=[FakeTransport()]) as client:
             await client.wait_ready(1)

@@ -1,4 +1,4 @@
-"""Truncated and expanded digits and blends of classes: their distribution, their addresses, repeatable requests."""
+"""Truncated digits, expanded digits and blends of classes: distribution, addresses, size of requests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def client(fake: FakeTransport) -> DigitClient:
 
 
 @pytest.mark.parametrize("threshold", [0.05, 0.5, 1.0, 2.0, 5.0])
-def test_truncated_normal_latents_have_the_law_of_those_drawn_anew(threshold: float) -> None:
+def test_truncated_normal_latents_follow_the_truncated_normal_distribution(threshold: float) -> None:
     stats = pytest.importorskip("scipy.stats")
     latents = np.random.default_rng(0).standard_normal((500, 20)).astype(np.float32)
     found = truncated(latents, threshold, distribution="normal")
@@ -36,7 +36,7 @@ def test_truncated_normal_latents_have_the_law_of_those_drawn_anew(threshold: fl
     assert stats.kstest(found.ravel(), stats.truncnorm(-threshold, threshold).cdf).pvalue > 1e-3
 
 
-def test_truncation_keeps_order_and_sign_and_a_large_one_changes_nothing() -> None:
+def test_truncation_keeps_order_and_sign_and_a_large_threshold_changes_nothing() -> None:
     latents = np.linspace(-6, 6, 1001, dtype=np.float32)[None]
     found = truncated(latents, 1.5, distribution="normal")
     assert (np.diff(found) >= 0).all()
@@ -46,7 +46,7 @@ def test_truncation_keeps_order_and_sign_and_a_large_one_changes_nothing() -> No
     np.testing.assert_allclose(truncated(latents / 6, 0.25, distribution="uniform"), latents / 24, rtol=1e-6)
 
 
-def test_truncated_digits_are_those_of_their_truncated_latents(client: DigitClient) -> None:
+def test_truncated_digits_are_made_from_truncated_latents(client: DigitClient) -> None:
     batch = client.sample(50, seed=3, start=7, truncation=0.5)
     plain = client.sample(50, seed=3, start=7)
     np.testing.assert_array_equal(batch.seeds, plain.seeds)
@@ -57,7 +57,7 @@ def test_truncated_digits_are_those_of_their_truncated_latents(client: DigitClie
     np.testing.assert_array_equal(batch.images, expected)
 
 
-def test_expanded_digits_are_those_of_their_expanded_latents(client: DigitClient) -> None:
+def test_expanded_digits_are_made_from_expanded_latents(client: DigitClient) -> None:
     batch = client.sample(50, seed=3, start=7, expansion=1.25)
     assert (batch.expansion, batch.truncation) == (1.25, None)
     latents = client.latents(batch.seeds)
@@ -69,13 +69,13 @@ def test_expanded_digits_are_those_of_their_expanded_latents(client: DigitClient
     )
 
 
-def test_less_of_the_law_is_less_variety_and_more_is_more(client: DigitClient) -> None:
+def test_truncation_lowers_variety_and_expansion_raises_it(client: DigitClient) -> None:
     scalings: list[dict[str, Any]] = [{"truncation": 0.1}, {"truncation": 0.4}, {}, {"expansion": 1.5}]
     deviations = [client.sample(200, labels=3, seed=0, **scaling).images.std(axis=0).mean() for scaling in scalings]
     assert deviations == sorted(set(deviations))
 
 
-def test_a_stream_of_truncated_digits_is_the_sample_of_them(client: DigitClient) -> None:
+def test_a_stream_of_truncated_digits_equals_their_sample(client: DigitClient) -> None:
     whole = client.sample(100, seed=1, truncation=0.3)
     parts = list(client.stream(100, batch_size=33, seed=1, truncation=0.3))
     assert [len(part) for part in parts] == [33, 33, 33, 1]
@@ -86,7 +86,7 @@ def test_a_stream_of_truncated_digits_is_the_sample_of_them(client: DigitClient)
     np.testing.assert_array_equal(later.images, whole.images[60:])
 
 
-def test_blends_go_from_class_to_class_and_have_no_label(client: DigitClient) -> None:
+def test_blends_lead_from_class_to_class_and_have_no_label(client: DigitClient) -> None:
     weights = np.zeros((3, 10))
     weights[0, 4], weights[1, [4, 9]], weights[2, 9] = 1, 0.5, 1
     batch = client.sample(class_weights=weights, seed=5)
@@ -102,7 +102,7 @@ def test_blends_go_from_class_to_class_and_have_no_label(client: DigitClient) ->
     np.testing.assert_array_equal(np.concatenate([part.images for part in parts]), same.images)
 
 
-def test_fetch_gives_scaled_digits_and_blends_again(client: DigitClient) -> None:
+def test_fetch_returns_the_same_scaled_digits_and_blends(client: DigitClient) -> None:
     weights = np.random.default_rng(0).dirichlet(np.ones(10), size=40)
     for batch in (
         client.sample(40, seed=5, truncation=0.6),
@@ -118,7 +118,7 @@ def test_fetch_gives_scaled_digits_and_blends_again(client: DigitClient) -> None
         np.testing.assert_array_equal(client.fetch(batch.addresses[5]).images, batch.images[5:6])
 
 
-def test_an_unconditional_generator_can_be_truncated_and_not_blended() -> None:
+def test_an_unconditional_generator_supports_truncation_but_not_blends() -> None:
     client = DigitClient(transports=[FakeTransport(class_names=())])
     batch = client.sample(20, seed=0, truncation=0.5)
     assert set(batch.labels.tolist()) == {-1}
@@ -133,19 +133,19 @@ def test_an_unconditional_generator_can_be_truncated_and_not_blended() -> None:
         ({"n": 3, "truncation": 0}, "truncation is 0"),
         ({"n": 3, "truncation": float("nan")}, "truncation is nan"),
         ({"n": 3, "truncation": True}, "truncation is True"),
-        ({"n": 3, "truncation": 1.5}, "uniform: 1 at most"),
+        ({"n": 3, "truncation": 1.5}, "expected at most 1"),
         ({"n": 3, "expansion": -1}, "expansion is -1"),
         ({"n": 3, "expansion": "wide"}, "expansion is 'wide'"),
-        ({"n": 3, "expansion": 1.1, "truncation": 0.9}, "one of the two"),
+        ({"n": 3, "expansion": 1.1, "truncation": 0.9}, "only one of them"),
         ({"n": 3, "class_weights": np.full(9, 1 / 9)}, r"expected \(10,\) or \(3, 10\)"),
-        ({"n": 3, "class_weights": np.full((3, 10), 0.2)}, "summing to 1"),
+        ({"n": 3, "class_weights": np.full((3, 10), 0.2)}, "sum to 1"),
         ({"n": 3, "class_weights": np.full((4, 10), 0.1)}, "leave n out"),
-        ({"n": 3, "class_weights": "four"}, "no array of numbers"),
-        ({"n": 3, "class_weights": np.full(10, 0.1), "labels": 4}, "a blend of several"),
-        ({"class_weights": np.full(10, 0.1)}, "how many"),
+        ({"n": 3, "class_weights": "four"}, "array of numbers"),
+        ({"n": 3, "class_weights": np.full(10, 0.1), "labels": 4}, "only one of them"),
+        ({"class_weights": np.full(10, 0.1)}, "number of digits is missing"),
     ],
 )
-def test_what_cannot_be_is_refused_before_digits_are_asked_for(
+def test_impossible_options_are_rejected_before_digits_are_requested(
     client: DigitClient, fake: FakeTransport, options: dict[str, Any], says: str
 ) -> None:
     client.generator()
@@ -153,11 +153,11 @@ def test_what_cannot_be_is_refused_before_digits_are_asked_for(
     before = fake.requests
     with pytest.raises(InvalidInputError, match=says):
         client.sample(seed=0, **options)
-    assert fake.requests <= before + 2  # at most metadata and card, to be sure that the generator is still the same
+    assert fake.requests <= before + 2  # metadata and card, to check the generator
 
 
-def test_no_request_is_too_large_to_be_repeated() -> None:
-    """gRPC repeats a request only if it fits its buffer of 256 KiB."""
+def test_every_request_is_small_enough_for_retries() -> None:
+    """gRPC only retries a request that fits into its buffer of 256 KiB."""
     sizes: list[int] = []
 
     class Watching(FakeTransport):
@@ -171,9 +171,7 @@ def test_no_request_is_too_large_to_be_repeated() -> None:
     assert 100_000 < max(sizes) < 256 * 1024
 
 
-def test_another_generator_in_the_midst_of_truncated_digits_is_an_error(
-    fake: FakeTransport, client: DigitClient
-) -> None:
+def test_a_generator_change_during_truncated_digits_is_an_error(fake: FakeTransport, client: DigitClient) -> None:
     stream = client.stream(100, batch_size=20, seed=0, truncation=0.5)
     next(stream)
     fake.card["generator_id"] = "f" * 16
@@ -187,12 +185,12 @@ def test_another_generator_in_the_midst_of_truncated_digits_is_an_error(
     assert np.concatenate([batch.seeds for batch in rest]).tolist() == list(range(20, 100))
 
 
-def test_the_twin_does_the_same(client: DigitClient) -> None:
+def test_the_asynchronous_client_does_the_same(client: DigitClient) -> None:
     async def ask() -> list[np.ndarray]:
-        async with AsyncDigitClient(transports=[FakeTransport()]) as twin:
-            blend = await twin.sample(class_weights=np.full((4, 10), 0.1), seed=2)
-            again = await twin.fetch(blend)
+        async with AsyncDigitClient(transports=[FakeTransport()]) as other:
+            blend = await other.sample(class_weights=np.full((4, 10), 0.1), seed=2)
+            again = await other.fetch(blend)
             np.testing.assert_array_equal(again.images, blend.images)
-            return [batch.images async for batch in twin.stream(30, seed=1, batch_size=15, truncation=0.5)]
+            return [batch.images async for batch in other.stream(30, seed=1, batch_size=15, truncation=0.5)]
 
     np.testing.assert_array_equal(np.concatenate(asyncio.run(ask())), client.sample(30, seed=1, truncation=0.5).images)

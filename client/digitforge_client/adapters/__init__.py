@@ -1,9 +1,8 @@
-"""Synthetic digits where other libraries expect their data. Each module is imported only on use.
+"""Adapters for other libraries. Import the module that you need; each one needs only its own library.
 
-| module | gives | needs |
-|---|---|---|
-| `mixing` | batches that mix real and synthetic images, fresh ones each epoch | numpy |
-| `keras` | the same as a ``keras.utils.PyDataset`` | keras |
-| `torch` | a PyTorch ``IterableDataset`` of synthetic digits, safe in DataLoader workers | torch |
-| `tensorflow` | a ``tf.data.Dataset`` of synthetic digits | tensorflow |
+* ``mixing``: batches that mix real and synthetic images, with fresh synthetic digits in each epoch.
+* ``keras``: the same batches as a ``keras.utils.PyDataset``.
+* ``torch``: synthetic digits as a PyTorch ``IterableDataset``, also for DataLoader workers.
+* ``tensorflow``: synthetic digits as a ``tf.data.Dataset``.
+* ``imblearn``: a sampler for scikit-learn and imbalanced-learn pipelines.
 """

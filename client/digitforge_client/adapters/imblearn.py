@@ -1,6 +1,6 @@
 """`GeneratedDigitsSampler`: synthetic digits in a scikit-learn or imbalanced-learn pipeline.
 
-With scikit-learn installed the sampler is one of its estimators; without, it works by itself.
+If scikit-learn is installed, the sampler is a scikit-learn estimator. It works without scikit-learn too.
 """
 
 from __future__ import annotations
@@ -9,54 +9,54 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from digitforge_client.augmentation.resampling import PixelRange, Strategy, class_labels, wanted
+from digitforge_client.augmentation.resampling import PixelRange, Strategy, class_labels, digits_to_add
 from digitforge_client.client import DEFAULT_TARGET, DigitClient
 
 if TYPE_CHECKING:
 
     class _Estimator:
-        """What scikit-learn's base classes give."""
+        """Base class for type checkers."""
 else:
     try:
         from sklearn.base import BaseEstimator, OneToOneFeatureMixin
 
         class _Estimator(OneToOneFeatureMixin, BaseEstimator):
-            """An estimator whose columns stay what they are."""
+            """A scikit-learn estimator that keeps the columns."""
 
     except ImportError:
         _Estimator = object
 
 
 class GeneratedDigitsSampler(_Estimator):
-    """Balances a data set of images with digits from a server, as imbalanced-learn's over-samplers do.
+    """Balances a data set of images with digits from a server, like imbalanced-learn's over-samplers.
 
     Parameters
     ----------
     target : str, list of str or DigitClient, default="localhost:8500"
-        Where the server listens, or a client to ask.
+        Where the server listens, or a client.
     sampling_strategy : str, dict or callable, default="auto"
-        As imbalanced-learn has it for over-sampling: "auto" or "not majority", "minority", "not minority", "all", a
-        dictionary of totals afterwards, or a function of y that returns one. A dictionary may name classes that y
-        lacks.
+        The sampling strategy of imbalanced-learn's over-samplers: "auto" or "not majority", "minority",
+        "not minority", "all", a dictionary with the total number of images per class afterwards, or a function that
+        takes y and returns such a dictionary. A dictionary may contain classes that y lacks.
     synthetic_per_real : float, default=None
-        Instead of a strategy, synthetic digits for each real image.
+        Number of synthetic digits per real image, instead of a strategy.
     pixel_range : tuple of float, default=None
-        Values of black and of white in X. It is never guessed: None is right for uint8 only.
+        The values of black and white in X. They are never guessed: use None only for uint8.
     expansion : float, default=None
-        What the generator's latents are multiplied by: above 1 for more variety. None: nothing.
+        Factor for the generator's latents. A factor above 1 gives more variety. None leaves the latents unchanged.
     random_state : int or None, default=0
-        The seed, 0 to 2097151. None draws one.
+        The seed, 0 to 2097151. None draws a seed.
 
     Attributes
     ----------
     sampling_strategy_ : dict
         Number of synthetic digits for each class.
     addresses_ : Addresses
-        Where the synthetic digits come from; `DigitClient.fetch` gives them again.
+        Addresses of the synthetic digits. `DigitClient.fetch` returns the same digits for them.
     n_features_in_ : int
-        Pixels of an image.
+        Pixels per image.
     feature_names_in_ : ndarray of str
-        Names of the columns, where X had such.
+        Names of the columns, if X has names.
 
     Examples
     --------
@@ -86,7 +86,7 @@ class GeneratedDigitsSampler(_Estimator):
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any) -> Self:
-        """Find out what the data set needs, without asking a server.
+        """Compute the number of synthetic digits for each class, without asking a server.
 
         Parameters
         ----------
@@ -100,12 +100,12 @@ class GeneratedDigitsSampler(_Estimator):
         self : object
             The sampler.
         """
-        self.sampling_strategy_ = wanted(class_labels(y), self.sampling_strategy, self.synthetic_per_real)
-        self._remember(X)
+        self.sampling_strategy_ = digits_to_add(class_labels(y), self.sampling_strategy, self.synthetic_per_real)
+        self._set_features(X)
         return self
 
     def fit_resample(self, X: Any, y: Any) -> tuple[Any, Any]:
-        """Add the digits that the data set needs, after the real images.
+        """Append synthetic digits to the data set.
 
         Parameters
         ----------
@@ -116,15 +116,15 @@ class GeneratedDigitsSampler(_Estimator):
 
         Returns
         -------
-        X_resampled : the kind of container of X
+        X_resampled : same container as X
             Real images, then synthetic ones, in the layout, dtype and range of X.
-        y_resampled : the kind of container of y
+        y_resampled : same container as y
             Their labels.
 
         Raises
         ------
         InvalidInputError
-            The images do not fit the generator, or the labels are none of its classes.
+            The images do not fit the generator, or the generator lacks a class.
         ServerError
             The server could not answer.
         """
@@ -145,11 +145,11 @@ class GeneratedDigitsSampler(_Estimator):
                 client.close()
         self.sampling_strategy_ = augmented.added
         self.addresses_ = augmented.batch.addresses
-        self._remember(X)
+        self._set_features(X)
         return augmented.X, augmented.y
 
-    def _remember(self, X: Any) -> None:
-        """What scikit-learn wants to know of the data afterwards."""
+    def _set_features(self, X: Any) -> None:
+        """Set the attributes that scikit-learn expects after ``fit``."""
         columns = getattr(X, "columns", None)
         if columns is not None and all(isinstance(name, str) for name in columns):
             self.feature_names_in_ = np.array(list(columns), dtype=object)
@@ -159,13 +159,13 @@ class GeneratedDigitsSampler(_Estimator):
         self.n_features_in_ = int(np.prod(shape[1:]))
 
     def __sklearn_tags__(self) -> Any:
-        """What scikit-learn and imbalanced-learn ask of an estimator."""
+        """Tags that scikit-learn and imbalanced-learn expect of an estimator."""
         try:
             from imblearn.base import BaseSampler
         except ImportError:
             tags = super().__sklearn_tags__()  # type: ignore[misc]
         else:
-            tags = BaseSampler.__sklearn_tags__(self)  # its tags have more fields
+            tags = BaseSampler.__sklearn_tags__(self)  # imbalanced-learn's tags have more fields
         tags.estimator_type = "sampler"
         tags.target_tags.required = True
         tags.input_tags.three_d_array = True

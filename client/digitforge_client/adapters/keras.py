@@ -1,4 +1,4 @@
-"""Real and synthetic images, mixed, as a dataset for Keras's ``fit``."""
+"""`MixedDataset`: mixed batches of real and synthetic images for Keras's ``fit``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from digitforge_client.augmentation.resampling import Array
 
 
 class MixedDataset(keras.utils.PyDataset):
-    """`MixedBatches` for ``model.fit``: every real image once an epoch, with fresh synthetic digits in each.
+    """`MixedBatches` for ``model.fit``. Each epoch has every real image once, and fresh synthetic digits.
 
     ::
 
@@ -19,8 +19,8 @@ class MixedDataset(keras.utils.PyDataset):
         model.fit(MixedDataset(batches), epochs=10)
 
     Args:
-        batches: what to hand out.
-        options: of ``keras.utils.PyDataset``, such as ``workers``.
+        batches: the batches.
+        options: options of ``keras.utils.PyDataset``, such as ``workers``.
     """
 
     def __init__(self, batches: MixedBatches, **options: Any) -> None:
@@ -29,7 +29,7 @@ class MixedDataset(keras.utils.PyDataset):
 
     @property
     def num_batches(self) -> int:
-        """Batches in an epoch."""
+        """Batches per epoch."""
         return len(self._batches)
 
     def __len__(self) -> int:
@@ -39,5 +39,5 @@ class MixedDataset(keras.utils.PyDataset):
         return self._batches.batch(number, self._batches.epoch)
 
     def on_epoch_end(self) -> None:
-        """Go on to fresh digits."""
+        """Switch to fresh digits."""
         self._batches.epoch += 1

@@ -1,4 +1,4 @@
-"""Batches that mix real and synthetic images in a given ratio, with fresh synthetic digits in every epoch."""
+"""`MixedBatches`: batches of real and synthetic images in a given ratio."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from digitforge_client.augmentation.resampling import Array, PixelRange, class_labels, like, real_images
+from digitforge_client.augmentation.resampling import Array, PixelRange, check_images, class_labels, match_images
 from digitforge_client.client import DigitClient
 from digitforge_client.contract import ROWS_PER_SEED, check_seed
 from digitforge_client.errors import InvalidInputError
@@ -16,24 +16,24 @@ from digitforge_client.latent_space import Scaling, ScalingOptions
 
 
 class MixedBatches:
-    """One epoch of batches each time it is iterated over: every real image once, beside synthetic ones.
+    """Mixes real and synthetic images. Each iteration yields one epoch of batches, with every real image once.
 
-    Synthetic digits have balanced classes. No epoch repeats a digit of another one: epoch *e* has the rows from
-    ``e · rows of an epoch`` on of the seed, so that a run can be repeated and continued.
+    Synthetic digits have balanced classes, and each epoch has fresh ones. With r rows in an epoch, epoch *e* starts at
+    row ``e · r`` of the seed. So a run can be repeated and continued.
 
     Args:
-        client: whom to ask.
+        client: the client that requests the digits.
         X: (n, H·W·C), (n, H, W) or (n, H, W, C) real images of the generator's size.
         y: (n,) class numbers or class names.
-        batch_size: images in a batch; the last one of an epoch may have fewer real ones.
-        synthetic: share of synthetic images in a batch, 0 … 1, rounded to whole images; at least one image stays real.
-        pixel_range: values of black and of white in *X*; may be left out only for uint8.
-        seed: of the synthetic digits and of the order.
-        epoch: to begin with.
+        batch_size: images per batch. The last batch of an epoch may have fewer real images.
+        synthetic: share of synthetic images in a batch, 0 … 1. The number is rounded, and at least one image is real.
+        pixel_range: the values of black and white in *X*. May be None only for uint8.
+        seed: seed of the synthetic digits and of the order of images.
+        epoch: the first epoch.
         scaling: *truncation* or *expansion*, as for `DigitClient.sample`.
 
     Raises:
-        InvalidInputError: the images do not fit the generator, or a number is out of range.
+        InvalidInputError: the images or labels do not fit the generator, or a number is out of range.
         ServerError: the server could not answer.
     """
 
@@ -51,18 +51,20 @@ class MixedBatches:
         **scaling: Unpack[ScalingOptions],
     ) -> None:
         generator = client.generator()
-        self._images, self._pixel_range = real_images(X, generator, pixel_range)
+        self._images, self._pixel_range = check_images(X, generator, pixel_range)
         self._names = class_labels(y)
-        numbers = generator.class_numbers(self._names)  # also refuses an unconditional generator
+        numbers = generator.class_numbers(self._names)  # raises an error for an unconditional generator too
         self._labels: Array = numbers if self._names.dtype.kind in "iu" else self._names
         self._class_names = np.array(generator.class_names)
         if len(self._images) != len(self._labels) or not len(self._images):
             raise InvalidInputError(
-                f"X has {len(self._images)} images and y {len(self._labels)} labels; expected as many"
+                f"X has {len(self._images)} images and y has {len(self._labels)} labels; expected the same number, 1 "
+                "or more"
             )
         if batch_size < 1 or not 0 <= synthetic <= 1:
             raise InvalidInputError(
-                f"batch_size is {batch_size} and synthetic {synthetic}; expected 1 or more, and 0 to 1"
+                f"batch_size is {batch_size} and synthetic is {synthetic}; expected a batch_size of 1 or more, and "
+                "synthetic from 0 to 1"
             )
         self.synthetic_per_batch = min(round(batch_size * synthetic), batch_size - 1)
         self.real_per_batch = batch_size - self.synthetic_per_batch
@@ -72,21 +74,20 @@ class MixedBatches:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
+        """Batches per epoch."""
         return math.ceil(len(self._images) / self.real_per_batch)
 
     def __iter__(self) -> Iterator[tuple[Array, Array]]:
-        """The batches of the current epoch; the next iteration gives those of the next epoch."""
+        """Yield the batches of the current epoch. The next iteration yields the next epoch."""
         epoch, self.epoch = self.epoch, self.epoch + 1
         for number in range(len(self)):
             yield self.batch(number, epoch)
 
     def batch(self, number: int, epoch: int) -> tuple[Array, Array]:
-        """One batch of an epoch.
+        """Return one batch of an epoch.
 
         Returns:
-            Images, in the layout, dtype and range of the real ones, and their labels, as *y* names them; in random
-            order.
+            Images in the layout, dtype and range of *X*, and labels as in *y*, in random order.
         """
         order = np.random.default_rng([self._seed, epoch, 0]).permutation(len(self._images))
         real = order[number * self.real_per_batch : (number + 1) * self.real_per_batch]
@@ -94,9 +95,9 @@ class MixedBatches:
         if self.synthetic_per_batch:
             start = (epoch * len(self) + number) * self.synthetic_per_batch
             if start + self.synthetic_per_batch > ROWS_PER_SEED:
-                raise InvalidInputError(f"epoch {epoch} has no rows left in seed {self._seed}; use another seed")
+                raise InvalidInputError(f"seed {self._seed} has no rows left for epoch {epoch}; use another seed")
             digits = self._client.sample(self.synthetic_per_batch, seed=self._seed, start=start, **self._scaling)
-            images = np.concatenate([images, like(digits.images, self._images, self._pixel_range)])
+            images = np.concatenate([images, match_images(digits.images, self._images, self._pixel_range)])
             new = digits.labels if self._labels.dtype.kind in "iu" else self._class_names[digits.labels]
             labels = np.concatenate([labels, new])
         mixed = np.random.default_rng([self._seed, epoch, number + 1]).permutation(len(labels))

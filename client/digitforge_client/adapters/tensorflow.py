@@ -19,17 +19,17 @@ def dataset(
     batch_size: int,
     **options: Unpack[SampleOptions],
 ) -> tf.data.Dataset:
-    """Batches of digits and labels, asked for while the dataset is read; each reading gives the same.
+    """Make a dataset of digits and labels. It requests the digits while it is read, and every pass gives the same.
 
     Args:
-        client: whom to ask; the dataset stays in this process.
-        n: how many digits.
-        batch_size: digits in every batch but the last.
-        options: as for `DigitClient.sample`; a seed that is drawn is drawn once.
+        client: the client that requests the digits. The dataset works only in this process.
+        n: number of digits.
+        batch_size: digits per batch. The last batch may be smaller.
+        options: as for `DigitClient.sample`. A random seed is drawn once.
 
     Returns:
-        Elements (images (b, H, W, C) uint8, labels (b,) int64). What it raises while it is read arrives as
-        ``tf.errors.UnknownError`` with the client's message in it.
+        Elements (images (b, H, W, C) uint8, labels (b,) int64). While the dataset is read, an error of the client
+        becomes a ``tf.errors.UnknownError`` with its message.
 
     Raises:
         InvalidInputError: an argument is out of range.

@@ -1,4 +1,4 @@
-"""Synthetic digits as a PyTorch dataset, for any number of DataLoader workers."""
+"""Synthetic digits as a PyTorch dataset, with any number of DataLoader workers."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from digitforge_client.protocol.rows import SampleOptions, SampleSpec, check_str
 
 
 class SyntheticDigits(IterableDataset):
-    """Batches of synthetic digits; each DataLoader worker asks for its own share, with its own connection.
+    """Batches of synthetic digits. Each DataLoader worker requests its own share, with its own connection.
 
-    It makes whole batches, so the DataLoader must not::
+    The dataset yields whole batches, so give the DataLoader ``batch_size=None``::
 
         digits = SyntheticDigits(DigitClient("localhost:8500"), 60_000, batch_size=64, seed=0)
         loader = DataLoader(digits, batch_size=None, num_workers=4)
@@ -27,17 +27,17 @@ class SyntheticDigits(IterableDataset):
             for images, labels in loader:  # (64, 1, 28, 28) uint8, (64,) int64
                 ...
 
-    Epoch *e* has rows ``start + e · n`` … of the seed: the same digits for any number of workers, in another order of
-    batches.
+    Epoch *e* starts at row ``start + e · n`` of the seed. The digits of an epoch do not depend on the number of
+    workers, only their order does.
 
     Args:
-        client: whom to ask.
-        n: digits in an epoch.
-        batch_size: digits in every batch but the last of each worker.
-        options: as for `DigitClient.sample`; a seed that is drawn is drawn once.
+        client: the client that requests the digits.
+        n: digits per epoch.
+        batch_size: digits per batch. The last batch of each worker may be smaller.
+        options: as for `DigitClient.sample`. A random seed is drawn once.
 
     Raises:
-        InvalidInputError: an argument is out of range; more arguments are checked when the first batch is asked for.
+        InvalidInputError: an argument is out of range. Checks that need the generator follow with the first batch.
     """
 
     def __init__(
@@ -53,16 +53,16 @@ class SyntheticDigits(IterableDataset):
         check_stream(batch_size, "raise")
         self._client = client
         self._batch_size = batch_size
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # persistent workers see it change
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # persistent workers see changes
 
     def set_epoch(self, epoch: int) -> None:
-        """Go on to the digits of another epoch; workers that are already reading finish their own first."""
+        """Switch to the digits of another epoch. Workers that are reading finish their epoch first."""
         if epoch < 0:
             raise InvalidInputError(f"epoch is {epoch}; expected 0 or more")
         self._epoch.fill_(epoch)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """This worker's batches: images (b, C, H, W) uint8 and labels (b,) int64."""
+        """Yield this worker's batches: images (b, C, H, W) uint8 and labels (b,) int64."""
         worker = get_worker_info()
         number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
         first, end = (self._spec.n * at // workers for at in (number, number + 1))

@@ -1,1 +1,1 @@
-"""Add synthetic digits to a labeled data set."""
+"""Appends synthetic digits to a labeled data set."""

@@ -1,4 +1,4 @@
-"""Real images together with synthetic ones: what `augment` and the sampler share. No input or output."""
+"""Appends synthetic digits to a data set: the code that `augment` and the sampler share. It does no I/O."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from digitforge_client.augmentation import resampling
-from digitforge_client.augmentation.containers import extended
+from digitforge_client.augmentation.containers import append_rows
 from digitforge_client.augmentation.resampling import Array, PixelRange, Strategy
 from digitforge_client.batch import Batch
 from digitforge_client.errors import InvalidInputError
@@ -23,10 +23,14 @@ from digitforge_client.protocol.steps import Steps
 class Augmented:
     """A data set with synthetic digits at its end."""
 
-    X: Any  # in the kind of container, layout, dtype and range of the real images
+    #: Images, in the container, layout, dtype and range of the real images.
+    X: Any
+    #: Labels, in the container of the real labels.
     y: Any
-    added: dict[Any, int]  # label => number of synthetic digits
-    batch: Batch  # the synthetic digits, with their addresses
+    #: Label => number of synthetic digits.
+    added: dict[Any, int]
+    #: The synthetic digits, with their addresses.
+    batch: Batch
 
 
 def augment(
@@ -41,29 +45,32 @@ def augment(
     start: int,
     **scaling: Unpack[ScalingOptions],
 ) -> Steps[Augmented]:
-    """Add synthetic digits to a labeled data set; see `DigitClient.augment`."""
+    """Append synthetic digits to a labeled data set; see `DigitClient.augment`."""
     generator = yield from connection.generator()
     labels = resampling.class_labels(y)
     if not generator.conditional:
-        raise InvalidInputError(f"generator {generator.generator_id} is unconditional: its digits have no labels")
-    added = resampling.wanted(labels, strategy, synthetic_per_real)
-    generator.class_numbers(labels)  # a real image of a class that the generator lacks is an error, not a gap
-    images, pixel_range = resampling.real_images(X, generator, pixel_range)
+        raise InvalidInputError(
+            f"generator {generator.generator_id} is unconditional, so its digits have no labels; use a generator with "
+            "classes"
+        )
+    added = resampling.digits_to_add(labels, strategy, synthetic_per_real)
+    generator.class_numbers(labels)  # raises an error if y has a class that the generator lacks
+    images, pixel_range = resampling.check_images(X, generator, pixel_range)
     if len(images) != len(labels):
-        raise InvalidInputError(f"X has {len(images)} images and y {len(labels)} labels; expected as many")
+        raise InvalidInputError(f"X has {len(images)} images and y has {len(labels)} labels; expected the same number")
     new = np.repeat(np.array(list(added)), list(added.values())) if added else labels[:0]
     batch = yield from sampling.sample(connection, SampleSpec.of(None, labels=new, seed=seed, start=start, **scaling))
-    digits = resampling.like(batch.images, images, pixel_range)
+    digits = resampling.match_images(batch.images, images, pixel_range)
     return Augmented(
-        X=extended(X, digits),
-        y=extended(*_targets(y, new)),
+        X=append_rows(X, digits),
+        y=append_rows(*_targets(y, new)),
         added=added,
         batch=batch,
     )
 
 
 def _targets(y: Any, new: Array) -> tuple[Any, Array]:
-    """The labels of the real images as they were given, but a column as a vector, and the new ones like them."""
+    """Return the given labels, and the new labels in the same form. A column of labels becomes a vector."""
     given = np.asarray(y)
     if given.ndim == 2 and given.shape[1] > 1:
         return y, np.eye(given.shape[1], dtype=given.dtype)[new]

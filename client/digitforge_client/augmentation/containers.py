@@ -1,4 +1,4 @@
-"""Rows added to a container of any kind."""
+"""Appends rows to arrays, lists and pandas containers."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ import numpy as np
 import numpy.typing as npt
 
 
-def extended(given: Any, new: npt.NDArray[Any]) -> Any:
-    """Put rows after those of a container, which stay as they are.
+def append_rows(given: Any, new: npt.NDArray[Any]) -> Any:
+    """Append rows to a container. The rows of *given* do not change.
 
     Args:
-        given: (n, …): a list, a pandas DataFrame, Series, Index or array, or anything else, which stands for a NumPy
+        given: (n, …): a list, or a pandas DataFrame, Series, Index or array. Everything else is converted to a NumPy
             array.
-        new: (m, …), of the same width; a DataFrame takes flattened rows.
+        new: (m, …), of the same width. Rows for a DataFrame are flattened.
 
     Returns:
-        A list for a list; for pandas the same kind, with the same columns and name and a new index. The dtype is that
-        of *given*, or a wider one where it cannot hold the new rows; a categorical gets the categories that it lacks.
+        A list for a list. For pandas the same container, with the same columns and name, and a new index. For
+        everything else a NumPy array. The dtype is that of *given*, or a wider one if it cannot hold the new rows. A
+        categorical gets the missing categories.
     """
     if isinstance(given, list):
         return [*given, *(new if given and isinstance(given[0], np.ndarray) else new.tolist())]
-    pandas = sys.modules.get("pandas")  # imported already if the caller has a pandas container
+    pandas = sys.modules.get("pandas")  # a caller with a pandas container has imported pandas
     if pandas is not None:
         if isinstance(given, pandas.DataFrame):
             table = new.reshape(len(new), given.shape[1])
@@ -43,18 +44,18 @@ def extended(given: Any, new: npt.NDArray[Any]) -> Any:
 
 
 def _extended_series(given: Any, new: npt.NDArray[Any]) -> Any:
-    """As `extended`, for a pandas Series."""
+    """Like `append_rows`, for a pandas Series."""
     import pandas
 
     rows = pandas.Series(new, name=given.name)
     if isinstance(given.dtype, pandas.CategoricalDtype):
         known = given.cat.categories
-        lacking = pandas.Index(new).difference(known)
-        if len(lacking):
-            categories = known.append(lacking)
+        missing = pandas.Index(new).difference(known)
+        if len(missing):
+            categories = known.append(missing)
             given = given.cat.set_categories(categories.sort_values() if known.is_monotonic_increasing else categories)
         return pandas.concat([given, rows.astype(given.dtype)], ignore_index=True)
-    with suppress(TypeError, ValueError, OverflowError):  # pandas finds a dtype for both then
+    with suppress(TypeError, ValueError, OverflowError):  # pandas.concat then chooses a common dtype
         cast = rows.astype(given.dtype)
         kind = "f" if pandas.api.types.is_float_dtype(given.dtype) else "i"
         if new.dtype.kind not in "iuf" or _same(new, cast.to_numpy(dtype=np.float64), kind):
@@ -63,7 +64,7 @@ def _extended_series(given: Any, new: npt.NDArray[Any]) -> Any:
 
 
 def _same(numbers: npt.NDArray[Any], cast: npt.NDArray[Any], kind: str) -> bool:
-    """Whether numbers survived a cast to a dtype of this kind; fractions may be rounded in other floats."""
+    """Whether a cast to a dtype of this *kind* kept the numbers. A cast between floats may round."""
     if numbers.dtype.kind == kind == "f":
         return bool(np.isfinite(cast).all())
     return bool((cast == numbers).all())

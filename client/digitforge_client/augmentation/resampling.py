@@ -1,4 +1,4 @@
-"""Which digits a data set needs, and how they become rows of it. Pure: arrays in, arrays out."""
+"""Computes which digits a data set needs, and converts them to its layout. Arrays in, arrays out."""
 
 from __future__ import annotations
 
@@ -19,30 +19,32 @@ Array = npt.NDArray[Any]
 _NAMED = ("auto", "minority", "not minority", "not majority", "all")
 
 
-def wanted(y: Array, strategy: Strategy, synthetic_per_real: float | None) -> dict[Any, int]:
-    """How many synthetic digits each class needs.
+def digits_to_add(y: Array, strategy: Strategy, synthetic_per_real: float | None) -> dict[Any, int]:
+    """Compute the number of synthetic digits for each class.
 
     Args:
         y: (n,) labels of the real images.
-        strategy: imbalanced-learn's vocabulary of over-sampling. ``"auto"`` and ``"not majority"`` bring every class
-            but the largest to the size of the largest, ``"all"`` too, ``"not minority"`` all but the smallest,
-            ``"minority"`` only the smallest; a dictionary names totals afterwards, also of classes that *y* lacks; a
-            function is given *y* and returns such a dictionary.
-        synthetic_per_real: instead of a strategy, synthetic digits for each real one, class by class, rounded.
+        strategy: the sampling strategy of imbalanced-learn's over-samplers. A name chooses the classes that grow to the
+            size of the largest class: ``"minority"`` the smallest class, ``"not minority"`` all except the smallest,
+            ``"not majority"`` and ``"auto"`` all except the largest, ``"all"`` all classes. A dictionary holds the
+            total number of images per class afterwards, and may contain classes that *y* lacks. A function takes *y*
+            and returns such a dictionary.
+        synthetic_per_real: number of synthetic digits per real image, instead of *strategy*. The number for each class
+            is rounded.
 
     Returns:
-        label => number, for the classes that the strategy names.
+        label => number, for the classes of the strategy.
 
     Raises:
-        InvalidInputError: the strategy is none, or cannot be met.
+        InvalidInputError: the strategy is unknown or impossible.
     """
     labels, counts = np.unique(y, return_counts=True)
     have = dict(zip(labels.tolist(), counts.tolist(), strict=True))
     if synthetic_per_real is not None:
         if strategy != "auto" or not 0 <= synthetic_per_real < np.inf:
             raise InvalidInputError(
-                f"synthetic_per_real is {synthetic_per_real!r} with strategy {strategy!r}; expected 0 or more, and no "
-                "strategy besides it"
+                f"synthetic_per_real is {synthetic_per_real!r} and strategy is {strategy!r}; expected 0 or more, and "
+                "no strategy"
             )
         return {label: round(count * synthetic_per_real) for label, count in have.items()}
     if callable(strategy):
@@ -52,23 +54,23 @@ def wanted(y: Array, strategy: Strategy, synthetic_per_real: float | None) -> di
         for label, total in totals.items():
             if isinstance(label, str) != (y.dtype.kind in "UT"):
                 raise InvalidInputError(
-                    f"the strategy names class {label!r}, but y holds {y.dtype}; name classes as y does"
+                    f"the strategy names class {label!r}, but y has dtype {y.dtype}; name classes as in y"
                 )
             if isinstance(total, bool) or not isinstance(total, int) or total < have.get(label, 0):
                 raise InvalidInputError(
-                    f"class {label!r} should have {total!r} images afterwards; expected an integer, and no less than "
-                    f"the {have.get(label, 0)} that it has"
+                    f"the strategy asks for {total!r} images of class {label!r}; expected an integer, at least the "
+                    f"{have.get(label, 0)} images that y has"
                 )
         return {label: total - have.get(label, 0) for label, total in totals.items()}
     if strategy not in _NAMED:
         raise InvalidInputError(
-            f"strategy is {strategy!r}; expected one of {', '.join(map(repr, _NAMED))}, a dictionary of totals, or "
-            "a function that returns one"
+            f"strategy is {strategy!r}; expected one of {', '.join(map(repr, _NAMED))}, a dictionary with the total "
+            "number of images per class, or a function that returns such a dictionary"
         )
     if len(have) < 2:
         raise InvalidInputError(
-            f"y has the classes {labels.tolist()}; balancing needs at least two: say how many images each class should "
-            "have with a dictionary of totals"
+            f"y has the classes {labels.tolist()}; balancing needs at least two: give a dictionary with the total "
+            "number of images per class instead"
         )
     largest, smallest = max(have, key=have.__getitem__), min(have, key=have.__getitem__)
     excluded = {"minority": set(have) - {smallest}, "not minority": {smallest}, "all": set()}
@@ -80,96 +82,102 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def real_images(X: Any, generator: Generator, pixel_range: PixelRange | None) -> tuple[Array, PixelRange]:
-    """The real images, if the generator's digits can stand beside them.
+def check_images(X: Any, generator: Generator, pixel_range: PixelRange | None) -> tuple[Array, PixelRange]:
+    """Check that the real images fit the generator's digits.
 
     Args:
         X: (n, H·W·C), (n, H, W) or (n, H, W, C), in the generator's image shape.
-        generator: whose digits will join them.
-        pixel_range: values of black and of white in *X*; may be left out only for uint8, whose range is (0, 255).
+        generator: generator of the synthetic digits.
+        pixel_range: the values of black and white in *X*. May be None only for uint8, where it is (0, 255).
 
     Returns:
         The images as an array, and their range.
 
     Raises:
-        InvalidInputError: the shape is not the generator's, the range is not given, or values lie outside it.
+        InvalidInputError: the images have another shape than the generator's, *pixel_range* is missing, or a value lies
+            outside it.
     """
     if hasattr(X, "toarray"):
-        raise InvalidInputError("X is a sparse matrix; images are dense: give X.toarray()")
+        raise InvalidInputError("X is a sparse matrix; expected a dense array: give X.toarray()")
     try:
         images = np.asarray(X)
     except ValueError as error:
-        raise InvalidInputError(f"X is no array of images: {error}") from error
+        raise InvalidInputError(f"X is invalid ({error}); expected an array of images of equal size") from error
     height, width, channels = generator.image_shape
     shapes = [(height * width * channels,), (height, width, channels)] + ([(height, width)] if channels == 1 else [])
     if images.ndim < 2 or images.shape[1:] not in shapes:
         raise InvalidInputError(
-            f"X has shape {images.shape}; generator {generator.generator_id} makes images of "
-            f"{height} × {width} × {channels}, so expected (n, …) with one of {shapes}"
+            f"X has shape {images.shape}, but generator {generator.generator_id} makes images of "
+            f"{height} × {width} × {channels}; expected {' or '.join(str(('n', *shape)) for shape in shapes)}"
         )
-    if images.dtype == object:  # pandas' dtypes that may lack values
+    if images.dtype == object:  # for example from pandas' nullable dtypes
         with suppress(TypeError, ValueError):
             images = images.astype(np.float64)
     if images.dtype.kind not in "uif":
-        raise InvalidInputError(f"X is {images.dtype}; expected numbers")
+        raise InvalidInputError(f"X has dtype {images.dtype}; expected numbers")
     if pixel_range is None:
         if images.dtype != np.uint8:
             raise InvalidInputError(
-                f"X is {images.dtype}, so pixel_range must say what black and white are in it, such as (0, 1), (-1, 1) "
-                "or (0, 255); it is never guessed"
+                f"X has dtype {images.dtype} and pixel_range is missing; give the values of black and white in X, such "
+                "as (0, 1), (-1, 1) or (0, 255), because they are never guessed"
             )
         pixel_range = (0, 255)
     low, high = pixel_range
     largest = float(np.finfo(images.dtype if images.dtype.kind == "f" else np.float64).max)
     if not -largest <= low < high <= largest:
         raise InvalidInputError(
-            f"pixel_range is {pixel_range!r}; expected (black, white) with black below white, both of them "
-            f"numbers that {images.dtype} can hold"
+            f"pixel_range is {pixel_range!r}; expected (black, white) with black below white, and both within the "
+            f"range of {images.dtype}"
         )
     if images.dtype.kind in "ui" and (low, high) != (0, 255):
-        raise InvalidInputError(f"X is {images.dtype}, whose pixel_range can only be (0, 255), not {pixel_range!r}")
+        raise InvalidInputError(
+            f"pixel_range is {pixel_range!r}, but X has dtype {images.dtype}; expected (0, 255) for integers"
+        )
     if images.size and not (low <= images.min() and images.max() <= high):
         raise InvalidInputError(
-            f"X has values from {images.min()} to {images.max()}; expected none outside its pixel_range ({low}, {high})"
+            f"X has values from {images.min()} to {images.max()}; expected values within pixel_range ({low}, {high})"
         )
     return images, (low, high)
 
 
-def like(digits: npt.NDArray[np.uint8], images: Array, pixel_range: PixelRange) -> Array:
-    """Digits in the layout, dtype and range of real images.
+def match_images(digits: npt.NDArray[np.uint8], images: Array, pixel_range: PixelRange) -> Array:
+    """Convert digits to the layout, dtype and range of real images.
 
     Args:
         digits: (n, H, W) or (n, H, W, C) uint8.
-        images: the real ones, of the same number of pixels.
-        pixel_range: of the real ones.
+        images: the real images, with the same number of pixels per image.
+        pixel_range: the values of black and white in *images*.
 
     Returns:
-        (n, …) of the shape of *images* and their dtype; uint8 where that is int8, which ends at 127.
+        (n, …), with the layout and dtype of *images*. For int8 images the result is uint8, because int8 ends at 127.
     """
     shaped = digits.reshape(len(digits), *images.shape[1:])
     if images.dtype.kind in "ui":
         return shaped if images.dtype == np.int8 else shaped.astype(images.dtype)
     low, high = pixel_range
-    # divided last, so that whole numbers stay whole
+    # the division comes last, so that integers stay exact
     return np.clip(low + shaped.astype(np.float64) * (high - low) / 255, low, high).astype(images.dtype)
 
 
 def class_labels(y: Any) -> Array:
-    """Labels as a vector.
+    """Convert labels to a vector.
 
     Args:
-        y: (n,) or (n, 1) class numbers or names, or (n, K) with a single 1 in each row (one versus the rest).
+        y: (n,) or (n, 1) class numbers or names, or (n, K) one-hot labels.
 
     Returns:
-        (n,) integers or strings; of one-versus-rest labels, the number of the column.
+        (n,) integers or strings. One-hot labels become column numbers.
 
     Raises:
-        InvalidInputError: they are labels of several classes at once, or of none.
+        InvalidInputError: a row names several classes or no class, or the labels have another shape or dtype.
     """
     labels = np.asarray(y)
     if labels.ndim == 2 and labels.shape[1] > 1:
         if not (np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all()):
-            raise InvalidInputError("Multilabel and multioutput targets are not supported: an image has one class")
+            raise InvalidInputError(
+                f"Multilabel and multioutput targets are not supported: y has shape {labels.shape}; expected (n,), or "
+                "(n, K) with a single 1 in each row"
+            )
         return labels.argmax(axis=1)
     if labels.ndim not in (1, 2):
         raise InvalidInputError(f"y has shape {labels.shape}; expected (n,)")
@@ -179,9 +187,11 @@ def class_labels(y: Any) -> Array:
     if labels.dtype.kind == "f":
         if not np.array_equal(labels, np.round(labels)):
             raise InvalidInputError(
-                "Unknown label type: y holds fractions or lacks values; expected class numbers or class names"
+                "Unknown label type: y has fractions or missing values; expected class numbers or class names"
             )
         labels = labels.astype(np.int64)
     if labels.dtype.kind not in "iuUT" and labels.size:
-        raise InvalidInputError(f"Unknown label type: y is {labels.dtype}; expected class numbers or class names")
+        raise InvalidInputError(
+            f"Unknown label type: y has dtype {labels.dtype}; expected class numbers or class names"
+        )
     return labels

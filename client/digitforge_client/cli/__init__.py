@@ -1,1 +1,1 @@
-"""The commands `sample`, `generate` and `verify`."""
+"""The commands ``sample``, ``generate`` and ``verify``."""

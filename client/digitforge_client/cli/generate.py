@@ -25,30 +25,34 @@ from digitforge_client.datasets.manifest import FORMATS, NAME, Manifest, Plan
 from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_client.options import Timeout
 
-#: Problems that are named in an error.
-_NAMED = 3
+#: Number of problems that an error lists.
+_LISTED = 3
 
 
-@click.command(short_help="Write very large data sets, in shards, resumably.")
+@click.command(short_help="Write a very large data set in shards; continue it after an interruption.")
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--n", "-n", type=int, help="How many digits.")
-@click.option("--label", metavar="CLASS", help="Only this class, by name or number. Otherwise classes are balanced.")
-@click.option("--format", "form", type=click.Choice(FORMATS), help="Of the shards.  [default: npz]")
-@click.option("--rows-per-shard", type=int, help="Digits in each shard but the last.  [default: 100000]")
-@click.option("--seed", type=int, help="Same seed, same digits: 0 to 2097151.  [default: a new one, which is reported]")
-@click.option("--start", type=int, help="Row of the seed to begin with.  [default: 0]")
+@click.option("--n", "-n", type=int, help="Number of digits.")
+@click.option("--label", metavar="CLASS", help="Only this class, by name or number.  [default: balanced classes]")
+@click.option("--format", "form", type=click.Choice(FORMATS), help="Format of the shards.  [default: npz]")
+@click.option("--rows-per-shard", type=int, help="Digits per shard; the last shard may have fewer.  [default: 100000]")
+@click.option(
+    "--seed",
+    type=int,
+    help="Seed from 0 to 2097151. The same seed gives the same digits.  [default: random, and reported]",
+)
+@click.option("--start", type=int, help="First row of the seed.  [default: 0]")
 @scaling_options
-@click.option("--jobs", "-j", type=int, default=-1, help="Processes side by side.  [default: one for each core]")
+@click.option("--jobs", "-j", type=int, default=-1, help="Number of parallel processes.  [default: one per core]")
 @click.option(
     "--scheduler",
     metavar="tcp://HOST:PORT",
-    help="Use the workers of this Dask scheduler instead. They need digitforge, FOLDER under the same name, and a way "
-    "to --server.",
+    help="Use the workers of this Dask scheduler instead of processes. They need digitforge, FOLDER under the same "
+    "path, and access to --server.",
 )
 @server_option
 @model_option
 @timeout_option
-@click.option("--json", "as_json", is_flag=True, help="Report as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def generate(
     *,
     folder: Path,
@@ -63,9 +67,8 @@ def generate(
 ) -> None:
     """Write a very large data set of labeled synthetic digits into FOLDER, in shards.
 
-    FOLDER gets a manifest.json, which names the generator, and for each shard its addresses and the SHA-256 of its
-    file. To go on after an interruption of any kind, give the same command again, or only FOLDER: what is finished is
-    kept.
+    FOLDER gets a manifest.json with the generator, and with the addresses and the SHA-256 of each shard. To continue
+    after an interruption, run the same command again, or run it with FOLDER alone. Finished shards are kept.
 
     \b
     Examples:
@@ -75,16 +78,14 @@ def generate(
       digitforge generate records --n 60000000 --scheduler tcp://cluster:8786 --server digits:8500
     """
     if jobs == 0 or jobs < -1:
-        raise InvalidInputError(f"--jobs is {jobs}; expected 1 or more, or -1 for one on each core")
-    from digitforge_client.datasets.generate import (
-        generate as make,
-    )  # joblib is imported when all arguments are known to be right
+        raise InvalidInputError(f"--jobs is {jobs}; expected 1 or more, or -1 for one per core")
+    from digitforge_client.datasets.generate import generate as write_shards
 
     began = time.monotonic()
     with DigitClient(server, model=model, timeout=Timeout(request_s=timeout_s)) as client:
         plan = _plan(client, folder, label=label, **given)
         with progress(plan.n) as advance:
-            manifest = make(client, folder, plan, jobs=jobs, scheduler=scheduler, advance=advance)
+            manifest = write_shards(client, folder, plan, jobs=jobs, scheduler=scheduler, advance=advance)
     seconds = time.monotonic() - began
     report = asdict(plan) | {
         "folder": str(folder),
@@ -110,7 +111,7 @@ def _plan(
     form: str | None,
     **options: Any,
 ) -> Plan:
-    """What was asked for; what was not given is as in the folder's manifest, if there is one."""
+    """Make the plan from the given options. Missing options come from the folder's manifest, if it has one."""
     number = None
     if label is not None:
         generator = client.generator()
@@ -120,7 +121,9 @@ def _plan(
     if (folder / NAME).exists():
         return Plan(**(asdict(Manifest.load(folder).plan) | wanted))
     if n is None:
-        raise InvalidInputError(f"say how many digits with --n: {folder} holds no data set that could be continued")
+        raise InvalidInputError(
+            f"the number of digits is missing, and {folder} holds no data set to continue; give --n"
+        )
     return Plan(**({"seed": secrets.randbelow(SEEDS)} | wanted))
 
 
@@ -130,20 +133,21 @@ def _plan(
     "--regenerate",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Also ask the server for the digits of N shards, evenly spread, and compare; a large number means all.",
+    help="Also request the digits of N evenly spread shards from the server and compare them. If N exceeds the number "
+    "of shards, all are compared.",
 )
 @server_option
 @model_option
 @timeout_option
-@click.option("--json", "as_json", is_flag=True, help="Report as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def verify(*, folder: Path, regenerate: int | None, server: str, model: str, timeout_s: float, as_json: bool) -> None:
     """Check the data set that `digitforge generate` wrote into FOLDER.
 
-    Every file is read and compared with its checksum. Digits that are regenerated may differ from the stored ones by
-    one gray level, on one pixel in a thousand: float rounding differs with batch size and device.
+    The command compares every file with its checksum. Regenerated digits may differ from the stored ones by one gray
+    level, on one pixel in a thousand, because float rounding depends on batch size and device.
 
-    Exit status 4 means that something is not as it should be; `digitforge generate FOLDER` mends it after the files
-    that are named were removed.
+    Exit status 4 means that files are damaged, missing or unfinished. To repair the data set, remove the damaged files
+    that the error names, and run `digitforge generate FOLDER`.
 
     \b
     Examples:
@@ -153,18 +157,18 @@ def verify(*, folder: Path, regenerate: int | None, server: str, model: str, tim
     from digitforge_client.datasets.verify import compare, problem_of, spread
 
     manifest = Manifest.load(folder)
-    problems, whole = [], []
+    problems, intact = [], []
     with progress(manifest.plan.n) as advance:
         for shard in manifest.shards:
             problem = problem_of(folder, shard) if shard.finished else None
             if problem is not None:
                 problems.append(problem)
             elif shard.finished:
-                whole.append(shard)
+                intact.append(shard)
             advance(shard.n)
     differences = []
-    if regenerate and whole:
-        chosen = spread(whole, regenerate)
+    if regenerate and intact:
+        chosen = spread(intact, regenerate)
         with (
             DigitClient(server, model=model, timeout=Timeout(request_s=timeout_s)) as client,
             progress(sum(shard.n for shard in chosen)) as advance,
@@ -173,7 +177,7 @@ def verify(*, folder: Path, regenerate: int | None, server: str, model: str, tim
                 differences.append(compare(client, folder, manifest, shard, advance=advance))
                 if not differences[-1].tolerable:
                     problems.append(
-                        f"{shard.file} holds other digits than the server gives: {differences[-1].differing} of "
+                        f"{shard.file} does not match the server's digits: {differences[-1].differing} of "
                         f"{differences[-1].pixels} pixels differ, by up to {differences[-1].largest} gray levels"
                     )
     if as_json:
@@ -190,16 +194,16 @@ def verify(*, folder: Path, regenerate: int | None, server: str, model: str, tim
         }
         click.echo(json.dumps(report))
     if problems:
-        more = f", and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
+        more = f", and {len(problems) - _LISTED} more problems" if len(problems) > _LISTED else ""
         raise DataError(
-            f"{folder}: {'; '.join(problems[:_NAMED])}{more}; remove such files and run "
-            f"`digitforge generate {folder}`, which makes them anew"
+            f"{folder}: {'; '.join(problems[:_LISTED])}{more}; remove these files and run "
+            f"`digitforge generate {folder}` to make them again"
         )
     if manifest.finished < len(manifest.shards):
         raise DataError(
-            f"{folder}: {manifest.finished} of {len(manifest.shards)} shards are finished, and those are as they "
-            f"should be; `digitforge generate {folder}` makes the rest"
+            f"{folder}: only {manifest.finished} of {len(manifest.shards)} shards are finished, and these are correct; "
+            f"run `digitforge generate {folder}` to make the other shards"
         )
     if not as_json:
-        compared = f"; {len(differences)} of them hold the digits that the server gives" if differences else ""
-        click.echo(f"{len(manifest.shards)} shards with {manifest.plan.n} digits are as their checksums say{compared}")
+        compared = f"; {len(differences)} of them match the server's digits" if differences else ""
+        click.echo(f"{len(manifest.shards)} shards with {manifest.plan.n} digits match their checksums{compared}")

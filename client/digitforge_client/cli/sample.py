@@ -24,14 +24,14 @@ from digitforge_client.protocol.rows import SampleSpec
 
 BATCH_ROWS = 1024
 
-# Of all commands that ask a server.
+# Options of all commands that need a server.
 server_option = click.option(
     "--server",
     default=DEFAULT_TARGET,
     show_default=True,
     envvar="DIGITFORGE_SERVER",
     show_envvar=True,
-    help="Where the server listens for gRPC.",
+    help="Address of the server's gRPC port.",
 )
 model_option = click.option("--model", default=MODEL_NAME, show_default=True, help="The model's name on the server.")
 timeout_option = click.option(
@@ -42,31 +42,33 @@ timeout_option = click.option(
     show_default=True,
     help="Seconds to wait for the answer to one request.",
 )
-# Of the commands that write digits.
+# Options of the commands that write digits.
 _scaling_options = (
     click.option(
-        "--truncation", type=float, help="Fewer unusual digits and less variety: try 1.0, or 0.5.  [default: none]"
+        "--truncation",
+        type=float,
+        help="Get more typical digits and less variety: try 1.0 or 0.5.  [default: no truncation]",
     ),
     click.option(
         "--expansion",
         type=float,
-        help="Instead, more unusual digits and more variety, and more that do not look like their label: try 1.2.  "
-        "[default: none]",
+        help="Get more unusual digits and more variety, but also more digits that do not look like their label: try "
+        "1.2. Cannot be combined with --truncation.  [default: no expansion]",
     ),
 )
 C = TypeVar("C", bound=Callable[..., Any])
 
 
 def scaling_options(command: C) -> C:
-    """The options that say how latents are scaled; they have the names of the fields of `Scaling`."""
+    """Add the options that scale latents. They are named like the fields of `Scaling`."""
     for option in reversed(_scaling_options):
         command = option(command)
     return command
 
 
-@click.command(short_help="Ask a server for labeled digits and write them to files.")
-@click.option("--n", "-n", type=int, help="How many digits.")
-@click.option("--label", metavar="CLASS", help="Only this class, by name or number. Otherwise classes are balanced.")
+@click.command(short_help="Request labeled digits from a server and write them to files.")
+@click.option("--n", "-n", type=int, help="Number of digits.")
+@click.option("--label", metavar="CLASS", help="Only this class, by name or number.  [default: balanced classes]")
 @click.option("--labels", metavar="CLASS,CLASS,…", help="One class for each digit, instead of --n.")
 @click.option(
     "--out",
@@ -75,23 +77,28 @@ def scaling_options(command: C) -> C:
     type=click.Path(path_type=Path, allow_dash=True),
     multiple=True,
     required=True,
-    help="Where to: a .npz archive, a .tfrecord or .parquet file, a .png picture of all digits, or - for NumPy arrays "
+    help="Output: a .npz archive, a .tfrecord or .parquet file, a .png picture of all digits, or - for NumPy arrays "
     "on standard output. May be given several times.",
 )
 @click.option(
     "--format",
     "form",
     type=click.Choice(list(WRITERS)),
-    help="What to write, where the name does not tell: idx makes a folder with the two files of MNIST's training set "
-    "(put those of a real test set beside them), files makes one PNG file for each digit in a folder for each class.",
+    help="Format of the output. idx makes a folder with the two files of MNIST's training set; most loaders also need "
+    "the two files of a real test set beside them. files makes one PNG file per digit, in one folder per class.  "
+    "[default: from the file name]",
 )
-@click.option("--seed", type=int, help="Same seed, same digits: 0 to 2097151.  [default: a new one, which is reported]")
-@click.option("--start", type=int, default=0, show_default=True, help="Row of the seed to begin with.")
+@click.option(
+    "--seed",
+    type=int,
+    help="Seed from 0 to 2097151. The same seed gives the same digits.  [default: random, and reported]",
+)
+@click.option("--start", type=int, default=0, show_default=True, help="First row of the seed.")
 @scaling_options
 @server_option
 @model_option
 @timeout_option
-@click.option("--json", "as_json", is_flag=True, help="Report as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def sample(
     *,
     n: int | None,
@@ -107,10 +114,10 @@ def sample(
     as_json: bool,
     **scaling: Any,
 ) -> None:
-    """Ask a server for labeled synthetic digits and write them to files.
+    """Request labeled synthetic digits from a server and write them to files.
 
-    The server is one that `digitforge serve` or `docker compose up` started, or any TensorFlow Serving with an
-    exported generator. The same --seed and --start give the same digits again, from any server with the same generator.
+    Start a server with `digitforge serve` or `docker compose up`, or use any TensorFlow Serving with an exported
+    generator. The same --seed and --start give the same digits from any server with the same generator.
 
     \b
     Examples:
@@ -121,11 +128,14 @@ def sample(
       digitforge sample --n 60000 --out synthetic.tfrecord
     """
     if label is not None and labels is not None:
-        raise InvalidInputError("--label is one class for all digits, --labels one for each; give one of the two")
+        raise InvalidInputError(
+            "--label and --labels were both given; give --label for one class for all digits, or --labels for one "
+            "class for each digit"
+        )
     wanted = label if labels is None else [name.strip() for name in labels.split(",") if name.strip()]
     spec = SampleSpec.of(n, labels=wanted, seed=seed, start=start, **scaling)
     if spec.n == 0:
-        raise InvalidInputError("no digits were asked for, so there is nothing to write: --n is 0 or --labels empty")
+        raise InvalidInputError("--n is 0 or --labels is empty, so there is nothing to write; request 1 digit or more")
     writers = [writer_for(out, form) for out in outs]
     began, counts = time.monotonic(), Counter[int]()
     with (
@@ -155,13 +165,13 @@ def sample(
     }
     click.echo(
         json.dumps(summary) if as_json else _sentence(summary),
-        # standard output may belong to the digits
+        # the digits may go to standard output
         err=any(str(out) == STANDARD_OUTPUT or open_descriptor(out) == 1 for out in outs),
     )
 
 
 def classes_of(wanted: list[str] | str | None, class_names: list[str]) -> Any:
-    """Classes as the client takes them: names, or numbers if the generator has no class of such a name."""
+    """Convert class numbers to int, unless the generator has classes with such names."""
     given = [wanted] if isinstance(wanted, str) else wanted or []
     if not given or set(given) & set(class_names) or not all(one.isdecimal() for one in given):
         return wanted
@@ -179,7 +189,7 @@ def _sentence(summary: dict[str, Any]) -> str:
 
 @contextmanager
 def progress(n: int) -> Iterator[Any]:
-    """A bar on standard error if that is a terminal; gives the function that moves it."""
+    """Show a progress bar if standard error is a terminal. Provides a function that takes the number of new digits."""
     if not sys.stderr.isatty():
         yield lambda _: None
         return

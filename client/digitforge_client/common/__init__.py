@@ -1,1 +1,1 @@
-"""What all four components share: the command, files, archives, parallel work."""
+"""Code that all four components share: the command, files, archives and parallel work."""

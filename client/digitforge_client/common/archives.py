@@ -1,4 +1,4 @@
-"""NumPy archives from anywhere: whatever is wrong with one, found when it is opened or later, is one error."""
+"""Reads NumPy archives from untrusted sources. Every fault of an archive becomes a `DataError`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.lib.npyio import NpzFile
 
 from digitforge_client.errors import DataError, DigitforgeError
 
-#: What damaged bytes make NumPy and zipfile raise; RuntimeError for flags that say "encrypted" or an unknown method.
+#: Errors that NumPy and zipfile raise for damaged files. RuntimeError: the file claims encryption or an unknown method.
 DAMAGED: Final = (
     OSError,
     ValueError,
@@ -28,23 +28,24 @@ DAMAGED: Final = (
     zlib.error,
 )
 
-_ADVICE: Final = "give an .npz archive of plain arrays, as numpy.savez writes it"
+_ADVICE: Final = "expected an .npz archive of plain arrays, as numpy.savez writes it"
 
 
 @contextmanager
 def open_archive(path: Path, *, advice: str = _ADVICE) -> Iterator[NpzFile]:
-    """The arrays of an ``.npz`` file, each read when it is asked for.
+    """Open an ``.npz`` file; each array is read on access.
 
     Args:
         path: the file.
-        advice: what to do about a file that is no such archive, or lacks an array.
+        advice: end of the error message: what to do about an invalid file.
 
     Raises:
-        DataError: it cannot be read, is no archive of plain arrays, or lacks what was asked for.
+        DataError: the file cannot be read, is not an archive of plain arrays, or lacks a requested array. Errors in the
+            body of the ``with`` block count too.
     """
     try:
         with path.open("rb") as file:
-            # NumPy takes anything else for a pickle, and advises to trust it
+            # NumPy takes any other file for a pickle and advises to load it
             if not file.read(6).startswith((b"PK", b"\x93NUMPY")):
                 raise ValueError("it is not an .npz archive")
         arrays = np.load(path, allow_pickle=False)

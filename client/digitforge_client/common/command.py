@@ -1,4 +1,4 @@
-"""The command ``digitforge``: finds its subcommands by entry point and imports one only when it is used."""
+"""The command ``digitforge``. It finds its subcommands by entry point and imports each one on first use."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from digitforge_client.common.extras import needs_extra
 from digitforge_client.errors import DigitforgeError, did_you_mean
 
 ENTRY_POINT_GROUP = "digitforge.commands"
-#: Comes when the terminal is closed; None on Windows.
+#: The signal of a closed terminal. None on Windows.
 HANGUP: Final[signal.Signals | None] = getattr(signal, "SIGHUP", None)
-#: What ends a command in order: Ctrl-C, a service manager or container engine, a closed terminal.
+#: Signals that end a command cleanly: Ctrl-C, a service manager or container engine, a closed terminal.
 ENDING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, *([HANGUP] if HANGUP else []))
-#: Within this time, a second signal is the first one, sent by two: `timeout` tells a process and its group.
-_ECHO_S: Final = 1.0
+#: A second signal within this time is a copy of the first. The program timeout, for example, sends two: one to the
+#: process and one to its process group.
+_DUPLICATE_S: Final = 1.0
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are entry points, loaded when they are asked for."""
+    """A group whose commands are entry points. It loads each one on first use."""
 
     def _entry_points(self) -> dict[str, metadata.EntryPoint]:
         return {entry.name: entry for entry in metadata.entry_points(group=ENTRY_POINT_GROUP)}
@@ -41,7 +42,7 @@ class LazyGroup(click.Group):
         return None if entry is None else entry.load()
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        """As click does; where there is no such command, the nearest is named."""
+        """Like click's method, but suggest a similar name for an unknown command."""
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
@@ -49,7 +50,7 @@ class LazyGroup(click.Group):
             raise click.UsageError(error.message.removesuffix(".") + hint, ctx=ctx) from error
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the subcommand; a missing optional dependency becomes an error that names the extra."""
+        """Run the subcommand. If an optional dependency is missing, the error names its extra."""
         try:
             return super().invoke(ctx)
         except ModuleNotFoundError:
@@ -62,22 +63,22 @@ class LazyGroup(click.Group):
 
 
 def import_quietly(module: str) -> None:
-    """Import *module* with standard error held back, and shown only if the import fails.
+    """Import *module* and hide its output on standard error, unless the import fails.
 
-    TensorFlow writes lines of its own while it is imported, before any log level counts.
+    TensorFlow writes log lines during its import, before any log level applies.
     """
     set_tensorflow_defaults()
     if module in sys.modules:
         return
     sys.stderr.flush()
-    with tempfile.TemporaryFile() as held:
+    with tempfile.TemporaryFile() as captured:
         saved = os.dup(2)
-        os.dup2(held.fileno(), 2)
+        os.dup2(captured.fileno(), 2)
         try:
             importlib.import_module(module)
         except Exception:
-            held.seek(0)
-            os.write(saved, held.read())
+            captured.seek(0)
+            os.write(saved, captured.read())
             raise
         finally:
             os.dup2(saved, 2)
@@ -85,10 +86,10 @@ def import_quietly(module: str) -> None:
 
 
 def set_tensorflow_defaults() -> None:
-    """Choose what TensorFlow reads from the environment when it is imported, unless the user has chosen."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes on missing GPUs say nothing of digits
-    # oneDNN's convolutions, which TensorFlow leaves off on processors without AVX-512: 1.2 times the steps of `forge`
-    # in the same time (tests/benchmarks).
+    """Set the environment variables that TensorFlow reads during its import, unless the user has set them."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # hides TensorFlow's notes on missing GPUs
+    # TensorFlow does not use oneDNN on processors without AVX-512. With it, `forge` trains 1.2 times as fast
+    # (tests/benchmarks).
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
@@ -99,78 +100,80 @@ def digitforge() -> None:
 
     Start with `digitforge demo`. Results go to standard output, everything else to standard error.
 
-    Exit status: 0 done, 1 failed, 2 wrong arguments, 3 the server could not answer, 4 data cannot be had, read or
-    written, 130 interrupted (Ctrl-C), 143 terminated (SIGTERM), 129 hung up (its terminal was closed).
+    Exit status: 0 success, 1 failure, 2 invalid arguments, 3 the server could not answer, 4 data could not be found,
+    read or written, 130 interrupted (Ctrl-C), 143 terminated (SIGTERM), 129 the terminal was closed (SIGHUP).
     """
 
 
-class _Interrupts:
-    """Has SIGTERM and SIGHUP raise KeyboardInterrupt in the main thread, as Ctrl-C does; a second signal ends at once.
+class _SignalHandlers:
+    """Make SIGTERM and SIGHUP raise KeyboardInterrupt in the main thread, as Ctrl-C does.
+
+    A second signal ends the process at once.
 
     Attributes:
-        number: of the signal that came; None before.
+        number: number of the signal that arrived; None before.
     """
 
     def __init__(self) -> None:
         self.number: int | None = None
-        self._since = 0.0
+        self._arrived_s = 0.0
         self._terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
 
     def __enter__(self) -> Self:
         handlers = {number: signal.getsignal(number) for number in ENDING_SIGNALS}
         if threading.current_thread() is not threading.main_thread():
-            handlers = {}  # no other thread may set any
-        # What nohup or a shell has ignored stays ignored.
-        usual = (signal.SIG_DFL, signal.default_int_handler)
-        self._before = {number: handler for number, handler in handlers.items() if handler in usual}
-        for number in self._before:
-            signal.signal(number, self._told)
-        self._hook, sys.unraisablehook = sys.unraisablehook, self._lost
+            handlers = {}  # only the main thread may set handlers
+        # A signal that nohup or a shell made us ignore stays ignored.
+        defaults = (signal.SIG_DFL, signal.default_int_handler)
+        self._previous = {number: handler for number, handler in handlers.items() if handler in defaults}
+        for number in self._previous:
+            signal.signal(number, self._handle)
+        self._previous_hook, sys.unraisablehook = sys.unraisablehook, self._handle_unraisable
         return self
 
     def __exit__(self, *_: object) -> None:
         if self.number is None:
-            for number, handler in self._before.items():
+            for number, handler in self._previous.items():
                 signal.signal(number, handler)
-            sys.unraisablehook = self._hook
+            sys.unraisablehook = self._previous_hook
 
-    def _told(self, number: int, _: FrameType | None) -> None:
+    def _handle(self, number: int, _: FrameType | None) -> None:
         if self.number is None:
-            self.number, self._since = number, time.monotonic()
+            self.number, self._arrived_s = number, time.monotonic()
             if number == HANGUP:
-                for terminal in self._terminals:  # writing there would fail
+                for terminal in self._terminals:  # writes to a closed terminal fail
                     os.dup2(os.open(os.devnull, os.O_WRONLY), terminal)
             raise KeyboardInterrupt
-        # The shell and the kernel both tell of a closed terminal; systemd may do so after SIGTERM.
-        if number != HANGUP and time.monotonic() - self._since > _ECHO_S:
+        # SIGHUP may arrive more than once: from the shell and from the kernel, or from systemd after SIGTERM.
+        if number != HANGUP and time.monotonic() - self._arrived_s > _DUPLICATE_S:
             os._exit(128 + number)
 
-    def _lost(self, unraisable: Any) -> None:
-        """Send a signal again whose exception was lost, because it struck inside a finalizer or a callback."""
+    def _handle_unraisable(self, unraisable: Any) -> None:
+        """Send the signal again if Python dropped its KeyboardInterrupt, as it does in finalizers and callbacks."""
         if self.number is None or unraisable.exc_type is not KeyboardInterrupt:
-            self._hook(unraisable)
+            self._previous_hook(unraisable)
             return
         number, self.number = self.number, None
         threading.Timer(0.1, os.kill, (os.getpid(), number)).start()
 
 
 def main() -> None:
-    """Run the command and turn every deliberate error into one line and its documented exit status."""
+    """Run the command. A `DigitforgeError` becomes one line and its exit status."""
     set_tensorflow_defaults()
-    with _Interrupts() as interrupts:
+    with _SignalHandlers() as signals:
         try:
             result = digitforge.main(standalone_mode=False)
             status = result if isinstance(result, int) else 0
-        except click.exceptions.Abort:  # click's word for Ctrl-C
+        except click.exceptions.Abort:  # click raises it for KeyboardInterrupt
             click.echo("digitforge: interrupted", err=True)
-            status = 128 + (interrupts.number or signal.SIGINT)  # as shells have it
+            status = 128 + (signals.number or signal.SIGINT)  # the convention of shells
         except click.ClickException as error:
             error.show()
             status = error.exit_code
         except DigitforgeError as error:
             click.echo(f"digitforge: {error}", err=True)
             status = error.exit_status
-        except BrokenPipeError:  # the reader of our output went away, as `| head` does
+        except BrokenPipeError:  # the reader of our output ended, for example `| head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             status = 1
     sys.exit(status)

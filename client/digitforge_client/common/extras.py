@@ -1,4 +1,4 @@
-"""Optional dependencies: a library that is missing is answered with the `pip install` that brings it."""
+"""Optional dependencies: the error for a missing library names the ``pip install`` command for it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from digitforge_client.errors import MissingExtraError
 
 @contextmanager
 def needs_extra(extra: str, what: str) -> Iterator[None]:
-    """Within a ``with`` block, or as a decorator: a library that is not installed becomes an error that names *extra*.
+    """Turn the import error of a missing library into an error that names *extra*.
+
+    Use it with ``with``, or as a decorator.
 
     Args:
-        extra: of the distribution, as in ``pip install 'digitforge[training]'``.
-        what: needs the library, for the message.
+        extra: name of the extra, as in ``pip install 'digitforge[training]'``.
+        what: subject of the error message: the code that needs the library.
 
     Raises:
-        MissingExtraError: a library is missing. A missing module of digitforge itself stays a ModuleNotFoundError.
+        MissingExtraError: a library is not installed. A missing module of digitforge itself stays a
+            ModuleNotFoundError.
     """
     try:
         yield
@@ -26,5 +29,5 @@ def needs_extra(extra: str, what: str) -> Iterator[None]:
         if not library or library.startswith("digitforge"):
             raise
         raise MissingExtraError(
-            f"{what} needs {library}, which is not installed: pip install 'digitforge[{extra}]'"
+            f"{what} needs {library}, which is not installed; run: pip install 'digitforge[{extra}]'"
         ) from error

@@ -1,4 +1,4 @@
-"""Work side by side: in processes here, or on a Dask cluster's workers; one ``joblib.Parallel`` call either way."""
+"""Runs jobs in parallel with ``joblib.Parallel``: in local processes, or on the workers of a Dask cluster."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 
 #: How long to wait for a scheduler, and for its first worker.
 _CONNECT_S: Final = 10.0
-#: How long a process here waits for more to do; one job may be the training of a generator.
+#: How long an idle local process waits for another job. One job may train a generator.
 _IDLE_S: Final = 3600.0
 
 
@@ -34,64 +34,66 @@ def side_by_side(
     scheduler: str | None = None,
     imports: Sequence[str] = (),
 ) -> Generator[Result, None, None]:
-    """Give the result of *work* on each job as soon as it is there, in any order; closing it ends what is under way.
+    """Yield the result of *work* for each job as soon as it is ready, in any order.
+
+    Closing the generator stops the running jobs.
 
     Args:
-        work: importable by name where it runs.
-        jobs_to_do: what to call it with; asked for one after another, as they are needed.
-        jobs: processes here; −1 for one on each core. One means this process itself.
-        scheduler: address of a Dask scheduler, ``tcp://HOST:PORT``, whose workers are all used. They need digitforge,
-            and the folders that a job names.
-        imports: modules that processes here import before their first job, without what these have to say.
+        work: a function that the workers can import by name.
+        jobs_to_do: the arguments of *work*, taken one by one as workers become free.
+        jobs: number of local processes. −1 uses one per core, 1 uses this process.
+        scheduler: address of a Dask scheduler, ``tcp://HOST:PORT``. All its workers are used. They need digitforge and
+            the folders that a job names.
+        imports: modules that local processes import before their first job. Their output on standard error is hidden.
 
     Raises:
-        MissingExtraError: joblib is not installed, or Dask, where it is needed, or the workers cannot import the work.
-        ServerUnavailableError: there is no scheduler at that address, it has no workers, or they went away.
-        DigitforgeError: a process here was killed.
+        MissingExtraError: joblib or Dask is not installed, or a worker cannot import *work*.
+        ServerUnavailableError: no scheduler answers at that address, it has no workers, or they went away.
+        DigitforgeError: a local process was killed.
     """
-    with needs_extra("generate", "work in shards"):
+    with needs_extra("generate", "parallel work"):
         from joblib import Parallel, delayed
-    with _in_processes(imports) if scheduler is None else _on_cluster(scheduler, work) as cluster:
+    with _local_processes(imports) if scheduler is None else _on_cluster(scheduler, work) as cluster:
         if cluster is not None and sum(cluster.ncores().values()) == 1:
-            # Where only one can work, joblib would work here instead.
+            # With a single worker, joblib would run the jobs in this process instead.
             for job in jobs_to_do:
                 yield cluster.submit(work, job, pure=False).result()
             return
         workers = jobs if cluster is None else -1
-        # no more are asked for than can be begun, so that a caller can stop
+        # take a job only when a worker is free, so that the caller can stop early
         parallel = Parallel(n_jobs=workers, return_as="generator_unordered", pre_dispatch="n_jobs")
-        with _deaf_to_hangups():
+        with _hangups_blocked():
             results = parallel(delayed(work)(job) for job in jobs_to_do)
         try:
-            for result in results:  # noqa: UP028 - `yield from` would hand on our closing at once
+            for result in results:  # noqa: UP028 - `yield from` would close `results` before our `finally`
                 yield result
         except BrokenExecutor as error:
             raise DigitforgeError(
-                "a process at work was killed, perhaps for lack of memory; use fewer at once (--jobs)"
+                "a worker process was killed, perhaps because memory ran out; use fewer processes (--jobs)"
             ) from error
         finally:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that results were not used, where that is meant
+                warnings.simplefilter("ignore")  # unused results are intended here
                 results.close()
 
 
 @contextmanager
-def _in_processes(imports: Sequence[str]) -> Iterator[None]:
+def _local_processes(imports: Sequence[str]) -> Iterator[None]:
     from joblib import parallel_config
 
-    # a process that has grown is replaced by a new one, which is nothing to be warned of
+    # joblib replaces a process that uses too much memory; this is no reason for a warning
     warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
-    # one that has nothing to do waits for what the others are at, or joblib warns of its end
+    # idle processes stay alive while others work, because joblib warns when one ends
     with parallel_config(backend="loky", idle_worker_timeout=_IDLE_S, initializer=_prepare, initargs=(imports,)):
         yield
 
 
 @contextmanager
-def _deaf_to_hangups() -> Iterator[None]:
-    """Processes that are started meanwhile do not see a terminal close.
+def _hangups_blocked() -> Iterator[None]:
+    """Block SIGHUP for all processes that start inside the block.
 
-    Workers ignore it in any case (`_prepare`). joblib's process that watches over resources does not, though it
-    ignores Ctrl-C and SIGTERM; where it dies, its successor writes tracebacks.
+    Workers ignore SIGHUP anyway (`_prepare`). joblib's resource tracker process ignores only Ctrl-C and SIGTERM. If
+    SIGHUP kills it, the process that replaces it writes tracebacks.
     """
     if HANGUP is None:
         yield
@@ -106,7 +108,7 @@ def _deaf_to_hangups() -> Iterator[None]:
 
 @contextmanager
 def _on_cluster(address: str, work: Callable[..., Any]) -> Iterator[Any]:
-    with needs_extra("dask", "work on a Dask cluster"):
+    with needs_extra("dask", "parallel work on a Dask cluster"):
         from distributed import Client, KilledWorker
     from joblib import parallel_config
 
@@ -117,7 +119,7 @@ def _on_cluster(address: str, work: Callable[..., Any]) -> Iterator[Any]:
             f"no Dask scheduler answers at {address} ({error}); start one with `dask scheduler`, workers with "
             "`dask worker`, and give its address as tcp://HOST:PORT"
         ) from error
-    # What it has to say of lost connections is said below, in one line.
+    # Dask logs lost connections at length; the error below says it in one line.
     for logger in ("distributed", "distributed.client"):
         logging.getLogger(logger).setLevel(logging.CRITICAL)
     with cluster:
@@ -127,36 +129,39 @@ def _on_cluster(address: str, work: Callable[..., Any]) -> Iterator[Any]:
             raise ServerUnavailableError(
                 f"the Dask scheduler at {address} has no workers; start some with `dask worker {address}`"
             ) from error
-        # Dask itself would give work that a worker cannot import to it for ever.
+        # If a worker cannot import the module, Dask retries forever. Check it first.
         module = getattr(work, "func", work).__module__
         try:
             cluster.run(exec, f"import {module}")
         except ImportError as error:
             raise MissingExtraError(
-                f"a worker of the Dask scheduler at {address} cannot import {module} ({error}); install digitforge "
-                "there as it is here"
+                f"a worker of the Dask scheduler at {address} cannot import {module} ({error}); install the same "
+                "digitforge, with the same extras, on all workers"
             ) from error
         try:
             with parallel_config(backend="dask", client=cluster):
                 yield cluster
         except (CancelledError, KilledWorker) as error:
             raise ServerUnavailableError(
-                f"the Dask scheduler at {address} or its workers went away; what was finished is kept: start them "
-                "again, or go on without --scheduler"
+                f"the Dask scheduler at {address} or its workers went away; finished work is kept: restart them, or "
+                "continue without --scheduler"
             ) from error
 
 
 def _prepare(imports: Sequence[str]) -> None:
-    """Leave Ctrl-C and its like, which may reach all processes, to the one that began; it ends its workers."""
+    """Prepare a worker process: ignore signals, watch the parent, import modules.
+
+    Ctrl-C may reach all processes. Only the parent handles it, and the parent ends its workers.
+    """
     for number in ENDING_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=(os.getppid(),), daemon=True).start()
     for module in imports:
         import_quietly(module)
 
 
-def _end_with(parent: int) -> None:
-    """End this process when the one that began is gone: killed, it ends no workers."""
+def _exit_with_parent(parent: int) -> None:
+    """End this process when the parent is gone: a parent that was killed cannot end its workers."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)

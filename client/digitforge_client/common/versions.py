@@ -1,32 +1,36 @@
-"""A model's base path: each version is a folder named by its number, which appears whole or not at all.
+"""The versions of a model: one folder per version in the model's base path, named by its number.
 
-TensorFlow Serving watches such a folder, and passes over names that are no number. So a version is written under such
-a name, and renamed when it is whole.
+TensorFlow Serving watches the base path and ignores names that are not numbers. So `publish` writes a version under
+another name and renames it when it is complete.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from digitforge_client.common.files import sync
+
+__all__ = ["publish", "sync", "versions"]
+
 _NUMBER: Final = re.compile(r"\s*\+?(\d+)\s*", re.ASCII)
 _HIGHEST: Final = 2**63 - 1
 
 
 def versions(base_path: Path) -> dict[int, list[Path]]:
-    """The folders of each version, by its number; whatever else lies there is passed over.
+    """Find the version folders in a base path. Other names are ignored.
 
-    Names are read as TensorFlow Serving reads them: 123, 00000123 and " 123" are all version 123, .123.tmp is none.
+    Names are parsed as in TensorFlow Serving: 123, 00000123 and " 123" all mean version 123. The name .123.tmp is
+    ignored.
 
     Returns:
-        number => its folders, sorted by name. The last one counts, in TensorFlow Serving too: of 005 and 5, that is 5.
+        number => its folders, sorted by name. TensorFlow Serving uses the last one: 5, if there are 005 and 5.
 
     Raises:
-        OSError: the folder cannot be read.
+        OSError: *base_path* cannot be read.
     """
     found: dict[int, list[Path]] = {}
     for path in sorted(base_path.iterdir()):
@@ -40,19 +44,19 @@ def publish(base_path: Path, write: Callable[[Path], object]) -> Path:
     """Add the next version to a base path.
 
     Args:
-        base_path: made if need be.
-        write: is given a folder that does not exist, and makes and fills it.
+        base_path: created if it does not exist.
+        write: called with the path of a folder to create and fill.
 
     Returns:
-        The folder of the new version, which survives a loss of power.
+        The folder of the new version. It survives a power loss.
 
     Raises:
-        OSError: the folder cannot be written. After any error nothing is left behind.
+        OSError: the folder cannot be written. After an error the incomplete folder is removed.
     """
     base_path.mkdir(parents=True, exist_ok=True)
     number = 1 + max(versions(base_path), default=0)
     temporary, published = base_path / f".{number}.tmp", base_path / str(number)
-    shutil.rmtree(temporary, ignore_errors=True)  # what a kill may have left
+    shutil.rmtree(temporary, ignore_errors=True)  # left by a process that was killed
     try:
         write(temporary)
         for path in sorted(temporary.rglob("*"), reverse=True):
@@ -62,16 +66,3 @@ def publish(base_path: Path, write: Callable[[Path], object]) -> Path:
         shutil.rmtree(temporary, ignore_errors=True)
     sync(base_path)
     return published
-
-
-def sync(path: Path) -> None:
-    """Make a file, or the names in a folder, survive a loss of power.
-
-    Raises:
-        OSError: it cannot be read or written.
-    """
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,1 +1,1 @@
-"""Very large data sets of digits on disk: generate, describe, verify, read."""
+"""Very large data sets of digits on disk: generates, describes, verifies and reads them."""

@@ -1,8 +1,8 @@
-"""Very large data sets, in shards: made side by side, and continued where they were interrupted.
+"""Generates very large data sets in shards, in parallel, and continues after an interruption.
 
-A shard is written in a hidden folder and renamed into its place when it is whole; then the manifest is written anew. So
-whatever ends the command, also a power cut, what is named as finished is finished, and what is not is made again. A
-lock keeps two commands from one folder.
+A shard is written in a hidden folder, renamed into its place when it is complete, and then recorded in the manifest.
+So a shard that the manifest calls finished is complete, even after a power loss. All other shards are made again. A
+lock file keeps two commands from writing into the same folder.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from digitforge_client.datasets.manifest import NAME, Manifest, Plan, Shard
 from digitforge_client.datasets.writers import WRITERS, check_library
 from digitforge_client.errors import DataError, DigitforgeError, GeneratorChangedError
 
-#: Rows of one batch on the way into a shard.
+#: Rows per batch while a shard is written.
 _BATCH_ROWS: Final = 4096
-#: How long a server may be away when a shard is begun.
+#: How long a server may be away at the start of a shard.
 _OUTAGE_S: Final = 60.0
 _LOCK: Final = ".lock"
 _UNFINISHED: Final = ".unfinished"
@@ -37,22 +37,22 @@ Advance = Callable[[int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
-    """One shard to be made, wherever that is."""
+    """The job of making one shard. It is sent to a worker."""
 
-    client: DigitClient  # a copy of the same configuration in another process
+    client: DigitClient  # a worker receives a new client with the same configuration
     number: int
     shard: Shard
     plan: Plan
     generator_id: str
-    place: Path  # where to write it for the time being
+    temporary: Path  # file to write
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Made:
-    """What came of it."""
+class _Outcome:
+    """The outcome of a job: a finished shard or an error."""
 
     job: _Job
-    shard: Shard | None  # None where it failed
+    shard: Shard | None  # None after an error
     error: DigitforgeError | None = None
 
 
@@ -65,46 +65,46 @@ def generate(
     scheduler: str | None = None,
     advance: Advance = lambda _: None,
 ) -> Manifest:
-    """Write a data set in shards into a folder, or go on where an earlier call was interrupted.
+    """Write a data set in shards into a folder, or continue an interrupted one.
 
-    Shards of the manifest whose files are there in the right size are left as they are; the rest is made.
+    A finished shard is kept if its file exists and has the right size. All other shards are made.
 
     Args:
-        client: whom to ask.
-        folder: a new or empty one, or one that this function filled, in whole or in part, by the same plan.
-        plan: what it holds.
-        jobs: processes, each with a client of its own; −1 for one on each core. One means this process.
-        scheduler: address of a Dask scheduler, whose workers are used instead; they need digitforge, the same folder
-            under the same name, and a way to the client's target.
-        advance: called with a number of digits whenever so many more are finished; also with those of earlier calls.
+        client: the client that requests the digits.
+        folder: a new or empty folder, or the folder of an earlier call with the same plan.
+        plan: the digits and their split into shards.
+        jobs: number of processes, each with its own client. −1 uses one per core, 1 uses this process.
+        scheduler: address of a Dask scheduler. Its workers are used instead of processes. They need digitforge, the
+            same folder under the same path, and access to the client's target.
+        advance: called with the number of digits after each finished shard, including shards of earlier calls.
 
     Returns:
         The manifest, with all shards finished.
 
     Raises:
-        InvalidInputError: the generator has no such class, or its latents cannot be scaled so.
-        DataError: the folder holds something else, or another data set, or is in use, or cannot be written.
-        GeneratorChangedError: the data set was begun with another generator than the server's, or that changed.
-        ServerError: the server could not answer; its subclasses say why. What is finished by then is kept.
+        InvalidInputError: the generator lacks the class, or its latents cannot be scaled like this.
+        DataError: the folder holds something else, is in use, or cannot be written.
+        GeneratorChangedError: the server has another generator than the one that started the data set.
+        ServerError: the server could not answer; the subclass says why. Finished shards are kept.
         MissingExtraError: a library is needed that is not installed.
     """
     check_library(plan.format)
-    folder = folder.absolute()  # a worker's working directory may be another one
-    with _alone(folder):
-        manifest = _begun(client, folder, plan)
+    folder = folder.absolute()  # a worker may have another working directory
+    with _locked(folder):
+        manifest = _load_or_create(client, folder, plan)
         pending = []
         for number, shard in enumerate(manifest.shards):
-            if _is_there(folder, shard):
+            if _is_complete(folder, shard):
                 advance(shard.n)
             else:
                 pending.append(number)
-        shutil.rmtree(folder / _UNFINISHED, ignore_errors=True)  # of a call that was killed
+        shutil.rmtree(folder / _UNFINISHED, ignore_errors=True)  # left by a process that was killed
         if pending:
-            manifest = _make(client, folder, manifest, pending, jobs=jobs, scheduler=scheduler, advance=advance)
+            manifest = _make_shards(client, folder, manifest, pending, jobs=jobs, scheduler=scheduler, advance=advance)
         return manifest
 
 
-def _make(
+def _make_shards(
     client: DigitClient,
     folder: Path,
     manifest: Manifest,
@@ -114,9 +114,9 @@ def _make(
     scheduler: str | None,
     advance: Advance,
 ) -> Manifest:
-    """Make shards side by side, and put each into its place. After a failure no more are begun."""
-    # a name of its own: a worker of a call that was killed may still be writing
-    workshop = folder / _UNFINISHED / secrets.token_hex(4)
+    """Make shards in parallel and move each into its place. After an error, start no further shards."""
+    # a random name, because a worker of a killed call may still be writing
+    hidden = folder / _UNFINISHED / secrets.token_hex(4)
     failures: list[DigitforgeError] = []
 
     def to_do() -> Iterator[_Job]:
@@ -130,21 +130,26 @@ def _make(
                 shard=shard,
                 plan=manifest.plan,
                 generator_id=manifest.generator_id,
-                place=workshop / shard.file,
+                temporary=hidden / shard.file,
             )
 
     try:
-        _make_folder(workshop)
-        with closing(side_by_side(_make_shard, to_do(), jobs=jobs, scheduler=scheduler)) as all_made:
-            for made in all_made:
+        _make_folder(hidden)
+        with closing(side_by_side(_make_shard, to_do(), jobs=jobs, scheduler=scheduler)) as outcomes:
+            for outcome in outcomes:
                 try:
-                    shard = _finished(made)
-                    made.job.place.replace(folder / shard.file)
-                    manifest = manifest.with_shard(made.job.number, shard)
+                    shard = _finished_shard(outcome)
+                    outcome.job.temporary.replace(folder / shard.file)
+                    manifest = manifest.with_shard(outcome.job.number, shard)
                     manifest.save(folder)
                 except OSError as error:
-                    place = folder / made.job.shard.file
-                    failures.append(DataError(f"cannot write {place}: {error.strerror or error}"))
+                    path = folder / outcome.job.shard.file
+                    failures.append(
+                        DataError(
+                            f"cannot write {path}: {error.strerror or error}; solve this, and run the same command "
+                            "again to continue"
+                        )
+                    )
                 except DigitforgeError as error:
                     failures.append(error)
                 else:
@@ -156,48 +161,42 @@ def _make(
     return manifest
 
 
-def _make_shard(job: _Job) -> _Made:
-    """Write one shard; runs in a worker, which hands errors back as values, so that none of the others is lost."""
+def _make_shard(job: _Job) -> _Outcome:
+    """Write one shard. This runs in a worker. It returns errors as values, so that no other shard is lost."""
     plan, shard = job.plan, job.shard
     try:
-        with job.client as client, WRITERS[plan.format](job.place, shard.n) as add:
-            client.wait_ready(_OUTAGE_S)  # a server may be restarted between two shards, as in the midst of one
+        with job.client as client, WRITERS[plan.format](job.temporary, shard.n) as add:
+            client.wait_ready(_OUTAGE_S)  # the server may restart between two shards
             for batch in digits_of(client, plan, shard, generator_id=job.generator_id):
                 add(batch)
-        shard = replace(shard, bytes=job.place.stat().st_size, sha256=checksum(job.place))
+        shard = replace(shard, bytes=job.temporary.stat().st_size, sha256=checksum(job.temporary))
     except DigitforgeError as error:
-        return _Made(job=job, shard=None, error=error)
-    return _Made(job=job, shard=shard)
+        return _Outcome(job=job, shard=None, error=error)
+    return _Outcome(job=job, shard=shard)
 
 
-def _finished(made: _Made) -> Shard:
-    """The shard that was made, if it was and can be seen from here."""
-    if made.error is not None:
-        raise made.error
-    assert made.shard is not None
-    if not made.job.place.is_file() or made.job.place.stat().st_size != made.shard.bytes:
+def _finished_shard(outcome: _Outcome) -> Shard:
+    """Return the finished shard after a check that its file is visible here. Raise the worker's error, if any."""
+    if outcome.error is not None:
+        raise outcome.error
+    assert outcome.shard is not None
+    temporary = outcome.job.temporary
+    if not temporary.is_file() or temporary.stat().st_size != outcome.shard.bytes:
         raise DataError(
-            f"a worker wrote {made.job.place}, but it cannot be seen here: let all workers share the folder, under the "
-            "same name"
+            f"a worker wrote {temporary}, but this process cannot see the file; all workers must share the folder "
+            "under the same path"
         )
-    return made.shard
+    return outcome.shard
 
 
 def digits_of(client: DigitClient, plan: Plan, shard: Shard, *, generator_id: str) -> Iterator[Batch]:
-    """Ask for a shard's digits, batch by batch.
+    """Request a shard's digits, batch by batch.
 
     Raises:
         GeneratorChangedError: the server has another generator than *generator_id*.
-        ServerError: the server could not answer; its subclasses say why.
+        ServerError: the server could not answer; the subclass says why.
     """
-    for batch in client.stream(
-        shard.n,
-        labels=plan.label,
-        batch_size=_BATCH_ROWS,
-        seed=plan.seed,
-        start=shard.start,
-        **plan.scaling,
-    ):
+    for batch in client.stream(shard.n, batch_size=_BATCH_ROWS, **plan.sample_options(shard)):
         if batch.generator_id != generator_id:
             raise _changed(generator_id, batch.generator_id)
         yield batch
@@ -207,7 +206,7 @@ def checksum(path: Path) -> str:
     """SHA-256 of a file, hexadecimal.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the file cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -216,24 +215,26 @@ def checksum(path: Path) -> str:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _begun(client: DigitClient, folder: Path, plan: Plan) -> Manifest:
-    """The manifest of what is in the folder, or a new one."""
+def _load_or_create(client: DigitClient, folder: Path, plan: Plan) -> Manifest:
+    """Load the folder's manifest, or create a new one."""
     generator = client.generator()
     if (folder / NAME).exists():
         manifest = Manifest.load(folder)
         differing = [name for name in Plan.__dataclass_fields__ if getattr(manifest.plan, name) != getattr(plan, name)]
         if differing:
-            there = ", ".join(f"{name} {getattr(manifest.plan, name)}" for name in differing)
-            wanted = ", ".join(f"{name} {getattr(plan, name)}" for name in differing)
+            stored = ", ".join(f"{name} {getattr(manifest.plan, name)}" for name in differing)
+            requested = ", ".join(f"{name} {getattr(plan, name)}" for name in differing)
             raise DataError(
-                f"{folder} holds another data set: {there}, where {wanted} was asked for; name another folder, or ask "
-                "for the same to continue it"
+                f"{folder} holds another data set: it has {stored}, but you requested {requested}; name another "
+                "folder, or leave out these options to continue the data set"
             )
         if manifest.generator_id != generator.generator_id:
             raise _changed(manifest.generator_id, generator.generator_id)
         return manifest
     if any(each.name != _LOCK for each in folder.iterdir()):
-        raise DataError(f"{folder} holds something else than a data set of `digitforge generate`; name a new folder")
+        raise DataError(
+            f"{folder} is not empty and does not hold a data set of `digitforge generate`; name a new folder"
+        )
     if plan.label is not None:
         generator.class_numbers(plan.label)
     plan.check_distribution(generator.latent_distribution)
@@ -242,18 +243,18 @@ def _begun(client: DigitClient, folder: Path, plan: Plan) -> Manifest:
     return manifest
 
 
-def _is_there(folder: Path, shard: Shard) -> bool:
-    """Whether a shard is finished and its file in the right size; `digitforge verify` looks closer."""
+def _is_complete(folder: Path, shard: Shard) -> bool:
+    """Whether a shard is finished and its file has the right size. ``digitforge verify`` also checks the content."""
     try:
         return shard.finished and (folder / shard.file).stat().st_size == shard.bytes
     except OSError:
         return False
 
 
-def _changed(begun: str, now: str) -> GeneratorChangedError:
+def _changed(first: str, now: str) -> GeneratorChangedError:
     return GeneratorChangedError(
-        f"the data set was begun with generator {begun}, but the server has {now}, whose digits differ; serve the "
-        "former, or begin another data set in a new folder"
+        f"the data set was started with generator {first}, but the server has generator {now}; serve generator "
+        f"{first}, or start another data set in a new folder"
     )
 
 
@@ -261,31 +262,31 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"cannot make the folder {folder}: {error.strerror}; name another place") from error
+        raise DataError(f"cannot create the folder {folder}: {error.strerror}; name another folder") from error
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the folder, made if there is none, for oneself; the lock ends with the process, however that ends."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Create the folder if needed, and lock it. The lock ends with the process, even if the process is killed."""
     with needs_extra("generate", "`digitforge generate`"):
         from filelock import FileLock, Timeout
-    there = folder.exists()
+    existed = folder.exists()
     _make_folder(folder)
     if not os.access(folder, os.W_OK):
-        raise DataError(f"cannot write into {folder}; name a folder that may be written to")
+        raise DataError(f"cannot write into {folder}; choose a folder that you may write to")
     lock = FileLock(folder / _LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise DataError(f"another `digitforge generate` is at work in {folder}; wait for it, or stop it") from error
+        raise DataError(f"another `digitforge generate` is running in {folder}; wait for it, or stop it") from error
     except OSError as error:
         raise DataError(f"cannot write into {folder}: {error.strerror}") from error
     try:
         yield
     finally:
         lock.release()
-        if not (folder / NAME).exists():  # refused
+        if not (folder / NAME).exists():  # no data set was started
             (folder / _LOCK).unlink(missing_ok=True)
-            if not there:
+            if not existed:
                 with suppress(OSError):
                     folder.rmdir()

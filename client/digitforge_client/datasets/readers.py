@@ -1,4 +1,4 @@
-"""Files of digits, read again: whole, with their addresses."""
+"""Reads files of digits, with their addresses."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from digitforge_client.latent_space import SCALING
 
 
 def read(path: Path, form: str) -> Batch:
-    """The digits of a file that `writers` wrote.
+    """Read the digits of a file that `writers` wrote.
 
     Args:
         path: the file.
-        form: ``"npz"``, ``"tfrecord"`` or ``"parquet"``.
+        form: the format: ``"npz"``, ``"tfrecord"`` or ``"parquet"``.
 
     Raises:
-        DataError: it cannot be read, or is something else.
+        DataError: the file cannot be read, or is not a file of digits.
         MissingExtraError: a library is needed that is not installed.
     """
     try:
         return _READERS[form](path)
-    except DAMAGED as error:  # pyarrow's errors are of these kinds too
-        raise DataError(f"cannot read {path} as {form}: {error}") from error
+    except DAMAGED as error:  # pyarrow's errors are subclasses of these
+        raise DataError(f"cannot read {path} as {form}: {error!r}; expected a file that digitforge wrote") from error
 
 
 def _npz(path: Path) -> Batch:
-    with open_archive(path, advice="it is not as digitforge wrote it") as archive:
+    with open_archive(path, advice="expected a file that digitforge wrote") as archive:
         scaling: dict[str, Any] = {name: float(archive[name]) for name in SCALING if name in archive}
         return Batch(
             images=archive["x"],
@@ -49,11 +49,11 @@ def _npz(path: Path) -> Batch:
 
 
 def _tfrecord(path: Path) -> Batch:
-    def values(kind: str, name: str) -> list[Any]:
-        return [getattr(features[name], kind).value[0] for features in rows]
+    def values(list_type: str, name: str) -> list[Any]:
+        return [getattr(features[name], list_type).value[0] for features in rows]
 
     rows = [example.features.feature for example in tfrecord.read(path)]
-    # The shortest number that is this float32 is the one that was written.
+    # str() gives the shortest decimal number that rounds to this float32. That is the number that was written.
     scaling: dict[str, Any] = {
         name: float(str(np.float32(rows[0][name].float_list.value[0]))) for name in SCALING if name in rows[0]
     }

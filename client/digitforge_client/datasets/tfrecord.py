@@ -1,17 +1,17 @@
-"""TFRecord files, without TensorFlow: framing, checksums and records.
+"""Reads and writes TFRecord files without TensorFlow.
 
-A file is a sequence of frames: the record's length (8 bytes), its checksum (4), the record, its checksum (4), all
-little-endian. The checksum is CRC-32C (Castagnoli), rotated and offset, so that one of data with checksums in it stays
-meaningful; https://www.tensorflow.org/tutorials/load_data/tfrecord. A record is a `tf.train.Example`:
+A file is a sequence of frames. A frame holds the record's length (8 bytes), the checksum of the length (4), the record,
+and the checksum of the record (4), all little-endian. The checksum is CRC-32C (Castagnoli), rotated and offset, so that
+it also works for data that contain checksums. See https://www.tensorflow.org/tutorials/load_data/tfrecord.
 
-| feature | | |
-|---|---|---|
-| ``image`` | bytes | the pixels, H·W·C of them: ``tf.reshape(tf.io.decode_raw(image, tf.uint8), shape)`` |
-| ``shape`` | 3 × int64 | H, W, C |
-| ``label`` | int64 | class number; −1 without one |
-| ``seed`` | int64 | row seed; with the label and the generator, the digit's address |
-| ``generator_id`` | bytes | |
-| ``truncation``, ``expansion`` | float | if any |
+A record is a ``tf.train.Example`` with these features:
+
+* ``image`` (bytes): H·W·C pixels, for ``tf.reshape(tf.io.decode_raw(image, tf.uint8), shape)``
+* ``shape`` (3 × int64): H, W, C
+* ``label`` (int64): class number, or −1 without a class
+* ``seed`` (int64): row seed
+* ``generator_id`` (bytes)
+* ``truncation`` and ``expansion`` (float), if given
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ _MASK_OFFSET: Final = 0xA282EAD8
 
 
 def examples(batch: Batch) -> list[bytes]:
-    """The records of a batch, in order."""
+    """Make the records of a batch, in order."""
     shape = [*batch.images.shape[1:], 1][:3]
-    same = {"generator_id": _bytes(batch.generator_id.encode()), "shape": _int64(*shape)}
-    same |= {name: _float(value) for name, value in batch.scaling.items()}
+    shared = {"generator_id": _bytes(batch.generator_id.encode()), "shape": _int64(*shape)}
+    shared |= {name: _float(value) for name, value in batch.scaling.items()}
     pixels = batch.images.reshape(len(batch), -1)
     records = []
     for image, label, seed in zip(pixels, batch.labels.tolist(), batch.seeds.tolist(), strict=True):
-        feature = same | {"image": _bytes(image.tobytes()), "label": _int64(label), "seed": _int64(seed)}
+        feature = shared | {"image": _bytes(image.tobytes()), "label": _int64(label), "seed": _int64(seed)}
         record = example_pb2.Example(features=example_pb2.Features(feature=feature))
         records.append(record.SerializeToString(deterministic=True))
     return records
 
 
 def frames(records: Iterable[bytes]) -> bytes:
-    """Records as they stand in a file, one after the other.
+    """Put records into frames, one after the other.
 
     Raises:
         ModuleNotFoundError: google-crc32c is not installed.
@@ -52,7 +52,7 @@ def frames(records: Iterable[bytes]) -> bytes:
     import google_crc32c
 
     def checked(part: bytes) -> bytes:
-        """A part of a frame with its checksum: rotated right by 15 bits, and offset."""
+        """Append the checksum to a part of a frame: rotated right by 15 bits, and offset."""
         crc = google_crc32c.value(part)
         masked = ((crc >> 15 | crc << 17) + _MASK_OFFSET) & 0xFFFFFFFF
         return part + masked.to_bytes(4, "little")
@@ -61,12 +61,12 @@ def frames(records: Iterable[bytes]) -> bytes:
 
 
 def read(path: Path) -> Iterator[example_pb2.Example]:
-    """The records of a file that `frames` filled, in order.
+    """Read the records of a file, in order.
 
-    Checksums are not looked at; `digitforge verify` has one for the whole file.
+    The frames' checksums are ignored, because ``digitforge verify`` checks the SHA-256 of the whole file.
 
     Raises:
-        DataError: it is no such file.
+        DataError: the file is not a complete TFRecord file of examples.
     """
     try:
         with path.open("rb") as file:
@@ -74,10 +74,12 @@ def read(path: Path) -> Iterator[example_pb2.Example]:
                 length = int.from_bytes(head[:8], "little")
                 record = file.read(length)
                 if len(head) < 12 or len(record) < length or len(file.read(4)) < 4:
-                    raise DataError(f"{path} ends in the midst of a record; it was not written whole")
+                    raise DataError(f"{path} ends inside a record, so it is incomplete; generate the file again")
                 yield example_pb2.Example.FromString(record)
     except (DecodeError, OverflowError, MemoryError) as error:
-        raise DataError(f"{path} cannot be read as TFRecord of examples: {error}") from error
+        raise DataError(
+            f"cannot read {path} as a TFRecord file of examples: {error}; expected a file that digitforge wrote"
+        ) from error
 
 
 def _bytes(value: bytes) -> example_pb2.Feature:

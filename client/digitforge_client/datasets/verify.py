@@ -1,4 +1,4 @@
-"""Is a data set in shards what its manifest says? Files against checksums, and digits against the server's."""
+"""Checks a data set in shards: its files against the checksums, and its digits against the server's."""
 
 from __future__ import annotations
 
@@ -21,21 +21,24 @@ Advance = Callable[[int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """How far the digits of a shard are from those that the server gives for the same addresses."""
+    """Difference between the digits of a shard and the server's digits for the same addresses."""
 
     shard: Shard
-    pixels: int  # compared
-    differing: int  # pixels that are not equal
-    largest: int  # difference in gray levels
+    #: Number of compared pixels.
+    pixels: int
+    #: Number of pixels that differ.
+    differing: int
+    #: Largest difference, in gray levels.
+    largest: int
 
     @property
     def tolerable(self) -> bool:
-        """Whether they are the same digits, as the contract has it."""
+        """Whether the contract counts them as the same digits."""
         return self.largest <= SAME_WITHIN and self.differing <= (1 - SAME_SHARE) * self.pixels
 
 
 def problem_of(folder: Path, shard: Shard) -> str | None:
-    """What is wrong with a finished shard's file, in words; None if it is the one that was written."""
+    """Check a finished shard's file against the manifest. Describe the problem, or return None if there is none."""
     path = folder / shard.file
     try:
         size = path.stat().st_size
@@ -44,13 +47,13 @@ def problem_of(folder: Path, shard: Shard) -> str | None:
     if size != shard.bytes:
         return f"{shard.file} has {size} bytes instead of {shard.bytes}"
     try:
-        return None if checksum(path) == shard.sha256 else f"{shard.file} has another checksum: it was changed"
+        return None if checksum(path) == shard.sha256 else f"{shard.file} was changed: its checksum differs"
     except DataError as error:
         return str(error)
 
 
 def spread(shards: list[Shard], count: int) -> list[Shard]:
-    """So many of the shards, evenly spread, the first and the last among them."""
+    """Select *count* shards, evenly spread, including the first and the last."""
     places = np.linspace(0, len(shards) - 1, min(count, len(shards))).round().astype(int)
     return [shards[place] for place in places]
 
@@ -58,19 +61,19 @@ def spread(shards: list[Shard], count: int) -> list[Shard]:
 def compare(
     client: DigitClient, folder: Path, manifest: Manifest, shard: Shard, *, advance: Advance = lambda _: None
 ) -> Difference:
-    """Ask for a shard's digits again, and compare.
+    """Request a shard's digits again, and compare them with the file.
 
     Args:
-        client: of a server with the generator of the manifest.
-        folder: where the shards are.
-        manifest: what they should be.
-        shard: which of them.
-        advance: called with a number of digits whenever so many more were compared.
+        client: the client of a server with the manifest's generator.
+        folder: the folder of the data set.
+        manifest: its manifest.
+        shard: the shard to compare.
+        advance: called with the number of newly compared digits.
 
     Raises:
-        DataError: the shard cannot be read, or holds other addresses than the manifest says.
+        DataError: the shard cannot be read, or its addresses differ from the manifest.
         GeneratorChangedError: the server has another generator.
-        ServerError: the server could not answer; its subclasses say why.
+        ServerError: the server could not answer; the subclass says why.
         MissingExtraError: a library is needed that is not installed.
     """
     plan = manifest.plan
@@ -87,7 +90,7 @@ def compare(
 
 
 def _check_addresses(path: Path, stored: Batch, manifest: Manifest, shard: Shard) -> None:
-    """Refuse a file that holds other addresses than the manifest says."""
+    """Raise DataError if the addresses in a file differ from the manifest."""
     plan, classes = manifest.plan, len(manifest.card["class_names"])
     if plan.label is not None:
         labels = np.full(shard.n, plan.label)
@@ -101,4 +104,7 @@ def _check_addresses(path: Path, stored: Batch, manifest: Manifest, shard: Shard
         and list(np.atleast_3d(stored.images[0]).shape) == list(manifest.card["image_shape"])
     )
     if not same:
-        raise DataError(f"{path} holds other digits than the manifest says: their addresses differ")
+        raise DataError(
+            f"the addresses in {path} differ from the manifest, so it holds other digits; remove the file and generate "
+            "it again"
+        )

@@ -1,16 +1,18 @@
-"""Digits into files. A writer is a context manager: it gives a function that takes batches, and leaves finished files.
+"""Writes digits to files.
 
-It refuses at its beginning what it could not write at its end, so that nobody waits for digits that cannot be kept.
+A writer is a context manager. It provides a function that takes batches, and it completes the files at the end. It
+raises its errors at the start where it can, so that nobody waits for digits that cannot be saved.
 
-| format | target | content |
-|---|---|---|
-| `npz` | file | ``x`` (n, H, W) uint8, ``y`` and ``seeds`` (n,) int64, ``generator_id``, ``truncation`` if any, … |
-| `png` | file | one picture of all digits, row by row |
-| `idx` | new folder | ``train-images-idx3-ubyte`` and ``train-labels-idx1-ubyte``, MNIST's training set |
-| `files` | new folder | ``CLASS/ROW-SEED.png`` |
-| `npy` | file, or standard output for ``-`` | two NumPy arrays, one after the other: images, labels |
-| `tfrecord` | file | a `tf.train.Example` for each digit; see `tfrecord`; needs the extra ``tfrecord`` |
-| `parquet` | file | a table of ``image`` (H·W·C bytes), ``label``, ``seed``; needs the extra ``parquet`` |
+Formats:
+
+* ``npz``: a file with ``x`` (n, H, W) uint8, ``y`` and ``seeds`` (n,) int64, ``generator_id``, and ``truncation`` or
+  ``expansion`` if given
+* ``png``: a file with one picture of all digits, row by row
+* ``idx``: a new folder with ``train-images-idx3-ubyte`` and ``train-labels-idx1-ubyte``, like MNIST's training set
+* ``files``: a new folder with ``CLASS/ROW-SEED.png``
+* ``npy``: a file, or standard output for ``-``, with two NumPy arrays, one after the other: images and labels
+* ``tfrecord``: a file with one ``tf.train.Example`` per digit, see `tfrecord`. It needs the extra ``tfrecord``.
+* ``parquet``: a file with a table of ``image`` (H·W·C bytes), ``label`` and ``seed``. It needs the extra ``parquet``.
 """
 
 from __future__ import annotations
@@ -34,12 +36,12 @@ from digitforge_client.errors import InvalidInputError
 
 #: Digits of the largest picture: 100 × 100.
 GRID_DIGITS: Final = 10_000
-#: Digits of the largest archive, which is put together in memory.
+#: Digits of the largest archive. An archive is built in memory.
 ARCHIVE_DIGITS: Final = 1_000_000
-#: Rows of a Parquet file that are compressed, and later read, together: 13 MB of MNIST-sized digits.
+#: Rows per row group of a Parquet file: 13 MB of MNIST-sized digits.
 ROW_GROUP: Final = 16_384
 STANDARD_OUTPUT: Final = "-"
-#: Format => the library that it needs; the extra has the format's name.
+#: Format => the library that it needs. The extra has the name of the format.
 _LIBRARIES: Final = {"parquet": "pyarrow", "tfrecord": "google_crc32c"}
 
 Add = Callable[[Batch], None]
@@ -48,11 +50,11 @@ Writer = Callable[[Path, int], AbstractContextManager[Add]]
 
 @contextmanager
 def npz(path: Path, n: int) -> Iterator[Add]:
-    """A NumPy archive."""
+    """Write a NumPy archive."""
     if n > ARCHIVE_DIGITS:
         raise InvalidInputError(
-            f"{n} digits in one archive; at most {ARCHIVE_DIGITS} are held in memory at once: write several "
-            "archives with --start, or another format, such as idx"
+            f"{n} digits are too many for one .npz archive; expected at most {ARCHIVE_DIGITS}, because it is built in "
+            "memory: write several archives with --start, or choose another format, such as idx"
         )
     batches: list[Batch] = []
     with replacing(path) as file:
@@ -70,9 +72,11 @@ def npz(path: Path, n: int) -> Iterator[Add]:
 
 @contextmanager
 def png(path: Path, n: int) -> Iterator[Add]:
-    """One picture of all digits, about as wide as high; see `grid`."""
+    """Write one picture of all digits, about as wide as high; see `grid`."""
     if n > GRID_DIGITS:
-        raise InvalidInputError(f"{n} digits in one picture; at most {GRID_DIGITS} can be seen: write .npz instead")
+        raise InvalidInputError(
+            f"{n} digits are too many for one picture; expected at most {GRID_DIGITS}: write an .npz archive instead"
+        )
     batches: list[Batch] = []
     with replacing(path) as file:
         yield batches.append
@@ -82,7 +86,7 @@ def png(path: Path, n: int) -> Iterator[Add]:
 
 @contextmanager
 def idx(path: Path, n: int) -> Iterator[Add]:
-    """The two files of MNIST's training set; most loaders want those of a real test set beside them."""
+    """Write the two files of MNIST's training set. Most loaders need the two files of a real test set beside them."""
     with (
         new_folder(path) as folder,
         (folder / "train-images-idx3-ubyte").open("wb") as images,
@@ -92,7 +96,11 @@ def idx(path: Path, n: int) -> Iterator[Add]:
 
         def add(batch: Batch) -> None:
             if batch.images.ndim != 3 or batch.labels.min(initial=0) < 0:
-                raise InvalidInputError("IDX files hold labeled gray images only; write .npz instead")
+                raise InvalidInputError(
+                    f"the digits have the image shape {batch.images.shape[1:]} and the smallest label is "
+                    f"{batch.labels.min(initial=0)}; IDX files only hold gray images with labels: write an .npz "
+                    "archive instead"
+                )
             if images.tell() == 0:
                 images.write(_idx_header(n, *batch.images.shape[1:]))
             images.write(batch.images.tobytes())
@@ -102,22 +110,25 @@ def idx(path: Path, n: int) -> Iterator[Add]:
 
 
 @contextmanager
-def files(path: Path, n: int) -> Iterator[Add]:  # noqa: ARG001 - one file for each, however many
-    """One PNG file for each digit, in a folder for each class."""
+def files(path: Path, n: int) -> Iterator[Add]:  # noqa: ARG001 - all writers have this parameter
+    """Write one PNG file per digit, in one folder per class."""
     with new_folder(path) as folder:
 
         def add(batch: Batch) -> None:
             for image, label, seed in zip(batch.images, batch.labels, batch.seeds, strict=True):
-                place = folder / str(label) if label >= 0 else folder
-                place.mkdir(exist_ok=True)
-                _image(image).save(place / f"{seed}.png")
+                class_folder = folder / str(label) if label >= 0 else folder
+                class_folder.mkdir(exist_ok=True)
+                _image(image).save(class_folder / f"{seed}.png")
 
         yield add
 
 
 @contextmanager
 def npy(path: Path, n: int) -> Iterator[Add]:
-    """Two arrays for a pipe; read them with two calls of ``np.load`` on ``io.BytesIO(sys.stdin.buffer.read())``."""
+    """Write two arrays, for a pipe.
+
+    Read them with two calls of ``np.load`` on ``io.BytesIO(sys.stdin.buffer.read())``.
+    """
     if str(path) == STANDARD_OUTPUT:
         with _npy(sys.stdout.buffer, n) as add:
             yield add
@@ -143,8 +154,8 @@ def _npy(file: BinaryIO, n: int) -> Iterator[Add]:
 
 
 @contextmanager
-def tfrecord(path: Path, n: int) -> Iterator[Add]:  # noqa: ARG001 - one record after the other, however many
-    """A TFRecord file, which `tf.data.TFRecordDataset` reads."""
+def tfrecord(path: Path, n: int) -> Iterator[Add]:  # noqa: ARG001 - all writers have this parameter
+    """Write a TFRecord file for ``tf.data.TFRecordDataset``."""
     check_library("tfrecord")
     from digitforge_client.datasets.tfrecord import examples, frames
 
@@ -157,10 +168,11 @@ def tfrecord(path: Path, n: int) -> Iterator[Add]:  # noqa: ARG001 - one record 
 
 
 @contextmanager
-def parquet(path: Path, n: int) -> Iterator[Add]:  # noqa: ARG001 - one group of rows after the other, however many
-    """A Parquet file; its metadata under the key ``digitforge`` are JSON.
+def parquet(path: Path, n: int) -> Iterator[Add]:  # noqa: ARG001 - all writers have this parameter
+    """Write a Parquet file.
 
-    They hold ``generator_id``, ``image_shape``, and ``truncation`` or ``expansion`` if any.
+    Its metadata have a key ``digitforge`` with JSON: ``generator_id``, ``image_shape``, and ``truncation`` or
+    ``expansion`` if given.
     """
     check_library("parquet")
     import pyarrow as arrow
@@ -200,10 +212,10 @@ def parquet(path: Path, n: int) -> Iterator[Add]:  # noqa: ARG001 - one group of
 
 
 def check_library(form: str) -> None:
-    """See that the library of a format is there; most formats need none.
+    """Check that the library of a format is installed. Most formats need no library.
 
     Raises:
-        MissingExtraError: it is not installed.
+        MissingExtraError: the library is not installed.
     """
     with needs_extra(form, f"the format {form}"):
         if form in _LIBRARIES:
@@ -222,28 +234,28 @@ WRITERS: Final[dict[str, Writer]] = {
 
 
 def writer_for(path: Path, form: str | None = None) -> Writer:
-    """The writer of a format; without one, what the file's name asks for.
+    """Return the writer for a format. If *form* is None, the suffix of the file name decides.
 
     Raises:
-        InvalidInputError: the name asks for none of them.
+        InvalidInputError: the format or the suffix is unknown.
     """
     if form is None:
         form = "npy" if str(path) == STANDARD_OUTPUT else path.suffix.lower().removeprefix(".")
     if form not in WRITERS:
         raise InvalidInputError(
-            f"what should {path} be? Name a file .npz, .png, .tfrecord or .parquet, or - for standard output, or "
-            f"choose a format: {', '.join(WRITERS)}"
+            f"the format of {path} is unknown; use a file name that ends in .npz, .png, .tfrecord or .parquet, use "
+            f"- for standard output, or choose a format with --format: {', '.join(WRITERS)}"
         )
     return WRITERS[form]
 
 
 def grid(images: npt.NDArray[np.uint8], columns: int | None = None) -> npt.NDArray[np.uint8]:
-    """Lay images out row by row, with a dark margin of 1 pixel between them.
+    """Arrange images in a grid, row by row, with black lines of 1 pixel between them.
 
     Args:
         images: (n, H, W) or (n, H, W, C) uint8.
-        columns: images in a row; None for a picture about as wide as high, with a multiple of ten in a row, so that the
-            columns of ten balanced classes hold one class each.
+        columns: images per row. None makes a picture about as wide as high, with a multiple of ten images per row. With
+            ten balanced classes, each column then shows one class.
 
     Returns:
         (height, width) or (height, width, C) uint8.
@@ -266,5 +278,5 @@ def _image(pixels: npt.NDArray[np.uint8]) -> Any:
 
 
 def _idx_header(*sizes: int) -> bytes:
-    """Magic number (unsigned bytes, so many dimensions) and sizes, big-endian."""
+    """The header of an IDX file: magic number (unsigned bytes, number of dimensions) and sizes, big-endian."""
     return bytes([0, 0, 8, len(sizes)]) + np.array(sizes, dtype=">u4").tobytes()

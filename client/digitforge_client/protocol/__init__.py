@@ -1,1 +1,1 @@
-"""What the client says to a server and in which order, without any I/O."""
+"""The protocol between client and servers: which messages, in which order. It does no I/O itself."""

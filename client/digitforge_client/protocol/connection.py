@@ -1,6 +1,6 @@
-"""What a client asks its servers, and what happens when they do not answer. No input or output.
+"""A connection: the basic requests, and retries when servers are away or busy. It does no I/O itself.
 
-Every operation is a generator that yields steps and is sent their outcomes, so that both clients share it.
+Every operation is a generator that yields steps and receives their outcomes, so both clients share the code.
 """
 
 from __future__ import annotations
@@ -23,58 +23,60 @@ from digitforge_client.protocol.requests import predict_request
 from digitforge_client.protocol.steps import Pause, Receive, Send, Steps
 from digitforge_client.transport.wire import GET_METADATA, GET_STATUS, PREDICT, Method, messages
 
-#: Waits between attempts while a server is away or busy double from the first to the longest.
+#: Pause between two attempts while a server is away or busy. It doubles from the first to the longest.
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 2.0
 
-#: The longest wait while a server is busy: a client that seldom asks finds that others took every free place.
+#: Longest pause while a server is busy. With longer pauses, other clients would take every free slot.
 _LONGEST_BUSY_PAUSE_S: Final = 0.5
 
-#: So long after a server was busy, one more request is sent ahead.
+#: After this time without a busy server, the window grows by one request.
 _CALM_S: Final = 1.0
 
-#: Rest after an answer of a busy server, as a share of the time that the answer took.
+#: Rest after an answer of a busy server, as a fraction of its response time.
 _REST: Final = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sent:
-    """A request that is under way."""
+    """A request that was sent and not answered yet."""
 
     method: Method
     request: Any
-    at: int  # number of the target
+    #: Index of the target.
+    at: int
     pending: Any
-    time_s: float  # when, by the monotonic clock
+    #: When it was sent, on the monotonic clock.
+    time_s: float
 
 
 class Window:
-    """How many requests of one call may be under way: fewer while the server is busy.
+    """How many requests of one call may be in flight. The number shrinks while the server is busy.
 
-    As with TCP, a refusal halves the number, and calm lets it grow by one at a time.
+    As in TCP, a busy server halves the number, and calm raises it by one at a time.
 
     Args:
-        most: while the server is not busy.
+        largest: size while the server is not busy.
 
     Attributes:
-        size: how many may be under way now.
-        rest_s: seconds to wait before the next request, so that other clients of a busy server have their turn.
+        size: number of requests that may be in flight now.
+        rest_s: seconds to wait before the next request, so that other clients of a busy server get a turn.
     """
 
-    def __init__(self, most: int) -> None:
-        self.size = self._most = most
+    def __init__(self, largest: int) -> None:
+        self.size = self._largest = largest
         self.rest_s = 0.0
         self._changed_s = 0.0
 
-    def refused(self, sent: Sent) -> None:
-        """Take note that the server was too busy for a request; refusals of one burst count once."""
+    def note_busy(self, sent: Sent) -> None:
+        """Shrink the window because the server was too busy for a request. A burst of such answers counts once."""
         if sent.time_s >= self._changed_s:
             self.size = max(1, self.size // 2)
             self._changed_s = time.monotonic()
 
-    def answered(self, sent: Sent) -> None:
-        """Take note that the server answered a request."""
-        now, narrowed = time.monotonic(), self.size < self._most
+    def note_answer(self, sent: Sent) -> None:
+        """Let the window grow again after an answer."""
+        now, narrowed = time.monotonic(), self.size < self._largest
         self.rest_s = min(_REST * (now - sent.time_s), _LONGEST_BUSY_PAUSE_S) if narrowed else 0.0
         if narrowed and now - self._changed_s > _CALM_S:
             self.size += 1
@@ -82,14 +84,18 @@ class Window:
 
 
 class Connection:
-    """Questions about one model, for one or more targets.
+    """What a client knows about one model and its servers, and the requests to them.
 
     Args:
-        model: name under which the server keeps the generator.
-        version: number of its folder, or None for the newest.
-        targets: where to send requests, in turn.
+        model: the model's name on the server.
+        version: number of the model's folder. None for the newest.
+        targets: targets that take requests in turn.
         timeout: how long to wait.
-        limits: how much at once.
+        limits: how much to request at once.
+
+    Attributes:
+        known: the generator; None until the server was asked.
+        window: number of requests that a call may have in flight.
     """
 
     def __init__(
@@ -106,18 +112,18 @@ class Connection:
         self.known: description.Generator | None = None
 
     def metadata(self, *, outage_s: float | None = 0.0) -> Steps[description.Metadata]:
-        """Ask for the model's signatures."""
+        """Request the model's signatures."""
         request = messages.GetModelMetadataRequest(model_spec=self.model_spec, metadata_field=["signature_def"])
         return description.read_metadata((yield from self.ask(GET_METADATA, request, outage_s=outage_s)))
 
     def card(self, *, at: int | None = None, outage_s: float | None = 0.0) -> Steps[dict[str, Any]]:
-        """Ask for the generator's card, at one target or any."""
+        """Request the generator's card from the target *at*, or from any target."""
         rows = {Field.ROWS: np.zeros(1, dtype=np.int64)}
         request = predict_request(self.model_spec, Signature.CARD, rows)
         return description.read_card((yield from self.ask(PREDICT, request, at=at, outage_s=outage_s)))
 
     def generator(self, *, outage_s: float | None = 0.0) -> Steps[description.Generator]:
-        """What is known of the generator; the server is asked once."""
+        """Return the generator. The server is asked only once."""
         known = self.known
         if known is None:
             metadata = yield from self.metadata(outage_s=outage_s)
@@ -129,7 +135,7 @@ class Connection:
         """Wait until every target serves the model.
 
         Raises:
-            ServerTimeoutError: one of them does not in time.
+            ServerTimeoutError: a target does not serve it in time.
         """
         end = time.monotonic() + timeout_s
         request = messages.GetModelStatusRequest(model_spec=self.model_spec)
@@ -142,43 +148,43 @@ class Connection:
                     if any(version.state == messages.ModelVersionStatus.AVAILABLE for version in versions):
                         break
                     said = "; ".join(version.status.error_message for version in versions)
-                    reason = f"the server answers, but has not loaded the model {said}".rstrip()
-                except (ModelNotFoundError, ServerBusyError) as error:  # a server may be told of a model later
+                    reason = f"the server answers, but has not loaded the model ({said or 'no reason given'})"
+                except (ModelNotFoundError, ServerBusyError) as error:  # the server may get the model later
                     reason = str(error)
                 except (ServerUnavailableError, ServerTimeoutError):
-                    reason = reason or "nothing listens there"
+                    reason = reason or "no server listens there"
                 yield Pause(seconds=max(0.0, min(next(pauses), end - time.monotonic())))
             else:
                 raise ServerTimeoutError(
                     f"model {self.model_spec.name!r} at {target} is not ready after {timeout_s:g} s: {reason}; start a "
-                    "server with `digitforge serve`, or wait longer"
+                    "server with `digitforge serve`, or wait longer with wait_ready(timeout_s=…)"
                 )
 
     def ask(self, method: Method, request: Any, *, at: int | None = None, outage_s: float | None = 0.0) -> Steps[Any]:
-        """Send one request, to one target or any, and wait for its answer; see `answer`."""
+        """Send one request to the target *at*, or to any target, and wait for the answer as in `answer`."""
         sent = yield from self.send(method, request, at=at)
-        return (yield from self.answer(sent, only_there=at is not None, outage_s=outage_s))[0]
+        return (yield from self.answer(sent, same_target=at is not None, outage_s=outage_s))[0]
 
     def send(self, method: Method, request: Any, *, at: int | None = None) -> Steps[Sent]:
-        """Send one request, to one target or to the next in turn."""
+        """Send one request to the target *at*, or to the next target in turn."""
         at = next(self._turns) % len(self.targets) if at is None else at
         pending = yield Send(at=at, method=method, request=request, timeout_s=self._timeout.request_s)
         return Sent(method=method, request=request, at=at, pending=pending, time_s=time.monotonic())
 
-    def answer(self, sent: Sent, *, only_there: bool = False, outage_s: float | None = 0.0) -> Steps[tuple[Any, int]]:
-        """Wait for the answer to a request, and repeat it while the server is away or busy.
+    def answer(self, sent: Sent, *, same_target: bool = False, outage_s: float | None = 0.0) -> Steps[tuple[Any, int]]:
+        """Wait for the answer to a request. Repeat the request while the server is away or busy.
 
-        A target that is away or busy is waited for only after all others were tried. Repeating is safe: it gives the
-        same images.
+        If a target is away or busy, the other targets are tried before a pause. Repeating is safe, because a repeated
+        request returns the same images.
 
         Args:
             sent: the request.
-            only_there: ask no other target.
-            outage_s: how long to wait for a server that went away or is busy; None for as long as it takes. With 0, a
-                busy one is still given the time of a request.
+            same_target: ask no other target.
+            outage_s: how long to wait for a server that is away or busy; None waits without limit. With 0, a busy
+                server still gets ``Timeout.request_s``.
 
         Returns:
-            The answer, and the number of the target that gave it.
+            The answer, and the index of the target that sent it.
         """
         pauses, failing_since, tried = _pauses(), None, 1
         while True:
@@ -189,9 +195,9 @@ class Connection:
                 failing_since = now if failing_since is None else failing_since
                 away, busy = isinstance(error, ServerUnavailableError), isinstance(error, ServerBusyError)
                 if busy:
-                    self.window.refused(sent)
+                    self.window.note_busy(sent)
                 patience_s = self._timeout.request_s if busy and outage_s == 0 else outage_s
-                if away and not only_there and tried < len(self.targets):
+                if away and not same_target and tried < len(self.targets):
                     tried += 1
                 elif patience_s is None or now - failing_since < patience_s:
                     tried = 1
@@ -199,22 +205,22 @@ class Connection:
                 else:
                     raise
             else:
-                self.window.answered(sent)
+                self.window.note_answer(sent)
                 return reply, sent.at
-            at = sent.at if only_there else (sent.at + 1) % len(self.targets)
+            at = sent.at if same_target else (sent.at + 1) % len(self.targets)
             sent = yield from self.send(sent.method, sent.request, at=at)
 
 
 Item = TypeVar("Item")
 
 
-class Ahead(Generic[Item]):
-    """Sends requests ahead, a bounded number of them, and receives their answers in order.
+class Pipeline(Generic[Item]):
+    """Sends a bounded number of requests ahead and receives their answers in order.
 
     Args:
-        connection: with whom.
-        requests: what to send, made when its turn comes, each with something to know it by.
-        outage_s: how long to wait for a server that went away or is busy; None for as long as it takes.
+        connection: the connection to use.
+        requests: pairs of an item and a request. An item identifies its answer. Pairs are taken when needed.
+        outage_s: how long to wait for a server that is away or busy; None waits without limit.
     """
 
     def __init__(
@@ -226,7 +232,7 @@ class Ahead(Generic[Item]):
         self._sent: deque[tuple[Item, Sent]] = deque()
 
     def receive(self) -> Steps[tuple[Item, Any, int] | None]:
-        """The next answer, with what it is known by and who gave it; None after the last."""
+        """The next answer, as (item, answer, index of the target). None after the last answer."""
         window = self._connection.window
         if window.rest_s:
             yield Pause(seconds=window.rest_s)
@@ -240,17 +246,17 @@ class Ahead(Generic[Item]):
         return item, reply, at
 
     def arrived(self) -> bool:
-        """Whether the next answer is there already."""
+        """Whether the next answer has already arrived."""
         return bool(self._sent) and self._sent[0][1].pending.arrived()
 
     def cancel(self) -> None:
-        """Wait for none of the answers that are still to come."""
+        """Cancel the requests that are still in flight."""
         for _, sent in self._sent:
             sent.pending.cancel()
 
 
 def _pauses() -> Iterator[float]:
-    """Seconds to wait before each further attempt, at random, so that clients that failed together part."""
+    """Pauses between attempts, in seconds. They are random, so that clients do not all retry at the same time."""
     seconds = _FIRST_PAUSE_S
     while True:
         yield random.uniform(0.5, 1.0) * seconds

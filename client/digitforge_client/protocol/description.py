@@ -1,4 +1,4 @@
-"""What a server says about its generator: the model's metadata and the generator's card, read from replies."""
+"""Reads what a server says about its generator: the model's metadata and the generator's card."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ class TensorInfo:
     """One input or output of a signature."""
 
     dtype: str
-    shape: tuple[int | None, ...] | None  # None in it: any size; None itself: any rank
+    #: A size of None means any size. A shape of None means any rank.
+    shape: tuple[int | None, ...] | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class SignatureInfo:
-    """One signature: what it takes and what it gives, by name."""
+    """The inputs and outputs of one signature, by name."""
 
     inputs: Mapping[str, TensorInfo]
     outputs: Mapping[str, TensorInfo]
@@ -35,67 +36,73 @@ class SignatureInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class Metadata:
-    """What a server serves under a model's name."""
+    """The model that a server serves."""
 
     model: str
-    version: int  # number of the folder in which the server keeps the generator; no part of its identity
+    #: Number of the model's folder on the server. It does not identify the generator.
+    version: int
     signatures: Mapping[str, SignatureInfo]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Generator:
-    """A generator, as far as requests need to know it."""
+    """The properties of a generator that requests depend on."""
 
     card: Mapping[str, Any]
     generator_id: str
-    class_names: tuple[str, ...]  # empty for an unconditional generator
-    image_shape: tuple[int, int, int]  # height, width, channels
-    max_rows: int  # of one request
+    #: Empty for an unconditional generator.
+    class_names: tuple[str, ...]
+    #: Height, width and channels.
+    image_shape: tuple[int, int, int]
+    #: Largest number of rows in one request.
+    max_rows: int
 
     @property
     def latent_distribution(self) -> str:
-        """The distribution of its latents: ``"normal"`` or ``"uniform"``."""
+        """Distribution of the latents: ``"normal"`` or ``"uniform"``."""
         return str(self.card.get("latent_law", "normal"))
 
     @property
     def conditional(self) -> bool:
-        """Whether its images have labels."""
+        """Whether the generator has classes."""
         return bool(self.class_names)
 
     def class_numbers(self, labels: Any) -> npt.NDArray[np.int64]:
         """Turn labels into class numbers.
 
         Args:
-            labels: class numbers 0 … K − 1 or class names, one or an array of them.
+            labels: class numbers 0 … K − 1 or class names: a single one, or an array.
 
         Returns:
-            int64, in the shape of *labels*.
+            int64, with the shape of *labels*.
 
         Raises:
-            InvalidInputError: the generator has no classes, or not these.
+            InvalidInputError: the generator has no classes, or lacks one of these.
         """
         given = np.asarray(labels)
         if not self.conditional:
             raise InvalidInputError(
-                f"labels were given, but generator {self.generator_id} is unconditional: it has no classes; "
-                "leave them out"
+                f"labels were given, but generator {self.generator_id} is unconditional and has no classes; "
+                "leave out the labels"
             )
-        if given.dtype.kind in "OT":  # of pandas, or numpy's variable-width strings
+        if given.dtype.kind in "OT":  # objects, for example from pandas, or numpy's variable-width strings
             given = np.asarray(given.tolist())
         if given.dtype.kind == "U":
             numbers = {name: number for number, name in enumerate(self.class_names)}
             unknown = sorted(set(given.ravel().tolist()) - set(numbers))
             if unknown:
-                raise self._unknown(unknown)
+                raise self._unknown_class(unknown)
             return np.array([numbers[name] for name in given.ravel()], dtype=np.int64).reshape(given.shape)
         if given.dtype.kind not in "iu" and given.size:
-            raise InvalidInputError(f"labels are {given.dtype}; expected integers (class numbers) or class names")
+            raise InvalidInputError(
+                f"labels have dtype {given.dtype}; expected class numbers (integers) or class names"
+            )
         outside = (given < 0) | (given >= len(self.class_names))
         if outside.any():
-            raise self._unknown(sorted(set(given[outside].ravel().tolist())))
+            raise self._unknown_class(sorted(set(given[outside].ravel().tolist())))
         return given.astype(np.int64)
 
-    def _unknown(self, labels: list[Any]) -> InvalidInputError:
+    def _unknown_class(self, labels: list[Any]) -> InvalidInputError:
         shown = ", ".join(repr(label) for label in labels[:5]) + (", …" if len(labels) > 5 else "")
         classes = ", ".join(
             name if name == str(number) else f"{number} ({name})" for number, name in enumerate(self.class_names)
@@ -107,13 +114,15 @@ def read_metadata(reply: messages.GetModelMetadataResponse) -> Metadata:
     """Read the answer to GetModelMetadata.
 
     Raises:
-        UnexpectedReplyError: it holds no readable signatures.
+        UnexpectedReplyError: the signatures are not readable.
     """
     try:
-        # by hand: Any.Unpack would insist on TensorFlow's name for this message
+        # parsed by hand, because Any.Unpack requires TensorFlow's name for this message
         signatures = messages.SignatureDefMap.FromString(reply.metadata["signature_def"].value).signature_def
     except DecodeError as error:
-        raise UnexpectedReplyError("the server's metadata cannot be read: no message of signatures") from error
+        raise UnexpectedReplyError(
+            "the server's metadata cannot be read: expected a message with signatures; is it TensorFlow Serving?"
+        ) from error
     return Metadata(
         model=reply.model_spec.name,
         version=reply.model_spec.version.value,
@@ -137,33 +146,38 @@ def _infos(infos: Mapping[str, messages.TensorInfo]) -> dict[str, TensorInfo]:
 
 
 def read_card(reply: messages.PredictResponse) -> dict[str, Any]:
-    """Read the card from the answer of the `card` signature.
+    """Read the card from the answer of the signature ``card``.
 
     Raises:
-        UnexpectedReplyError: there is no card, or no JSON object in it.
+        UnexpectedReplyError: the answer has no card, or the card is not a JSON object.
     """
     if Field.CARD not in reply.outputs:
-        raise UnexpectedReplyError(f"the server's answer has no output {Field.CARD!r}")
+        raise UnexpectedReplyError(
+            f"the server's answer has no output {Field.CARD!r}; was the model exported with `digitforge export`?"
+        )
     rows = decode(reply.outputs[Field.CARD]).ravel()
     try:
         card = json.loads(rows[0])
     except (IndexError, TypeError, ValueError) as error:
-        raise UnexpectedReplyError("the generator's card is not JSON") from error
+        raise UnexpectedReplyError("the generator's card is not JSON; export the generator again") from error
     if not isinstance(card, dict):
-        raise UnexpectedReplyError(f"the generator's card is a JSON {type(card).__name__}; expected an object")
+        raise UnexpectedReplyError(
+            f"the generator's card is a JSON {type(card).__name__}; expected an object: export the generator again"
+        )
     return card
 
 
 def describe(metadata: Metadata, card: Mapping[str, Any]) -> Generator:
-    """Check that metadata and card agree with the contract, and with each other.
+    """Make the description of a generator. Check metadata and card against the contract and against each other.
 
     Raises:
-        UnexpectedReplyError: they do not, or the generator follows another version of the contract.
+        UnexpectedReplyError: metadata or card break the contract, contradict each other, or have another contract
+            version.
     """
     if card.get("contract_version") != CONTRACT_VERSION:
         raise UnexpectedReplyError(
-            f"the generator follows version {card.get('contract_version')!r} of the contract, this client version "
-            f"{CONTRACT_VERSION}: install the digitforge release that exported it, or export it anew"
+            f"the generator has contract version {card.get('contract_version')!r}, but this client needs version "
+            f"{CONTRACT_VERSION}; install the digitforge release that exported it, or export it again"
         )
     try:
         generator = Generator(
@@ -175,20 +189,22 @@ def describe(metadata: Metadata, card: Mapping[str, Any]) -> Generator:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UnexpectedReplyError(
-            f"the generator's card lacks something or has it in another form: {error}"
+            f"the generator's card has a missing or invalid field ({error!r}); export the generator again"
         ) from error
     if generator.max_rows < 1:
-        raise UnexpectedReplyError(f"the generator's card allows {generator.max_rows} rows in a request")
+        raise UnexpectedReplyError(
+            f"the generator's card has max_rows {generator.max_rows}; expected 1 or more: export the generator again"
+        )
     signature = metadata.signatures.get(Signature.SAMPLE)
     if signature is None or Field.SEEDS not in signature.inputs or Field.IMAGES not in signature.outputs:
         raise UnexpectedReplyError(
-            f"model {metadata.model!r} is no generator of digitforge's: signature {Signature.SAMPLE!r} with "
-            f"input {Field.SEEDS!r} and output {Field.IMAGES!r} was expected"
+            f"model {metadata.model!r} is not a digitforge generator; expected signature {Signature.SAMPLE!r} with "
+            f"input {Field.SEEDS!r} and output {Field.IMAGES!r}: export it with `digitforge export`"
         )
     if (Field.LABELS in signature.inputs) != generator.conditional:
         raise UnexpectedReplyError(
             f"the card names {len(generator.class_names)} classes, but the signature "
-            f"{'takes' if not generator.conditional else 'does not take'} labels; export the generator anew"
+            f"{'takes' if not generator.conditional else 'does not take'} labels; export the generator again"
         )
     return generator
 

@@ -1,4 +1,4 @@
-"""Questions that are asked row by row, other than for digits by address. No input or output."""
+"""Row-by-row requests other than sampling: latents, images of latents, interpolation, seen images. It does no I/O."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import numpy.typing as npt
 from digitforge_client.contract import ROWS_PER_SEED, SEEDS, Field, Signature, image_hashes
 from digitforge_client.errors import InvalidInputError
 from digitforge_client.latent_space import blend, walk
-from digitforge_client.protocol.connection import Ahead, Connection
+from digitforge_client.protocol.connection import Connection, Pipeline
 from digitforge_client.protocol.description import Generator
 from digitforge_client.protocol.requests import output_of, predict_request
 from digitforge_client.protocol.rows import class_weights_of
 from digitforge_client.protocol.steps import Steps
 
-#: gRPC repeats no request beyond 256 KiB; latents are large, so requests with them hold fewer rows.
-_REPEATABLE_BYTES: Final = 200 * 1024
+#: gRPC does not retry requests above 256 KiB. Latents are large, so their requests hold fewer rows.
+_MAX_BYTES: Final = 200 * 1024
 
 Inputs = Mapping[str, npt.NDArray[Any]]
 
 
 def seen(connection: Connection, images: npt.ArrayLike) -> Steps[npt.NDArray[np.bool_]]:
-    """Ask which of these images the generator was trained on; see `DigitClient.seen`."""
+    """Find out which images the generator was trained on; see `DigitClient.seen`."""
     array = np.asarray(images)
     identities = array.ndim == 1 and array.dtype == np.int64
     hashes = array if identities else image_hashes(array[..., np.newaxis] if array.ndim == 3 else array)
@@ -33,12 +33,16 @@ def seen(connection: Connection, images: npt.ArrayLike) -> Steps[npt.NDArray[np.
 
 
 def latents(connection: Connection, seeds: npt.ArrayLike, **delivery: Any) -> Steps[npt.NDArray[np.float32]]:
-    """Ask for the latents behind row seeds; see `DigitClient.latents`."""
+    """Request the latents of row seeds; see `DigitClient.latents`."""
     array = np.asarray(seeds)
     if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
-        raise InvalidInputError(f"row seeds are {array.dtype} {array.shape}; expected integers (n,)")
+        raise InvalidInputError(
+            f"row seeds have dtype {array.dtype} and shape {array.shape}; expected integers of shape (n,)"
+        )
     if array.size and not 0 <= array.min() <= array.max() < SEEDS * ROWS_PER_SEED:
-        raise InvalidInputError(f"a row seed lies from 0 to {SEEDS * ROWS_PER_SEED - 1}")
+        raise InvalidInputError(
+            f"row seeds range from {array.min()} to {array.max()}; expected 0 to {SEEDS * ROWS_PER_SEED - 1}"
+        )
     size = _latent_size((yield from connection.generator()))
     inputs = {Field.SEEDS: array.astype(np.int64)}
     shape = (size,)
@@ -50,12 +54,12 @@ def latents(connection: Connection, seeds: npt.ArrayLike, **delivery: Any) -> St
 def from_latents(
     connection: Connection, latents: npt.ArrayLike, *, labels: Any, class_weights: npt.ArrayLike | None, **delivery: Any
 ) -> Steps[npt.NDArray[np.uint8]]:
-    """Ask for the digits that latents give; see `DigitClient.from_latents`."""
+    """Request the digits of latents; see `DigitClient.from_latents`."""
     generator = yield from connection.generator()
     array = np.asarray(latents, dtype=np.float32)
     if array.ndim != 2 or array.shape[1] != _latent_size(generator) or not np.isfinite(array).all():
         raise InvalidInputError(
-            f"latents have shape {array.shape}; expected (n, {_latent_size(generator)}), all of them finite"
+            f"latents have shape {array.shape}; expected (n, {_latent_size(generator)}) with finite values only"
         )
     inputs = {Field.LATENTS: array}
     if generator.conditional or labels is not None or class_weights is not None:
@@ -70,14 +74,17 @@ def from_latents(
 def interpolate(
     connection: Connection, first: tuple[Any, int], last: tuple[Any, int], *, steps: int
 ) -> Steps[npt.NDArray[np.uint8]]:
-    """Ask for the digits on the way between two addresses; see `DigitClient.interpolate`."""
+    """Request the digits between two addresses; see `DigitClient.interpolate`."""
     if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 2:
         raise InvalidInputError(f"steps is {steps!r}; expected an integer, 2 or more")
     generator = yield from connection.generator()
     ends = [address[0] for address in (first, last)]
     numbers = generator.class_numbers(np.array(ends, dtype=object)) if generator.conditional else None
     if numbers is None and any(label not in (None, -1) for label in ends):
-        raise InvalidInputError(f"generator {generator.generator_id} is unconditional: its addresses have the label -1")
+        raise InvalidInputError(
+            f"the addresses have the labels {ends[0]!r} and {ends[1]!r}, but generator {generator.generator_id} is "
+            "unconditional; use the label -1"
+        )
     start, end = yield from latents(connection, np.array([first[1], last[1]]))
     way = walk(start, end, steps=int(steps), distribution=generator.latent_distribution)
     weights = None
@@ -101,37 +108,37 @@ def _rows(
     outage_s: float | None = 0.0,
     answered: set[int] | None = None,
 ) -> Steps[npt.NDArray[Any]]:
-    """Ask for one output of a signature, in as many requests as it takes.
+    """Request one output of a signature, in as many requests as needed.
 
     Args:
-        connection: with whom.
-        signature: which.
-        inputs: its inputs, all of n rows.
-        output: the name of the output.
-        dtype: of the output.
-        shape: of one row of it.
-        outage_s: how long to wait for a server that went away or is busy.
-        answered: the targets that answered are added here.
+        connection: the connection to use.
+        signature: name of the signature.
+        inputs: its inputs, each with n rows.
+        output: name of the output.
+        dtype: dtype of the output.
+        shape: shape of one row of the output.
+        outage_s: how long to wait for a server that is away or busy.
+        answered: receives the indices of the targets that answered.
     """
     n = len(next(iter(inputs.values())))
     row_bytes = sum(array[:1].nbytes for array in inputs.values())
     generator = yield from connection.generator()
-    most = min(connection.limits.rows_per_request, generator.max_rows, max(1, _REPEATABLE_BYTES // max(row_bytes, 1)))
+    max_rows = min(connection.limits.rows_per_request, generator.max_rows, max(1, _MAX_BYTES // max(row_bytes, 1)))
 
     def requests() -> Iterator[tuple[slice, Any]]:
-        for begin in range(0, n, most):
-            here = slice(begin, min(begin + most, n))
-            part = {name: array[here] for name, array in inputs.items()}
-            yield here, predict_request(connection.model_spec, signature, part)
+        for begin in range(0, n, max_rows):
+            rows = slice(begin, min(begin + max_rows, n))
+            part = {name: array[rows] for name, array in inputs.items()}
+            yield rows, predict_request(connection.model_spec, signature, part)
 
-    found = np.empty((n, *shape), dtype=dtype)
-    ahead = Ahead(connection, requests(), outage_s=outage_s)
+    result = np.empty((n, *shape), dtype=dtype)
+    pipeline = Pipeline(connection, requests(), outage_s=outage_s)
     try:
-        while (received := (yield from ahead.receive())) is not None:
-            here, reply, at = received
+        while (received := (yield from pipeline.receive())) is not None:
+            rows, reply, at = received
             if answered is not None:
                 answered.add(at)
-            found[here] = output_of(reply, output, dtype=dtype, shape=(here.stop - here.start, *shape))
+            result[rows] = output_of(reply, output, dtype=dtype, shape=(rows.stop - rows.start, *shape))
     finally:
-        ahead.cancel()
-    return found
+        pipeline.cancel()
+    return result

@@ -1,6 +1,6 @@
-"""Splits rows into requests, and joins the answers. No input or output.
+"""Splits rows into requests and joins the answers. It does no I/O.
 
-A row's image depends on its address alone, so a split never changes an image, and any request may be repeated.
+An image depends on its address alone. So a split never changes an image, and any request may be repeated.
 """
 
 from __future__ import annotations
@@ -23,11 +23,14 @@ from digitforge_client.transport.wire.tensors import decode, encode
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Chunk:
-    """One request's rows, and where they belong."""
+    """The rows of one request, and their position in a batch."""
 
-    batch: int  # number of the batch
-    offset: int  # of the chunk's first row in its batch
-    batch_rows: int  # rows of the whole batch
+    #: Number of the batch.
+    batch: int
+    #: Position of the chunk's first row in its batch.
+    offset: int
+    #: Rows of the whole batch.
+    batch_rows: int
     labels: Labels | None
     seeds: RowSeeds
 
@@ -36,7 +39,7 @@ class Chunk:
 
     @property
     def last(self) -> bool:
-        """Whether it completes its batch."""
+        """Whether this chunk completes its batch."""
         return self.offset + len(self) == self.batch_rows
 
 
@@ -45,9 +48,9 @@ def split(rows: Rows, *, batch_size: int, max_rows: int, first_batch: int = 0) -
 
     Args:
         rows: the addresses.
-        batch_size: rows of every batch but the last.
+        batch_size: rows per batch. The last batch may be smaller.
         max_rows: rows of the largest request.
-        first_batch: leave out the batches before this one.
+        first_batch: skip the batches before this one.
     """
     for batch, begin in enumerate(range(first_batch * batch_size, len(rows), batch_size), start=first_batch):
         batch_rows = min(batch_size, len(rows) - begin)
@@ -59,7 +62,7 @@ def split(rows: Rows, *, batch_size: int, max_rows: int, first_batch: int = 0) -
 def predict_request(
     spec: messages.ModelSpec, signature: str, inputs: Mapping[str, npt.NDArray[Any]], *, outputs: tuple[str, ...] = ()
 ) -> messages.PredictRequest:
-    """A request to one signature of the model that *spec* names."""
+    """Make a request to one signature of the model *spec*."""
     request = messages.PredictRequest(model_spec=spec, output_filter=outputs)
     request.model_spec.signature_name = signature
     for name, array in inputs.items():
@@ -68,7 +71,7 @@ def predict_request(
 
 
 def sample_request(spec: messages.ModelSpec, chunk: Chunk) -> messages.PredictRequest:
-    """The request for a chunk's digits."""
+    """Make the request for a chunk's digits."""
     inputs = {Field.SEEDS: chunk.seeds}
     if chunk.labels is not None:
         inputs[Field.LABELS] = chunk.labels
@@ -76,56 +79,59 @@ def sample_request(spec: messages.ModelSpec, chunk: Chunk) -> messages.PredictRe
 
 
 def output_of(reply: messages.PredictResponse, name: str, *, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    """One output of a reply.
+    """Read one output of a reply.
 
     Raises:
-        UnexpectedReplyError: it is missing, or has another dtype or shape than the contract promises.
+        UnexpectedReplyError: the output is missing or has the wrong dtype or shape.
     """
     if name not in reply.outputs:
-        raise UnexpectedReplyError(f"the server's answer has no output {name!r}, only {sorted(reply.outputs)}")
+        raise UnexpectedReplyError(
+            f"the server's answer has the outputs {sorted(reply.outputs)}; expected an output {name!r}"
+        )
     array = decode(reply.outputs[name])
     if array.dtype != dtype or array.shape != shape:
         raise UnexpectedReplyError(
-            f"output {name!r} is {array.dtype.name} {array.shape}; the contract promises {dtype} {shape}"
+            f"output {name!r} is {array.dtype.name} of shape {array.shape}; expected {dtype} of shape {shape}"
         )
     return array
 
 
 class Joiner:
-    """Puts the answers to one batch's chunks together."""
+    """Joins the answers to the chunks of a batch."""
 
     def __init__(self, generator: Generator, *, seed: int | None) -> None:
         self._generator = generator
         self._seed = seed
 
     def begin(self, rows: int) -> None:
-        """Make room for a batch."""
+        """Allocate the arrays of a batch."""
         self._images = np.empty((rows, *self._generator.image_shape), dtype=np.uint8)
         self._labels = np.full(rows, -1, dtype=np.int64)
         self._seeds = np.empty(rows, dtype=np.int64)
 
     def add(self, chunk: Chunk, reply: messages.PredictResponse) -> None:
-        """Take in one answer.
+        """Add one answer.
 
         Raises:
-            UnexpectedReplyError: the answer is not what the contract promises, or denies a label of the card's.
+            UnexpectedReplyError: the answer breaks the contract, or the server rejects a label of the card.
         """
         if chunk.offset == 0:
             self.begin(chunk.batch_rows)
-        n, here = len(chunk), slice(chunk.offset, chunk.offset + len(chunk))
-        self._images[here] = output_of(reply, Field.IMAGES, dtype="uint8", shape=(n, *self._generator.image_shape))
-        self._seeds[here] = chunk.seeds
+        n, rows = len(chunk), slice(chunk.offset, chunk.offset + len(chunk))
+        self._images[rows] = output_of(reply, Field.IMAGES, dtype="uint8", shape=(n, *self._generator.image_shape))
+        self._seeds[rows] = chunk.seeds
         if chunk.labels is not None:
             valid = output_of(reply, Field.VALID, dtype="bool", shape=(n,))
             if not valid.all():
                 raise UnexpectedReplyError(
-                    f"the server took no label {sorted(set(chunk.labels[~valid].tolist()))}, although the card of "
-                    f"generator {self._generator.generator_id} names {len(self._generator.class_names)} classes"
+                    f"the server rejects the labels {sorted(set(chunk.labels[~valid].tolist()))}, although the card of "
+                    f"generator {self._generator.generator_id} names {len(self._generator.class_names)} classes; "
+                    "export the generator again"
                 )
-            self._labels[here] = chunk.labels
+            self._labels[rows] = chunk.labels
 
     def batch(self) -> Batch:
-        """The finished batch; images lose a channel axis of length 1."""
+        """The finished batch. Gray images have no channel axis."""
         images = self._images[..., 0] if self._images.shape[-1] == 1 else self._images
         return Batch(
             images=images,
@@ -137,7 +143,7 @@ class Joiner:
 
 
 def empty_batch(generator: Generator | None, *, seed: int | None) -> Batch:
-    """No digits; of the shape of MNIST's where no generator is known yet."""
+    """A batch without digits. Without a known generator it has MNIST's image shape."""
     shape = generator.image_shape if generator else (28, 28, 1)
     return Batch(
         images=np.empty((0, *(shape if shape[-1] > 1 else shape[:2])), dtype=np.uint8),

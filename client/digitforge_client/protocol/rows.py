@@ -1,4 +1,4 @@
-"""What a user asks for, row by row: labels, row seeds, and what is to be done to their latents. No input or output."""
+"""The rows of a request: labels, row seeds and latent options. It does no I/O."""
 
 from __future__ import annotations
 
@@ -22,39 +22,43 @@ Weights = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LatentOptions(Scaling):
-    """What is done to the latents of digits, so that label and row seed alone do not make them."""
+    """Sampling options beyond label and row seed: scaled latents and class weights."""
 
-    class_weights: Weights | None = None  # (n, K), or (K,) for all; None: the classes of the labels
+    #: (n, K), or (K,) for all rows. None uses the labels.
+    class_weights: Weights | None = None
 
     @classmethod
     def of(cls, scaling: Scaling, class_weights: Weights | None) -> LatentOptions | None:
-        """None where nothing is done to them."""
+        """Make the options, or return None if there are none."""
         if not scaling.scaling and class_weights is None:
             return None
         return cls(class_weights=class_weights, **scaling.scaling)
 
     def weights(self, first: int, n: int) -> Weights | None:
-        """(n, K) class weights of *n* rows from the *first*, if there are any."""
+        """(n, K) class weights of *n* rows, starting at row *first*. None if there are no class weights."""
         if self.class_weights is None or self.class_weights.ndim == 2:
             return None if self.class_weights is None else self.class_weights[first : first + n]
         return np.broadcast_to(self.class_weights, (n, len(self.class_weights)))
 
 
 class Rows(Protocol):
-    """Addresses of one generator, in order, made on demand: ten million rows need no memory before their turn."""
+    """Addresses of one generator, in order. They are computed on demand, so ten million rows need little memory."""
 
     @property
     def seed(self) -> int | None:
-        """The user's seed, if they come from one."""
+        """The user's seed. None if the rows were requested by address."""
 
     @property
     def latent_options(self) -> LatentOptions | None:
-        """None: the digits are those of label and row seed."""
+        """None if label and row seed determine the digits."""
 
     def __len__(self) -> int: ...
 
     def addresses(self, first: int, n: int) -> tuple[Labels | None, RowSeeds]:
-        """Labels and row seeds of *n* rows from the *first*; no labels without classes, or for blends of them."""
+        """Labels and row seeds of *n* rows, starting at row *first*.
+
+        Labels are None for an unconditional generator and for blends of classes.
+        """
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,8 +68,10 @@ class SeededRows:
     seed: int
     start: int
     n: int
-    classes: int  # 0: unconditional
-    labels: Labels | None = None  # (n,), or () for one class throughout; None: row i has class i mod K
+    #: Number of classes. 0 for an unconditional generator.
+    classes: int
+    #: (n,), or () for the same class in all rows. None: row i has class i mod K.
+    labels: Labels | None = None
     latent_options: LatentOptions | None = None
 
     def __len__(self) -> int:
@@ -84,7 +90,7 @@ class SeededRows:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AddressedRows:
-    """Rows that were asked for by their addresses."""
+    """Rows that were requested by address."""
 
     labels: Labels | None
     seeds: RowSeeds
@@ -93,16 +99,16 @@ class AddressedRows:
 
     @classmethod
     def of(cls, addresses: Addresses, generator: Generator) -> AddressedRows:
-        """The rows of addresses, if this generator can have made them.
+        """Check addresses against a generator, and turn them into rows.
 
         Raises:
-            GeneratorChangedError: they belong to another generator.
-            InvalidInputError: a label is none of its classes.
+            GeneratorChangedError: the addresses belong to another generator.
+            InvalidInputError: the generator lacks a class, or its latents cannot be scaled like this.
         """
         if addresses.generator_id not in (None, generator.generator_id):
             raise GeneratorChangedError(
-                f"the addresses are of generator {addresses.generator_id}, but the server has "
-                f"{generator.generator_id}, whose digits differ; serve the former"
+                f"the addresses belong to generator {addresses.generator_id}, but the server has generator "
+                f"{generator.generator_id}; serve generator {addresses.generator_id} to get the same digits"
             )
         weights = addresses.class_weights
         if weights is not None:
@@ -120,14 +126,14 @@ class AddressedRows:
         return len(self.seeds)
 
     def addresses(self, first: int, n: int) -> tuple[Labels | None, RowSeeds]:
-        here = slice(first, first + n)
-        return None if self.labels is None else self.labels[here], self.seeds[here]
+        rows = slice(first, first + n)
+        return None if self.labels is None else self.labels[rows], self.seeds[rows]
 
 
 class SampleOptions(ScalingOptions, total=False):
-    """What `sample` and `stream` of both clients take; `DigitClient.sample` says what it means.
+    """Options of `DigitClient.sample` and `DigitClient.stream`, described there.
 
-    A new option needs a line here, and a field and a check in `SampleSpec`; one that scales latents needs them in
+    To add an option, add a line here, and a field and a check to `SampleSpec`. An option that scales latents belongs to
     `ScalingOptions` and `Scaling` instead.
     """
 
@@ -139,13 +145,15 @@ class SampleOptions(ScalingOptions, total=False):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SampleSpec(Scaling):
-    """What a user asked for, checked as far as it can be without knowing the generator."""
+    """A user's request. `of` checks everything that does not depend on the generator."""
 
     n: int
-    labels: Any  # as given
+    #: As given by the user.
+    labels: Any
     seed: int
     start: int
-    class_weights: Weights | None = None  # (n, K), or (K,) for all
+    #: (n, K), or (K,) for all rows.
+    class_weights: Weights | None = None
 
     @classmethod
     def of(
@@ -158,17 +166,17 @@ class SampleSpec(Scaling):
         class_weights: npt.ArrayLike | None = None,
         **scaling: Unpack[ScalingOptions],
     ) -> SampleSpec:
-        """Check the arguments of `sample` and `stream`; draw a seed if none is given.
+        """Check the arguments of `DigitClient.sample` and `DigitClient.stream`. Draw a seed if *seed* is None.
 
         Raises:
-            InvalidInputError: an argument is out of range, or *n* and *labels* disagree.
-            TypeError: there is no such option.
+            InvalidInputError: an argument is out of range, or two arguments contradict each other.
+            TypeError: an option is unknown.
         """
         checked = Scaling(**scaling)
         if labels is not None:
             shape = np.shape(labels)
             if len(shape) > 1:
-                raise InvalidInputError(f"labels have shape {shape}; expected one label, or one for each row")
+                raise InvalidInputError(f"labels have shape {shape}; expected a single label, or (n,)")
             if len(shape) == 1:
                 if n is not None and n != shape[0]:
                     raise InvalidInputError(f"n is {n}, but there are {shape[0]} labels; leave n out")
@@ -179,24 +187,24 @@ class SampleSpec(Scaling):
                 raise InvalidInputError(f"n is {n}, but there are {len(weights)} rows of class_weights; leave n out")
             n = len(weights)
         if labels is not None and weights is not None:
-            raise InvalidInputError("labels and class_weights were given; a digit has a class or is a blend of several")
+            raise InvalidInputError("labels and class_weights were both given; give only one of them")
         if n is None:
-            raise InvalidInputError("say how many digits: n, or one label for each")
+            raise InvalidInputError("the number of digits is missing; give n, or one label for each digit")
         for name, value in (("n", n), ("start", start)):
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
                 raise InvalidInputError(f"{name} is {value!r}; expected an integer, 0 or more")
         seed = secrets.randbelow(SEEDS) if seed is None else check_seed(seed)
-        row_seeds(seed, 0, int(start) + int(n))  # raises where the seed has not so many rows
+        row_seeds(seed, 0, int(start) + int(n))  # raises an error if the seed has too few rows
         return cls(n=int(n), labels=labels, seed=seed, start=int(start), class_weights=weights, **checked.scaling)
 
     @property
     def options(self) -> SampleOptions:
-        """With what `sample` and `stream` give these digits again."""
+        """The options for `DigitClient.sample` and `DigitClient.stream` that return the same digits again."""
         own = ("labels", "seed", "start", "class_weights")
         return cast(SampleOptions, {name: getattr(self, name) for name in own} | self.scaling)
 
     def part(self, first: int, end: int) -> SampleSpec:
-        """The rows from the *first* to the one before *end*."""
+        """The request for rows *first* … *end − 1* of this one."""
         labels, weights = self.labels, self.class_weights
         return replace(
             self,
@@ -207,11 +215,11 @@ class SampleSpec(Scaling):
         )
 
     def rows(self, generator: Generator) -> SeededRows:
-        """The addresses, now that the generator is known.
+        """Check the request against a generator, and turn it into rows.
 
         Raises:
-            InvalidInputError: a label is none of its classes, class weights are not of its classes, or its latents
-                cannot be scaled so.
+            InvalidInputError: the generator lacks a class, *class_weights* do not fit its classes, or its latents
+                cannot be scaled like this.
         """
         self.check_distribution(generator.latent_distribution)
         weights = self.class_weights
@@ -228,64 +236,71 @@ class SampleSpec(Scaling):
 
 
 def _weights(given: npt.ArrayLike) -> Weights:
-    """Class weights as an array."""
+    """Convert class weights to an array."""
     try:
         weights = np.asarray(given, dtype=np.float32)
     except (TypeError, ValueError) as error:
-        raise InvalidInputError(f"class_weights are no array of numbers: {error}") from error
+        raise InvalidInputError(f"class_weights are invalid ({error}); expected an array of numbers") from error
     if weights.ndim not in (1, 2):
-        raise InvalidInputError(f"class_weights have shape {weights.shape}; expected (K,), or (n, K) with one row each")
+        raise InvalidInputError(f"class_weights have shape {weights.shape}; expected (K,) for all digits, or (n, K)")
     return weights
 
 
 def class_weights_of(
     generator: Generator, n: int, *, labels: Any, class_weights: npt.ArrayLike | None
 ) -> npt.NDArray[np.float32]:
-    """Class weights of *n* rows as given, or those of labels.
+    """Check the class weights of *n* rows, or make them from labels.
 
     Returns:
-        (n, K) float32, or (K,) if given so; rows summing to 1.
+        (n, K) float32, or (K,) if *class_weights* have that shape. Each row sums to 1.
 
     Raises:
-        InvalidInputError: the generator has no classes, or not these, or the weights do not sum to 1.
+        InvalidInputError: the generator lacks a class, or the weights have the wrong shape or do not sum to 1.
     """
     classes = len(generator.class_names)
     if not classes:
-        raise InvalidInputError(f"generator {generator.generator_id} is unconditional: it takes no classes")
+        raise InvalidInputError(
+            f"generator {generator.generator_id} is unconditional and has no classes; "
+            "leave out labels and class_weights"
+        )
     if (labels is None) == (class_weights is None):
-        raise InvalidInputError(f"generator {generator.generator_id} has classes: give either labels or class_weights")
+        given = "neither labels nor class_weights" if labels is None else "both labels and class_weights"
+        raise InvalidInputError(f"generator {generator.generator_id} has classes, but got {given}; give one of them")
     if class_weights is None:
         numbers = generator.class_numbers(labels)
         if numbers.shape not in ((), (n,)):
-            raise InvalidInputError(f"labels have shape {numbers.shape} for {n} latents; expected one, or ({n},)")
+            raise InvalidInputError(
+                f"labels have shape {numbers.shape} for {n} latents; expected a single label, or shape ({n},)"
+            )
         return np.eye(classes, dtype=np.float32)[np.broadcast_to(numbers, (n,))]
     weights = _weights(class_weights)
     fits = weights.shape in ((classes,), (n, classes))
     if not fits or not np.allclose(weights.sum(axis=-1), 1.0, atol=1e-3):
         raise InvalidInputError(
-            f"class_weights have shape {weights.shape}; expected ({classes},) or ({n}, {classes}), rows summing to 1"
+            f"class_weights have shape {weights.shape}; expected ({classes},) or ({n}, {classes}), and each row must "
+            "sum to 1"
         )
     return weights
 
 
 def check_sample_size(n: int, most: int) -> None:
-    """Refuse a sample that should be a stream.
+    """Check that a sample of *n* digits fits into memory.
 
     Raises:
-        InvalidInputError: it is larger than *most*.
+        InvalidInputError: *n* is larger than *most*.
     """
     if n > most:
         raise InvalidInputError(
-            f"{n} digits in one sample; at most {most} are held in memory at once: use stream() for batches of them, "
-            "or raise Limits(sample_rows=…)"
+            f"{n} digits were requested in one sample; expected at most {most}, because a sample is held in memory: "
+            "use stream(), or raise the limit with Limits(sample_rows=…)"
         )
 
 
 def check_stream(batch_size: int, on_change: str) -> None:
-    """Check what only `stream` takes.
+    """Check the arguments that only `DigitClient.stream` has.
 
     Raises:
-        InvalidInputError: it is out of range.
+        InvalidInputError: an argument is out of range.
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
         raise InvalidInputError(f"batch_size is {batch_size!r}; expected an integer, 1 or more")

@@ -1,4 +1,4 @@
-"""Digits in batches: in order, whole, and each batch from one generator. No input or output."""
+"""Sampling: delivers digits in batches, in order, each batch complete and from one generator. It does no I/O."""
 
 from __future__ import annotations
 
@@ -17,40 +17,41 @@ from digitforge_client.errors import (
     UnexpectedReplyError,
 )
 from digitforge_client.protocol import queries
-from digitforge_client.protocol.connection import Ahead, Connection
+from digitforge_client.protocol.connection import Connection, Pipeline
 from digitforge_client.protocol.description import Generator
 from digitforge_client.protocol.requests import Joiner, empty_batch, sample_request, split
 from digitforge_client.protocol.rows import AddressedRows, Rows, SampleSpec, check_sample_size, check_stream
-from digitforge_client.protocol.steps import Emit, Steps, first
+from digitforge_client.protocol.steps import Emit, Steps, first_emitted
 
-#: A batch that met another generator so often met servers that differ, not one that was replaced.
-_MOST_CHANGES: Final = 3
+#: After more changes than this in a row, the servers disagree; give up.
+_MAX_CHANGES: Final = 3
 
-#: Whether the generator is still the same is asked once for all batches that are there, up to so many rows: to ask
-#: after every small batch of a fast server would double the cost of a digit.
-_MOST_HELD_ROWS: Final = 8_192
+#: One check of the generator covers all batches that have arrived, up to this many rows. A check after every small
+#: batch would double the cost of a digit on a fast server.
+_MAX_HELD_ROWS: Final = 8_192
 
 RowsOf = Callable[[Generator], Rows]
 
 
 class _Changed(Exception):  # noqa: N818 - a signal within this module
-    """Another generator answers, or may have answered."""
+    """Another generator answered, or may have answered."""
 
 
 @dataclass(kw_only=True)
 class _Progress:
-    """How far a delivery has come."""
+    """Progress of a delivery."""
 
-    delivered: int = 0  # batches
-    changes: int = 0  # of the generator, since the last delivered batch
+    delivered: int = 0  # number of batches
+    changes: int = 0  # changes of the generator since the last delivered batch
 
 
 def sample(connection: Connection, spec: SampleSpec) -> Steps[Batch]:
-    """One batch; see `DigitClient.sample`."""
+    """Return one batch; see `DigitClient.sample`."""
     check_sample_size(spec.n, connection.limits.sample_rows)
     if spec.n == 0:
         return empty_batch(connection.known, seed=spec.seed)
-    return (yield from first(_batches(connection, spec.rows, batch_size=spec.n, outage_s=0.0, accept_change=True)))
+    batches = _batches(connection, spec.rows, batch_size=spec.n, outage_s=0.0, accept_change=True)
+    return (yield from first_emitted(batches))
 
 
 def stream(
@@ -66,7 +67,7 @@ def stream(
 
 
 def fetch(connection: Connection, addresses: Addresses) -> Steps[Batch]:
-    """One batch, of these addresses; see `DigitClient.fetch`."""
+    """Return one batch with the digits of *addresses*; see `DigitClient.fetch`."""
     check_sample_size(len(addresses), connection.limits.sample_rows)
     if not len(addresses):
         return empty_batch(connection.known, seed=None)
@@ -74,7 +75,8 @@ def fetch(connection: Connection, addresses: Addresses) -> Steps[Batch]:
     def rows(generator: Generator) -> Rows:
         return AddressedRows.of(addresses, generator)
 
-    return (yield from first(_batches(connection, rows, batch_size=len(addresses), outage_s=0.0, accept_change=True)))
+    batches = _batches(connection, rows, batch_size=len(addresses), outage_s=0.0, accept_change=True)
+    return (yield from first_emitted(batches))
 
 
 def _nothing() -> Steps[None]:
@@ -84,17 +86,18 @@ def _nothing() -> Steps[None]:
 def _batches(
     connection: Connection, rows_of: RowsOf, *, batch_size: int, outage_s: float | None, accept_change: bool
 ) -> Steps[None]:
-    """Emit batches, in order, each from one generator.
+    """Emit batches in order, each from one generator.
 
     Args:
-        connection: with whom.
-        rows_of: the addresses, given the generator; called again for another one.
-        batch_size: rows of every batch but the last.
-        outage_s: how long to wait for a server that went away or is busy.
-        accept_change: go on with another generator, should the server get one.
+        connection: the connection to use.
+        rows_of: makes the rows for a generator. It is called again if the generator changes.
+        batch_size: rows per batch. The last batch may be smaller.
+        outage_s: how long to wait for a server that is away or busy.
+        accept_change: continue if the server switches to another generator.
 
     Raises:
-        GeneratorChangedError: the server got another one, and that is not accepted.
+        GeneratorChangedError: the server switched to another generator and *accept_change* is false, or the servers
+            have different generators.
     """
     progress = _Progress()
     generator, rows = yield from _begin(connection, rows_of)
@@ -104,19 +107,19 @@ def _batches(
             yield from deliver(connection, generator, rows, progress, batch_size=batch_size, outage_s=outage_s)
         except _Changed:
             connection.known = None
-            before, generator = generator, (yield from connection.generator(outage_s=outage_s))
+            previous, generator = generator, (yield from connection.generator(outage_s=outage_s))
             progress.changes += 1
-            where = ", ".join(connection.targets)
-            if progress.changes > _MOST_CHANGES:
+            targets = ", ".join(connection.targets)
+            if progress.changes > _MAX_CHANGES:
                 raise GeneratorChangedError(
-                    f"{where} gave different generators {progress.changes} times in a row; let all servers there "
-                    "serve the same one"
+                    f"the generator at {targets} changed {progress.changes} times in a row; all servers must serve the "
+                    "same generator"
                 ) from None
-            if progress.delivered and not accept_change and before.generator_id != generator.generator_id:
+            if progress.delivered and not accept_change and previous.generator_id != generator.generator_id:
                 raise GeneratorChangedError(
-                    f"the generator at {where} changed from {before.generator_id} to {generator.generator_id} "
-                    f"after {progress.delivered * batch_size} rows: the same addresses are other images now; "
-                    'begin anew, or accept it with on_change="accept"'
+                    f"the generator at {targets} changed from {previous.generator_id} to {generator.generator_id} "
+                    f"after {progress.delivered * batch_size} rows, so the same addresses now give other images; "
+                    'start again, or accept the change with on_change="accept"'
                 ) from None
             rows = rows_of(generator)
         else:
@@ -124,7 +127,7 @@ def _batches(
 
 
 def _begin(connection: Connection, rows_of: RowsOf) -> Steps[tuple[Generator, Rows]]:
-    """The generator and the rows; a refusal that rests on old knowledge is looked into first."""
+    """Get the generator and make the rows. If a cached generator makes an error, ask the server and try again."""
     fresh = connection.known is None
     generator = yield from connection.generator()
     try:
@@ -146,37 +149,37 @@ def _deliver(
     batch_size: int,
     outage_s: float | None,
 ) -> Steps[None]:
-    """Send requests ahead; emit batches when they are complete and the generator is found to be still the same."""
+    """Send requests ahead. Emit a batch when it is complete and a check has shown that the generator is the same."""
     max_rows = min(connection.limits.rows_per_request, generator.max_rows)
     chunks = split(rows, batch_size=batch_size, max_rows=max_rows, first_batch=progress.delivered)
-    ahead = Ahead(
+    pipeline = Pipeline(
         connection, ((chunk, sample_request(connection.model_spec, chunk)) for chunk in chunks), outage_s=outage_s
     )
     joiner = Joiner(generator, seed=rows.seed)
-    held: list[Batch] = []  # complete, and not yet known to be this generator's
-    answered: set[int] = set()  # targets that answered for them
+    held: list[Batch] = []  # complete batches that wait for a check of the generator
+    answered: set[int] = set()  # targets that sent them
     try:
-        while (received := (yield from ahead.receive())) is not None:
+        while (received := (yield from pipeline.receive())) is not None:
             chunk, reply, at = received
             answered.add(at)
             try:
                 joiner.add(chunk, reply)
-            except UnexpectedReplyError:  # perhaps because another generator sent it
-                yield from _check(connection, generator, answered, outage_s)
+            except UnexpectedReplyError:  # the answer may come from another generator
+                yield from _check_generator(connection, generator, answered, outage_s)
                 yield from _release(held, progress)
                 raise
             if chunk.last:
                 held.append(joiner.batch())
-            if held and (not ahead.arrived() or len(held) * batch_size >= _MOST_HELD_ROWS):
-                yield from _check(connection, generator, answered, outage_s)
+            if held and (not pipeline.arrived() or len(held) * batch_size >= _MAX_HELD_ROWS):
+                yield from _check_generator(connection, generator, answered, outage_s)
                 yield from _release(held, progress)
                 answered.clear()
     finally:
-        ahead.cancel()
+        pipeline.cancel()
 
 
 def _release(held: list[Batch], progress: _Progress) -> Steps[None]:
-    """Emit batches that are known to be the generator's."""
+    """Emit batches that passed the check of the generator."""
     for batch in held:
         progress.delivered, progress.changes = progress.delivered + 1, 0
         yield Emit(value=batch)
@@ -192,7 +195,10 @@ def _deliver_by_latents(
     batch_size: int,
     outage_s: float | None,
 ) -> Steps[None]:
-    """As `_deliver`, by way of the latents: scaled ones, or those of blends. Requests run ahead within a batch."""
+    """Like `_deliver`, for scaled latents and blends of classes: request latents, then their images.
+
+    Requests are sent ahead only within a batch.
+    """
     latent_options = rows.latent_options
     assert latent_options is not None
     for begin in range(progress.delivered * batch_size, len(rows), batch_size):
@@ -206,10 +212,10 @@ def _deliver_by_latents(
             images = yield from queries.from_latents(
                 connection, latents, labels=labels, class_weights=weights, **delivery
             )
-        except (UnexpectedReplyError, RequestRejectedError):  # perhaps because another generator sent it
-            yield from _check(connection, generator, answered, outage_s)
+        except (UnexpectedReplyError, RequestRejectedError):  # the answer may come from another generator
+            yield from _check_generator(connection, generator, answered, outage_s)
             raise
-        yield from _check(connection, generator, answered, outage_s)
+        yield from _check_generator(connection, generator, answered, outage_s)
         batch = Batch(
             images=images,
             labels=np.full(n, -1, dtype=np.int64) if labels is None else labels,
@@ -222,11 +228,14 @@ def _deliver_by_latents(
         yield from _release([batch], progress)
 
 
-def _check(connection: Connection, generator: Generator, answered: set[int], outage_s: float | None) -> Steps[None]:
-    """Ask those who answered for their card, and signal if it is another generator's.
+def _check_generator(
+    connection: Connection, generator: Generator, answered: set[int], outage_s: float | None
+) -> Steps[None]:
+    """Ask the targets that answered for their card. Raise `_Changed` if a card belongs to another generator.
 
-    The version number in a reply would not do: a restarted server may hold another generator under the same one. Where
-    one of several servers went away before it could be asked, the batch is asked for again.
+    The version number in a reply is not enough: after a restart, a server may have another generator under the same
+    number. If one of several servers went away before this check, raise `_Changed` too, so that the batch is requested
+    again.
     """
     for at in sorted(answered):
         try:

@@ -1,4 +1,4 @@
-"""The steps of an exchange with a server. A client carries them out: one blocks, the other awaits."""
+"""The steps of an operation. `DigitClient` executes them with blocking calls, `AsyncDigitClient` awaits them."""
 
 from __future__ import annotations
 
@@ -12,44 +12,46 @@ from digitforge_client.transport.wire import Method
 
 @dataclass(frozen=True, kw_only=True)
 class Send:
-    """Send a message; the outcome is the pending request."""
+    """Send a message. The outcome is the pending request."""
 
-    at: int  # number of the target
+    #: Index of the target.
+    at: int
     method: Method
     request: Any
     timeout_s: float | None
-    wait: bool = False  # for a server to listen, instead of failing at once
+    #: Wait until a server listens instead of failing at once.
+    wait: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Receive:
-    """Wait for an answer; the outcome is the message, or a ServerError is thrown in."""
+    """Wait for an answer. The outcome is the message. If the request fails, the client throws a ServerError in."""
 
     pending: Any
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pause:
-    """Wait."""
+    """Pause for some seconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Emit:
-    """Hand a finished value to the user."""
+    """Return a finished value to the user."""
 
     value: Any
 
 
 T = TypeVar("T")
 Step = Send | Receive | Pause | Emit
-#: Yields steps, is sent their outcomes, and returns a T.
+#: A generator that yields steps, receives their outcomes, and returns a T.
 Steps = Generator[Step, Any, T]
 
 
-def first(steps: Steps[None]) -> Steps[Any]:
-    """The first value that steps emit."""
+def first_emitted(steps: Steps[None]) -> Steps[Any]:
+    """Execute *steps* until they emit a value, and return it."""
     try:
         step = next(steps)
         while not isinstance(step, Emit):

@@ -1,1 +1,1 @@
-"""How messages travel: gRPC channels, errors, the wire format."""
+"""gRPC transport: channels, errors and the wire format."""

@@ -1,7 +1,7 @@
-"""A connection to one server: opens itself, sends messages, and raises only errors of the library.
+"""A gRPC channel to one target. It opens on first use and raises only digitforge's errors.
 
-gRPC channels do not survive a fork (PyTorch's DataLoader forks), so each process opens its own when it first
-sends something.
+gRPC channels do not survive a fork, and PyTorch's DataLoader forks. So each process opens its own channel when it
+first sends a message.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ import grpc
 from digitforge_client.errors import InvalidInputError, ServerError
 from digitforge_client.options import TLS, Compression, Keepalive, Limits, Retry
 from digitforge_client.transport.rpc_errors import translate
-from digitforge_client.transport.waiting import Waiters
+from digitforge_client.transport.waiting import WaitingThreads
 from digitforge_client.transport.wire import Method
 
-#: gRPC's own waits between attempts to reconnect grow to two minutes, far longer than a server needs to restart.
+#: gRPC's default wait before it reconnects grows to two minutes, far longer than the restart of a server takes.
 _FIRST_RECONNECT_MS: Final = 100
 _LONGEST_RECONNECT_MS: Final = 2_000
 
@@ -33,51 +33,56 @@ Headers = Sequence[tuple[str, str]]
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How connections are made, the same for both clients."""
+    """Settings of a channel, for both clients."""
 
     retry: Retry
-    limits: Limits  # only `message_mib` is used here
-    tls: TLS | None  # None for an unencrypted connection
-    keepalive: Keepalive | None  # None for no pings
-    compression: Compression  # of requests
-    headers: Headers  # gRPC metadata sent with every request, such as ``[("authorization", "Bearer …")]``
+    #: A channel uses only *message_mib*.
+    limits: Limits
+    #: None for an unencrypted connection.
+    tls: TLS | None
+    #: None for no pings.
+    keepalive: Keepalive | None
+    #: Compression of requests.
+    compression: Compression
+    #: gRPC metadata for every request, such as ``[("authorization", "Bearer …")]``.
+    headers: Headers
 
 
 class Pending(Protocol):
-    """A request that is under way."""
+    """A request that was sent and not answered yet."""
 
     def result(self) -> Any:
-        """Wait for the answer, a message; raises ServerError."""
+        """Wait for the answer and return the message; raises ServerError."""
 
     def arrived(self) -> bool:
-        """Whether `result` would return an answer at once; False also where the request has failed."""
+        """Whether a successful answer has arrived. False if the request is still waiting or has failed."""
 
     def cancel(self) -> None:
-        """Give up waiting; nothing happens if the answer is there."""
+        """Stop waiting. This does nothing if the answer has arrived."""
 
 
 class Transport(Protocol):
-    """What a client needs of a connection; a fake for tests implements these three."""
+    """The interface between a client and a target. A fake for tests implements it too."""
 
     target: str
 
     def send(self, method: Method, request: Any, *, timeout_s: float | None, wait: bool = False) -> Pending:
-        """Send a message; with *wait*, wait for a server to listen instead of failing at once."""
+        """Send a message. With *wait*, wait until a server listens instead of failing at once."""
 
     def close(self) -> None:
-        """Give the connection back; a later send opens a new one."""
+        """Close the connection. A later `send` opens a new one."""
 
 
 class Channel:
-    """A gRPC connection to one target, opened on first use in each process, safe to share between threads.
+    """A gRPC channel to one target. Each process opens its own on first use. Threads may share it.
 
     Args:
-        target: as gRPC writes it: ``host:port``, ``unix:/path``, or ``dns:///name:port`` (all addresses of the name
-            in turn).
-        settings: how it is made.
+        target: in gRPC's syntax: ``host:port``, ``unix:/path``, or ``dns:///name:port`` to use all addresses of the
+            name in turn.
+        settings: settings of the channel.
 
     Raises:
-        InvalidInputError: a file with a certificate or a key cannot be read.
+        InvalidInputError: a certificate or key file cannot be read.
     """
 
     def __init__(self, target: str, settings: Settings) -> None:
@@ -85,17 +90,17 @@ class Channel:
         self._options = channel_options(target, settings)
         self._credentials = channel_credentials(settings.tls)
         self._headers = tuple(settings.headers)
-        self._forget()
+        self._reset()
         _CHANNELS.add(self)
 
-    def _forget(self) -> None:
-        """Start afresh, without a connection; what a forked child inherits belongs to its parent."""
+    def _reset(self) -> None:
+        """Drop the connection without closing it. After a fork, the inherited one still belongs to the parent."""
         self._lock = threading.Lock()
         self._channel: grpc.Channel | None = None
-        self._waiters = Waiters()
+        self._threads = WaitingThreads()
 
     def send(self, method: Method, request: Any, *, timeout_s: float | None, wait: bool = False) -> Pending:
-        """Send a message without waiting for its answer."""
+        """Send a message without waiting for the answer."""
         with self._lock:
             if self._channel is None:
                 self._channel = (
@@ -110,36 +115,36 @@ class Channel:
             )
             used = self._channel
             ask = partial(call, request, timeout=timeout_s, metadata=self._headers, wait_for_ready=wait)
-            future = self._waiters.submit(ask)
+            future = self._threads.submit(ask)
         return _Call(
             future,
             target=self.target,
             model=request.model_spec.name,
             timeout_s=timeout_s,
-            on_timeout=lambda: self._leave(used),
+            on_timeout=lambda: self._abandon(used),
         )
 
-    def _leave(self, channel: grpc.Channel) -> None:
-        """Send nothing more through a connection that did not answer in time.
+    def _abandon(self, channel: grpc.Channel) -> None:
+        """Send no further messages through a channel that timed out.
 
-        It may be dead without anybody having been told, as behind a firewall that drops packets. What is still under
-        way there may yet be answered; gRPC closes a connection that nobody uses any more.
+        Its connection may be dead without a notice, for example if a firewall drops packets. Requests that it has
+        already sent may still be answered. gRPC closes a channel that is no longer in use.
         """
         with self._lock:
             if self._channel is channel:
                 self._channel = None
 
     def close(self) -> None:
-        """Close the connection and cancel what is under way; a later send opens a new one."""
+        """Close the connection and cancel its requests. A later `send` opens a new one."""
         with self._lock:
             channel, self._channel = self._channel, None
-            self._waiters.end()
+            self._threads.end()
         if channel is not None:
             channel.close()
 
 
 class _Call:
-    """An answer that is waited for, whose errors are translated."""
+    """A pending request. It turns gRPC's errors into digitforge's errors."""
 
     def __init__(
         self, future: Future[Any], *, target: str, model: str, timeout_s: float | None, on_timeout: Callable[[], None]
@@ -157,8 +162,8 @@ class _Call:
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 self._on_timeout()
             failure = translate(error, target=self._target, model=self._model, timeout_s=self._timeout_s)
-        except (CancelledError, ValueError) as error:  # ValueError: the connection was closed before it was sent
-            raise ServerError("the request was cancelled", code="CANCELLED") from error
+        except (CancelledError, ValueError) as error:  # ValueError: the channel was closed before the request was sent
+            raise ServerError("the request was canceled", code="CANCELLED") from error
         raise failure
 
     def arrived(self) -> bool:
@@ -166,19 +171,19 @@ class _Call:
         return future.done() and not future.cancelled() and future.exception() is None
 
     def cancel(self) -> None:
-        self._future.cancel()  # what has been sent already ends with its answer, its deadline or its connection
+        self._future.cancel()  # a request that was already sent ends with its answer, its deadline or its channel
 
 
 _CHANNELS: weakref.WeakSet[Channel] = weakref.WeakSet()
 
 
-def _forget_all() -> None:
+def _reset_all() -> None:
     for channel in _CHANNELS:
-        channel._forget()
+        channel._reset()
 
 
-if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
-    os.register_at_fork(after_in_child=_forget_all)
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_reset_all)
 
 
 def channel_options(target: str, settings: Settings) -> list[tuple[str, Any]]:
@@ -207,7 +212,7 @@ def channel_options(target: str, settings: Settings) -> list[tuple[str, Any]]:
         ("grpc.default_compression_algorithm", int(settings.compression)),
         ("grpc.initial_reconnect_backoff_ms", _FIRST_RECONNECT_MS),
         ("grpc.max_reconnect_backoff_ms", _LONGEST_RECONNECT_MS),
-        # connections are shared between channels otherwise, and a forked child would write into its parent's
+        # By default, channels share connections. A forked child would write into a connection of its parent.
         ("grpc.use_local_subchannel_pool", 1),
     ]
     if keepalive is not None:
@@ -215,9 +220,9 @@ def channel_options(target: str, settings: Settings) -> list[tuple[str, Any]]:
         options += [
             ("grpc.keepalive_time_ms", round(keepalive.every_s * 1000)),
             ("grpc.keepalive_timeout_ms", answer_ms),
-            # gRPC pings for reasons of its own too, and does not ping again before such a one is answered
+            # gRPC also sends its own pings, and waits for their answers before it pings again.
             ("grpc.http2.ping_timeout_ms", answer_ms),
-            ("grpc.http2.max_pings_without_data", 0),  # 0: no limit, or the pings would end after two
+            ("grpc.http2.max_pings_without_data", 0),  # 0: no limit; gRPC's default stops after two pings
         ]
     if tls is not None and tls.server_name is not None:
         options.append(("grpc.ssl_target_name_override", tls.server_name))
@@ -225,7 +230,7 @@ def channel_options(target: str, settings: Settings) -> list[tuple[str, Any]]:
 
 
 def channel_credentials(tls: TLS | None) -> grpc.ChannelCredentials | None:
-    """gRPC's credentials from the files of *tls*; None for an unencrypted connection.
+    """Load gRPC's credentials from the files of *tls*. None for an unencrypted connection.
 
     Raises:
         InvalidInputError: a file cannot be read.

@@ -1,4 +1,4 @@
-"""One failed call in, one error of the library out."""
+"""Translates gRPC's errors into digitforge's errors."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from digitforge_client.errors import (
 @dataclass(frozen=True, kw_only=True)
 class _Rule:
     codes: str  # gRPC status codes, separated by spaces
-    text: str = ""  # regular expression that the details must contain
+    text: str = ""  # regular expression to search for in the details
     error: type[ServerError]
     message: str
 
 
 _BUSY: Final = (
-    "the server at {target} is too busy ({details}); try again later, send less at once with "
-    "Limits(requests_in_flight=…), or let the server take more requests at once"
+    "the server at {target} is too busy ({details}); try again later, send fewer requests at once with "
+    "Limits(requests_in_flight=…), or configure the server to accept more requests at once"
 )
 
-# TensorFlow Serving uses one code for several cases, which differ only in its words. The first rule that fits counts.
+# TensorFlow Serving uses one code for several cases that differ only in the details. The first matching rule applies.
 _RULES: Final = (
     _Rule(
         codes="UNAVAILABLE",
-        text=r"queue.* full",  # of requests that wait for a batch
+        text=r"queue.* full",  # the queue of a batching server
         error=ServerBusyError,
         message=_BUSY,
     ),
@@ -44,29 +44,31 @@ _RULES: Final = (
         codes="UNAVAILABLE",
         error=ServerUnavailableError,
         message="no server answers at {target} ({reason}); start one with `digitforge serve` or `docker compose up`, "
-        "or name another one's target (its gRPC port, usually 8500)",
+        "or give the address of a running server (HOST:PORT with its gRPC port, usually 8500)",
     ),
     _Rule(
         codes="DEADLINE_EXCEEDED",
         error=ServerTimeoutError,
-        message="no answer from {target} within {timeout}; wait longer with Timeout(request_s=…), or ask for less",
+        message="no answer from {target} within {timeout}; wait longer with Timeout(request_s=…), or request fewer "
+        "digits at once with Limits(rows_per_request=…)",
     ),
     _Rule(
         codes="RESOURCE_EXHAUSTED",
         text="timeout",
         error=ServerTimeoutError,
-        message="the server at {target} did not get to the request in time ({details}); ask for less at once",
+        message="the server at {target} did not start the request in time ({details}); send fewer requests at once "
+        "with Limits(requests_in_flight=…)",
     ),
     _Rule(
         codes="RESOURCE_EXHAUSTED",
         text="larger than max",
         error=RequestRejectedError,
-        message="a message between the client and {target} is too large ({details}); accept more with "
-        "Limits(message_mib=…), or ask for less at once with Limits(rows_per_request=…)",
+        message="a message between the client and {target} is too large ({details}); allow larger messages with "
+        "Limits(message_mib=…), or request fewer digits at once with Limits(rows_per_request=…)",
     ),
     _Rule(
         codes="RESOURCE_EXHAUSTED",
-        # TensorFlow Serving's threads (some say nothing), Python's gRPC, proxies; not a lack of memory
+        # Texts of TensorFlow Serving (which may be empty), Python's gRPC and proxies. Out of memory has another text.
         text=r"^$|(?i:thread ?pool|concurrent rpc|rate.?limit)",
         error=ServerBusyError,
         message=_BUSY,
@@ -95,17 +97,17 @@ _RULES: Final = (
         codes="INTERNAL",
         text="deserializing",
         error=UnexpectedReplyError,
-        message="the answer of {target} is no message of TensorFlow Serving's protocol",
+        message="the answer from {target} is not a TensorFlow Serving message; is that its gRPC port (usually 8500)?",
     ),
     _Rule(
         codes="UNAUTHENTICATED PERMISSION_DENIED",
         error=RequestRejectedError,
-        message="the server at {target} does not let this client in: {details}",
+        message="the server at {target} denies access to this client: {details}",
     ),
     _Rule(
         codes="INVALID_ARGUMENT FAILED_PRECONDITION OUT_OF_RANGE RESOURCE_EXHAUSTED",
         error=RequestRejectedError,
-        message="the server at {target} refused the request for model {model!r}: {details}",
+        message="the server at {target} rejected the request for model {model!r}: {details}",
     ),
 )
 _ANY_OTHER: Final = _Rule(
@@ -114,9 +116,9 @@ _ANY_OTHER: Final = _Rule(
 
 
 class FailedCall(grpc.RpcError):
-    """gRPC's account of a failed call without the call and its locks, so that errors can be pickled with their cause.
+    """Code and details of a failed call. Unlike gRPC's own error, it can be pickled.
 
-    Some libraries (tblib, which TensorFlow and Dask switch on) pickle causes too.
+    Some libraries pickle the cause of an error too, for example tblib, which TensorFlow and Dask use.
     """
 
     def __init__(self, code: grpc.StatusCode, details: str) -> None:
@@ -127,18 +129,20 @@ class FailedCall(grpc.RpcError):
         return self.args[0]
 
     def details(self) -> str:
-        """The server's words, or gRPC's."""
+        """The message of the server or of gRPC."""
         return self.args[1]
 
 
 def translate(error: grpc.RpcError, *, target: str, model: str, timeout_s: float | None) -> ServerError:
-    """Say in the user's words what went wrong. The result has a cause, and is to be raised outside any `except`.
+    """Turn gRPC's error into a ServerError with a helpful message.
+
+    The result already has a cause. Raise it outside the ``except`` block, or Python adds gRPC's error as its context.
 
     Args:
-        error: what gRPC raised.
-        target: where the request went.
-        model: the model it asked for.
-        timeout_s: the deadline it had, in seconds.
+        error: gRPC's error.
+        target: target of the request.
+        model: the requested model.
+        timeout_s: deadline of the request, in seconds.
     """
     code, details = error.code().name, error.details() or ""
     rule = next((rule for rule in _RULES if code in rule.codes.split() and re.search(rule.text, details)), _ANY_OTHER)
@@ -148,7 +152,7 @@ def translate(error: grpc.RpcError, *, target: str, model: str, timeout_s: float
         timeout="its deadline" if timeout_s is None else f"{timeout_s:g} s",
         code=code,
         details=details or "no reason given",
-        reason=details.rpartition("last error: ")[2] or "no reason given",  # the end of gRPC's chain tells most
+        reason=details.rpartition("last error: ")[2] or "no reason given",  # gRPC chains errors; the last says most
     )
     translated = rule.error(message, code=code, details=details)
     translated.__cause__ = FailedCall(error.code(), details)

@@ -1,9 +1,10 @@
-"""Threads that wait for answers, one for each request that is under way.
+"""Threads that wait for answers, one per pending request.
 
-gRPC's own futures of one channel share a thread that hands every event on: that takes twice the processor time of calls
-that wait for themselves, and leaves gRPC in disorder if Ctrl-C strikes the main thread in the midst of it. Python waits
-for the threads of a `concurrent.futures.ThreadPoolExecutor` before it ends, so a process would outlive Ctrl-C for as
-long as a server is silent.
+We avoid gRPC's own futures. They pass every event through one thread per channel, which takes twice the CPU time of
+blocking calls. They also leave gRPC in an inconsistent state if Ctrl-C interrupts the main thread at a bad moment.
+
+We avoid ``concurrent.futures.ThreadPoolExecutor`` too. Python waits for its threads at exit, so Ctrl-C would not end a
+process while a server is silent.
 """
 
 from __future__ import annotations
@@ -17,37 +18,37 @@ from typing import Any
 _Job = tuple["Future[Any]", Callable[[], Any]]
 
 
-class Waiters:
-    """As many threads as requests were ever under way at once; they end with `end`, or when this is forgotten.
+class WaitingThreads:
+    """A pool of threads that grows with the number of pending requests.
 
-    Its methods are not to be called at the same time.
+    The threads end after `end`, or when the pool is garbage-collected. The methods are not thread-safe.
     """
 
     def __init__(self) -> None:
-        self._begin()
+        self._reset()
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._idle = threading.Semaphore(0)
-        self._threads = 0
+        self._count = 0
 
     def submit(self, call: Callable[[], Any]) -> Future[Any]:
-        """Call *call* in a thread that has nothing else to do; cancelling works until it has begun."""
+        """Run *call* in an idle thread. The future can be canceled until the call starts."""
         future: Future[Any] = Future()
         self._jobs.put((future, call))
         if not self._idle.acquire(blocking=False):
-            # daemons: a process may end while a server is silent
+            # daemon threads, so that the process can end while a server is silent
             threading.Thread(target=_work, args=(self._jobs, self._idle), name="digitforge-wait", daemon=True).start()
-            self._threads += 1
+            self._count += 1
         return future
 
     def end(self) -> None:
-        """Let the threads end as soon as they have what they wait for; `submit` begins new ones."""
+        """End each thread as soon as its call returns. A later `submit` starts new threads."""
         self.__del__()
-        self._begin()
+        self._reset()
 
     def __del__(self) -> None:
-        for _ in range(self._threads):
+        for _ in range(self._count):
             self._jobs.put(None)
 
 
@@ -57,14 +58,14 @@ def _work(jobs: queue.SimpleQueue[_Job | None], idle: threading.Semaphore) -> No
         if not future.set_running_or_notify_cancel():
             idle.release()
             continue
-        # counted as idle before whoever waits is told, who would begin another thread otherwise
+        # Count this thread as idle before the future is done. Otherwise the caller could start another thread.
         try:
             result = call()
-        except BaseException as error:  # noqa: BLE001 - whoever waits is told
+        except BaseException as error:  # noqa: BLE001 - the future reports it
             idle.release()
             future.set_exception(error)
         else:
             idle.release()
             future.set_result(result)
             del result
-        del job, future, call  # or they would live until the next
+        del job, future, call  # otherwise they stay alive until the next job

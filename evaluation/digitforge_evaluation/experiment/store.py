@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
-from digitforge_client.common.versions import sync
+from digitforge_client.common.files import sync
 from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_evaluation.experiment.arms import Arm
 
@@ -224,4 +224,4 @@ def _write_line(descriptor: int, value: Mapping[str, Any]) -> None:
     written = os.write(descriptor, line)
     if written != len(line):  # a full disk: what was torn off is removed at the next opening
         raise OSError(f"only {written} of {len(line)} bytes could be written")
-    os.fsync(descriptor)
+    sync(descriptor)

@@ -1,4 +1,4 @@
-"""Digits arrive where other libraries expect their data: complete, fresh in every epoch, in the right form."""
+"""Adapters deliver complete epochs of fresh digits in the form that each library expects."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def client() -> DigitClient:
     return DigitClient(transports=[FakeTransport()])
 
 
-REAL = DigitClient(transports=[FakeTransport(generator_id="0" * 16)]).sample(50, seed=1)  # of another generator
+REAL = DigitClient(transports=[FakeTransport(generator_id="0" * 16)]).sample(50, seed=1)  # digits of another generator
 X, Y = REAL.images, REAL.labels
 
 
@@ -25,7 +25,7 @@ def rows(images: np.ndarray) -> set[bytes]:
     return {image.tobytes() for image in images}
 
 
-def test_an_epoch_holds_every_real_image_once_and_the_rest_are_fresh_digits(client: DigitClient) -> None:
+def test_an_epoch_has_every_real_image_once_and_fresh_digits(client: DigitClient) -> None:
     batches = MixedBatches(client, X, Y, batch_size=20, synthetic=0.5, seed=3)
     assert (batches.real_per_batch, batches.synthetic_per_batch, len(batches)) == (10, 10, 5)
     synthetic: list[set[bytes]] = []
@@ -38,7 +38,7 @@ def test_an_epoch_holds_every_real_image_once_and_the_rest_are_fresh_digits(clie
         assert rows(X) <= rows(images)
         synthetic.append(rows(images) - rows(X))
         assert len(synthetic[-1]) == 50
-        for image, label in zip(images, labels, strict=True):  # each image kept its label
+        for image, label in zip(images, labels, strict=True):  # each image has kept its label
             real = np.flatnonzero((image == X).all(axis=(1, 2)))
             assert not len(real) or Y[real[0]] == label
     assert len(set.union(*synthetic)) == 150
@@ -61,7 +61,7 @@ def test_synthetic_digits_have_the_label_and_the_form_of_the_real_ones() -> None
     assert np.abs(np.sort(fresh, axis=0) - np.sort(expected, axis=0)).max() < 1e-6
 
 
-def test_a_share_of_none_or_all_is_possible_and_one_image_stays_real(client: DigitClient) -> None:
+def test_a_share_of_0_or_1_is_possible_and_one_image_stays_real(client: DigitClient) -> None:
     only_real = MixedBatches(client, X, Y, batch_size=25, synthetic=0)
     assert rows(np.concatenate([images for images, _ in only_real])) == rows(X)
     assert MixedBatches(client, X, Y, batch_size=25, synthetic=1).real_per_batch == 1
@@ -84,7 +84,7 @@ def test_mixed_digits_can_be_expanded(client: DigitClient) -> None:
         ({"batch_size": 8, "synthetic": 0.5, "pixel_range": (0, 1)}, "pixel_range"),
     ],
 )
-def test_wrong_options_are_refused(client: DigitClient, options: dict[str, Any], says: str) -> None:
+def test_invalid_options_are_rejected(client: DigitClient, options: dict[str, Any], says: str) -> None:
     with pytest.raises(InvalidInputError, match=says):
         MixedBatches(client, X, Y, **options)
     with pytest.raises(InvalidInputError, match="labels"):
@@ -112,10 +112,10 @@ def test_keras_trains_on_mixed_batches(client: DigitClient) -> None:
     losses = model.fit(Recording(batches), epochs=3, verbose=0).history["loss"]
     assert losses[-1] < losses[0]
     whole = [epoch for epoch in range(batches.epoch + 1) if {(epoch, number) for number in range(5)} <= set(handed_out)]
-    assert len(whole) == 3  # fresh digits in each; Keras also looks at a batch or two before it begins
+    assert len(whole) == 3  # fresh digits in each epoch; Keras also reads a batch or two before the first epoch
 
 
-def test_a_tensorflow_dataset_is_the_stream_each_time(client: DigitClient) -> None:
+def test_each_pass_of_a_tensorflow_dataset_is_the_stream(client: DigitClient) -> None:
     pytest.importorskip("tensorflow")
     from digitforge_client.adapters.tensorflow import dataset
 
@@ -135,7 +135,7 @@ def test_a_tensorflow_dataset_is_the_stream_each_time(client: DigitClient) -> No
     assert next(sevens.as_numpy_iterator())[1].tolist() == [7] * 10
 
 
-def test_a_tensorflow_dataset_tells_why_it_ends_early() -> None:
+def test_the_error_of_a_tensorflow_dataset_gives_the_reason() -> None:
     tensorflow = pytest.importorskip("tensorflow")
     from digitforge_client.adapters.tensorflow import dataset
 
@@ -151,14 +151,14 @@ def test_a_tensorflow_dataset_tells_why_it_ends_early() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
-def test_pytorch_workers_share_an_epoch_among_them(server: Any, formula: Any, workers: int) -> None:
+def test_pytorch_workers_share_an_epoch(server: Any, formula: Any, workers: int) -> None:
     pytest.importorskip("torch")
     from torch.utils.data import DataLoader
 
     from digitforge_client.adapters.torch import SyntheticDigits
 
     with DigitClient(server.target) as client:
-        client.card()  # the parent is connected when the workers are forked
+        client.card()  # the parent connects before the workers are forked
         digits = SyntheticDigits(client, 500, batch_size=64, seed=2)
         loader = DataLoader(digits, batch_size=None, num_workers=workers, persistent_workers=workers > 0)
         for epoch in range(2):
@@ -173,7 +173,7 @@ def test_pytorch_workers_share_an_epoch_among_them(server: Any, formula: Any, wo
             assert np.bincount(labels).tolist() == [50] * 10
 
 
-def test_pytorch_gets_the_labels_that_it_asks_for(client: DigitClient) -> None:
+def test_pytorch_gets_the_requested_labels(client: DigitClient) -> None:
     torch = pytest.importorskip("torch")
     from digitforge_client.adapters.torch import SyntheticDigits
 

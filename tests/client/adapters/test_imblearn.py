@@ -1,4 +1,4 @@
-"""`GeneratedDigitsSampler` among the estimators of scikit-learn and imbalanced-learn."""
+"""`GeneratedDigitsSampler` as an estimator of scikit-learn and imbalanced-learn."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ pytest.importorskip("sklearn")
 from sklearn.base import clone
 from sklearn.neighbors import KNeighborsClassifier
 
-#: Columns of the data of some of imbalanced-learn's checks; the others have 20. Their tables of numbers are images if
-#: the generator's images have that many pixels and the range of pixels is wide enough.
+#: Numbers of columns in the data of some checks of imbalanced-learn. All other checks use 20 columns. The data count
+#: as images if the generator's images have that many pixels and pixel_range is wide enough.
 COLUMNS = {
     "check_target_type": 2,
     "check_samplers_one_label": 2,
@@ -54,7 +54,7 @@ def test_every_check_of_imbalanced_learn_passes() -> None:
             continue
 
 
-def test_it_works_in_a_pipeline_of_imbalanced_learn() -> None:
+def test_the_sampler_works_in_a_pipeline_of_imbalanced_learn() -> None:
     pipeline = pytest.importorskip("imblearn.pipeline")
     real = DigitClient(transports=[FakeTransport()]).sample(60, seed=9)
     keep = ~((real.labels == 3) & (np.arange(60) > 5))
@@ -65,7 +65,7 @@ def test_it_works_in_a_pipeline_of_imbalanced_learn() -> None:
     assert model.score(test.images.reshape(50, -1), test.labels) > 0.9
 
 
-def test_it_tells_what_it_added_and_from_where() -> None:
+def test_the_sampler_reports_the_added_digits_and_their_addresses() -> None:
     X, y = np.zeros((6, 28, 28), np.uint8), np.array([0, 0, 0, 0, 5, 5])
     fitted = sampler(random_state=4)
     X2, y2 = fitted.fit_resample(X, y)
@@ -77,7 +77,7 @@ def test_it_tells_what_it_added_and_from_where() -> None:
     assert sampler().fit(X, y).sampling_strategy_ == {5: 2}
 
 
-def test_its_digits_can_be_expanded() -> None:
+def test_the_digits_of_the_sampler_can_be_expanded() -> None:
     X, y = np.zeros((6, 28, 28), np.uint8), np.array([0, 0, 0, 0, 5, 5])
     fitted = sampler(expansion=1.3)
     X2, _ = fitted.fit_resample(X, y)
@@ -86,13 +86,13 @@ def test_its_digits_can_be_expanded() -> None:
     assert (sampler().fit_resample(X, y)[0] != X2).any()
 
 
-def test_it_can_be_cloned_copied_and_sent_to_other_processes() -> None:
+def test_the_sampler_can_be_cloned_copied_and_pickled() -> None:
     original = sampler(sampling_strategy={1: 5}, pixel_range=(0, 1), random_state=9)
-    for twin in (clone(original), copy.deepcopy(original), pickle.loads(pickle.dumps(original))):
-        assert twin.get_params(deep=False).keys() == original.get_params(deep=False).keys()  # type: ignore[attr-defined, union-attr]
-        assert twin.pixel_range == (0, 1)
+    for copied in (clone(original), copy.deepcopy(original), pickle.loads(pickle.dumps(original))):
+        assert copied.get_params(deep=False).keys() == original.get_params(deep=False).keys()  # type: ignore[attr-defined, union-attr]
+        assert copied.pixel_range == (0, 1)
         X, y = np.zeros((2, 784), np.float32), [0, 1]
-        assert twin.fit_resample(X, y)[0].shape == (6, 784)
+        assert copied.fit_resample(X, y)[0].shape == (6, 784)
 
 
 def test_parameters_are_checked_when_they_are_used() -> None:

@@ -1,4 +1,4 @@
-"""Balancing: how many digits are added, and that they fit in with the real images."""
+"""Balancing: the number of added digits, and their form beside the real images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from digitforge_client import DigitClient, InvalidInputError
-from digitforge_client.augmentation.resampling import wanted
+from digitforge_client.augmentation.resampling import digits_to_add
 from digitforge_client.testing import FakeTransport
 
 Y = np.repeat([0, 1, 7], [30, 10, 4])
@@ -41,21 +41,21 @@ def images(n: int, dtype: Any = np.uint8) -> np.ndarray:
         (lambda y: dict.fromkeys(np.unique(y), 40), {0: 10, 1: 30, 7: 36}),
     ],
 )
-def test_strategies_mean_what_they_mean_in_imbalanced_learn(strategy: Any, added: dict[int, int]) -> None:
-    assert wanted(Y, strategy, None) == added
+def test_strategies_mean_the_same_as_in_imbalanced_learn(strategy: Any, added: dict[int, int]) -> None:
+    assert digits_to_add(Y, strategy, None) == added
 
 
 def test_strategies_agree_with_imbalanced_learn() -> None:
     utils = pytest.importorskip("imblearn.utils")
     for strategy in ("auto", "not majority", "all", "minority", "not minority", {7: 10, 1: 10}):
-        assert wanted(Y, strategy, None) == dict(utils.check_sampling_strategy(strategy, Y, "over-sampling"))
+        assert digits_to_add(Y, strategy, None) == dict(utils.check_sampling_strategy(strategy, Y, "over-sampling"))
 
 
 def test_synthetic_per_real_counts_class_by_class() -> None:
-    assert wanted(Y, "auto", 2.0) == {0: 60, 1: 20, 7: 8}
-    assert wanted(Y, "auto", 0.25) == {0: 8, 1: 2, 7: 1}
-    assert wanted(Y, "auto", 0.0) == {0: 0, 1: 0, 7: 0}
-    assert wanted(np.zeros(5, int), "auto", 1.0) == {0: 5}
+    assert digits_to_add(Y, "auto", 2.0) == {0: 60, 1: 20, 7: 8}
+    assert digits_to_add(Y, "auto", 0.25) == {0: 8, 1: 2, 7: 1}
+    assert digits_to_add(Y, "auto", 0.0) == {0: 0, 1: 0, 7: 0}
+    assert digits_to_add(np.zeros(5, int), "auto", 1.0) == {0: 5}
 
 
 @pytest.mark.parametrize(
@@ -72,15 +72,15 @@ def test_synthetic_per_real_counts_class_by_class() -> None:
         (np.zeros(0, int), "auto", None),
     ],
 )
-def test_a_strategy_that_cannot_be_met_is_refused(y: np.ndarray, strategy: Any, per_real: float | None) -> None:
+def test_an_impossible_strategy_is_rejected(y: np.ndarray, strategy: Any, per_real: float | None) -> None:
     with pytest.raises(InvalidInputError):
-        wanted(y, strategy, per_real)
+        digits_to_add(y, strategy, per_real)
 
 
 @given(counts=st.lists(st.integers(1, 20), min_size=2, max_size=10))
-def test_balanced_means_as_many_as_the_largest_class(counts: list[int]) -> None:
+def test_balanced_classes_are_as_large_as_the_largest_class(counts: list[int]) -> None:
     y = np.repeat(np.arange(len(counts)), counts)
-    added = wanted(y, "auto", None)
+    added = digits_to_add(y, "auto", None)
     assert all(counts[label] + added.get(label, 0) == max(counts) for label in range(len(counts)))
 
 
@@ -116,9 +116,9 @@ def test_the_range_of_pixels_is_never_guessed(client: DigitClient) -> None:
         client.augment(images(44, np.float32), Y)
     with pytest.raises(InvalidInputError, match="never guessed"):
         client.augment(images(44).astype(np.int64), Y)
-    with pytest.raises(InvalidInputError, match="outside its pixel_range"):
+    with pytest.raises(InvalidInputError, match="within pixel_range"):
         client.augment(images(44, np.float32) * 2, Y, pixel_range=(0, 1))
-    with pytest.raises(InvalidInputError, match="can only be"):
+    with pytest.raises(InvalidInputError, match=r"expected \(0, 255\)"):
         client.augment(images(44), Y, pixel_range=(0, 1))
     for wrong in ((1, 0), (0, 0), (0, float("inf"))):
         with pytest.raises(InvalidInputError, match="pixel_range"):
@@ -128,14 +128,14 @@ def test_the_range_of_pixels_is_never_guessed(client: DigitClient) -> None:
 
 
 @pytest.mark.parametrize("shape", [(44, 64), (44, 28), (44, 28, 27), (44, 28, 28, 3), (44,), (44, 1, 28, 28)])
-def test_images_of_another_size_are_refused(client: DigitClient, shape: tuple[int, ...]) -> None:
+def test_images_of_another_size_are_rejected(client: DigitClient, shape: tuple[int, ...]) -> None:
     with pytest.raises(InvalidInputError, match=r"28 × 28 × 1"):
         client.augment(np.zeros(shape, np.uint8), Y)
 
 
-def test_labels_that_do_not_fit_are_refused(client: DigitClient) -> None:
+def test_labels_that_do_not_fit_are_rejected(client: DigitClient) -> None:
     X = images(44)
-    with pytest.raises(InvalidInputError, match="44 images and y 43 labels"):
+    with pytest.raises(InvalidInputError, match="44 images and y has 43 labels"):
         client.augment(X, Y[1:])
     with pytest.raises(InvalidInputError, match="no class 12"):
         client.augment(X, np.where(Y == 7, 12, Y))
@@ -149,7 +149,7 @@ def test_labels_that_do_not_fit_are_refused(client: DigitClient) -> None:
         DigitClient(transports=[FakeTransport(class_names=())]).augment(X, Y)
 
 
-def test_class_names_are_labels_too() -> None:
+def test_class_names_may_be_labels() -> None:
     client = DigitClient(transports=[FakeTransport(class_names=("cat", "ostrich"), image_shape=(4, 4, 3))])
     X, y = np.zeros((3, 48), np.uint8), ["cat", "cat", "cat"]
     X2, y2 = client.augment(X, y, strategy={"ostrich": 2})
@@ -159,7 +159,7 @@ def test_class_names_are_labels_too() -> None:
     assert y3.tolist() == ["cat", "cat", "cat", "ostrich"]
 
 
-def test_nothing_to_add_gives_back_the_same(client: DigitClient) -> None:
+def test_without_digits_to_add_the_data_do_not_change(client: DigitClient) -> None:
     X, y = images(20), np.arange(20) % 2
     X2, y2 = client.augment(X, y)
     np.testing.assert_array_equal(X2, X)
@@ -171,7 +171,7 @@ def test_labels_keep_their_dtype(client: DigitClient, dtype: Any) -> None:
     assert client.augment(images(44), Y.astype(dtype))[1].dtype == dtype
 
 
-def test_containers_come_back_as_they_were(client: DigitClient) -> None:
+def test_results_have_the_containers_of_the_input(client: DigitClient) -> None:
     X2, y2 = client.augment(images(44).tolist(), Y.tolist(), pixel_range=(0, 255))
     assert isinstance(X2, list)
     assert isinstance(y2, list)
@@ -190,7 +190,7 @@ MANY = tuple(map(str, range(300)))
 
 
 def labels_after(y: Any, strategy: dict[Any, int]) -> Any:
-    """The labels after augmentation, by a generator of 300 classes."""
+    """Augment labels with a generator of 300 classes, and return the result."""
     client = DigitClient(transports=[FakeTransport(class_names=MANY, image_shape=(2, 2, 1))])
     return client.augment(np.zeros((len(y), 4), np.uint8), y, strategy=strategy, seed=0)[1]
 
@@ -207,7 +207,7 @@ def labels_after(y: Any, strategy: dict[Any, int]) -> Any:
         ([1.0, 3.0], 7, [1.0, 3.0, 7.0]),
     ],
 )
-def test_a_categorical_gets_the_categories_that_it_lacks(
+def test_a_categorical_gets_its_missing_categories(
     kind: str, known: list[Any], added: Any, categories: list[Any], ordered: bool
 ) -> None:
     pandas = pytest.importorskip("pandas")
@@ -291,27 +291,29 @@ def test_a_list_of_labels_keeps_its_elements(y: list[Any]) -> None:
     assert labels_after(array, {added: 2}).tolist()[:3] == first
 
 
-def test_truth_values_are_no_classes() -> None:
+def test_booleans_are_not_classes() -> None:
     for y in ([True, False], np.array([True, False]), np.array([True, False], object)):
         with pytest.raises(InvalidInputError, match="label type"):
             labels_after(y, {1: 5})
 
 
-def test_small_integers_hold_no_white_pixel_and_get_wider(client: DigitClient) -> None:
+def test_int8_pixels_get_a_wider_dtype_because_int8_cannot_hold_white(client: DigitClient) -> None:
     X, y = np.zeros((3, 784), np.int8), [1, 1, 2]
     digits = client.sample(labels=[7] * 5, seed=0).images.reshape(5, 784)
     assert digits.max() > 127
     X2, _ = client.augment(X, y, strategy={7: 5}, seed=0, pixel_range=(0, 255))
     np.testing.assert_array_equal(X2[3:], digits)
     pandas = pytest.importorskip("pandas")
-    table = pandas.DataFrame(X.astype(np.int64)).astype(dict.fromkeys(range(300), np.int8))  # as downcast= makes it
+    table = pandas.DataFrame(X.astype(np.int64)).astype(
+        dict.fromkeys(range(300), np.int8)
+    )  # as pandas.to_numeric(downcast=…) makes it
     for each in (table, pandas.DataFrame(X)):
         X3, _ = client.augment(each, y, strategy={7: 5}, seed=0, pixel_range=(0, 255))
         np.testing.assert_array_equal(X3.to_numpy()[3:], digits)
         assert X3.columns.tolist() == each.columns.tolist()
 
 
-def test_whole_columns_of_a_table_take_fractions(client: DigitClient) -> None:
+def test_integer_columns_of_a_table_accept_fractions(client: DigitClient) -> None:
     pandas = pytest.importorskip("pandas")
     table = pandas.DataFrame(np.zeros((3, 784), np.float32)).astype(dict.fromkeys(range(300), np.uint8))
     X2, _ = client.augment(table, [1, 1, 2], strategy={7: 5}, seed=0, pixel_range=(0, 1))
@@ -331,7 +333,7 @@ def test_whole_columns_of_a_table_take_fractions(client: DigitClient) -> None:
         ("Sparse[uint8]", (0, 255)),
     ],
 )
-def test_a_table_of_any_dtype_takes_digits(client: DigitClient, dtype: str, pixel_range: tuple[int, int]) -> None:
+def test_a_table_of_any_dtype_accepts_digits(client: DigitClient, dtype: str, pixel_range: tuple[int, int]) -> None:
     pandas = pytest.importorskip("pandas")
     pytest.importorskip("pyarrow")
     table = pandas.DataFrame(np.zeros((3, 784), np.uint8)).astype(dtype)
@@ -351,19 +353,19 @@ def test_names_of_columns_may_repeat(client: DigitClient) -> None:
     assert X2.index.tolist() == list(range(8))
 
 
-def test_a_list_of_arrays_stays_one(client: DigitClient) -> None:
+def test_a_list_of_arrays_stays_a_list_of_arrays(client: DigitClient) -> None:
     X = list(images(3))
     X2, _ = client.augment(X, [1, 1, 2], strategy={7: 5}, seed=0)
     assert {(type(row), row.shape, str(row.dtype)) for row in X2} == {(np.ndarray, (28, 28), "uint8")}
     assert X2[0] is X[0]
 
 
-def test_a_range_of_pixels_that_the_dtype_cannot_hold_is_refused(client: DigitClient) -> None:
-    with pytest.raises(InvalidInputError, match="float16 can hold"):
+def test_a_pixel_range_beyond_the_dtype_is_rejected(client: DigitClient) -> None:
+    with pytest.raises(InvalidInputError, match="the range of float16"):
         client.augment(images(44, np.float16), Y, pixel_range=(0, 65535))
 
 
-def test_an_augmented_set_says_the_same_every_time(client: DigitClient) -> None:
+def test_an_augmented_set_is_the_same_every_time(client: DigitClient) -> None:
     one, other = (client.augment(images(44), Y, seed=5)[0] for _ in range(2))
     np.testing.assert_array_equal(one, other)
     assert not np.array_equal(client.augment(images(44), Y, seed=6)[0], one)

@@ -1,4 +1,4 @@
-"""`digitforge sample`, run as a user runs it."""
+"""The command `digitforge sample`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def sample(server: Any, *arguments: str | Path) -> subprocess.CompletedProcess[s
     return run("sample", "--server", server if isinstance(server, str) else server.target, *arguments)
 
 
-def test_sevens_are_sevens(server: Any, tmp_path: Path, formula: Any) -> None:
+def test_label_selects_one_class(server: Any, tmp_path: Path, formula: Any) -> None:
     out = tmp_path / "sevens.npz"
     result = sample(server, "--n", "3000", "--label", "7", "--seed", "5", "--out", out)
     assert (result.returncode, result.stderr) == (0, "")
@@ -35,7 +35,7 @@ def test_sevens_are_sevens(server: Any, tmp_path: Path, formula: Any) -> None:
         assert str(archive["generator_id"]) == server.generator_id
 
 
-def test_several_outputs_show_the_same_digits_and_json_tells_about_them(server: Any, tmp_path: Path) -> None:
+def test_several_outputs_have_the_same_digits_and_json_describes_them(server: Any, tmp_path: Path) -> None:
     archive, picture = tmp_path / "d.npz", tmp_path / "d.png"
     result = sample(server, "--n", "20", "--out", archive, "--out", picture, "--start", "40", "--json")
     assert result.returncode == 0, result.stderr
@@ -48,7 +48,7 @@ def test_several_outputs_show_the_same_digits_and_json_tells_about_them(server: 
         assert written["seeds"][0] == report["seed"] * 2**32 + 40
 
 
-def test_labels_are_one_for_each_digit(server: Any, tmp_path: Path) -> None:
+def test_labels_name_one_class_for_each_digit(server: Any, tmp_path: Path) -> None:
     result = sample(server, "--labels", "3,1,4, 1,5", "--out", tmp_path / "pi.npz")
     assert result.returncode == 0, result.stderr
     with np.load(tmp_path / "pi.npz") as archive:
@@ -66,7 +66,7 @@ def test_a_class_may_be_named_or_numbered(server: Any, tmp_path: Path) -> None:
     )
 
 
-def test_arrays_go_down_a_pipe_and_words_do_not(server: Any, formula: Any) -> None:
+def test_a_pipe_gets_arrays_without_messages(server: Any, formula: Any) -> None:
     words = [sys.executable, "-m", "digitforge", "sample", "--server", server.target]
     words += ["--n", "1500", "--seed", "1", "--out", "-"]
     result = subprocess.run(words, capture_output=True, check=True, timeout=120)
@@ -88,16 +88,18 @@ def test_a_folder_of_idx_files(server: Any, tmp_path: Path) -> None:
         (["--n", "5", "--label", "eleven"], "no class 'eleven'"),
         (["--n", "5", "--label", "12"], "no class 12"),
         (["--n", "10000000"], "at most 1000000"),
-        (["--n", "0"], "no digits were asked for"),
+        (["--n", "0"], "nothing to write"),
         (["--n", "-1"], "n is -1"),
         (["--n", "5", "--seed", "3000000"], "seed is 3000000"),
         (["--n", "5", "--start", "-2"], "start is -2"),
         (["--n", "5", "--labels", "1,2"], "leave n out"),
-        ([], "say how many"),
-        (["--labels", "1,2", "--label", "3"], "give one of the two"),
+        ([], "number of digits is missing"),
+        (["--labels", "1,2", "--label", "3"], "were both given"),
     ],
 )
-def test_wrong_input_is_one_line_and_status_2(server: Any, tmp_path: Path, arguments: list[str], says: str) -> None:
+def test_invalid_input_gives_one_line_and_status_2(
+    server: Any, tmp_path: Path, arguments: list[str], says: str
+) -> None:
     result = sample(server, *arguments, "--out", tmp_path / "d.npz")
     assert says in one_line(result)
     assert result.returncode == 2
@@ -105,15 +107,15 @@ def test_wrong_input_is_one_line_and_status_2(server: Any, tmp_path: Path, argum
     assert server.requests == []
 
 
-def test_a_place_that_cannot_be_written_is_told_before_any_request(server: Any, tmp_path: Path) -> None:
+def test_an_unwritable_path_is_an_error_before_any_request(server: Any, tmp_path: Path) -> None:
     result = sample(server, "--n", "5", "--out", tmp_path / "missing" / "d.npz")
     assert "cannot write" in one_line(result)
     assert result.returncode == 4
-    assert "Name a file .npz" in one_line(sample(server, "--n", "5", "--out", tmp_path / "d.jpg"))
+    assert "ends in .npz" in one_line(sample(server, "--n", "5", "--out", tmp_path / "d.jpg"))
     assert server.calls == 0
 
 
-def test_without_a_server_there_is_one_line_and_status_3(tmp_path: Path) -> None:
+def test_a_missing_server_gives_one_line_and_status_3(tmp_path: Path) -> None:
     result = sample("127.0.0.1:1", "--n", "5", "--out", tmp_path / "d.npz")
     assert "127.0.0.1:1" in one_line(result)
     assert "digitforge serve" in result.stderr
@@ -121,13 +123,13 @@ def test_without_a_server_there_is_one_line_and_status_3(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unknown_model_has_status_3(server: Any, tmp_path: Path) -> None:
+def test_an_unknown_model_gives_status_3(server: Any, tmp_path: Path) -> None:
     result = sample(server, "--n", "5", "--model", "letters", "--out", tmp_path / "d.npz")
     assert "no model 'letters'" in one_line(result)
     assert result.returncode == 3
 
 
-def test_an_unconditional_generator_gives_digits_and_takes_no_label(server: Any, tmp_path: Path) -> None:
+def test_an_unconditional_generator_gives_digits_but_accepts_no_label(server: Any, tmp_path: Path) -> None:
     server.class_names = ()
     result = sample(server, "--n", "5", "--out", tmp_path / "d.npz", "--json")
     assert result.returncode == 0, result.stderr
@@ -148,7 +150,7 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing(server: Any, tmp_path: Path) ->
 
 
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="this system has no terminals")
-def test_a_bar_is_shown_on_a_terminal_and_the_result_stays_clean(server: Any, tmp_path: Path) -> None:
+def test_a_terminal_shows_a_progress_bar_and_the_result_stays_clean(server: Any, tmp_path: Path) -> None:
     server.delay_s = 0.3
     terminal, end = os.openpty()
     command = [sys.executable, "-m", "digitforge", "sample", "--server", server.target]
@@ -157,9 +159,9 @@ def test_a_bar_is_shown_on_a_terminal_and_the_result_stays_clean(server: Any, tm
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=end, text=True, env=environment) as process:
         os.close(end)
         shown = b""
-        with contextlib.suppress(OSError):  # the terminal ends with the command
-            while piece := os.read(terminal, 65536):
-                shown += piece
+        with contextlib.suppress(OSError):  # the terminal closes with the command
+            while data := os.read(terminal, 65536):
+                shown += data
         stdout, _ = process.communicate(timeout=60)
     os.close(terminal)
     assert process.returncode == 0
@@ -167,9 +169,9 @@ def test_a_bar_is_shown_on_a_terminal_and_the_result_stays_clean(server: Any, tm
     assert b"1024/3000" in shown
 
 
-def test_standard_output_may_be_named_like_a_file(server: Any, tmp_path: Path) -> None:
+def test_standard_output_may_have_a_file_name(server: Any, tmp_path: Path) -> None:
     out, named = tmp_path / "d.npz", tmp_path / "stdout"
-    named.symlink_to("/dev/fd/1")  # as /dev/stdout, which a test must not risk
+    named.symlink_to("/dev/fd/1")  # like /dev/stdout, which a test must not put at risk
     arguments = ["--n", "50", "--seed", "1", "--format", "npz", "--out", str(named)]
     command = [sys.executable, "-m", "digitforge", "sample", "--server", server.target]
     for mode in ("wb", "ab"):  # > d.npz, >> d.npz
@@ -186,7 +188,7 @@ def test_standard_output_may_be_named_like_a_file(server: Any, tmp_path: Path) -
         assert len(archive["y"]) == 50
 
 
-def test_a_shell_may_read_the_output_as_it_is_written(server: Any) -> None:
+def test_process_substitution_of_a_shell_can_read_the_output(server: Any) -> None:
     read_end, write_end = os.pipe()
     command = [sys.executable, "-m", "digitforge", "sample", "--server", server.target]
     command += ["--n", "50", "--out", f"/dev/fd/{write_end}", "--format", "npz"]  # >(…) in bash

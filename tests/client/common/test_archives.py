@@ -1,4 +1,4 @@
-"""Archives that were damaged on their way: the arrays that were written, or one error."""
+"""Damaged archives give the written arrays or a single error."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def archive_of(*, compressed: bool) -> bytes:
 WHOLE = {compressed: archive_of(compressed=compressed) for compressed in (False, True)}
 
 
-def assert_whole_or_refused(path: Path) -> None:
+def assert_intact_or_rejected(path: Path) -> None:
     try:
         with open_archive(path) as arrays:
             found = {name: arrays[name] for name in ARRAYS}
     except DataError as error:
-        assert str(error).startswith(f"cannot read {path}: ")  # noqa: PT017 - some damage does no harm
+        assert str(error).startswith(f"cannot read {path}: ")  # noqa: PT017 - some damage is harmless
     else:
         assert {name: array.tolist() for name, array in found.items()} == {
             name: array.tolist() for name, array in ARRAYS.items()
@@ -44,11 +44,11 @@ def test_a_changed_bit(tmp_path_factory: pytest.TempPathFactory, compressed: boo
     content = bytearray(WHOLE[compressed])
     content[int(at * len(content))] ^= 1 << bit
     path.write_bytes(content)
-    assert_whole_or_refused(path)
+    assert_intact_or_rejected(path)
 
 
-@pytest.mark.parametrize("offset", [8, 10])  # flags and method, where the table of contents has them
-def test_an_encrypted_or_unknown_compression(tmp_path: Path, offset: int) -> None:
+@pytest.mark.parametrize("offset", [8, 10])  # flags and compression method in the central directory
+def test_flags_that_claim_encryption_or_an_unknown_compression(tmp_path: Path, offset: int) -> None:
     content = bytearray(WHOLE[False])
     content[content.index(b"PK\x01\x02") + offset] |= 1
     (tmp_path / "a.npz").write_bytes(content)
@@ -65,7 +65,7 @@ def test_any_bytes(tmp_path_factory: pytest.TempPathFactory, content: bytes, mag
         arrays["x"]
 
 
-def test_the_advice_ends_the_message(tmp_path: Path) -> None:
+def test_the_message_ends_with_the_advice(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cannot read .*none\.npz: No such file or directory; make it first$"):
         open_archive(tmp_path / "none.npz", advice="make it first").__enter__()
     (tmp_path / "a.npz").write_bytes(WHOLE[True])

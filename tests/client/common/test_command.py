@@ -1,4 +1,4 @@
-"""The root command: what imports may write, what a missing extra is answered with, and what signals do."""
+"""The command `digitforge`: hidden output of imports, mistyped commands, signals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-NOISE = "import os; os.write(2, b'a note from the depths\\n')\n"
+NOISE = "import os; os.write(2, b'a library's note\\n')\n"
 
 
 def _import_quietly(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
@@ -23,27 +23,27 @@ def _import_quietly(folder: Path, code: str) -> subprocess.CompletedProcess[str]
     return subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
 
 
-def test_what_a_library_writes_while_it_is_imported_is_held_back(tmp_path: Path) -> None:
+def test_output_of_an_import_is_hidden(tmp_path: Path) -> None:
     done = _import_quietly(tmp_path, "")
     assert (done.stdout, done.stderr) == ("imported\n", "")
 
 
-def test_what_it_wrote_is_shown_when_the_import_fails(tmp_path: Path) -> None:
+def test_output_of_a_failed_import_is_shown(tmp_path: Path) -> None:
     done = _import_quietly(tmp_path, "raise RuntimeError('broken')\n")
     assert done.returncode == 1
-    assert "a note from the depths" in done.stderr
+    assert "a library's note" in done.stderr
     assert "RuntimeError: broken" in done.stderr
 
 
-def test_a_mistyped_command_is_answered_with_the_nearest() -> None:
+def test_the_error_of_a_mistyped_command_suggests_a_similar_one() -> None:
     done = subprocess.run([sys.executable, "-m", "digitforge", "trian"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "'trian'; did you mean 'train'?" in done.stderr
 
 
 @contextmanager
-def _under_way(body: str, before: str = "") -> Iterator[subprocess.Popen[str]]:
-    """The command with a subcommand of this body, which has come to `wait`."""
+def _waiting(body: str, before: str = "") -> Iterator[subprocess.Popen[str]]:
+    """Run the command with a subcommand of this body, until the body calls `wait`."""
     program = f"""
 import os, signal, sys, time, click
 from digitforge_client.common import command
@@ -70,60 +70,60 @@ command.main()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_a_command_as_ctrl_c_does(number: int) -> None:
-    with _under_way("    try: wait()\n    finally: print('put in order')") as process:
+def test_a_signal_ends_a_command_like_ctrl_c(number: int) -> None:
+    with _waiting("    try: wait()\n    finally: print('cleaned up')") as process:
         process.send_signal(number)
-        assert process.communicate(timeout=60) == ("put in order\n", "\ndigitforge: interrupted\n")
+        assert process.communicate(timeout=60) == ("cleaned up\n", "\ndigitforge: interrupted\n")
         assert process.returncode == 128 + number
 
 
-def test_the_same_signal_sent_twice_at_once_is_one_and_a_later_one_ends_at_once() -> None:
+def test_a_duplicate_signal_is_ignored_and_a_later_signal_ends_at_once() -> None:
     body = """
     try: wait()
     except KeyboardInterrupt:
         signal.raise_signal(signal.SIGTERM)
         wait()
 """
-    with _under_way(body) as process:
+    with _waiting(body) as process:
         process.send_signal(signal.SIGTERM)
         assert process.stdout is not None
-        assert process.stdout.readline() == "waits\n"  # again
+        assert process.stdout.readline() == "waits\n"  # from the second wait()
         while process.poll() is None:
             process.send_signal(signal.SIGTERM)
             time.sleep(0.05)
         assert process.returncode == 143
 
 
-def test_a_terminal_that_closes_is_told_of_any_number_of_times() -> None:
+def test_a_closed_terminal_may_send_any_number_of_signals() -> None:
     body = """
     try: wait()
     except KeyboardInterrupt:
-        time.sleep(1.5)  # longer than two senders of one signal take
+        time.sleep(1.5)  # longer than duplicate signals take
         signal.raise_signal(signal.SIGHUP)
         print("still here", flush=True)
 """
-    with _under_way(body) as process:
+    with _waiting(body) as process:
         process.send_signal(signal.SIGHUP)
         assert process.communicate(timeout=60)[0] == "still here\n"
 
 
-def test_a_signal_that_strikes_inside_a_finalizer_is_not_lost() -> None:
-    """Python cannot raise an exception there."""
+def test_a_signal_during_a_finalizer_is_not_lost() -> None:
+    """Python cannot raise an exception from a finalizer."""
     body = """
-    class Struck:
+    class Interrupted:
         def __del__(self):
             signal.raise_signal(signal.SIGTERM)
-    Struck()
+    Interrupted()
     wait()
 """
-    with _under_way(body) as process:
+    with _waiting(body) as process:
         assert process.communicate(timeout=60) == ("", "\ndigitforge: interrupted\n")
         assert process.returncode == 143
 
 
-def test_what_nohup_ignores_stays_ignored() -> None:
-    with _under_way("    wait()", before="signal.signal(signal.SIGHUP, signal.SIG_IGN)") as process:
+def test_signals_that_nohup_ignores_stay_ignored() -> None:
+    with _waiting("    wait()", before="signal.signal(signal.SIGHUP, signal.SIG_IGN)") as process:
         process.send_signal(signal.SIGHUP)
         process.send_signal(signal.SIGTERM)
         assert process.communicate(timeout=60)[1] == "\ndigitforge: interrupted\n"
-        assert process.returncode == 143  # by the second
+        assert process.returncode == 143  # from the second signal

@@ -1,4 +1,4 @@
-"""The versions of a model: read as TensorFlow Serving reads them, published whole or not at all."""
+"""The versions of a model: parsed as in TensorFlow Serving, published atomically."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ def write(folder: Path) -> None:
     (folder / "variables" / "data").write_bytes(b"weights")
 
 
-def test_a_version_gets_the_number_after_the_highest_however_that_is_written(tmp_path: Path) -> None:
+def test_a_new_version_gets_the_next_number_in_any_notation(tmp_path: Path) -> None:
     for name in ("00000123", " 7", "+8", ".200.tmp", "201.tmp", "v9", "9.5"):
         (tmp_path / name).mkdir()
-    (tmp_path / "300").touch()  # a file is no version
+    (tmp_path / "300").touch()  # a file is not a version
     assert {number: [path.name for path in paths] for number, paths in versions(tmp_path).items()} == {
         7: [" 7"],
         8: ["+8"],
         123: ["00000123"],
     }
-    (tmp_path / ".124.tmp").mkdir()  # a kill may leave one behind
+    (tmp_path / ".124.tmp").mkdir()  # left by a killed process
     published = publish(tmp_path, write)
     assert published == tmp_path / "124"
     assert (published / "variables" / "data").read_bytes() == b"weights"
     assert not (tmp_path / ".124.tmp").exists()
 
 
-def test_the_base_path_is_made(tmp_path: Path) -> None:
+def test_the_base_path_is_created(tmp_path: Path) -> None:
     assert publish(tmp_path / "models" / "digits", write) == tmp_path / "models" / "digits" / "1"
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_what_fails_half_way_leaves_nothing_behind(tmp_path: Path, error: BaseException) -> None:
+def test_a_failed_publication_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
     def fail(folder: Path) -> None:
         write(folder)
         raise error

@@ -1,4 +1,4 @@
-"""Very large data sets: every digit once, and nothing finished ever lost."""
+"""Very large data sets: every digit is written once, and finished shards are never lost."""
 
 from __future__ import annotations
 
@@ -53,9 +53,7 @@ def test_shards_of_every_format_hold_the_digits_of_a_sample(tmp_path: Path, clie
 
 
 @pytest.mark.parametrize("scaling", [{"truncation": 0.4}, {"expansion": 1.4}])
-def test_a_class_and_a_scaling_hold_for_all_shards(
-    tmp_path: Path, client: DigitClient, scaling: dict[str, Any]
-) -> None:
+def test_class_and_scaling_apply_to_all_shards(tmp_path: Path, client: DigitClient, scaling: dict[str, Any]) -> None:
     manifest = generate(client, tmp_path, replace(PLAN, label=7, **scaling), jobs=1)
     last = read(tmp_path / manifest.shards[-1].file, "npz")
     assert set(last.labels.tolist()) == {7}
@@ -64,7 +62,7 @@ def test_a_class_and_a_scaling_hold_for_all_shards(
     assert all(compare(client, tmp_path, manifest, shard).tolerable for shard in manifest.shards)
 
 
-def test_processes_side_by_side_write_what_one_writes(server: Any, tmp_path: Path, formula: Any) -> None:
+def test_parallel_processes_write_the_same_as_one(server: Any, tmp_path: Path, formula: Any) -> None:
     for jobs in ("1", "2"):
         arguments = ("--n", "5000", "--rows-per-shard", "700", "--seed", "1", "--jobs", jobs, "--json")
         with start("generate", "--server", server.target, tmp_path / jobs, *arguments) as process:
@@ -77,10 +75,10 @@ def test_processes_side_by_side_write_what_one_writes(server: Any, tmp_path: Pat
         assert (tmp_path / "1" / file).read_bytes() == (tmp_path / "2" / file).read_bytes()
     checked = run(server, "verify", tmp_path / "2", "--regenerate", 2)
     assert checked.returncode == 0, checked.stderr
-    assert "8 shards with 5000 digits are as their checksums say; 2 of them hold" in checked.stdout
+    assert "8 shards with 5000 digits match their checksums; 2 of them match" in checked.stdout
 
 
-def test_a_dask_cluster_writes_the_same(server: Any, tmp_path: Path, scheduler: str, formula: Any) -> None:
+def test_a_dask_cluster_writes_the_same_shards(server: Any, tmp_path: Path, scheduler: str, formula: Any) -> None:
     arguments = ("--n", 5000, "--rows-per-shard", 700, "--seed", 1)
     result = run(server, "generate", tmp_path / "set", *arguments, "--scheduler", scheduler)
     assert result.returncode == 0, result.stderr
@@ -90,12 +88,12 @@ def test_a_dask_cluster_writes_the_same(server: Any, tmp_path: Path, scheduler: 
     assert (result.returncode, "oops" in one_line(result)) == (3, True)
 
 
-# --- interrupted, and continued
+# --- interruptions
 
 
 @pytest.fixture
 def gate(server: Any) -> Iterator[threading.Event]:
-    """Until it is set, the server answers requests for the first three of `begin`'s shards only."""
+    """An event. Until it is set, the server only answers requests for the first three shards of `begin`."""
     event = threading.Event()
 
     def hold(request: Any) -> None:
@@ -109,7 +107,7 @@ def gate(server: Any) -> Iterator[threading.Event]:
 
 
 def begin(server: Any, folder: Path, *arguments: Any) -> subprocess.Popen[str]:
-    """A command under way, of whose eight shards three are finished."""
+    """Start a command with eight shards, and wait until three shards are finished."""
     words = ("generate", "--server", server.target, folder, "--n", "4000", "--rows-per-shard", "500", "--seed", "2")
     process = start(*words, *map(str, arguments))
     while process.poll() is None:
@@ -120,7 +118,7 @@ def begin(server: Any, folder: Path, *arguments: Any) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_after_kill_9_nothing_that_was_finished_is_lost(
+def test_kill_9_loses_no_finished_shard(
     server: Any, gate: threading.Event, tmp_path: Path, formula: Any, jobs: int
 ) -> None:
     with begin(server, tmp_path / "set", "--jobs", jobs) as process:
@@ -129,20 +127,20 @@ def test_after_kill_9_nothing_that_was_finished_is_lost(
     before = finished(tmp_path / "set")
     assert len(before) == 3
     asked = len(server.requests)
-    result = run(server, "generate", tmp_path / "set", "--jobs", 1, "--json")  # the rest stands in the manifest
+    result = run(server, "generate", tmp_path / "set", "--jobs", 1, "--json")  # the manifest has the other options
     assert result.returncode == 0, result.stderr
     assert before.items() <= finished(tmp_path / "set").items()
-    assert len(server.requests) - asked == 2 * (8 - len(before))  # 500 rows in requests of 256: only what was missing
+    assert len(server.requests) - asked == 2 * (8 - len(before))  # two requests of up to 256 rows per missing shard
     assert_whole(tmp_path / "set", Manifest.load(tmp_path / "set"), formula)
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_with_its_status_and_keeps_what_is_finished(
+def test_a_signal_ends_the_command_with_its_status_and_keeps_finished_shards(
     server: Any, gate: threading.Event, tmp_path: Path, number: int, jobs: int
 ) -> None:
     with begin(server, tmp_path / "set", "--jobs", jobs) as process:
-        os.killpg(process.pid, number)  # to all of them, as a terminal and systemd do
+        os.killpg(process.pid, number)  # to all processes, like a terminal or systemd
         stdout, stderr = process.communicate(timeout=60)
     assert (process.returncode, stdout, stderr.strip()) == (128 + number, "", "digitforge: interrupted")
     before = finished(tmp_path / "set")
@@ -170,7 +168,7 @@ def test_workers_end_when_the_command_is_killed(server: Any, gate: threading.Eve
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="processes are found in /proc")
-def test_a_worker_that_is_killed_is_told_of_and_costs_only_its_shard(
+def test_a_killed_worker_is_an_error_and_loses_only_its_shard(
     server: Any, gate: threading.Event, tmp_path: Path
 ) -> None:
     with begin(server, tmp_path / "set", "--jobs", 2) as process:
@@ -182,7 +180,7 @@ def test_a_worker_that_is_killed_is_told_of_and_costs_only_its_shard(
     assert len(finished(tmp_path / "set")) == 3
 
 
-def test_a_server_that_fails_costs_only_what_was_not_finished(server: Any, tmp_path: Path, formula: Any) -> None:
+def test_a_failing_server_loses_only_unfinished_shards(server: Any, tmp_path: Path, formula: Any) -> None:
     def fail_at_the_fifth_shard(request: Any) -> None:
         if len(server.requests) == 9:
             server.failures.append((grpc.StatusCode.INTERNAL, "oops"))
@@ -199,7 +197,7 @@ def test_a_server_that_fails_costs_only_what_was_not_finished(server: Any, tmp_p
     assert_whole(tmp_path / "set", Manifest.load(tmp_path / "set"), formula)
 
 
-def test_a_finished_data_set_is_left_as_it_is(server: Any, tmp_path: Path) -> None:
+def test_a_finished_data_set_is_not_changed(server: Any, tmp_path: Path) -> None:
     arguments = ("--n", 1000, "--rows-per-shard", 500, "--seed", 2, "--jobs", 1)
     run(server, "generate", tmp_path, *arguments)
     before, asked = finished(tmp_path), len(server.requests)
@@ -207,7 +205,7 @@ def test_a_finished_data_set_is_left_as_it_is(server: Any, tmp_path: Path) -> No
     assert (finished(tmp_path), len(server.requests)) == (before, asked)
 
 
-def test_another_plan_or_generator_never_continues_a_data_set(tmp_path: Path, client: DigitClient) -> None:
+def test_a_data_set_is_never_continued_with_another_plan_or_generator(tmp_path: Path, client: DigitClient) -> None:
     generate(client, tmp_path, PLAN, jobs=1)
     before = finished(tmp_path)
     for other in (
@@ -219,41 +217,43 @@ def test_another_plan_or_generator_never_continues_a_data_set(tmp_path: Path, cl
         with pytest.raises(DataError, match="holds another data set: "):
             generate(client, tmp_path, other, jobs=1)
     stranger = DigitClient(transports=[FakeTransport(generator_id="0" * 16)])
-    with pytest.raises(GeneratorChangedError, match="begun with generator fa4efa4efa4efa4e"):
+    with pytest.raises(GeneratorChangedError, match="started with generator fa4efa4efa4efa4e"):
         generate(stranger, tmp_path, PLAN, jobs=1)
     assert finished(tmp_path) == before
 
 
-def test_a_generator_that_changes_between_two_shards_ends_the_work(tmp_path: Path) -> None:
+def test_a_generator_change_between_two_shards_is_an_error(tmp_path: Path) -> None:
     fake = FakeTransport()
 
     def change(_: int) -> None:
         fake.card["generator_id"] = "0" * 16
 
-    with pytest.raises(GeneratorChangedError, match="begun with generator fa4efa4efa4efa4e, but the server has 0000"):
+    with pytest.raises(
+        GeneratorChangedError, match="started with generator fa4efa4efa4efa4e, but the server has generator 0000"
+    ):
         generate(DigitClient(transports=[fake]), tmp_path, PLAN, jobs=1, advance=change)
     assert 1 <= len(finished(tmp_path)) < 5
 
 
-def test_two_commands_never_write_one_data_set(server: Any, gate: threading.Event, tmp_path: Path) -> None:
+def test_two_commands_never_write_the_same_data_set(server: Any, gate: threading.Event, tmp_path: Path) -> None:
     with begin(server, tmp_path / "set", "--jobs", 1) as process:
         second = run(server, "generate", tmp_path / "set")
         gate.set()
         stdout, _ = process.communicate(timeout=60)
-    assert (second.returncode, "another `digitforge generate` is at work" in one_line(second)) == (4, True)
+    assert (second.returncode, "another `digitforge generate` is running" in one_line(second)) == (4, True)
     assert process.returncode == 0
     assert "in 8 shards" in stdout
 
 
-# --- refused
+# --- rejected
 
 
-def test_a_folder_with_something_else_is_never_touched(tmp_path: Path, client: DigitClient) -> None:
+def test_a_folder_with_other_files_is_never_changed(tmp_path: Path, client: DigitClient) -> None:
     (tmp_path / "letters.txt").write_text("dear")
-    with pytest.raises(DataError, match="holds something else"):
+    with pytest.raises(DataError, match="does not hold a data set"):
         generate(client, tmp_path, PLAN, jobs=1)
     assert {each.name for each in tmp_path.iterdir()} == {"letters.txt"}
-    with pytest.raises(DataError, match="name another place"):
+    with pytest.raises(DataError, match="name another folder"):
         generate(client, tmp_path / "letters.txt" / "set", PLAN, jobs=1)
 
 
@@ -262,14 +262,14 @@ def test_a_folder_with_something_else_is_never_touched(tmp_path: Path, client: D
     [
         (("--n", 10, "--label", "A"), 2, "no class 'A'"),
         (("--n", 10, "--truncation", 0), 2, "truncation is 0"),
-        (("--n", 10, "--truncation", 1, "--expansion", 1.2), 2, "one of the two"),
+        (("--n", 10, "--truncation", 1, "--expansion", 1.2), 2, "only one of them"),
         (("--n", 10, "--jobs", 0), 2, "--jobs is 0"),
         (("--n", 0), 2, "n is 0"),
-        ((), 2, "say how many digits with --n"),
+        ((), 2, "number of digits is missing"),
         (("--n", 10, "--model", "letters"), 3, "no model 'letters'"),
     ],
 )
-def test_what_cannot_be_done_leaves_no_folder(
+def test_a_rejected_command_leaves_no_folder(
     server: Any, tmp_path: Path, arguments: tuple[Any, ...], status: int, says: str
 ) -> None:
     result = run(server, "generate", tmp_path / "set", *arguments)
@@ -287,7 +287,7 @@ def test_what_cannot_be_done_leaves_no_folder(
         ("google_crc32c", ("--format", "tfrecord"), "tfrecord"),
     ],
 )
-def test_a_library_that_is_not_installed_is_named_with_its_extra(  # noqa: PLR0917
+def test_the_error_of_a_missing_library_names_library_and_extra(  # noqa: PLR0917
     server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str, arguments: tuple[str, ...], extra: str
 ) -> None:
     monkeypatch.setitem(sys.modules, library, None)

@@ -32,7 +32,7 @@ plans = st.builds(
 
 
 @given(plans)
-def test_two_shards_never_share_an_address_and_none_is_left_out(fields: dict[str, Any]) -> None:
+def test_shards_share_no_address_and_skip_none(fields: dict[str, Any]) -> None:
     try:
         plan = Plan(**fields)
     except InvalidInputError:
@@ -48,7 +48,7 @@ def test_two_shards_never_share_an_address_and_none_is_left_out(fields: dict[str
 
 
 @given(plans.filter(lambda fields: fields["n"] <= 50 * fields["rows_per_shard"]), st.sets(st.integers(0, 49)))
-def test_a_manifest_is_read_as_it_was_written(
+def test_a_manifest_survives_a_round_trip(
     tmp_path_factory: pytest.TempPathFactory, fields: dict[str, Any], finished: set[int]
 ) -> None:
     assume(fields["start"] + fields["n"] <= ROWS_PER_SEED)
@@ -82,7 +82,7 @@ def test_a_manifest_is_read_as_it_was_written(
         lambda fields: fields.update(card=[]),
     ],
 )
-def test_a_manifest_that_was_changed_is_refused(tmp_path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+def test_a_changed_manifest_is_rejected(tmp_path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     Manifest.new(PLAN, CARD).save(tmp_path)
     fields = json.loads((tmp_path / NAME).read_text())
     change(fields)
@@ -91,7 +91,7 @@ def test_a_manifest_that_was_changed_is_refused(tmp_path: Path, change: Callable
         Manifest.load(tmp_path)
 
 
-def test_a_manifest_of_the_first_version_is_read(tmp_path: Path) -> None:
+def test_a_manifest_of_version_1_can_be_read(tmp_path: Path) -> None:
     manifest = Manifest.new(PLAN, CARD)
     manifest.save(tmp_path)
     fields = json.loads((tmp_path / NAME).read_text())
@@ -101,7 +101,7 @@ def test_a_manifest_of_the_first_version_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"{}", b"no JSON", b"\xff\xfe"])
-def test_something_else_is_no_manifest(tmp_path: Path, text: bytes) -> None:
+def test_other_content_is_not_a_manifest(tmp_path: Path, text: bytes) -> None:
     with pytest.raises(DataError, match="generate"):
         Manifest.load(tmp_path)
     (tmp_path / NAME).write_bytes(text)
@@ -118,13 +118,13 @@ def test_something_else_is_no_manifest(tmp_path: Path, text: bytes) -> None:
         ({"n": 2**32, "start": 1}, "use another seed"),
         ({"n": 10, "format": "idx"}, "npz, tfrecord, parquet"),
         ({"n": 10, "rows_per_shard": 0}, "rows_per_shard"),
-        ({"n": 10, "rows_per_shard": 1_000_001}, "held in memory"),
+        ({"n": 10, "rows_per_shard": 1_000_001}, "built in memory"),
         ({"n": 10_001, "rows_per_shard": 1}, "10001 shards"),
         ({"n": 10, "truncation": -1}, "truncation"),
-        ({"n": 10, "truncation": 1, "expansion": 1}, "one of the two"),
+        ({"n": 10, "truncation": 1, "expansion": 1}, "only one of them"),
         ({"n": 10, "label": "seven"}, "label"),
     ],
 )
-def test_a_plan_that_cannot_be_carried_out_is_refused(fields: dict[str, Any], says: str) -> None:
+def test_an_impossible_plan_is_rejected(fields: dict[str, Any], says: str) -> None:
     with pytest.raises(InvalidInputError, match=says):
         Plan(**({"seed": 0} | fields))

@@ -1,4 +1,4 @@
-"""What happened to the files of a data set is noticed, and what is made anew is compared."""
+"""Verification of data sets: damaged files are found, and regenerated digits are compared."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def client() -> DigitClient:
     return DigitClient(transports=[FakeTransport()])
 
 
-def test_what_happened_to_files_is_found_and_mended(server: Any, tmp_path: Path, formula: Any) -> None:
+def test_damaged_files_are_found_and_repaired(server: Any, tmp_path: Path, formula: Any) -> None:
     arguments = ("--n", 2000, "--rows-per-shard", 300, "--seed", 2, "--jobs", 1)
     assert run(server, "generate", tmp_path, *arguments).returncode == 0
     files = [tmp_path / shard.file for shard in Manifest.load(tmp_path).shards]
@@ -44,48 +44,48 @@ def test_what_happened_to_files_is_found_and_mended(server: Any, tmp_path: Path,
     problems = json.loads(result.stdout)["problems"]
     assert [problem.split()[0] for problem in problems] == [files[number].name for number in (0, 2, 4)]
     assert ["missing" in problems[0], "bytes instead of" in problems[1], "checksum" in problems[2]] == [True] * 3
-    assert "remove such files and run `digitforge generate" in one_line(run(server, "verify", tmp_path))
+    assert "remove these files and run `digitforge generate" in one_line(run(server, "verify", tmp_path))
     files[4].unlink()
-    # a missing file, or one of another size, is made anew
+    # a file that is missing or has another size is made again
     assert run(server, "generate", tmp_path, "--jobs", 1).returncode == 0
     assert run(server, "verify", tmp_path).returncode == 0
     assert_whole(tmp_path, Manifest.load(tmp_path), formula)
 
 
-def add(levels: int, pixels: int) -> Callable[[Any], Any]:
-    """Answers in which so many pixels differ by so many gray levels."""
+def changing(levels: int, pixels: int) -> Callable[[Any], Any]:
+    """Make a function that changes some pixels of an answer by some gray levels."""
 
-    def mend(reply: Any) -> Any:
+    def change(reply: Any) -> Any:
         images = np.frombuffer(reply.outputs["images"].tensor_content, dtype=np.uint8).copy()
         images[:pixels] += np.where(images[:pixels] < 128, levels, -levels).astype(np.uint8)
         reply.outputs["images"].tensor_content = images.tobytes()
         return reply
 
-    return mend
+    return change
 
 
-def test_regenerated_digits_are_compared_within_the_tolerance(server: Any, tmp_path: Path) -> None:
+def test_regenerated_digits_may_differ_within_the_tolerance(server: Any, tmp_path: Path) -> None:
     arguments = ("--n", 1000, "--rows-per-shard", 256, "--seed", 2, "--jobs", 1)
     assert run(server, "generate", tmp_path, *arguments).returncode == 0
     pixels = 256 * 784
     for levels, changed, status in ((1, pixels // 1001, 0), (1, pixels // 990, 4), (2, 1, 4)):
-        server.mend = add(levels, changed)
+        server.mend = changing(levels, changed)
         result = run(server, "verify", tmp_path, "--regenerate", 1, "--json")
         assert result.returncode == status, (levels, changed, result.stderr)
         (compared,) = json.loads(result.stdout)["regenerated"]
         assert (compared["pixels"], compared["differing"], compared["largest"]) == (pixels, changed, levels)
-    assert "holds other digits than the server gives" in result.stderr
+    assert "does not match the server's digits" in result.stderr
     server.mend = lambda reply: reply
     server.generator_id = "f" * 16
     result = run(server, "verify", tmp_path, "--regenerate", 1)
-    assert (result.returncode, "begun with generator 0123456789abcdef" in one_line(result)) == (3, True)
+    assert (result.returncode, "started with generator 0123456789abcdef" in one_line(result)) == (3, True)
 
 
-def test_a_file_with_other_addresses_is_noticed(tmp_path: Path, client: DigitClient) -> None:
+def test_a_file_with_other_addresses_is_found(tmp_path: Path, client: DigitClient) -> None:
     manifest = generate(client, tmp_path, PLAN, jobs=1)
     files = [tmp_path / shard.file for shard in manifest.shards]
     files[0].write_bytes(files[1].read_bytes())
-    with pytest.raises(DataError, match="addresses differ"):
+    with pytest.raises(DataError, match="differ from the manifest"):
         compare(client, tmp_path, manifest, manifest.shards[0])
     files[0].write_bytes(b"no archive")
     with pytest.raises(DataError, match=r"cannot read .*shard-00000"):
@@ -94,7 +94,7 @@ def test_a_file_with_other_addresses_is_noticed(tmp_path: Path, client: DigitCli
 
 @pytest.fixture(scope="module", params=FORMATS)
 def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, DigitClient, bytes]:
-    """Folder of a data set of one small shard, the client that it came from, and the shard's bytes."""
+    """The folder of a data set with one small shard, its client, and the bytes of the shard."""
     pytest.importorskip("pyarrow")
     folder = tmp_path_factory.mktemp("small")
     client = DigitClient(transports=[FakeTransport(image_shape=(4, 4, 1))])
@@ -103,7 +103,7 @@ def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 @given(data=st.data())
-def test_a_damaged_file_is_an_error_of_the_library(small: tuple[Path, DigitClient, bytes], data: st.DataObject) -> None:
+def test_a_damaged_file_raises_only_data_errors(small: tuple[Path, DigitClient, bytes], data: st.DataObject) -> None:
     folder, client, whole = small
     manifest = Manifest.load(folder)
     path, content = folder / manifest.shards[0].file, bytearray(whole)
@@ -113,7 +113,7 @@ def test_a_damaged_file_is_an_error_of_the_library(small: tuple[Path, DigitClien
         content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
     path.write_bytes(content)
     assert problem_of(folder, manifest.shards[0]) is not None
-    with contextlib.suppress(DataError):  # some bytes mean nothing
+    with contextlib.suppress(DataError):  # some bytes do not matter
         compare(client, folder, manifest, manifest.shards[0])
 
 

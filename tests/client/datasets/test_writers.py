@@ -1,4 +1,4 @@
-"""Files hold what was handed out, whole or not at all."""
+"""Writers: files hold the delivered digits, completely or not at all."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_picture_shows_every_digit_in_its_place(tmp_path: Path) -> None:
     picture = np.asarray(Image.open(tmp_path / "d.png"))
     assert picture.shape == (6 * 29 - 1, 20 * 29 - 1)  # 120 digits in rows of 20: each class in two columns
     np.testing.assert_array_equal(picture[29 : 29 + 28, 58 : 58 + 28], batch(120).images[22])
-    assert not picture[28].any()  # the margin
+    assert not picture[28].any()  # the black line
 
 
 @pytest.mark.parametrize(("n", "columns"), [(1, 1), (9, 9), (10, 10), (100, 10), (101, 20), (10_000, 100)])
@@ -72,7 +72,7 @@ def test_colors_stay_colors() -> None:
     np.testing.assert_array_equal(picture[4:7, 6:11], images[3])
 
 
-def test_idx_files_are_mnists(tmp_path: Path) -> None:
+def test_idx_files_have_the_format_of_mnist(tmp_path: Path) -> None:
     write("idx", tmp_path / "synthetic", batch(30), batch(12, 30))
     images = (tmp_path / "synthetic" / "train-images-idx3-ubyte").read_bytes()
     labels = (tmp_path / "synthetic" / "train-labels-idx1-ubyte").read_bytes()
@@ -82,16 +82,16 @@ def test_idx_files_are_mnists(tmp_path: Path) -> None:
     assert list(labels[8:]) == batch(42).labels.tolist()
 
 
-def test_separate_files_are_named_for_class_and_row_seed(tmp_path: Path) -> None:
+def test_separate_files_are_named_after_class_and_row_seed(tmp_path: Path) -> None:
     write("files", tmp_path / "digits", batch(12))
     assert len(list((tmp_path / "digits").rglob("*.png"))) == 12
     one = tmp_path / "digits" / "1" / f"{2**40 + 11}.png"
     np.testing.assert_array_equal(np.asarray(Image.open(one)), batch(12).images[11])
 
 
-def test_tensorflow_reads_what_stands_in_a_tfrecord_file(tmp_path: Path) -> None:
+def test_tensorflow_reads_a_tfrecord_file(tmp_path: Path) -> None:
     tf = pytest.importorskip("tensorflow")
-    # row seeds and labels of several lengths, so that records have them too
+    # row seeds and labels of several lengths, so that records have several lengths
     first = replace(batch(30), seeds=np.arange(30) * 7**7, labels=np.where(np.arange(30) % 3, np.arange(30) * 9, -1))
     write("tfrecord", tmp_path / "d.tfrecord", first, batch(12, 30))
     form = {
@@ -101,7 +101,9 @@ def test_tensorflow_reads_what_stands_in_a_tfrecord_file(tmp_path: Path) -> None
         "seed": tf.io.FixedLenFeature([], tf.int64),
         "generator_id": tf.io.FixedLenFeature([], tf.string),
     }
-    records = list(tf.data.TFRecordDataset(str(tmp_path / "d.tfrecord")))  # checks both checksums of each
+    records = list(
+        tf.data.TFRecordDataset(str(tmp_path / "d.tfrecord"))
+    )  # TensorFlow checks both checksums of each record
     assert len(records) == 42
     assert len({len(record.numpy()) for record in records}) > 3
     for number, record in enumerate(records):
@@ -114,7 +116,7 @@ def test_tensorflow_reads_what_stands_in_a_tfrecord_file(tmp_path: Path) -> None
 
 
 @given(hypothesis.strategies.lists(hypothesis.strategies.binary(max_size=300), max_size=8))
-def test_tensorflow_takes_frames_of_any_records(records: list[bytes]) -> None:
+def test_tensorflow_reads_frames_of_any_records(records: list[bytes]) -> None:
     tf = pytest.importorskip("tensorflow")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "d.tfrecord")
@@ -122,7 +124,7 @@ def test_tensorflow_takes_frames_of_any_records(records: list[bytes]) -> None:
         assert [record.numpy() for record in tf.data.TFRecordDataset(str(path))] == records
 
 
-def test_a_parquet_file_is_a_table_with_its_generator(tmp_path: Path) -> None:
+def test_a_parquet_file_is_a_table_that_names_its_generator(tmp_path: Path) -> None:
     table = pytest.importorskip("pyarrow.parquet")
     write("parquet", tmp_path / "d.parquet", batch(30), batch(12, 30))
     rows = table.read_table(tmp_path / "d.parquet")
@@ -159,7 +161,7 @@ def test_a_file_holds_the_whole_address(tmp_path: Path, form: str, scaling: dict
 
 
 @pytest.mark.parametrize(("form", "library"), [("parquet", "pyarrow"), ("tfrecord", "google_crc32c")])
-def test_a_format_without_its_library_says_what_to_install(
+def test_the_error_of_a_missing_library_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, library: str
 ) -> None:
     monkeypatch.setitem(sys.modules, library, None)
@@ -177,7 +179,7 @@ def test_arrays_can_be_read_one_after_the_other(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", list(WRITERS))
-def test_an_error_on_the_way_leaves_nothing(tmp_path: Path, form: str) -> None:
+def test_an_error_during_writing_leaves_nothing(tmp_path: Path, form: str) -> None:
     def fail() -> None:
         with WRITERS[form](tmp_path / "target", 20) as add:
             add(batch(10))
@@ -189,7 +191,7 @@ def test_an_error_on_the_way_leaves_nothing(tmp_path: Path, form: str) -> None:
 
 
 @pytest.mark.parametrize("form", ["npz", "png", "npy", "tfrecord", "parquet"])
-def test_an_older_file_is_replaced_only_by_a_whole_one(tmp_path: Path, form: str) -> None:
+def test_an_existing_file_is_only_replaced_by_a_complete_one(tmp_path: Path, form: str) -> None:
     target = tmp_path / "target"
     target.write_bytes(b"old")
     with pytest.raises(RuntimeError), WRITERS[form](target, 10):
@@ -200,7 +202,7 @@ def test_an_older_file_is_replaced_only_by_a_whole_one(tmp_path: Path, form: str
 
 
 @pytest.mark.parametrize("form", list(WRITERS))
-def test_a_place_that_cannot_be_written_is_refused_at_the_beginning(tmp_path: Path, form: str) -> None:
+def test_an_unwritable_path_is_rejected_at_the_start(tmp_path: Path, form: str) -> None:
     (tmp_path / "file").write_text("no folder")
     for place in (tmp_path / "missing" / "target", tmp_path / "file" / "target"):
         with pytest.raises(DataError, match="target"), WRITERS[form](place, 10):
@@ -208,23 +210,23 @@ def test_a_place_that_cannot_be_written_is_refused_at_the_beginning(tmp_path: Pa
 
 
 @pytest.mark.parametrize("form", ["idx", "files"])
-def test_an_existing_folder_is_never_touched(tmp_path: Path, form: str) -> None:
+def test_an_existing_folder_is_never_changed(tmp_path: Path, form: str) -> None:
     with pytest.raises(DataError, match="exists"), WRITERS[form](tmp_path, 10):
         pytest.fail("began to write")
 
 
-def test_a_folder_is_no_file(tmp_path: Path) -> None:
+def test_a_folder_cannot_be_written_as_a_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="it is a folder"), replacing(tmp_path):
         pytest.fail("began to write")
 
 
-def test_too_many_digits_for_a_format_are_refused_at_the_beginning(tmp_path: Path) -> None:
+def test_too_many_digits_for_a_format_are_rejected_at_the_start(tmp_path: Path) -> None:
     for form, n in (("png", 10_001), ("npz", 1_000_001)):
         with pytest.raises(InvalidInputError, match="at most"), WRITERS[form](tmp_path / "target", n):
             pytest.fail("began to write")
 
 
-def test_unlabeled_or_colored_digits_do_not_fit_idx(tmp_path: Path) -> None:
+def test_idx_rejects_unlabeled_or_colored_digits(tmp_path: Path) -> None:
     colored = Batch(
         images=np.zeros((2, 4, 4, 3), np.uint8),
         labels=np.zeros(2, np.int64),
@@ -237,7 +239,7 @@ def test_unlabeled_or_colored_digits_do_not_fit_idx(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failure_while_writing_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failure_during_writing_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
     def fill(place: Path | BinaryIO) -> None:
         if isinstance(place, Path):
             (place / "half").touch()
@@ -251,14 +253,14 @@ def test_a_failure_while_writing_is_told_and_leaves_nothing(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_name_decides_the_format() -> None:
+def test_the_file_name_decides_the_format() -> None:
     assert writer_for(Path("a/b.NPZ")) is WRITERS["npz"]
     assert writer_for(Path("b.png")) is WRITERS["png"]
     assert writer_for(Path("b.tfrecord")) is WRITERS["tfrecord"]
     assert writer_for(Path("b.parquet")) is WRITERS["parquet"]
     assert writer_for(Path("-")) is WRITERS["npy"]
     assert writer_for(Path("b.png"), "files") is WRITERS["files"]
-    with pytest.raises(InvalidInputError, match=r"Name a file \.npz"):
+    with pytest.raises(InvalidInputError, match=r"ends in \.npz"):
         writer_for(Path("b.jpg"))
 
 
@@ -269,15 +271,15 @@ def test_a_finished_file_has_the_usual_permissions(tmp_path: Path) -> None:
     assert (tmp_path / "a.npz").stat().st_mode == (tmp_path / "b").stat().st_mode
 
 
-# --- what a name may lead to
+# --- links, pipes and devices
 
 
 def test_a_link_stays_and_the_file_it_leads_to_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     file, near, far = tmp_path / "folder" / "d.npz", tmp_path / "near.npz", tmp_path / "folder" / "far.npz"
-    near.symlink_to("folder/far.npz")  # relative to where it stands
+    near.symlink_to("folder/far.npz")  # relative to the link's folder
     far.symlink_to("d.npz")
-    for n in (5, 7):  # at first the links lead nowhere
+    for n in (5, 7):  # the links are broken at first
         write("npz", near, batch(n))
         with np.load(near) as archive:
             assert len(archive["y"]) == n
@@ -291,7 +293,7 @@ def test_a_link_stays_and_the_file_it_leads_to_is_replaced(tmp_path: Path) -> No
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["d.npz", "far.npz", "folder", "near.npz"]
 
 
-def test_links_that_lead_to_no_file_are_refused_at_the_beginning(tmp_path: Path) -> None:
+def test_links_without_a_valid_target_are_rejected_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "nowhere").symlink_to("missing/d.npz")
     (tmp_path / "folder").mkdir()
@@ -319,7 +321,7 @@ def test_an_existing_file_keeps_its_permissions_and_its_owner(tmp_path: Path) ->
         assert (file.stat().st_uid, file.stat().st_gid) == (12345, 23456)
 
 
-def test_nobody_else_reads_along_while_a_private_file_is_replaced(tmp_path: Path) -> None:
+def test_a_private_file_stays_private_while_it_is_replaced(tmp_path: Path) -> None:
     file = tmp_path / "d.npz"
     file.touch(0o600)
     with replacing(file) as open_file:
@@ -327,7 +329,7 @@ def test_nobody_else_reads_along_while_a_private_file_is_replaced(tmp_path: Path
         assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
 
 
-def test_another_name_of_a_replaced_file_keeps_the_old_content(tmp_path: Path) -> None:
+def test_another_hard_link_to_a_replaced_file_keeps_the_old_content(tmp_path: Path) -> None:
     (tmp_path / "other").write_bytes(b"old")
     (tmp_path / "d.npz").hardlink_to(tmp_path / "other")
     write("npz", tmp_path / "d.npz", batch(3))
@@ -338,7 +340,7 @@ FILES = ["npz", "png", "npy", "tfrecord", "parquet"]
 
 
 @pytest.mark.parametrize("form", FILES)
-def test_a_named_pipe_is_written_to_and_stays(tmp_path: Path, form: str) -> None:
+def test_a_named_pipe_is_written_and_not_replaced(tmp_path: Path, form: str) -> None:
     os.mkfifo(tmp_path / "pipe")
     write(form, tmp_path / "file", batch(3000))
     with (tmp_path / "received").open("wb") as file:
@@ -361,10 +363,10 @@ def test_a_named_pipe_is_written_to_and_stays(tmp_path: Path, form: str) -> None
 
 @pytest.mark.parametrize("form", FILES)
 @pytest.mark.parametrize("link", [False, True])
-def test_a_device_is_written_to_and_stays(tmp_path: Path, form: str, link: bool) -> None:
+def test_a_device_is_written_and_not_replaced(tmp_path: Path, form: str, link: bool) -> None:
     device = path = tmp_path / "null"
     try:
-        os.mknod(device, stat.S_IFCHR | 0o666, os.makedev(1, 3))  # as /dev/null, which a test must not risk
+        os.mknod(device, stat.S_IFCHR | 0o666, os.makedev(1, 3))  # like /dev/null, which a test must not put at risk
         device.write_bytes(b"")
     except PermissionError:
         pytest.skip("only root may make a device, and not everywhere")
@@ -377,7 +379,7 @@ def test_a_device_is_written_to_and_stays(tmp_path: Path, form: str, link: bool)
     assert len(list(tmp_path.iterdir())) == 1 + link
 
 
-def test_a_pipe_without_a_reader_any_more_is_one_error(tmp_path: Path) -> None:
+def test_a_pipe_without_a_reader_is_a_single_error(tmp_path: Path) -> None:
     read_end, write_end = os.pipe()
     os.close(read_end)
     with pytest.raises(DataError, match="Broken pipe"):
@@ -387,7 +389,7 @@ def test_a_pipe_without_a_reader_any_more_is_one_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", FILES)
 @pytest.mark.parametrize("mode", ["wb", "ab"])
-def test_an_open_file_is_written_on_where_it_stands(tmp_path: Path, form: str, mode: str) -> None:
+def test_an_open_file_is_written_from_its_current_position(tmp_path: Path, form: str, mode: str) -> None:
     write(form, tmp_path / "alone", batch(30))
     with (tmp_path / "file").open(mode) as file:
         file.write(b"before ")

@@ -1,4 +1,4 @@
-"""How requests are cut and joined: no row is lost, doubled or moved, whatever the sizes."""
+"""Splitting and joining requests never loses, repeats or moves a row."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_chunks_hold_every_row_once_and_in_order(n: int, batch_size: int, max_ro
 
 
 @given(n=st.integers(1, 200), batch_size=st.integers(1, 50), first=st.integers(0, 5))
-def test_a_later_beginning_leaves_out_whole_batches(n: int, batch_size: int, first: int) -> None:
+def test_a_later_first_batch_skips_whole_batches(n: int, batch_size: int, first: int) -> None:
     rows = spec(n).rows(TEN)
     whole = [chunk for chunk in split(rows, batch_size=batch_size, max_rows=7) if chunk.batch >= first]
     later = list(split(rows, batch_size=batch_size, max_rows=7, first_batch=first))
@@ -62,7 +62,7 @@ def test_a_later_beginning_leaves_out_whole_batches(n: int, batch_size: int, fir
     ]
 
 
-def test_one_label_is_for_all_rows_and_a_name_is_as_good_as_a_number() -> None:
+def test_one_label_applies_to_all_rows_and_may_be_a_name_or_a_number() -> None:
     for label in (7, "7", np.int32(7)):
         labels, _ = spec(5, labels=label).rows(TEN).addresses(1, 3)
         assert labels is not None
@@ -73,18 +73,18 @@ def test_one_label_is_for_all_rows_and_a_name_is_as_good_as_a_number() -> None:
     assert labels.tolist() == [2, 1]
 
 
-def test_an_object_array_of_names_is_taken_as_names() -> None:
+def test_an_object_array_may_hold_class_names() -> None:
     names = np.array(["Trouser", "Pullover"], dtype=object)
     assert FASHION.class_numbers(names).tolist() == [1, 2]
 
 
 @pytest.mark.parametrize("labels", [[0, 10], [-1], "eleven", ["3", "x"], [1.0], [[1]], [True]], ids=str)
-def test_a_label_that_is_no_class_is_refused(labels: Any) -> None:
+def test_a_label_outside_the_classes_is_rejected(labels: Any) -> None:
     with pytest.raises(InvalidInputError):
         spec(labels=labels, n=1 if isinstance(labels, str) else None).rows(TEN)
 
 
-def test_the_refusal_names_the_label_and_the_classes() -> None:
+def test_the_error_names_the_label_and_the_classes() -> None:
     with pytest.raises(InvalidInputError, match=r"no class 10, 11; its classes are 0, 1, 2, .*9$"):
         spec(labels=[3, 10, 11, 10]).rows(TEN)
     with pytest.raises(InvalidInputError, match=r"no class 'Hat'; its classes are 0 \(T-shirt/top\), 1 \(Trouser\)"):
@@ -118,24 +118,26 @@ def test_an_unconditional_generator_takes_no_labels() -> None:
         (2, [1, 2, 3], 0, 0),
     ],
 )
-def test_arguments_out_of_range_are_refused_before_anything_is_sent(n: Any, labels: Any, seed: Any, start: Any) -> None:
+def test_arguments_out_of_range_are_rejected_before_anything_is_sent(
+    n: Any, labels: Any, seed: Any, start: Any
+) -> None:
     with pytest.raises(InvalidInputError):
         SampleSpec.of(n, labels=labels, seed=seed, start=start)
 
 
 @pytest.mark.parametrize("client", [DigitClient, AsyncDigitClient])
-def test_an_option_that_does_not_exist_is_named(client: type[DigitClient] | type[AsyncDigitClient]) -> None:
+def test_the_error_names_an_unknown_option(client: type[DigitClient] | type[AsyncDigitClient]) -> None:
     with pytest.raises(TypeError, match="expantion"):
         client().stream(3, expantion=1.2)  # type: ignore[call-arg]
 
 
-def test_every_option_is_explained() -> None:
+def test_every_option_is_documented() -> None:
     for name in get_type_hints(SampleOptions):
         assert f"            {name}: " in (DigitClient.sample.__doc__ or "")
 
 
 @given(n=st.integers(1, 60), cuts=st.tuples(st.integers(0, 60), st.integers(0, 60)), labeled=st.booleans())
-def test_a_part_of_a_spec_has_the_addresses_of_those_rows(n: int, cuts: tuple[int, int], labeled: bool) -> None:
+def test_a_part_of_a_spec_has_the_addresses_of_its_rows(n: int, cuts: tuple[int, int], labeled: bool) -> None:
     first, end = sorted(min(cut, n - 1) for cut in cuts)
     end += 1
     whole = SampleSpec.of(n, labels=[row % 3 for row in range(n)] if labeled else None, seed=3, start=7, expansion=1.2)
@@ -150,14 +152,14 @@ def test_a_part_of_a_spec_has_the_addresses_of_those_rows(n: int, cuts: tuple[in
     np.testing.assert_array_equal(labels, expected_labels)
 
 
-def test_without_a_seed_one_is_drawn() -> None:
+def test_without_a_seed_a_seed_is_drawn() -> None:
     drawn = {spec(1, seed=None).seed for _ in range(20)}
     assert len(drawn) > 1
     assert all(0 <= seed < SEEDS for seed in drawn)
 
 
 @given(n=st.integers(1, 60), max_rows=st.integers(1, 60))
-def test_answers_are_joined_where_they_belong(n: int, max_rows: int) -> None:
+def test_answers_are_joined_in_the_right_place(n: int, max_rows: int) -> None:
     joiner = Joiner(TEN, seed=3)
     for chunk in split(spec(n, seed=3).rows(TEN), batch_size=n, max_rows=max_rows):
         assert chunk.labels is not None
@@ -187,7 +189,7 @@ def test_answers_are_joined_where_they_belong(n: int, max_rows: int) -> None:
     ],
     ids=["nothing", "no valid", "too few", "turned", "floats", "too many valid", "valid is a number", "a label denied"],
 )
-def test_an_answer_that_breaks_the_contract_is_refused(outputs: dict[str, np.ndarray]) -> None:
+def test_an_answer_that_breaks_the_contract_is_rejected(outputs: dict[str, np.ndarray]) -> None:
     chunk = next(split(spec(2).rows(TEN), batch_size=2, max_rows=2))
     reply = messages.PredictResponse(outputs={name: encode(array) for name, array in outputs.items()})
     with pytest.raises(UnexpectedReplyError):

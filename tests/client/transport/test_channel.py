@@ -1,4 +1,4 @@
-"""Connections: one for each process, encrypted on request, with the headers that were asked for."""
+"""Channels: forks, Ctrl-C, TLS, headers and options."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import numpy as np
 from digitforge_client import DigitClient
 
 client = DigitClient(sys.argv[1])
-before = client.sample(50, seed=1)  # the parent is connected when it forks
+before = client.sample(50, seed=1)  # the parent connects before it forks
 
 def child():
     assert np.array_equal(client.sample(50, seed=1).images, before.images)
@@ -37,21 +37,21 @@ for _ in range(4):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-def test_parent_and_forked_child_each_have_their_own_connection(server: Any) -> None:
+def test_parent_and_forked_child_have_separate_connections(server: Any) -> None:
     result = subprocess.run(
         [sys.executable, "-c", FORKING, server.target], capture_output=True, text=True, timeout=200, check=False
     )
     assert result.returncode == 0, result.stderr
 
 
-STRUCK_WHILE_WAITING = """
+INTERRUPTED_WHILE_WAITING = """
 import os, signal, sys, threading
 from digitforge_client import DigitClient, Timeout
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # also where this runs in the background
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background process ignores SIGINT otherwise
 client = DigitClient(sys.argv[1], timeout=Timeout(request_s=None))
 client.card()
-threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT)).start()  # as a terminal does
+threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT)).start()  # like Ctrl-C in a terminal
 try:
     client.sample(10, seed=1)
 except KeyboardInterrupt:
@@ -59,11 +59,11 @@ except KeyboardInterrupt:
 """
 
 
-def test_a_client_interrupted_while_it_waits_can_be_used_again_and_its_process_ends(server: Any) -> None:
+def test_after_ctrl_c_during_a_wait_the_client_works_and_the_process_can_end(server: Any) -> None:
     silent = threading.Event()
     server.before_answer = lambda request: silent.wait(90)
     result = subprocess.run(
-        [sys.executable, "-c", STRUCK_WHILE_WAITING, server.target],
+        [sys.executable, "-c", INTERRUPTED_WHILE_WAITING, server.target],
         capture_output=True,
         text=True,
         timeout=60,
@@ -80,7 +80,7 @@ def test_a_closed_client_can_be_used_again(server: Any) -> None:
         client.close()
 
 
-def test_nothing_is_sent_before_the_first_question(server: Any) -> None:
+def test_nothing_is_sent_before_the_first_call(server: Any) -> None:
     DigitClient(server.target).close()
     assert server.calls == 0
 
@@ -98,13 +98,13 @@ def test_a_unix_socket_is_a_target(tmp_path: Path, server: Any) -> None:
 
 
 @pytest.mark.parametrize("form", ["localhost:{port}", "dns:///localhost:{port}", "ipv4:127.0.0.1:{port}"])
-def test_targets_are_written_as_grpc_writes_them(server: Any, form: str) -> None:
+def test_targets_may_have_any_grpc_form(server: Any, form: str) -> None:
     with DigitClient(form.format(port=server.target.rpartition(":")[2])) as client:
         client.wait_ready(30)
         assert len(client.sample(300)) == 300
 
 
-def test_headers_go_with_every_request(server: Any) -> None:
+def test_headers_are_sent_with_every_request(server: Any) -> None:
     seen = []
 
     class Recorder(grpc.ServerInterceptor):
@@ -127,7 +127,7 @@ def test_headers_go_with_every_request(server: Any) -> None:
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two self-signed pairs, for the server and for the client."""
+    """A folder with two self-signed key pairs: one for the server, one for the client."""
     if shutil.which("openssl") is None:
         pytest.skip("openssl makes the certificates of this test, and is not installed")
     folder = tmp_path_factory.mktemp("tls")
@@ -139,7 +139,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_mutual_tls_lets_in_whoever_has_the_certificate(server: Any, certificates: Path) -> None:
+def test_mutual_tls_admits_only_clients_with_the_certificate(server: Any, certificates: Path) -> None:
     from tensorflow_serving.apis import prediction_service_pb2_grpc
 
     pem = {path.name: path.read_bytes() for path in certificates.iterdir()}
@@ -166,7 +166,7 @@ def test_mutual_tls_lets_in_whoever_has_the_certificate(server: Any, certificate
     second.stop(0).wait()
 
 
-def test_tls_options_that_cannot_work_are_refused(tmp_path: Path) -> None:
+def test_invalid_tls_options_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="both"):
         TLS(certificate=tmp_path / "x.pem")
     with pytest.raises(InvalidInputError, match=r"missing\.pem"):
@@ -186,6 +186,6 @@ def test_tls_options_that_cannot_work_are_refused(tmp_path: Path) -> None:
         lambda: Keepalive(answer_s=float("inf")),
     ],
 )
-def test_options_out_of_range_are_refused(make: Any) -> None:
+def test_options_out_of_range_are_rejected(make: Any) -> None:
     with pytest.raises(InvalidInputError):
         make()

@@ -1,4 +1,4 @@
-"""Our messages and the official ones are the same bytes, in both directions, side by side in one process."""
+"""Our messages and the official messages have the same bytes, in both directions."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ PAIRS = {
 
 
 def shape_of(field: Any) -> tuple[Any, ...]:
-    """What decides how a field is written."""
+    """The properties that decide the encoding of a field."""
     kind = field.message_type
     is_map = kind is not None and kind.GetOptions().map_entry
     inner = (shape_of(kind.fields_by_name["key"]), shape_of(kind.fields_by_name["value"])) if is_map else ()
@@ -86,7 +86,7 @@ specs = st.fixed_dictionaries(
 
 
 def same_bytes(mine: Any, official: Any, fields: dict[str, Any]) -> None:
-    """Both ways of building and both ways of reading agree."""
+    """Check that our messages and the official messages serialize and parse alike."""
     our_message, their_message = mine(**fields), official(**fields)
     our_bytes = our_message.SerializeToString(deterministic=True)
     assert our_bytes == their_message.SerializeToString(deterministic=True)
@@ -96,20 +96,20 @@ def same_bytes(mine: Any, official: Any, fields: dict[str, Any]) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(spec=specs, inputs=st.dictionaries(names, tensors, max_size=3), outputs=st.lists(names, max_size=2))
-def test_a_predict_request_is_the_same_bytes(spec: Any, inputs: Any, outputs: Any) -> None:
+def test_predict_requests_have_the_same_bytes(spec: Any, inputs: Any, outputs: Any) -> None:
     fields = {"model_spec": spec, "inputs": inputs, "output_filter": outputs}
     same_bytes(ours.PredictRequest, predict_pb2.PredictRequest, fields)
 
 
 @settings(max_examples=60, deadline=None)
 @given(spec=specs, outputs=st.dictionaries(names, tensors, max_size=3))
-def test_a_predict_response_is_the_same_bytes(spec: Any, outputs: Any) -> None:
+def test_predict_responses_have_the_same_bytes(spec: Any, outputs: Any) -> None:
     same_bytes(ours.PredictResponse, predict_pb2.PredictResponse, {"model_spec": spec, "outputs": outputs})
 
 
 @settings(max_examples=30, deadline=None)
 @given(spec=specs, fields=st.lists(names, max_size=3), key=names, url=names, value=st.binary(max_size=30))
-def test_metadata_messages_are_the_same_bytes(spec: Any, fields: Any, key: str, url: str, value: bytes) -> None:
+def test_metadata_messages_have_the_same_bytes(spec: Any, fields: Any, key: str, url: str, value: bytes) -> None:
     request = {"model_spec": spec, "metadata_field": fields}
     same_bytes(ours.GetModelMetadataRequest, get_model_metadata_pb2.GetModelMetadataRequest, request)
     reply = {"model_spec": spec, "metadata": {key: {"type_url": url, "value": value}}}
@@ -123,7 +123,7 @@ def test_metadata_messages_are_the_same_bytes(spec: Any, fields: Any, key: str, 
     state=st.sampled_from([0, 10, 20, 30, 40, 50]),
     message=names,
 )
-def test_status_messages_are_the_same_bytes(spec: Any, version: int, state: int, message: str) -> None:
+def test_status_messages_have_the_same_bytes(spec: Any, version: int, state: int, message: str) -> None:
     same_bytes(ours.GetModelStatusRequest, get_model_status_pb2.GetModelStatusRequest, {"model_spec": spec})
     status = {"version": version, "state": state, "status": {"error_message": message}}
     reply = {"model_version_status": [status]}
@@ -166,11 +166,11 @@ def test_we_read_what_tensorflow_encodes(dtype: str, typed: bool, shape: tuple[i
 def test_we_read_strings_and_compressed_tensors_as_tensorflow_writes_them() -> None:
     strings = tensorflow.make_tensor_proto([b"a", b"\xff\x00", b""])
     assert decode(ours.Tensor.FromString(strings.SerializeToString())).tolist() == [b"a", b"\xff\x00", b""]
-    sevens = tensorflow.make_tensor_proto(7, np.uint8, (2, 3))  # one value stands for six
+    sevens = tensorflow.make_tensor_proto(7, np.uint8, (2, 3))  # one value for six elements
     np.testing.assert_array_equal(decode(ours.Tensor.FromString(sevens.SerializeToString())), np.full((2, 3), 7))
 
 
-def test_method_paths_are_the_official_ones() -> None:
+def test_method_paths_match_the_official_ones() -> None:
     paths = []
 
     class Recorder:

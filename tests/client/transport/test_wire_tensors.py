@@ -1,4 +1,4 @@
-"""Tensors that lie are refused; all others come back as they were."""
+"""Tensors survive a round trip, and inconsistent tensors are rejected."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_round_trip_changes_nothing(array: np.ndarray) -> None:
     np.testing.assert_array_equal(read, array)
 
 
-def test_an_array_in_another_order_is_sent_row_by_row() -> None:
+def test_a_fortran_ordered_array_is_sent_row_by_row() -> None:
     array = np.asfortranarray(np.arange(6, dtype=np.int64).reshape(2, 3)).astype(">i8")
     np.testing.assert_array_equal(decode(encode(array)), array)
 
@@ -43,7 +43,7 @@ def test_an_array_of_another_dtype_cannot_be_sent() -> None:
 
 
 @pytest.mark.parametrize("values", [[0, 127, 128, 255], [300, 0, 0, 0], [-1, 0, 0, 0]], ids=str)
-def test_a_byte_in_a_typed_field_must_be_a_byte(values: list[int]) -> None:
+def test_uint8_values_in_a_typed_field_are_checked(values: list[int]) -> None:
     tensor = messages.Tensor(dtype=messages.DT_UINT8, tensor_shape=shaped(4), int_val=values)
     if 0 <= min(values) <= max(values) <= 255:
         assert decode(tensor).tolist() == values
@@ -52,7 +52,7 @@ def test_a_byte_in_a_typed_field_must_be_a_byte(values: list[int]) -> None:
             decode(tensor)
 
 
-def test_missing_elements_repeat_the_last_and_no_element_means_zeros() -> None:
+def test_missing_elements_repeat_the_last_and_an_empty_field_means_zeros() -> None:
     two = messages.Tensor(dtype=messages.DT_INT64, tensor_shape=shaped(2, 2), int64_val=[4, 5])
     assert decode(two).tolist() == [[4, 5], [5, 5]]
     none = messages.Tensor(dtype=messages.DT_UINT8, tensor_shape=shaped(3))
@@ -60,7 +60,7 @@ def test_missing_elements_repeat_the_last_and_no_element_means_zeros() -> None:
     assert decode(none).dtype == np.uint8
 
 
-def test_strings_come_in_tensor_content_as_their_lengths_and_their_bytes() -> None:
+def test_strings_in_tensor_content_are_lengths_and_then_bytes() -> None:
     content = b"\x05\x00\xc8\x01" + b"seven" + b"x" * 200
     tensor = messages.Tensor(dtype=messages.DT_STRING, tensor_shape=shaped(3), tensor_content=content)
     assert decode(tensor).tolist() == [b"seven", b"", b"x" * 200]
@@ -103,14 +103,14 @@ def test_strings_come_in_tensor_content_as_their_lengths_and_their_bytes() -> No
         "dtype of no name",
     ],
 )
-def test_a_tensor_that_lies_is_refused(tensor: messages.Tensor) -> None:
+def test_an_inconsistent_tensor_is_rejected(tensor: messages.Tensor) -> None:
     with pytest.raises(UnexpectedReplyError):
         decode(tensor)
 
 
 @settings(max_examples=300)
 @given(st.binary(max_size=60))
-def test_no_bytes_at_all_do_worse_than_an_error(data: bytes) -> None:
+def test_any_bytes_give_an_array_or_an_unexpected_reply_error(data: bytes) -> None:
     with contextlib.suppress(UnexpectedReplyError, DecodeError):
         decode(messages.Tensor.FromString(data))
 

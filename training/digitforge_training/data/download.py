@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import http.client
 import logging
-import os
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Final
 
 from filelock import FileLock, Timeout
 
+from digitforge_client.common.files import sync
 from digitforge_client.errors import DataError
 
 TIMEOUT_S: Final = 8.0  # wait for a silent mirror; short, because `digitforge demo` waits too
@@ -146,6 +146,6 @@ def _download(address: str, part: Path) -> None:
                 if size > LARGEST_DOWNLOAD:
                     file.truncate(0)
                     raise ValueError(f"the mirror sent more than {LARGEST_DOWNLOAD} bytes")
-            os.fsync(file.fileno())
+            sync(file)
         if reply.length:  # bytes announced but not sent
             raise http.client.IncompleteRead(b"", reply.length)

@@ -1,4 +1,4 @@
-"""What goes over the wire: messages, tensors, and the methods that exchange them."""
+"""The wire format: messages, tensors and remote methods."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ __all__ = ["GET_METADATA", "GET_STATUS", "PREDICT", "Method", "messages"]
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """One remote method: its path, and the type of its answer."""
+    """One remote method."""
 
     path: str
-    reply: Any  # a message class
+    #: Message class of the answer.
+    reply: Any
 
 
 PREDICT: Final = Method(path="/tensorflow.serving.PredictionService/Predict", reply=messages.PredictResponse)

@@ -1,8 +1,9 @@
-"""Arrays to tensor messages and back.
+"""Converts arrays to tensor messages and back.
 
-Elements lie row by row. A tensor message carries them either as the bytes of ``tensor_content``, little-endian,
-or in a typed field, in which the last value stands for all that are missing, and no value at all for zeros;
-TensorFlow Serving answers in either form, depending on how it was started, strings included.
+A tensor message holds its elements in row-major order, in one of two forms: as little-endian bytes in
+``tensor_content``, or as values in a typed field. A typed field may be shorter than the tensor: its last value is
+repeated, and an empty field means zeros. TensorFlow Serving uses either form, depending on its options, for strings
+too.
 """
 
 from __future__ import annotations
@@ -20,46 +21,46 @@ from digitforge_client.transport.wire import messages_pb2 as messages
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Kind:
+class _WireType:
     name: str
     dtype: np.dtype[Any]  # little-endian, as in tensor_content
-    field: str  # the typed field
-    field_dtype: type[np.generic]  # of the elements of the typed field
+    field: str  # name of the typed field
+    field_dtype: type[np.generic]  # dtype of the typed field's elements
 
 
-_KINDS: Final[dict[int, _Kind]] = {
-    messages.DT_FLOAT: _Kind(name="float32", dtype=np.dtype("<f4"), field="float_val", field_dtype=np.float32),
-    messages.DT_INT32: _Kind(name="int32", dtype=np.dtype("<i4"), field="int_val", field_dtype=np.int32),
-    messages.DT_UINT8: _Kind(name="uint8", dtype=np.dtype("u1"), field="int_val", field_dtype=np.int32),
-    messages.DT_INT64: _Kind(name="int64", dtype=np.dtype("<i8"), field="int64_val", field_dtype=np.int64),
-    messages.DT_BOOL: _Kind(name="bool", dtype=np.dtype("?"), field="bool_val", field_dtype=np.bool_),
+_WIRE_TYPES: Final[dict[int, _WireType]] = {
+    messages.DT_FLOAT: _WireType(name="float32", dtype=np.dtype("<f4"), field="float_val", field_dtype=np.float32),
+    messages.DT_INT32: _WireType(name="int32", dtype=np.dtype("<i4"), field="int_val", field_dtype=np.int32),
+    messages.DT_UINT8: _WireType(name="uint8", dtype=np.dtype("u1"), field="int_val", field_dtype=np.int32),
+    messages.DT_INT64: _WireType(name="int64", dtype=np.dtype("<i8"), field="int64_val", field_dtype=np.int64),
+    messages.DT_BOOL: _WireType(name="bool", dtype=np.dtype("?"), field="bool_val", field_dtype=np.bool_),
 }
-_CODES: Final[dict[np.dtype[Any], Any]] = {kind.dtype: code for code, kind in _KINDS.items()}
-#: No tensor of the contract comes near this many elements. A short message can claim any shape, since missing elements
-#: are repeated, so a larger claim is not believed.
-_MOST_ELEMENTS: Final = 2**28
+_CODES: Final[dict[np.dtype[Any], Any]] = {wire_type.dtype: code for code, wire_type in _WIRE_TYPES.items()}
+#: Largest number of elements to accept; tensors of the contract are far smaller. A short message can claim any shape,
+#: because missing elements are repeated.
+_MAX_ELEMENTS: Final = 2**28
 
 
 def dtype_name(code: int) -> str:
-    """Name of a wire dtype, such as ``"uint8"`` or ``"string"``; ``"dtype 14"`` for one that the client never meets."""
+    """Name of a wire dtype, such as ``"uint8"`` or ``"string"``, or ``"dtype 14"`` for an unsupported one."""
     if code == messages.DT_STRING:
         return "string"
-    return _KINDS[code].name if code in _KINDS else f"dtype {code}"
+    return _WIRE_TYPES[code].name if code in _WIRE_TYPES else f"dtype {code}"
 
 
 def encode(array: npt.NDArray[Any]) -> messages.Tensor:
-    """Make the message of an array.
+    """Convert an array to a message.
 
     Args:
-        array: any shape; float32, int32, uint8, int64 or bool.
+        array: float32, int32, uint8, int64 or bool, of any shape.
 
     Raises:
-        InvalidInputError: the dtype is another one.
+        InvalidInputError: the array has another dtype.
     """
     dtype = array.dtype.newbyteorder("<")
     if dtype not in _CODES:
-        names = ", ".join(kind.name for kind in _KINDS.values())
-        raise InvalidInputError(f"an array of {array.dtype} cannot be sent; expected one of {names}")
+        names = ", ".join(wire_type.name for wire_type in _WIRE_TYPES.values())
+        raise InvalidInputError(f"an array of dtype {array.dtype} cannot be sent; expected one of {names}")
     return messages.Tensor(
         dtype=_CODES[dtype],
         tensor_shape=messages.TensorShape(dim=[messages.TensorShape.Dim(size=size) for size in array.shape]),
@@ -68,45 +69,48 @@ def encode(array: npt.NDArray[Any]) -> messages.Tensor:
 
 
 def decode(tensor: messages.Tensor) -> npt.NDArray[Any]:
-    """Make the array of a message.
+    """Convert a message to an array.
 
     Returns:
-        float32, int32, uint8, int64 or bool, or an object array of ``bytes`` for strings, in the message's shape.
-        It may be read-only.
+        An array of the message's shape: float32, int32, uint8, int64 or bool, or ``bytes`` objects for strings. It may
+        be read-only.
 
     Raises:
-        UnexpectedReplyError: the dtype is another one, or the number of elements contradicts the shape.
+        UnexpectedReplyError: the message has another dtype, or its number of elements contradicts its shape.
     """
     shape, content = _shape(tensor), tensor.tensor_content
     count = math.prod(shape)
     if tensor.dtype == messages.DT_STRING:
-        held = _split_strings(content, count) if content else list(tensor.string_val)
-        strings = np.empty(len(held), dtype=object)
-        strings[:] = held
+        elements = _split_strings(content, count) if content else list(tensor.string_val)
+        strings = np.empty(len(elements), dtype=object)
+        strings[:] = elements
         return _fill(strings, count, shape)
-    if tensor.dtype not in _KINDS:
+    if tensor.dtype not in _WIRE_TYPES:
         raise UnexpectedReplyError(
-            f"the server sent a tensor of {dtype_name(tensor.dtype)}, which the contract has not"
+            f"the server sent a tensor of {dtype_name(tensor.dtype)}; the contract has no tensor of this dtype"
         )
-    kind = _KINDS[tensor.dtype]
+    wire_type = _WIRE_TYPES[tensor.dtype]
     if content:
-        if len(content) != count * kind.dtype.itemsize:
+        if len(content) != count * wire_type.dtype.itemsize:
             raise UnexpectedReplyError(
-                f"the server sent a {kind.name} tensor of shape {shape} with {len(content)} bytes of content; "
-                f"expected {count * kind.dtype.itemsize}"
+                f"the server sent a {wire_type.name} tensor of shape {shape} with {len(content)} bytes of content; "
+                f"expected {count * wire_type.dtype.itemsize}"
             )
-        return np.frombuffer(content, dtype=kind.dtype).astype(kind.dtype.newbyteorder("="), copy=False).reshape(shape)
-    # protobuf 7 hands its buffer to numpy in one copy; protobuf 6 walks through the elements
-    values = np.asarray(getattr(tensor, kind.field), dtype=kind.field_dtype)
-    if kind.name == "uint8":
+        array = np.frombuffer(content, dtype=wire_type.dtype)
+        return array.astype(wire_type.dtype.newbyteorder("="), copy=False).reshape(shape)
+    # protobuf 7 gives numpy its buffer, with one copy; protobuf 6 converts element by element
+    values = np.asarray(getattr(tensor, wire_type.field), dtype=wire_type.field_dtype)
+    if wire_type.name == "uint8":
         if values.size and not 0 <= values.min() <= values.max() <= 255:
-            raise UnexpectedReplyError(f"the server sent {values.min()} … {values.max()} in a uint8 tensor")
+            raise UnexpectedReplyError(
+                f"the server sent values from {values.min()} to {values.max()} in a uint8 tensor; expected 0 to 255"
+            )
         values = values.astype(np.uint8)
     return _fill(values, count, shape)
 
 
 def _split_strings(content: bytes, count: int) -> list[bytes]:
-    """Strings from ``tensor_content``: all their lengths, as varints, then all their bytes."""
+    """Parse strings in ``tensor_content``: all lengths as varints, then the bytes of all strings."""
     position, lengths = 0, [0] * min(count, len(content))
     for index in range(len(lengths)):
         shift, byte = 0, 0x80
@@ -117,24 +121,24 @@ def _split_strings(content: bytes, count: int) -> list[bytes]:
     ends = list(accumulate(lengths, initial=position))
     if len(lengths) != count or ends[-1] != len(content):
         raise UnexpectedReplyError(
-            f"the server sent {count} strings of {ends[-1] - position} bytes together in a content of "
-            f"{len(content) - position}"
+            f"the server sent {count} strings with {len(content) - position} bytes of content; expected "
+            f"{ends[-1] - position}"
         )
     return [content[start:end] for start, end in pairwise(ends)]
 
 
 def _shape(tensor: messages.Tensor) -> tuple[int, ...]:
-    """The shape that a message claims, if it can be one."""
+    """The shape that a message claims, after checks."""
     shape = tuple(dim.size for dim in tensor.tensor_shape.dim)
-    if tensor.tensor_shape.unknown_rank or any(size < 0 for size in shape) or math.prod(shape) > _MOST_ELEMENTS:
+    if tensor.tensor_shape.unknown_rank or any(size < 0 for size in shape) or math.prod(shape) > _MAX_ELEMENTS:
         raise UnexpectedReplyError(
-            f"the server sent a tensor of shape {shape}, which no tensor of the contract can have"
+            f"the server sent a tensor of shape {shape}; the contract has no tensor of this shape"
         )
     return shape
 
 
 def _fill(values: npt.NDArray[Any], count: int, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    """Elements of a typed field in their shape, with those that the message left out."""
+    """Fill in the elements that a typed field leaves out, and reshape."""
     if values.size > count:
         raise UnexpectedReplyError(
             f"the server sent a tensor of shape {shape} with {values.size} elements; expected {count}"
