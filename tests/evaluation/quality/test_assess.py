@@ -20,7 +20,7 @@ from digitforge_evaluation.metrics.missing_modes import fill, make_bins, missing
 from digitforge_evaluation.quality.assess import Measurement, Report, assess
 from digitforge_evaluation.quality.comparison import RealData
 from digitforge_evaluation.quality.reference import Floor, shipped_reference
-from digitforge_evaluation.quality.registry import METRICS, of_images_and_partitions
+from digitforge_evaluation.quality.registry import METRICS, missing_modes_interval
 from digitforge_training.data import Dataset
 from digitforge_training.gan.clusters import find_bins
 
@@ -69,9 +69,9 @@ def test_a_real_generator_gets_every_metric_that_so_few_images_allow(exported_mo
     found = measurements(report)
     assert set(found) == set(METRICS) - {"kernel", "train_on_generated", "train_on_real"}
     assert report.left_out == {
-        "kernel": "needs 1000 held-out images",
-        "train_on_generated": "takes ten classifiers: give --accuracy and --data",
-        "train_on_real": "takes ten classifiers: give --accuracy and --data",
+        "kernel": "needs at least 1000 held-out images; there are 200",
+        "train_on_generated": "trains ten classifiers: give --accuracy and --data",
+        "train_on_real": "trains ten classifiers: give --accuracy and --data",
     }
     assert all(one.n == 300 and np.isfinite(one.value) for one in report.figures)
     assert found["distance"].name == "fd[digitnet-64]@300"
@@ -133,7 +133,7 @@ def test_a_generator_that_saw_none_of_the_training_images_cannot_have_copied_the
 
     report = assess(Innocent(real.train), network=digitnet(), n=200, real=real)
 
-    assert "saw none of the training images" in report.left_out["authenticity"]
+    assert report.left_out["authenticity"].endswith("it has seen 0 of digits")
 
 
 def test_a_generator_that_has_seen_a_held_out_image_is_refused(real: RealData) -> None:
@@ -167,7 +167,7 @@ def test_a_card_that_names_the_held_out_images_as_training_data_is_refused(real:
 
 def test_images_that_are_themselves_held_out_are_refused(real: RealData) -> None:
     images = ImageSet(real.test.images, real.test.labels, "test images")
-    with pytest.raises(InvalidInputError, match="are themselves among the held-out images"):
+    with pytest.raises(InvalidInputError, match="are themselves held-out images"):
         assess(images, network=digitnet(), n=200, real=real)
 
 
@@ -192,12 +192,12 @@ def test_other_features_have_no_shipped_statistics_and_no_probabilities(real: Re
     )
     images = ImageSet(real.train.images, real.train.labels, "some images")
 
-    with pytest.raises(InvalidInputError, match="the shipped statistics are in the features digitnet-64, not pooled"):
+    with pytest.raises(InvalidInputError, match="the shipped statistics are for the features digitnet-64, not pooled"):
         assess(images, network=pooled, n=300)
     report = assess(images, network=pooled, n=300, real=real)
 
     assert measurements(report)["distance"].name == "fd[pooled]@300"
-    assert report.left_out["score"] == "the feature network cannot tell these classes"
+    assert report.left_out["score"] == "the feature network does not classify these images"
 
 
 def test_a_metric_that_cannot_be_computed_takes_no_other_with_it(real: RealData) -> None:
@@ -206,8 +206,8 @@ def test_a_metric_that_cannot_be_computed_takes_no_other_with_it(real: RealData)
 
     report = assess(images, network=digitnet(), n=60, real=real)
 
-    assert report.left_out["distance"] == "needs 65 generated images"
-    assert report.left_out["extrapolated"] == "needs 256 generated images"
+    assert report.left_out["distance"] == "needs at least 65 generated images; there are 60"
+    assert report.left_out["extrapolated"] == "needs at least 256 generated images; there are 60"
     assert {"precision", "recall", "missing", "agreement", "score", "authenticity"} <= set(measurements(report))
 
 
@@ -217,7 +217,7 @@ def test_too_few_held_out_images_for_a_covariance_leave_the_distance_out(real: R
 
     report = assess(images, network=digitnet(), n=100, real=few)
 
-    assert report.left_out["distance"] == "needs 65 held-out images"
+    assert report.left_out["distance"] == "needs at least 65 held-out images"
     assert (report.reference_n, report.classes) == (60, ())
     assert measurements(report)["precision"].real is not None
 
@@ -277,8 +277,8 @@ def test_real_digits_lack_no_mode_at_the_same_number_of_images(all_digits: RealD
 def test_the_interval_of_missing_modes_covers_the_choice_of_partitions() -> None:
     shares = np.array([0.1, 0.0, 0.0])
 
-    found = of_images_and_partitions(shares, np.tile(shares, (10, 1)))
+    found = missing_modes_interval(shares, np.tile(shares, (10, 1)))
 
     assert found is not None
     assert list(found) == [0, pytest.approx(t_interval(shares).high)]
-    assert of_images_and_partitions(np.zeros(3), np.zeros((10, 3))) is None  # nothing varies
+    assert missing_modes_interval(np.zeros(3), np.zeros((10, 3))) is None  # nothing varies

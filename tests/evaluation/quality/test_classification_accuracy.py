@@ -56,5 +56,5 @@ def test_what_cannot_be_trained_on_is_refused(real: RealData, drawn: Drawn) -> N
         accuracies(real, Drawn(images=drawn.images, labels=None), steps=1)
     assert drawn.labels is not None
     many = Drawn(images=drawn.images.repeat(50, axis=0), labels=drawn.labels.repeat(50))
-    with pytest.raises(InvalidInputError, match="too few images for subsets of 5000"):
+    with pytest.raises(InvalidInputError, match="too few images for a subset of 5000"):
         accuracies(real, many, steps=1)
