@@ -233,7 +233,7 @@ def test_a_generator_that_makes_one_image_is_an_error_in_words(real: RealData) -
         def draw(self, n: int, *, proportions: tuple[int, ...], seed: int, expansion: float | None = None) -> Drawn:
             return Drawn(images=np.repeat(self._known.images[:1], n, axis=0), labels=None)
 
-    with pytest.raises(InvalidInputError, match="a generator that makes one image"):
+    with pytest.raises(InvalidInputError, match="rows of the generated features are the same"):
         assess(Stuck(real.train), network=digitnet(), n=200, real=real)
 
 
