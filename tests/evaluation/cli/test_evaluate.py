@@ -186,7 +186,7 @@ def test_held_out_images_are_refused(run: Run, tmp_path: Path) -> None:
         ([], 2, "name one source of images: --server, --model or --images"),
         (["--model", "here", "--server", "localhost:1"], 2, "name one source of images"),
         (["--images", "missing.npz"], 4, "missing.npz: no such file or folder"),
-        (["--model", "missing"], 4, "missing: no SavedModel here"),
+        (["--model", "missing"], 4, "missing: no SavedModel found"),
         (["--server", "127.0.0.1:9"], 3, "127.0.0.1:9"),
         (["--model", ".", "--n", "5"], 2, "--n"),
         (["--model", ".", "--seed", "-1"], 2, "--seed"),

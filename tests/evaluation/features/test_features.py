@@ -80,7 +80,7 @@ def test_its_accuracy_on_the_test_images_is_the_recorded_one_and_at_least_the_ow
     ids=["no channels", "32 pixels", "color", "floats"],
 )
 def test_other_images_are_refused_with_what_to_do(images: npt.NDArray[Any]) -> None:
-    with pytest.raises(InvalidInputError, match=r"takes uint8 \(n, 28, 28, 1\): resize them, or"):
+    with pytest.raises(InvalidInputError, match=r"takes uint8 \(n, 28, 28, 1\): resize the images, or"):
         digitnet().measure(images)
 
 
@@ -163,10 +163,10 @@ def test_a_function_of_the_users_own_is_found_by_its_import_path_in_this_folder(
     assert network.measure(images).features.tolist() == images[:, ::27, ::27, 0].reshape(2, 4).tolist()
     assert features_called("digitnet-64") is digitnet()
     for name, message in (
-        ("my_features:none", "cannot be imported"),
-        ("no_such_module:f", "cannot be imported"),
-        ("my_features:seven", "are no function but a int"),
-        ("beauty", "there are no features 'beauty'; expected digitnet-64, inception"),
+        ("my_features:none", "cannot import"),
+        ("no_such_module:f", "cannot import"),
+        ("my_features:seven", "are of type int; expected a function"),
+        ("beauty", "unknown features 'beauty'; expected digitnet-64, inception"),
     ):
         with pytest.raises(InvalidInputError, match=message):
             features_called(name)

@@ -99,7 +99,7 @@ def test_another_graph_is_refused_with_its_hash(graph: tuple[Path, str], tmp_pat
     (tmp_path / "text").write_text("no graph")
     with pytest.raises(DataError, match="not the network of the FID paper"):
         Inception(tmp_path / "text")
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="cannot read"):
         features_called(f"inception:{tmp_path / 'missing'}")
 
 

@@ -119,7 +119,7 @@ def test_the_newest_version_is_the_highest_number(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_generator_is_an_error_that_says_what_belongs_there(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no SavedModel here; expected"):
+    with pytest.raises(DataError, match="no SavedModel found; expected"):
         SavedGenerator(tmp_path)
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "saved_model.pb").write_bytes(b"no model")
@@ -132,7 +132,7 @@ def test_an_unconditional_generator_is_asked_for_no_labels() -> None:
 
 
 def test_a_generator_of_other_classes_is_refused() -> None:
-    with pytest.raises(InvalidInputError, match="has 2 classes, the real images 10"):
+    with pytest.raises(InvalidInputError, match="has 2 classes, but the real images have 10"):
         wanted_labels({"class_names": ["a", "b"], "generator_id": "x"}, 100, PROPORTIONS)
 
 
@@ -184,12 +184,12 @@ def test_digits_without_labels_are_unlabeled(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"a": np.zeros(3)}, "it holds a; expected images and labels"),
-        ({"x": np.zeros((5, 28, 28))}, "images are float64"),
-        ({"x": np.zeros((0, 28, 28), np.uint8)}, "images are uint8 .0, 28, 28, 1."),
-        ({"x": np.zeros((5, 28, 28), np.uint8), "y": np.zeros(4, np.int64)}, "labels are int64 .4,. for 5 images"),
+        ({"a": np.zeros(3)}, "found the arrays a; expected images and labels"),
+        ({"x": np.zeros((5, 28, 28))}, "images have dtype float64"),
+        ({"x": np.zeros((0, 28, 28), np.uint8)}, "images have dtype uint8 and shape .0, 28, 28, 1."),
+        ({"x": np.zeros((5, 28, 28), np.uint8), "y": np.zeros(4, np.int64)}, "shape .4,.; .* for each of 5 images"),
         ({"x": np.zeros((5, 28, 28), np.uint8), "y": np.zeros(5)}, "labels are float64"),
-        ({"x": np.zeros((5, 28, 28), np.uint8), "y": np.array([0, 1, -2, 0, 0])}, "expected one int64 ≥ 0"),
+        ({"x": np.zeros((5, 28, 28), np.uint8), "y": np.array([0, 1, -2, 0, 0])}, "the smallest label is -2"),
     ],
 )
 def test_an_archive_of_something_else_is_an_error_that_names_it(
@@ -210,10 +210,10 @@ def test_files_that_hold_no_images_are_errors_that_name_them(tmp_path: Path) -> 
     for name, message in (
         ("text.npz", "not an .npz archive"),
         ("missing", "no such file or folder"),
-        ("empty", "no images here"),
-        ("named", "cat: the folders of classes must be named by number"),
+        ("empty", "no images found"),
+        ("named", "cat: a class folder must have a number as its name"),
         ("large", "32×32 pixels"),
-        ("torn", "a.png: not a PNG file"),
+        ("torn", "a.png: not a readable PNG file"),
     ):
         with pytest.raises(DataError, match=message):
             read_images(tmp_path / name)
@@ -222,7 +222,7 @@ def test_files_that_hold_no_images_are_errors_that_name_them(tmp_path: Path) -> 
 def test_a_set_that_lacks_a_class_is_refused() -> None:
     images, labels = some_images()
     sevens = ImageSet(images[labels == 7][..., None], labels[labels == 7], "sevens")
-    with pytest.raises(InvalidInputError, match="holds no image of class 0, 1, 2, 3, 4, 5, 6, 8, 9"):
+    with pytest.raises(InvalidInputError, match="has no images of class 0, 1, 2, 3, 4, 5, 6, 8, 9"):
         sevens.draw(5, proportions=PROPORTIONS, seed=0)
 
 
