@@ -183,8 +183,8 @@ def test_held_out_images_are_refused(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        ([], 2, "name one source of images: --server, --model or --images"),
-        (["--model", "here", "--server", "localhost:1"], 2, "name one source of images"),
+        ([], 2, "give exactly one source of images: --server, --model or --images"),
+        (["--model", "here", "--server", "localhost:1"], 2, "give exactly one source of images"),
         (["--images", "missing.npz"], 4, "missing.npz: no such file or folder"),
         (["--model", "missing"], 4, "missing: no SavedModel found"),
         (["--server", "127.0.0.1:9"], 3, "127.0.0.1:9"),
