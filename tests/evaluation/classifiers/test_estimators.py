@@ -1,4 +1,4 @@
-"""A user's own classifier, by its import path."""
+"""Import of a user's own classifier."""
 
 from __future__ import annotations
 
@@ -32,6 +32,6 @@ def test_a_classifier_in_the_current_folder_is_found(tmp_path: Path, monkeypatch
         ("svn", "MODULE:NAME of your own"),
     ],
 )
-def test_what_is_no_classifier_is_refused_with_the_reason(path: str, message: str) -> None:
+def test_the_error_about_a_wrong_classifier_gives_the_reason(path: str, message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         check_classifier(path)
