@@ -101,7 +101,7 @@ def train_network(
         report: called after each epoch with its number, the mean loss, and the accuracy on the augmented images.
 
     Returns:
-        The trained Keras model, as :func:`build_network` describes it.
+        The trained Keras model, as `build_network` describes it.
     """
     import keras
     import tensorflow as tf
@@ -154,7 +154,7 @@ def _weights(model: Any) -> list[Any]:
 
 
 def load_network(path: Path) -> Any:
-    """Load the network from a file written by :func:`save_weights`.
+    """Load the network from a file written by `save_weights`.
 
     Raises:
         DataError: the file is missing, unreadable, or has the weights of another network.
@@ -171,7 +171,7 @@ def accuracy(model: Any, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.i
     """Compute the share of images whose most probable class is their label.
 
     Args:
-        model: as :func:`build_network` describes it.
+        model: as `build_network` describes it.
         images: (n, 28, 28, 1) uint8.
         labels: (n,) int64.
         batch: images per pass.

@@ -59,7 +59,7 @@ def checked_points(name: str, features: npt.ArrayLike, *, more_than: int = 1) ->
 def checked_pair(
     real: npt.ArrayLike, generated: npt.ArrayLike, *, more_than: int = 1, names: tuple[str, str] = ("real", "generated")
 ) -> tuple[Points, Points]:
-    """Check two feature arrays with :func:`checked_points`, and that their widths are equal.
+    """Check two feature arrays with `checked_points`, and that their widths are equal.
 
     Raises:
         InvalidInputError: one of them is invalid, or their widths differ.

@@ -1,7 +1,4 @@
-"""Measures generated images with all metrics, and real images in their place for comparison.
-
-The feature network runs once over each set of images. A generator that was trained on a held-out image is refused.
-"""
+"""Measures generated images with all metrics, and real images in their place for comparison."""
 
 from __future__ import annotations
 
@@ -36,11 +33,11 @@ from digitforge_evaluation.quality.suitability import DIGITS, refuse_copies, ref
 class Measurement:
     """One metric of the generated images."""
 
-    key: str  #: in `registry.METRICS`
+    key: str  #: key in ``METRICS``
     name: str  #: full name, with features and sample size
     value: float
     n: int  #: number of generated images
-    interval: Interval | None  #: 95 %, over the generated images alone; None if there are too few images
+    interval: Interval | None  #: 95 %, over the generated images alone; None if it cannot be computed
     real: Floor | None  #: what real images score in their place; None if unknown
 
 
@@ -50,12 +47,12 @@ class ClassDistance:
 
     label: int
     title: str  #: name of the class
-    figure: Measurement
+    figure: Measurement  #: the distance
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """The result of `assess`. ``digitforge evaluate --json`` prints the same field names."""
+    """The result of a measurement. ``digitforge evaluate --json`` prints the same field names."""
 
     source: str  #: where the generated images come from
     generator_id: str | None  #: None for images of unknown origin
@@ -63,13 +60,13 @@ class Report:
     reference: str  #: name of the held-out real images
     reference_n: int  #: number of held-out real images
     n: int  #: number of generated images
-    seed: int
+    seed: int  #: for drawing the images
     expansion: float | None  #: factor on the generator's latents; None leaves them unchanged
     k: int  #: number of nearest neighbors for precision, recall, density and coverage
-    figures: tuple[Measurement, ...]
-    classes: tuple[ClassDistance, ...]  #: the classes with enough images
-    left_out: dict[str, str]  #: key in `registry.METRICS` => why the metric was left out
-    notes: tuple[str, ...]
+    figures: tuple[Measurement, ...]  #: the metrics
+    classes: tuple[ClassDistance, ...]  #: the distances of the classes with enough images
+    left_out: dict[str, str]  #: key in ``METRICS`` => why the metric was left out
+    notes: tuple[str, ...]  #: warnings for the reader of the metrics
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON values."""
@@ -89,7 +86,9 @@ def assess(
     show: Callable[[Neighborhood], None] | None = None,
     train_classifiers: bool = False,
 ) -> Report:
-    """Draw images and measure them.
+    """Draw images and measure them with all metrics.
+
+    The feature network runs once over each set of images.
 
     Args:
         source: where the images come from.

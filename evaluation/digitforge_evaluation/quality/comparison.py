@@ -243,7 +243,7 @@ StandIns = Callable[[Comparison], Iterator[Comparison]]
 
 
 def training_subsets(comparison: Comparison, repeats: int = FLOOR_REPEATS) -> Iterator[Comparison]:
-    """Random subsets of the training images: as many images as generated, in the test images' class proportions.
+    """Random subsets of the training images, of the same size as the generated set, in the test proportions.
 
     Yields nothing if some class has too few training images.
     """
@@ -254,7 +254,10 @@ def training_subsets(comparison: Comparison, repeats: int = FLOOR_REPEATS) -> It
 
 
 def held_out_subsets(comparison: Comparison) -> Iterator[Comparison]:
-    """Random subsets of the held-out images, as many as generated; all of them, once, if they are not more."""
+    """Random subsets of the held-out images, of the same size as the generated set.
+
+    If there are not more held-out than generated images: all held-out images, once.
+    """
     total = len(comparison.test)
     n = min(len(comparison.generated), total)
     whole = replace(comparison, generated=comparison.test, groups=None)
@@ -273,5 +276,7 @@ def held_out_halves(comparison: Comparison, repeats: int = FLOOR_REPEATS, seed: 
     test, training = comparison.test, comparison.training
     rng = np.random.default_rng(seed)
     for _ in range(repeats):
-        one, other = np.split(rng.permutation(len(test)), [len(test) // 2])
-        yield replace(comparison, generated=test[other], real=Real(test=test[one], training=training), groups=None)
+        held_out, stand_in = np.split(rng.permutation(len(test)), [len(test) // 2])
+        yield replace(
+            comparison, generated=test[stand_in], real=Real(test=test[held_out], training=training), groups=None
+        )

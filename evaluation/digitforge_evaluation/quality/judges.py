@@ -26,7 +26,7 @@ def digitnet_judge(images: Images, labels: Labels) -> Callable[[Images, Labels],
 
     Args:
         images: (m, 28, 28, 1) uint8, m > 64, real images that the generator does not see. Take them from the training
-            set, not from the test set: a test set that chose the generator cannot measure it.
+            set: test images that were used to choose a generator cannot measure it fairly.
         labels: (m,) int64, their classes.
 
     Returns:
@@ -35,8 +35,7 @@ def digitnet_judge(images: Images, labels: Labels) -> Callable[[Images, Labels],
         proportions. Use the same number in each call, in the proportions of the real images.
 
     Raises:
-        InvalidInputError: there are too few images, they have a wrong shape, or their number differs from that of the
-            labels.
+        InvalidInputError: there are too few images, the images have a wrong shape, or there is not one label for each.
     """
     _check_lengths(images, labels)
     network = digitnet()

@@ -28,26 +28,26 @@ class Estimate:
     """The value of a metric, with an interval."""
 
     value: float
-    interval: Interval | None = None  #: 95 %, over the generated images alone; None if there are too few images
+    interval: Interval | None = None  #: 95 %, over the generated images alone; None if it cannot be computed
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
     """One metric.
 
-    A metric is left out if there are fewer than `fewest` images, or if it asks the `Comparison` for something that is
-    not there.
+    A metric is left out if there are fewer than ``fewest`` images, or if the ``Comparison`` lacks something that the
+    functions ask for.
     """
 
     title: str  #: name in tables
-    name: str  #: full name, with the placeholders {features}, {n} and {k} if the value depends on them
-    better: Better
-    value: Value
-    interval: IntervalOf
+    name: str  #: full name, with the placeholders ``{features}``, ``{n}`` and ``{k}`` if the value depends on them
+    better: Better  #: which values are better
+    value: Value  #: computes the value of a comparison
+    interval: IntervalOf  #: computes the interval
     fewest: Callable[[Comparison], int] = lambda _: 2  #: smallest number of generated images
-    held_out_too: bool = False  #: whether `fewest` also applies to the held-out images
+    held_out_too: bool = False  #: whether ``fewest`` also applies to the held-out images
     stand_ins: StandIns = training_subsets  #: real images to measure in place of generated ones, for the floor
-    floor: Callable[[Comparison], Floor] | None = None  #: computes the floor directly; None: measure `stand_ins`
+    floor: Callable[[Comparison], Floor] | None = None  #: computes the floor; None: measure ``stand_ins``
     named: bool = False  #: whether tables show the full name instead of the title
     stage: str = "comparing"  #: progress message while the metric is computed
 

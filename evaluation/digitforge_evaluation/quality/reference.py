@@ -51,7 +51,7 @@ class Reference:
     class_counts: tuple[int, ...]  #: images of each class; generated images are drawn in these proportions
     hashes: npt.NDArray[np.int64]  #: (n,) identities of the images, to check whether a generator has seen them
     sha256: str  #: hash of images and labels; see `Dataset.sha256`
-    #: By sample size, then by key: a key of `registry.METRICS`, or `CLASS_DISTANCE` and the number of a class.
+    #: By sample size, then by key: a key of ``METRICS``, or ``CLASS_DISTANCE`` and the number of a class.
     floors: dict[int, dict[str, Floor]]
 
 

@@ -23,6 +23,7 @@ from digitforge_evaluation.quality.comparison import Comparison, held_out_halves
 from digitforge_evaluation.quality.metric import Better, Metric, Value, jackknife, jackknife_of, wilson
 from digitforge_evaluation.quality.reference import Floor, floor_of
 
+#: Subsets of the kernel distance, and images in each.
 KERNEL_SUBSETS: Final = 100
 KERNEL_SUBSET_SIZE: Final = 1000
 
@@ -64,7 +65,7 @@ def missing_modes_interval(shares: Floats, left_out: Floats) -> Interval | None:
         left_out: (G, P) the same without each of G groups of images.
 
     Returns:
-        The interval, cut off at 0 and 1. None if all shares are equal, because then the margin is 0.
+        The interval, cut off at 0 and 1; None if the margin is 0.
     """
     value = float(shares.mean())
     below = value - jackknife_interval(value, left_out.mean(axis=1))[0]
