@@ -106,8 +106,13 @@ def checked_probabilities(probabilities: npt.ArrayLike) -> Floats:
             f"probabilities have dtype {array.dtype} and shape {array.shape}; expected floats (n, K), n ≥ 1, K ≥ 1"
         )
     array = array.astype(np.float64)
-    if not (np.isfinite(array).all() and (array >= 0).all() and np.allclose(array.sum(axis=1), 1, atol=1e-4)):
-        raise InvalidInputError("some rows are not probabilities; expected finite values ≥ 0 that sum to 1 in each row")
+    valid = (array >= 0).all(axis=1) & np.isclose(array.sum(axis=1), 1, atol=1e-4)
+    if not valid.all():
+        rows = np.flatnonzero(~valid)
+        raise InvalidInputError(
+            f"{len(rows)} rows are not probabilities (the first is row {rows[0]}); expected values ≥ 0 that sum to 1 "
+            "in each row"
+        )
     return array / array.sum(axis=1, keepdims=True)
 
 
@@ -180,9 +185,9 @@ def smallest(values: Floats, count: int) -> Floats:
         return np.partition(values, count - 1, axis=1)[:, :count]
     folded = values[:, : _FOLD * width].reshape(len(values), _FOLD, width)
     sets = np.argpartition(folded.min(axis=1), count - 1, axis=1)[:, :count]
-    among = np.take_along_axis(folded, sets[:, None, :], axis=2).reshape(len(values), -1)
-    among = np.concatenate([among, values[:, _FOLD * width :]], axis=1)
-    return np.partition(among, count - 1, axis=1)[:, :count]
+    candidates = np.take_along_axis(folded, sets[:, None, :], axis=2).reshape(len(values), -1)
+    candidates = np.concatenate([candidates, values[:, _FOLD * width :]], axis=1)  # the columns outside all sets
+    return np.partition(candidates, count - 1, axis=1)[:, :count]
 
 
 def nearest_neighbors(

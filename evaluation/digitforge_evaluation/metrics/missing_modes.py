@@ -5,13 +5,13 @@ images than of the real ones. The bins follow Richardson and Weiss, *On GANs and
 (arXiv:1805.12462), but within each class. The paper counts every bin whose shares differ. Even real images by other
 writers differ in many bins, so here only bins with far too few generated images count.
 
-Bins are computed in pixels. The features of a classifier contain little that does not matter for the class: a 1 with a
-foot and a 1 without are far apart in pixels but close in features. Recall, computed in features, can overlook that no
-generated 1 has a foot.
+Bins are computed in pixels, because a classifier's features ignore details that do not matter for the class. A 1 with
+a foot and a 1 without are far apart in pixels but close in features, so recall can overlook that no generated 1 has a
+foot.
 
-The share is averaged over several partitions into bins. A rare mode has its own bin in some of them, but shares one
-with other digits in others. Their seeds differ from those of training, because a generator must not be measured on the
-partition that it was trained on (`digitforge_training.gan.clusters`).
+The share is averaged over several partitions into bins: in some a rare mode has its own bin, in others it shares a bin
+with other digits. The partitions have different seeds than those of training (`digitforge_training.gan.clusters`),
+because a generator must not be measured on the partition that it was trained on.
 """
 
 from __future__ import annotations
@@ -66,10 +66,10 @@ def make_bins(*, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], c
     centers = np.full((classes, each, flat.shape[1]), _FAR, float)
     for label, cluster in set(zip(labels.tolist(), clusters.tolist(), strict=True)):
         centers[label, cluster] = flat[(labels == label) & (clusters == cluster)].mean(axis=0)
-    return Bins(centers=centers, counts=fill(centers, pixels=pixels, labels=labels))
+    return Bins(centers=centers, counts=count_images(centers, pixels=pixels, labels=labels))
 
 
-def fill(centers: Floats, *, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> Counts:
+def count_images(centers: Floats, *, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> Counts:
     """Count the images in each bin: (K, m). An image belongs to the bin with the nearest center in its class.
 
     Args:
@@ -141,7 +141,7 @@ def missing_modes(
     parts = range(which.max() + 1)
     shares, left_out = np.empty(len(partitions)), np.empty((0 if groups is None else len(parts), len(partitions)))
     for at, bins in enumerate(partitions):
-        found = [fill(bins.centers, pixels=pixels[which == one], labels=labels[which == one]) for one in parts]
+        found = [count_images(bins.centers, pixels=pixels[which == one], labels=labels[which == one]) for one in parts]
         total = np.sum(found, axis=0)
         shares[at] = missing_share(bins.counts, total)
         for without in range(len(left_out)):

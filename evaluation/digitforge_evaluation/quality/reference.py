@@ -136,7 +136,7 @@ def load_reference(path: Path) -> Reference:
     """Read a file that `save_reference` wrote.
 
     Raises:
-        DataError: the file is missing or not such a file.
+        DataError: the file is missing, or `save_reference` did not write it.
     """
     advice = (
         "reinstall digitforge, or make the reference statistics again with "

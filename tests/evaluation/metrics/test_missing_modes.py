@@ -10,7 +10,7 @@ from digitforge_evaluation.metrics.intervals import groups_of
 from digitforge_evaluation.metrics.missing_modes import (
     PARTITIONS,
     Bins,
-    fill,
+    count_images,
     make_bins,
     missing,
     missing_modes,
@@ -53,8 +53,8 @@ def test_a_class_of_few_different_images_has_fewer_bins(digits: Dataset) -> None
 def test_only_the_mode_that_was_left_out_is_missing(digits: Dataset, bins: Bins) -> None:
     left = np.ones(len(digits), bool)
     for row in np.flatnonzero(digits.labels == 3):
-        left[row] = not fill(bins.centers, pixels=digits.images[[row]], labels=digits.labels[[row]])[3, 2]
-    found = fill(bins.centers, pixels=digits.images[left], labels=digits.labels[left])
+        left[row] = not count_images(bins.centers, pixels=digits.images[[row]], labels=digits.labels[[row]])[3, 2]
+    found = count_images(bins.centers, pixels=digits.images[left], labels=digits.labels[left])
     assert found[3, 2] == 0
     assert np.argwhere(missing(bins.counts, found)).tolist() == [[3, 2]]
 

@@ -16,7 +16,7 @@ from digitforge_evaluation.experiment.statistics import t_interval
 from digitforge_evaluation.features.extract import CallableFeatures, digitnet
 from digitforge_evaluation.images.sources import Drawn, ImageSet, SavedGenerator
 from digitforge_evaluation.metrics.intervals import Interval
-from digitforge_evaluation.metrics.missing_modes import fill, make_bins, missing_share
+from digitforge_evaluation.metrics.missing_modes import count_images, make_bins, missing_share
 from digitforge_evaluation.quality.assess import Measurement, Report, assess
 from digitforge_evaluation.quality.comparison import RealData
 from digitforge_evaluation.quality.reference import Floor, shipped_reference
@@ -248,7 +248,7 @@ def test_a_generator_that_makes_one_image_per_bin_of_its_own_partition_has_missi
         rows += [members[(away**2).sum(axis=1).argmin()]] * len(members)
     collapsed = digits.subset(np.array(rows))
     assert len(np.unique(rows)) == 10 * each
-    counts = fill(trained_on.centers, pixels=collapsed.images, labels=collapsed.labels)
+    counts = count_images(trained_on.centers, pixels=collapsed.images, labels=collapsed.labels)
     assert missing_share(trained_on.counts, counts) == 0
 
     report = assess(
