@@ -74,7 +74,7 @@ class Cnn:
             return tf.cast(images, tf.float32) / 255.0
 
         def train(images: Any, labels: Any) -> None:
-            """Take one optimizer step for each of (steps, batch, H, W, C) uint8 images and (steps, batch) labels."""
+            """Take *steps* optimizer steps on (steps, batch, H, W, C) uint8 images and (steps, batch) labels."""
             for step in tf.range(tf.shape(images)[0]):
                 with tf.GradientTape() as tape:
                     loss = loss_of(labels[step], self._network(scaled(images[step]), training=True))
@@ -155,7 +155,7 @@ def _network(image_shape: tuple[int, int, int], classes: int, *, large: bool) ->
 
 
 class Scikit:
-    """A scikit-learn classifier on pixels. It is fitted once, on rows from *draw*."""
+    """A scikit-learn classifier on pixels. A fit draws all its rows at once."""
 
     def __init__(self, make: Callable[[int], Any], *, rows: int) -> None:
         """Prepare a classifier.

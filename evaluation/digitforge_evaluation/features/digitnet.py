@@ -72,7 +72,7 @@ def random_affine(rng: np.random.Generator, n: int, config: DigitnetConfig) -> n
     """Draw *n* random small shifts, rotations and scalings around the center of the image.
 
     Returns:
-        (n, 8) float32 with rows (a0, a1, a2, b0, b1, b2, 0, 0): output pixel (x, y) is input pixel
+        (n, 8) float32 with rows (a0, a1, a2, b0, b1, b2, 0, 0): output pixel (x, y) shows the input point
         (a0·x + a1·y + a2, b0·x + b1·y + b2).
     """
     angle = np.deg2rad(rng.uniform(-config.rotation, config.rotation, n))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-#: Number of random subsets of real images behind a floor.
+#: Number of random subsets of real images over which a floor is averaged.
 FLOOR_REPEATS = 10
 
 

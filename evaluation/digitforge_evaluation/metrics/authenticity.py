@@ -14,7 +14,7 @@ from digitforge_evaluation.metrics.arrays import checked_pair, nearest_neighbors
 
 
 def authentic(*, training: npt.ArrayLike, samples: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-    """Compute which samples are authentic.
+    """Tell for each sample whether it is authentic.
 
     Args:
         training: (n, d) features of the images that the generator was trained on.

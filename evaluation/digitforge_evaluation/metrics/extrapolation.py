@@ -54,7 +54,7 @@ def extrapolated_distance(
 
     Raises:
         InvalidInputError: there are too few images or points, the features are not finite or all rows are the same,
-            or the width differs from that of *real*.
+            or the width differs from the width of *real*.
     """
     if points < 2:
         raise InvalidInputError(f"points is {points}; a line needs at least 2")
@@ -72,7 +72,7 @@ def extrapolated_distance(
 
 
 def _order(n: int, labels: npt.NDArray[np.int64] | None, rng: np.random.Generator) -> npt.NDArray[np.intp]:
-    """A random order of n rows. The first rows, however many, have the class proportions of all rows."""
+    """A random order of n rows, in which each prefix has the class proportions of all rows (up to rounding)."""
     order = rng.permutation(n)
     if labels is None:
         return order

@@ -30,7 +30,7 @@ class Gaussian:
 
     mean: Floats  #: (d,)
     covariance: Floats  #: (d, d), the unbiased estimate
-    n: int  #: number of samples behind the estimates
+    n: int  #: number of samples
 
 
 def gaussian(features: npt.ArrayLike, *, name: str = "these") -> Gaussian:
@@ -54,11 +54,11 @@ def gaussian(features: npt.ArrayLike, *, name: str = "these") -> Gaussian:
 
 
 def frechet_distance(*, real: Gaussian, generated: Gaussian) -> float:
-    """Compute the squared Fréchet distance, which every published FID is. It is symmetric in its arguments.
+    """Compute the squared Fréchet distance, as in all published FIDs. It is symmetric in its arguments.
 
     The trace of the matrix square root is the sum of the square roots of the eigenvalues of Lᵀ Σ₂ L, where L Lᵀ = Σ₁.
-    This matrix is symmetric, so its eigenvalues are real, and they take much less time than the square root of Σ₁ Σ₂,
-    which may have an imaginary part from rounding. All of it is float64.
+    This matrix is symmetric, so its eigenvalues are real. Computing them is much faster than computing the square root
+    of Σ₁ Σ₂, which rounding can make complex. Everything is float64.
 
     Raises:
         InvalidInputError: the numbers of features differ, or a value is not finite.

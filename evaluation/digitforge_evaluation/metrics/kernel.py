@@ -85,8 +85,8 @@ def squared_discrepancy(first: Floats, second: Floats) -> float:
 def left_out_discrepancies(*, real: npt.ArrayLike, generated: npt.ArrayLike, groups: npt.ArrayLike) -> Floats:
     """Compute the unbiased squared MMD without each group of generated points in turn, up to a constant.
 
-    For a jackknife: the mean over many subsets is close to the value over all points, so the interval of the latter is
-    used. The constant is the term of the real points alone, which does not change the interval.
+    A jackknife needs these values. They use all points instead of many subsets, because the mean over the subsets is
+    close to the value over all points. The constant is the term of the real points alone. It cancels in a jackknife.
 
     Args:
         real: (n, d) features.

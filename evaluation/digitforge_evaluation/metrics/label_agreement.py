@@ -10,7 +10,7 @@ from digitforge_evaluation.metrics.arrays import checked_probabilities
 
 
 def agreeing(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-    """Compute for which images the most probable class is the requested class.
+    """Tell for each image whether its most probable class is the requested class.
 
     Args:
         probabilities: (n, K) class probabilities; each row sums to 1.

@@ -25,8 +25,8 @@ import numpy.typing as npt
 
 from digitforge_evaluation.metrics.arrays import Floats, checked_groups
 
-_P_VALUE: Final = 1e-3  # a missing bin has a p-value below this
-_SMALL_RATIO: Final = 0.25  # a missing bin has a generated share below this, relative to its real share
+_P_VALUE: Final = 1e-3  # significance level of a missing bin
+_SMALL_RATIO: Final = 0.25  # a missing bin has less than this fraction of its real share
 _FAR: Final = 1e6  # coordinate of an empty bin's center; pixels are 0 … 255
 Counts = npt.NDArray[np.int64]
 

@@ -267,7 +267,7 @@ def _notes(
         yield f"{source.name} does not say what its generator was trained on"
         if comparison.real:
             train = comparison.training.data
-            yield f"all {len(train)} images of {train.name} train are treated as its training images"
+            yield f"all {len(train)} images of {train.name} train are treated as training images of the generator"
     if network.caution:
         yield f"features {network.name}: {network.caution}"
     if drawn < n:

@@ -22,8 +22,8 @@ from digitforge_evaluation.images.sources import Drawn
 from digitforge_evaluation.metrics.intervals import groups_of
 from digitforge_training.data import Dataset
 
-#: Number of classifiers trained on generated images, and on real images. Each one trained on generated images gets its
-#: own part of them, so the spread over classifiers includes the spread over samples.
+#: Number of classifiers for each direction. The generated images are divided among them, so the spread of the
+#: accuracies includes the spread over samples.
 PARTS: Final = 5
 #: Optimizer steps of each classifier.
 STEPS: Final = 500

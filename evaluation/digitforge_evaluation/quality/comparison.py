@@ -131,8 +131,8 @@ class Real:
 class Comparison:
     """Generated images and the real images to compare them with.
 
-    Results that several metrics need are computed once and kept. A property without data raises `InvalidInputError`;
-    its message is the reason why a metric is left out.
+    Results that several metrics need are computed once and kept. If data is missing, a property raises
+    `InvalidInputError`; the message says why the metric is left out.
     """
 
     generated: Sample  #: the generated images, or real images in their place for a floor
@@ -228,7 +228,7 @@ class Comparison:
         """Accuracies of classifiers trained on generated and on real images."""
         _ = self.labels
         if self.classifier_seed is None:
-            raise InvalidInputError("trains ten classifiers: give --accuracy and --data")
+            raise InvalidInputError("needs --accuracy and --data, because it trains ten classifiers")
         return classification_accuracies(
             train=self.training.data,
             test=self.test,

@@ -46,7 +46,7 @@ class Reference:
 
     name: str  #: data set and split, for people
     features: str  #: name of the feature network
-    moments: Gaussian | None  #: None if there are too few images: not more than features
+    moments: Gaussian | None  #: None if there are not more images than features
     of_classes: dict[int, Gaussian]  #: moments of each class that has more images than features
     class_counts: tuple[int, ...]  #: images of each class; generated images are drawn in these proportions
     hashes: npt.NDArray[np.int64]  #: (n,) identities of the images, to check whether a generator has seen them

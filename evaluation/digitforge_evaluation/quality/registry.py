@@ -156,9 +156,9 @@ METRICS: Final = {
         interval=jackknife,
     ),
     "train_on_generated": _accuracy(
-        "accuracy, train on generated", "train_on_generated", lambda found: found.generated_to_real
+        "accuracy (train on generated)", "train_on_generated", lambda found: found.generated_to_real
     ),
-    "train_on_real": _accuracy("accuracy, train on real", "train_on_real", lambda found: found.real_to_generated),
+    "train_on_real": _accuracy("accuracy (train on real)", "train_on_real", lambda found: found.real_to_generated),
     "authenticity": Metric(
         title="authenticity",
         name="authenticity[{features}]",

@@ -70,8 +70,8 @@ def test_a_generator_gets_every_metric_possible_with_few_images(exported_model: 
     assert set(found) == set(METRICS) - {"kernel", "train_on_generated", "train_on_real"}
     assert report.left_out == {
         "kernel": "needs at least 1000 held-out images; there are 200",
-        "train_on_generated": "trains ten classifiers: give --accuracy and --data",
-        "train_on_real": "trains ten classifiers: give --accuracy and --data",
+        "train_on_generated": "needs --accuracy and --data, because it trains ten classifiers",
+        "train_on_real": "needs --accuracy and --data, because it trains ten classifiers",
     }
     assert all(one.n == 300 and np.isfinite(one.value) for one in report.figures)
     assert found["distance"].name == "fd[digitnet-64]@300"
