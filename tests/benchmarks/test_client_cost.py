@@ -1,6 +1,6 @@
-"""The client's own cost: against a server that answers at once, beside a client written with the official stubs.
+"""Measures the client's own cost, compared with a client written with the official stubs.
 
-The server is a process of its own that sends prepared answers; what is measured is the client's work alone.
+The server runs in another process and sends prepared answers, so only the client's work counts.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def target() -> Iterator[str]:
 
 
 def cost(action: Callable[[], int]) -> tuple[float, float]:
-    """Seconds by the clock and of the processor, for one image."""
+    """Wall time and processor time per image, in seconds."""
     wall, processor = time.perf_counter(), time.process_time()
     n = action()
     return (time.perf_counter() - wall) / n, (time.process_time() - processor) / n
@@ -100,7 +100,7 @@ def test_images_per_second_against_prepared_answers(target: str) -> None:
             return sum(len(batch) for batch in client.stream(n, batch_size=requests * ROWS, seed=0))
 
     def official(model: str, *, joined: int = 1) -> Callable[[], int]:
-        """Written with the official stubs: one request after another, and so many answers joined to a batch."""
+        """A client with the official stubs: one request after another, with *joined* answers in a batch."""
 
         def ask() -> int:
             options = [("grpc.max_receive_message_length", 64 * 2**20)]
@@ -131,15 +131,15 @@ def test_images_per_second_against_prepared_answers(target: str) -> None:
         "official stubs, typed fields": official("typed"),
     }
     for side in sides.values():
-        side()  # connections, caches
+        side()  # warm-up: connections and caches
     costs: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
-    for _ in range(REPEATS):  # in turn, so that a busy machine slows all
+    for _ in range(REPEATS):  # in turn, so a busy machine slows all sides
         for name, side in sides.items():
             costs[name].append(cost(side))
-    print(f"\n{n:,} images, {ROWS} a request, {REPEATS} times in turn")
+    print(f"\n{n:,} images, {ROWS} per request, {REPEATS} repeats in turn")
     for name, both in costs.items():
         print(f"  {name:<40} {middle([1 / wall for wall, _ in both], ',.0f')} images/s")
-        print(f"  {'':<40} {middle([1e6 * processor for _, processor in both], '.2f')} µs of processor time an image")
+        print(f"  {'':<40} {middle([1e6 * processor for _, processor in both], '.2f')} µs of processor time per image")
     *mine, one, eight, single, typed = costs.items()
     for (name, ours_each), (other, theirs) in zip(mine, (one, eight, single), strict=True):
         shares = [a[1] / b[1] for a, b in zip(ours_each, theirs, strict=True)]
@@ -170,5 +170,7 @@ def test_the_memory_of_a_long_stream(target: str) -> None:
     command = [sys.executable, "-c", LONG_STREAM, target, str(ROWS), str(n)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     seen, before, peak = map(int, done.stdout.split())
-    print(f"\na stream of {n:,} digits: {(peak - before) / 1024:.1f} MiB above {before / 1024:.1f} at its largest")
+    print(
+        f"\na stream of {n:,} digits: peak {(peak - before) / 1024:.1f} MiB above the {before / 1024:.1f} at the start"
+    )
     assert seen == n

@@ -1,9 +1,8 @@
-"""How fast the shipped generator makes digits: `make benchmark ARGS="-k generating"`.
+"""Measures how fast the shipped generator makes digits: `make benchmark ARGS="-k generating"`.
 
-In this process, from the SavedModel, 256 rows a call, as the figure is usually given; one call after the other or,
-as a server has them, DIGITFORGE_BENCHMARK_IN_FLIGHT at once. What the cores can do at all stands beside it: numpy's
-product of two matrices of 2 048 × 2 048 float32, in turn with the generator. Another one is measured in turn with it,
-if DIGITFORGE_BENCHMARK_MODEL names its base folder.
+The SavedModel runs in this process, with 256 rows per call. DIGITFORGE_BENCHMARK_IN_FLIGHT is the number of parallel
+calls (default 1). To show how fast the machine is, NumPy multiplies two 2 048 × 2 048 float32 matrices in turn with the
+generator. If DIGITFORGE_BENCHMARK_MODEL names the base folder of another generator, that one runs in turn too.
 """
 
 from __future__ import annotations
@@ -38,8 +37,8 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def generating(version: Path) -> Callable[[], None]:
-    """What makes so many calls of the SavedModel."""
-    model = tf.saved_model.load(str(version))  # kept: its signatures do not keep it
+    """Return a function that calls the SavedModel `CALLS` times."""
+    model = tf.saved_model.load(str(version))  # kept alive here, because its signatures do not keep it
     labels, seeds = tf.constant(balanced_labels(ROWS, 10)), tf.constant(row_seeds(0, ROWS))
 
     def call(_: int) -> None:
@@ -61,16 +60,16 @@ def test_images_per_second() -> None:
         side()
     turns = []
     for turn in range(REPEATS):
-        way = -1 if turn % 2 else 1  # now forwards, now backwards: what comes after the product is slower
-        turns.append([seconds(side) for side in sides[::way]][::way])
+        order = -1 if turn % 2 else 1  # alternate the order, because the side after the matrix product is slower
+        turns.append([seconds(side) for side in sides[::order]][::order])
     *models, products = zip(*turns, strict=True)
-    print(f"\n{ROWS} rows a call, {IN_FLIGHT} in flight, {REPEATS} repeats in turn, {os.cpu_count()} cores")
+    print(f"\n{ROWS} rows per call, {IN_FLIGHT} in flight, {REPEATS} repeats in turn, {os.cpu_count()} cores")
     rates = [[ROWS * CALLS / taken for taken in times] for times in models]
     for version, values in zip(versions, rates, strict=True):
         show(f"{version}", values, "images/s")
         assert min(values) > 0
     if other:
-        show("the latter ÷ the former", [b / a for a, b in zip(*rates, strict=True)], "×")
+        show("second ÷ first generator", [b / a for a, b in zip(*rates, strict=True)], "×")
     show("matrix product", [2 * SIDE**3 / taken / 1e9 for taken in products], "GFLOP/s")
 
 

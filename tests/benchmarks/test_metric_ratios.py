@@ -1,7 +1,7 @@
-"""What `make benchmark` prints: the metrics beside the usual packages, in one run, and what they need of memory.
+"""Compares the metrics with the usual packages: `make benchmark ARGS="-k metric_ratios"`.
 
-Nothing is asserted about time. The usual packages are `prdc` itself, and for the Fréchet distance what every package
-does: `scipy.linalg.sqrtm` of the product of the covariances, as the FID paper's own code has it.
+It prints times and memory; no test depends on time. The usual package for precision to coverage is `prdc`. For the
+Fréchet distance it is `scipy.linalg.sqrtm` of the product of the covariances, as in the code of the FID paper.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ def machine() -> None:
 
 
 def features(n: int, d: int, seed: int) -> np.ndarray:
-    """Rows that are correlated and never negative, as a network's are: (n, d) float32."""
+    """Correlated, nonnegative features, like those of a network: (n, d) float32."""
     mix = np.random.default_rng(9).normal(size=(d, d)) * np.geomspace(1, 1e-3, d) / 8
     return np.maximum(np.random.default_rng(seed).normal(size=(n, d)) @ mix + 0.3, 0).astype(np.float32)
 
 
 def compare(name: str, ours: Callable[[], Any], theirs: Callable[[], Any]) -> tuple[Any, Any]:
-    """Both results; prints both times, taken in turns, and their ratio."""
+    """Run both in turn, print their times and the ratio, and return both results."""
     found: tuple[Any, Any] = (None, None)
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(REPEATS):
@@ -60,7 +60,7 @@ def compare(name: str, ours: Callable[[], Any], theirs: Callable[[], Any]) -> tu
     return found
 
 
-def test_the_frechet_distance_of_2048_features() -> None:
+def test_frechet_distance_of_2048_features() -> None:
     real, generated = (gaussian(features(5000, 2048, seed)) for seed in (1, 2))
 
     def usual(real: Gaussian, generated: Gaussian) -> float:
@@ -77,7 +77,7 @@ def test_the_frechet_distance_of_2048_features() -> None:
     assert found == pytest.approx(expected, rel=1e-6)
 
 
-def test_precision_to_coverage_of_ten_thousand_images_against_ten_thousand() -> None:
+def test_prdc_of_ten_thousand_images_against_ten_thousand() -> None:
     real, generated = (features(10_000, 64, seed) for seed in (1, 2))
 
     found, expected = compare(

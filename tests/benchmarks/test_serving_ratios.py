@@ -1,9 +1,8 @@
-"""What serving costs, as ratios within one run: `make benchmark ARGS="-k serving_ratios"`.
+"""Compares the speed of serving with simpler alternatives: `make benchmark ARGS="-k serving_ratios"`.
 
-Each measurement alternates between the two things that it compares, so that a busy machine slows both. Clients are a
-process of their own, written with grpc alone. Nothing is asserted about time; each line gives the median of the
-ratios and their spread. Where other work on the machine would decide, the processor time that each request takes of
-client and server together is compared as well.
+Each measurement alternates between its two sides, so a busy machine slows both. Clients run in their own process and
+use only grpc. Each line of the output has the median and the range of the ratios. No test depends on time. Wall times
+depend on other work on the machine, so some lines compare the processor time of client and server per request.
 """
 
 from __future__ import annotations
@@ -36,8 +35,8 @@ from digitforge_serving.models.saved_model import SavedModel
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 REPEATS = 5
-#: 64 clients on one loop. Arguments: target, method, file with the request, seconds, requests in all, requests per
-#: second; 0 is no limit. A latency counts from the moment at which the request was due.
+#: 64 clients on one event loop. Arguments: target, method, file of the request, seconds, total number of requests,
+#: requests per second; 0 means no limit. Latency is measured from the scheduled time of the request.
 CROWD = """
 import asyncio, json, sys, time
 import grpc
@@ -90,32 +89,32 @@ PREDICT = "/tensorflow.serving.PredictionService/Predict"
 
 @pytest.fixture(scope="module")
 def base_path() -> Path:
-    """The shipped generator, or the one whose base path is in DIGITFORGE_BENCHMARK_MODEL."""
+    """Base path of the shipped generator, or DIGITFORGE_BENCHMARK_MODEL."""
     given = os.environ.get("DIGITFORGE_BENCHMARK_MODEL")
     return Path(given) if given else shipped_models() / "digits"
 
 
 @dataclass
 class Running:
-    """A server in a process of its own."""
+    """A server in another process."""
 
-    process: int
+    process: int  #: process id
     target: str
 
     def cpu(self) -> float:
-        """Seconds of processor time that it has taken."""
+        """Processor time so far, in seconds."""
         fields = Path(f"/proc/{self.process}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def resident(self) -> float:
-        """Its memory in MB."""
+        """Resident memory in MB."""
         pages = Path(f"/proc/{self.process}/statm").read_text().split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 @contextmanager
 def process(*arguments: str) -> Iterator[tuple[int, str]]:
-    """A process and its first line."""
+    """Run Python with these arguments; yield the process id and the first line of output."""
     with subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE, text=True) as popen:
         assert popen.stdout is not None
         try:
@@ -134,7 +133,7 @@ def served(base_path: Path, *flags: str) -> Iterator[Running]:
         "--port=0",
         "--json",
     )
-    # Raw bytes, so that the figures compare servers and not ways to write an image.
+    # Raw bytes, so the comparison is about servers and not about encodings of images.
     with process(*command, "--enable_serialization_as_tensor_content", *flags) as (number, line):
         yield Running(number, json.loads(line)["grpc_target"])
 
@@ -163,11 +162,11 @@ def report(name: str, ratios: list[float], absolute: str) -> None:
 
 @dataclass
 class Crowd:
-    """What 64 clients at a time saw."""
+    """Measurements of 64 parallel clients."""
 
-    rate: float  # requests per second
-    cpu: float  # seconds of processor time a request, of client and server together
-    p99: float  # seconds
+    rate: float  #: requests per second
+    cpu: float  #: processor time per request, of client and server together, in seconds
+    p99: float  #: 99th percentile of the latency, in seconds
 
 
 def crowd(
@@ -195,7 +194,7 @@ class InProcess:
         return self.model.run(self.feeds, self.fetches)
 
 
-def test_images_through_grpc_beside_the_same_model_in_process(base_path: Path) -> None:
+def test_images_over_grpc_compared_with_the_same_model_in_process(base_path: Path) -> None:
     rows, calls = 512, 8
     in_process, message = InProcess(base_path, rows), request(rows)
 
@@ -221,7 +220,7 @@ def test_images_through_grpc_beside_the_same_model_in_process(base_path: Path) -
     )
 
 
-def test_single_images_with_and_without_batching_beside_an_echo(base_path: Path, tmp_path: Path) -> None:
+def test_single_images_with_and_without_batching_compared_with_an_echo(base_path: Path, tmp_path: Path) -> None:
     one, reply = tmp_path / "request", tmp_path / "reply"
     one.write_bytes(request(1).SerializeToString())
     with served(base_path) as alone, served(base_path, *batching()) as batched:
@@ -238,18 +237,18 @@ def test_single_images_with_and_without_batching_beside_an_echo(base_path: Path,
     costs = [1e3 * statistics.median(one.cpu for one in column) for column in zip(*seen, strict=True)]
     graph = 1e3 * _graph_seconds(base_path)
     absolute = "{:,.0f} alone, {:,.0f} batched, {:,.0f} echo, requests/s".format(*rates)
-    spent = "{:.2f} alone, {:.2f} batched, {:.2f} echo, ms of processor a request".format(*costs)
+    spent = "{:.2f} alone, {:.2f} batched, {:.2f} echo, ms of processor time per request".format(*costs)
     report("one image, 64 clients: batched ÷ echo", [b.rate / e.rate for _, b, e in seen], absolute)
     report("one image, 64 clients: batched ÷ alone", [b.rate / a.rate for a, b, _ in seen], absolute)
-    report("the same by processor time: batched ÷ echo", [e.cpu / b.cpu for _, b, e in seen], spent)
+    report("the same in processor time: batched ÷ echo", [e.cpu / b.cpu for _, b, e in seen], spent)
     print(
-        f"  the graph alone takes {graph:.2f} ms of processor an image in batches of 32: without any cost of serving, "
-        f"batched ÷ echo would be {costs[2] / (costs[2] + graph):.2f}"
+        f"  the graph alone takes {graph:.2f} ms of processor time per image in batches of 32. Without any cost of "
+        f"serving, batched ÷ echo would be {costs[2] / (costs[2] + graph):.2f}"
     )
 
 
 def _graph_seconds(base_path: Path) -> float:
-    """Processor time that the graph takes for one image, in batches of 32."""
+    """Processor time of the graph per image, in batches of 32, in seconds."""
     graph, calls = InProcess(base_path, 32), 20
     graph()
     start = time.process_time()
@@ -258,7 +257,7 @@ def _graph_seconds(base_path: Path) -> float:
     return (time.process_time() - start) / (32 * calls)
 
 
-def test_latency_at_half_of_the_maximal_rate(base_path: Path, tmp_path: Path) -> None:
+def test_latency_at_half_the_maximum_rate(base_path: Path, tmp_path: Path) -> None:
     one = tmp_path / "request"
     one.write_bytes(request(1).SerializeToString())
     graph = InProcess(base_path, 1)
@@ -287,7 +286,7 @@ def test_latency_at_half_of_the_maximal_rate(base_path: Path, tmp_path: Path) ->
         pairs = [(crowd(server, one, rate=rate, seconds=6.0).p99, in_process(rate, 6.0)) for _ in range(REPEATS)]
     through, direct = (1e3 * statistics.median(column) for column in zip(*pairs, strict=True))
     absolute = f"{rate:,.0f} requests/s; {through:.0f} ms and {direct:.0f} ms"
-    report("one image, half of the maximal rate: p99, gRPC ÷ in-process", [a / b for a, b in pairs], absolute)
+    report("one image, half the maximum rate: p99, gRPC ÷ in-process", [a / b for a, b in pairs], absolute)
 
 
 def test_memory_after_many_requests(base_path: Path, tmp_path: Path) -> None:

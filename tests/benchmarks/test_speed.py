@@ -1,6 +1,6 @@
-"""What `make benchmark` prints: times of the client and of the embedded server with the shipped generator.
+"""Measures the speed of the client and the embedded server with the shipped generator: `make benchmark`.
 
-Nothing is asserted about time; each line gives the median and the spread over its repeats.
+Each line of the output has the median and the range of the repeats. No test depends on time.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def machine() -> None:
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[DigitClient]:
-    """A client of the embedded server, which is a process of its own with the shipped generator."""
+    """A client of the embedded server, which runs in another process with the shipped generator."""
     command = [sys.executable, "-m", "digitforge", "serve", "--port", "0", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:

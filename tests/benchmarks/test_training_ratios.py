@@ -1,10 +1,11 @@
-"""What training costs, as ratios within one run: `make benchmark ARGS="-k training_ratios"`.
+"""Compares the speed of training with other implementations: `make benchmark ARGS="-k training_ratios"`.
 
-The same network, the same batch and the same updates, in short blocks that alternate between the two sides, so that a
-busy machine slows both. Nothing is asserted about time; each line gives the median of the ratios of neighboring
-blocks and their range, by the clock and by the processor time that they took. Sides in PyTorch are skipped where it is
-not installed. PyTorch's threads wait for each other much longer than TensorFlow's where other programs hold the cores:
-there DIGITFORGE_BENCHMARK_THREADS=1 gives both sides one thread, which is fair, and the processor time is what counts.
+Both sides have the same network, batch and updates. They run in short blocks, in turn, so a busy machine slows both.
+The output has the median and the range of the ratios of neighboring blocks, for wall time and for processor time. No
+test depends on time. Comparisons with PyTorch are skipped if it is not installed.
+
+If other programs use the cores, PyTorch's threads wait for each other much longer than TensorFlow's. Then set
+DIGITFORGE_BENCHMARK_THREADS=1, which gives both sides one thread, and compare processor times.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ from digitforge_training.recipes import Recipe, resolve
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 BLOCKS = int(os.environ.get("DIGITFORGE_BENCHMARK_BLOCKS", "9"))
-THREADS = int(os.environ.get("DIGITFORGE_BENCHMARK_THREADS", "0"))  # of each side; 0: as many as each takes by itself
-Side = Callable[[int], object]  # takes so many steps
+THREADS = int(os.environ.get("DIGITFORGE_BENCHMARK_THREADS", "0"))  # of each side; 0: its default
+Side = Callable[[int], object]  # runs a number of steps
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -49,13 +50,13 @@ def digits() -> Dataset:
 
 
 def compare(name: str, ours: Side, theirs: Side, *, steps: tuple[int, int]) -> None:
-    """Print how many steps of *ours* fit into the time of one of *theirs*; *steps* are those of a block of each."""
-    for side, some in zip((ours, theirs), steps, strict=True):
-        side(some)  # compilation and caches
+    """Print how many steps of *ours* take as long as one step of *theirs*. *steps* are the steps of a block of each."""
+    for side, count in zip((ours, theirs), steps, strict=True):
+        side(count)  # warm-up: compilation and caches
     ratios: dict[str, list[float]] = {"clock": [], "processor": []}
     for _ in range(BLOCKS):
         (clock, processor), (their_clock, their_processor) = (
-            cost(side, some) for side, some in zip((ours, theirs), steps, strict=True)
+            cost(side, count) for side, count in zip((ours, theirs), steps, strict=True)
         )
         ratios["clock"].append(their_clock / clock)
         ratios["processor"].append(their_processor / processor)
@@ -66,17 +67,17 @@ def compare(name: str, ours: Side, theirs: Side, *, steps: tuple[int, int]) -> N
 
 
 def cost(side: Side, steps: int) -> tuple[float, float]:
-    """Seconds of a step, by the clock and of the processor."""
+    """Wall time and processor time of a step, in seconds."""
     clock, processor = time.perf_counter(), time.process_time()
     side(steps)
     return (time.perf_counter() - clock) / steps, (time.process_time() - processor) / steps
 
 
-# --- the tutorial's own loop
+# --- the loop of the tutorial
 
 
 def published_loop(images: np.ndarray) -> Side:
-    """The loop that `dense-bn` reproduces, as published: `predict`, and three calls of `train_on_batch`."""
+    """The loop that `dense-bn` reproduces, as published: one call of `predict` and three of `train_on_batch`."""
 
     def optimizer() -> keras.optimizers.Optimizer:
         return keras.optimizers.Adam(2e-4, beta_1=0.5)
@@ -105,7 +106,7 @@ def published_loop(images: np.ndarray) -> Side:
     discriminator.compile(optimizer(), loss="binary_crossentropy", metrics=["accuracy"])
     real = images / np.float32(127.5) - 1
     ones, zeros, random = np.ones((32, 1), np.float32), np.zeros((32, 1), np.float32), np.random.default_rng(0)
-    # Keras 3 decides at the first call what is trained, Keras 2 did at `compile`.
+    # Keras 3 fixes the trainable weights at the first call; Keras 2 did so in `compile`.
     discriminator.train_on_batch(real[:32], ones)
     discriminator.trainable = False
     combined = keras.Sequential([keras.Input((100,)), generator, discriminator])
@@ -127,8 +128,8 @@ def published_loop(images: np.ndarray) -> Side:
     between = weight(discriminator), weight(generator)
     combined.train_on_batch(random.standard_normal((32, 100)).astype(np.float32), ones)
     after = weight(discriminator), weight(generator)
-    assert before[0] != between[0] == after[0], "the discriminator learns from its own updates alone"
-    assert before[1] == between[1] != after[1], "the generator learns from its own updates alone"
+    assert before[0] != between[0] == after[0], "only the discriminator's own updates must change it"
+    assert before[1] == between[1] != after[1], "only the generator's own updates must change it"
     return run
 
 
@@ -141,7 +142,7 @@ def test_against_the_published_loop(digits: Dataset) -> None:
 
 
 def in_torch(recipe: Recipe, dataset: Dataset, trainer: Trainer) -> Side:
-    """The recipe `dense-bn` or `forge` as a plain eager loop, with as many parameters as ours."""
+    """The recipe `dense-bn` or `forge` as a plain eager loop, with the same number of parameters as ours."""
     torch = pytest.importorskip("torch")
     if THREADS:
         torch.set_num_threads(THREADS)
@@ -149,7 +150,7 @@ def in_torch(recipe: Recipe, dataset: Dataset, trainer: Trainer) -> Side:
     generator, discriminator, run = twin(recipe, dataset.images, dataset.labels)
     ours = {name: value.size for name, value in trainer.state().items() if "optimizer" not in name}
     for name, model in (("generator", generator), ("discriminator", discriminator)):
-        # Both sides count the moving averages of batch normalization; PyTorch also counts its batches.
+        # Both sides have the moving averages of batch normalization; only PyTorch has a count of batches.
         theirs = sum(v.numel() for k, v in model.state_dict().items() if "num_batches" not in k)
         assert theirs == sum(size for key, size in ours.items() if key.startswith(f"{name}/")), name
     return run
@@ -157,14 +158,14 @@ def in_torch(recipe: Recipe, dataset: Dataset, trainer: Trainer) -> Side:
 
 @pytest.mark.parametrize(("name", "steps"), [("dense-bn", (200, 40)), ("forge", (8, 8))])
 def test_against_pytorch(name: str, steps: tuple[int, int], digits: Dataset) -> None:
-    recipe = resolve(name, {"clusters": 1})  # those of forge are not in the twin
+    recipe = resolve(name, {"clusters": 1})  # the twin has no clusters
     trainer = Trainer(recipe, digits, seed=0)
     compare(f"{name} against PyTorch, eager", trainer.run, in_torch(recipe, digits, trainer), steps=steps)
 
 
 # --- oneDNN, XLA, memory
 
-# TensorFlow decides at its import, so each measurement is a process of its own.
+# TensorFlow reads the switch at its import, so each measurement has its own process.
 _STEPS_AND_IMAGES = """
 import time
 import numpy as np
@@ -214,7 +215,7 @@ def test_bfloat16_against_float32(name: str, steps: int, digits: Dataset) -> Non
 
 
 def resident() -> float:
-    """Memory of this process in MB."""
+    """Resident memory of this process in MB."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
@@ -222,7 +223,7 @@ def test_memory_stays_flat_over_10_000_steps(digits: Dataset) -> None:
     recipe = resolve("dense-bn", {"generator_widths": "16", "discriminator_widths": "16", "batch_size": 16})
     trainer = Trainer(recipe, digits, seed=0)
     sizes = []
-    for steps in range(0, 11_000, 100):  # as the loop does: a report after each 1 600 images
+    for steps in range(0, 11_000, 100):  # a report after each 1 600 images, as in the loop
         trainer.run(100)
         if steps % 1_000 == 0:
             sizes.append(resident())

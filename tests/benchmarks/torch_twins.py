@@ -1,4 +1,4 @@
-"""The recipes `dense-bn` and `forge` in PyTorch, eager, as plain loops: what test_training_ratios.py compares with."""
+"""The recipes `dense-bn` and `forge` as plain loops in eager PyTorch, for test_training_ratios.py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 – as everybody calls it
+from torch.nn import functional as F  # noqa: N812 - the usual name
 
 from digitforge_training.recipes import Recipe
 
@@ -16,7 +16,7 @@ Twin = tuple[nn.Module, nn.Module, Callable[[int], None]]
 
 
 def twin(recipe: Recipe, images: np.ndarray, labels: np.ndarray) -> Twin:
-    """Generator, discriminator, and what takes so many steps."""
+    """The generator, the discriminator, and a function that runs a number of steps."""
     real = torch.from_numpy(images).permute(0, 3, 1, 2).float().div(127.5).sub(1)
     return {"dense-bn": dense, "forge": forge}[recipe.name](recipe, real, torch.from_numpy(labels))
 

@@ -1,1 +1,1 @@
-"""Classifiers that experiments train."""
+"""The classifiers of experiments, and the transformations of their training images."""

@@ -1,8 +1,7 @@
-"""The downstream classifiers whose accuracy is the question.
+"""The downstream classifiers, whose accuracy an experiment measures.
 
-Every classifier is trained by ``fit(draw, seed=...)``: *draw* hands out training images, and is the only thing in
-which the arms of an experiment differ. Architecture, number of optimizer steps, batch size and schedule belong to
-the classifier and are the same in every arm.
+``fit(draw, seed=...)`` trains a classifier: *draw* returns training images. The arms of an experiment differ only in
+*draw*. Architecture, optimizer steps, batch size and schedule belong to the classifier and are the same in every arm.
 """
 
 from __future__ import annotations
@@ -19,46 +18,47 @@ from digitforge_evaluation.classifiers.estimators import estimator_by_path
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
-#: ``draw(rows, rng)`` gives (rows, H, W, C) uint8 images and (rows,) int64 labels.
+#: ``draw(rows, rng)`` returns (rows, H, W, C) uint8 images and (rows,) int64 labels.
 Draw = Callable[[int, np.random.Generator], tuple[Images, Labels]]
 
 BATCH_SIZE: Final = 64
-LEARNING_RATE: Final = 2e-3  # at the start; falls to zero along a cosine
+LEARNING_RATE: Final = 2e-3  #: at the start; decays to zero along a cosine
 WEIGHT_DECAY: Final = 1e-4
-STEPS_PER_CALL: Final = 50  # optimizer steps inside one call of the graph
+STEPS_PER_CALL: Final = 50  #: optimizer steps in one call of the graph
 PREDICTION_BATCH: Final = 1000
-#: Most rows that a scikit-learn classifier is fitted on; beyond, it takes longer and learns no more.
+#: Largest number of rows to fit a scikit-learn classifier on. More rows take longer without better accuracy.
 SCIKIT_ROWS: Final = 4_000
 
 
 class Classifier(Protocol):
-    """What an experiment needs of a classifier."""
+    """The interface of a classifier."""
 
     def fit(self, draw: Draw, *, seed: int) -> None:
-        """Forget everything and train on what *draw* hands out; the same *seed* gives the same classifier."""
+        """Train from scratch on the images of *draw*. The same *seed* gives the same classifier."""
 
     def predict(self, images: Images) -> Labels:
-        """Classes, (n,) int64, of (n, H, W, C) uint8 images."""
+        """Predict the classes, (n,) int64, of (n, H, W, C) uint8 images."""
 
     def predict_surely(self, images: Images) -> tuple[Labels, npt.NDArray[np.float64]]:
-        """The same, and the probability, (n,), that it gives to each; 1 where it knows no probabilities."""
+        """Predict the classes, and their probabilities (n,): 1 if the classifier does not compute probabilities."""
 
 
 class Cnn:
-    """A convolutional network, small or large (see `_network`), trained with AdamW.
+    """A small or large convolutional network, trained with AdamW.
 
-    The graph is traced once per object and re-initialized by every `fit`, because tracing takes longer than
-    training on a hundred images does.
+    The graph is traced once per object, and each `fit` resets the weights: tracing takes longer than training on a
+    hundred images.
     """
 
     def __init__(self, *, image_shape: tuple[int, int, int], classes: int, steps: int, large: bool = False) -> None:
         """Build the network.
 
         Args:
-            large: whether to take the one with 459 thousand weights for 28×28 images instead of 114 thousand.
             image_shape: height, width, channels.
             classes: number of classes.
-            steps: optimizer steps of every fit, each on ``BATCH_SIZE`` images.
+            steps: optimizer steps of a fit, each on ``BATCH_SIZE`` images.
+            large: whether to build the large network. For 28×28 images it has 459 thousand weights, the small one has
+                114 thousand.
         """
         import keras
         import tensorflow as tf
@@ -74,7 +74,7 @@ class Cnn:
             return tf.cast(images, tf.float32) / 255.0
 
         def train(images: Any, labels: Any) -> None:
-            """Images (steps, batch, H, W, C) uint8 and labels (steps, batch): one optimizer step per row."""
+            """Take *steps* optimizer steps on (steps, batch, H, W, C) uint8 images and (steps, batch) labels."""
             for step in tf.range(tf.shape(images)[0]):
                 with tf.GradientTape() as tape:
                     loss = loss_of(labels[step], self._network(scaled(images[step]), training=True))
@@ -97,14 +97,14 @@ class Cnn:
     def fit(self, draw: Draw, *, seed: int) -> None:
         """Train from new weights; see `Classifier`."""
         rng = np.random.default_rng(seed)
-        self._start_again(rng)
+        self._reset(rng)
         for done in range(0, self._steps, STEPS_PER_CALL):
             steps = min(STEPS_PER_CALL, self._steps - done)
             images, labels = draw(steps * BATCH_SIZE, rng)
             self._train(images.reshape(steps, BATCH_SIZE, *images.shape[1:]), labels.reshape(steps, BATCH_SIZE))
 
-    def _start_again(self, rng: np.random.Generator) -> None:
-        """New weights after He et al. (2015), zero biases, an optimizer that remembers nothing."""
+    def _reset(self, rng: np.random.Generator) -> None:
+        """Set new random weights (He et al., 2015) and zero biases, and reset the optimizer."""
         for variable in self._network.trainable_variables:
             shape = tuple(variable.shape)
             if len(shape) == 1:
@@ -112,18 +112,18 @@ class Cnn:
             else:
                 fan_in = np.prod(shape[:-1])
                 variable.assign(rng.normal(0.0, np.sqrt(2.0 / fan_in), shape).astype(np.float32))
-        for variable in self._network.non_trainable_variables:  # the states of the dropout layers' generators
+        for variable in self._network.non_trainable_variables:  # states of the random generators of dropout layers
             variable.assign(rng.integers(0, 2**31, tuple(variable.shape)).astype(variable.dtype))
-        for variable in self._optimizer.variables:  # momenta and the step count, from which the schedule is read
+        for variable in self._optimizer.variables:  # momenta, and the step count of the schedule
             if variable.path.rpartition("/")[2] != "learning_rate":
                 variable.assign(np.zeros(tuple(variable.shape), variable.dtype))
 
     def predict(self, images: Images) -> Labels:
-        """Classes of the images; see `Classifier`."""
+        """Predict the classes; see `Classifier`."""
         return self.predict_surely(images)[0]
 
     def predict_surely(self, images: Images) -> tuple[Labels, npt.NDArray[np.float64]]:
-        """Classes and their probabilities; see `Classifier`."""
+        """Predict the classes and their probabilities; see `Classifier`."""
         if not len(images):
             return np.zeros(0, np.int64), np.zeros(0)
         probabilities = np.concatenate(
@@ -136,7 +136,7 @@ class Cnn:
 
 
 def _network(image_shape: tuple[int, int, int], classes: int, *, large: bool) -> Any:
-    """The large one comes near the best that small networks reach on MNIST, for questions of tenths of a point."""
+    """Build the network. The large one is close to the best small networks on MNIST: it can show tenths of a point."""
     import keras
     from keras import layers
 
@@ -155,10 +155,15 @@ def _network(image_shape: tuple[int, int, int], classes: int, *, large: bool) ->
 
 
 class Scikit:
-    """A scikit-learn classifier on pixels, fitted on rows drawn like the CNN's batches, all at once."""
+    """A scikit-learn classifier on pixels. A fit draws all its rows at once."""
 
     def __init__(self, make: Callable[[int], Any], *, rows: int) -> None:
-        """Keep *make*, which builds a fresh estimator from a random state, and the number of rows to fit it on."""
+        """Prepare a classifier.
+
+        Args:
+            make: builds a new estimator from a random state.
+            rows: number of rows to fit it on.
+        """
         self._make = make
         self._rows = rows
         self._estimator: Any = None
@@ -168,16 +173,16 @@ class Scikit:
         from threadpoolctl import threadpool_limits
 
         images, labels = draw(self._rows, np.random.default_rng(seed))
-        # One thread: on problems this small, several wait for each other most of the time.
+        # One thread: on such small problems, several threads mostly wait for each other.
         with threadpool_limits(limits=1):
             self._estimator = self._make(seed).fit(_flat(images), labels)
 
     def predict(self, images: Images) -> Labels:
-        """Classes of the images; see `Classifier`."""
+        """Predict the classes; see `Classifier`."""
         return np.asarray(self._estimator.predict(_flat(images)), dtype=np.int64)
 
     def predict_surely(self, images: Images) -> tuple[Labels, npt.NDArray[np.float64]]:
-        """Classes and their probabilities; see `Classifier`."""
+        """Predict the classes and their probabilities; see `Classifier`."""
         classes = self.predict(images)
         if not hasattr(self._estimator, "predict_proba"):
             return classes, np.ones(len(classes))
@@ -212,32 +217,32 @@ CLASSIFIERS: Final = (*_CNNS, *_SCIKIT)
 
 
 def check_classifier(name: str) -> None:
-    """Check a classifier's name.
+    """Check the name of a classifier.
 
     Raises:
-        InvalidInputError: there is no such classifier.
+        InvalidInputError: the name is unknown, or the estimator cannot be imported or used.
     """
     if ":" in name:
         estimator_by_path(name)
     elif name not in CLASSIFIERS:
         raise InvalidInputError(
-            f"there is no classifier {name!r}; expected one of {', '.join(CLASSIFIERS)}, or MODULE:NAME of your own"
+            f"unknown classifier {name!r}; expected one of {', '.join(CLASSIFIERS)}, or MODULE:NAME of your own"
         )
 
 
 @lru_cache(maxsize=4)
 def classifier(name: str, *, image_shape: tuple[int, int, int], classes: int, steps: int) -> Classifier:
-    """The classifier called *name*, built once per process and arguments.
+    """Build a classifier by name. The last four are cached, so the same arguments give the same object.
 
     Args:
-        name: one of ``CLASSIFIERS``, or ``MODULE:NAME`` as `estimator_by_path` takes it.
+        name: one of ``CLASSIFIERS``, or ``MODULE:NAME`` for `estimator_by_path`.
         image_shape: height, width, channels.
         classes: number of classes.
-        steps: optimizer steps of a fit, each on ``BATCH_SIZE`` rows; the scikit-learn classifiers take as many rows at
-            once, ``SCIKIT_ROWS`` at most, and run to their own convergence.
+        steps: optimizer steps of a fit, each on ``BATCH_SIZE`` rows. A scikit-learn classifier takes the same number
+            of rows at once, but at most ``SCIKIT_ROWS``, and runs until it converges.
 
     Raises:
-        InvalidInputError: there is no such classifier, or *steps* is not positive.
+        InvalidInputError: the name is unknown, the estimator cannot be imported or used, or *steps* is below 1.
     """
     if steps < 1:
         raise InvalidInputError(f"steps is {steps}; expected at least 1")

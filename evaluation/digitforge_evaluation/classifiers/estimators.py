@@ -1,4 +1,4 @@
-"""A user's own classifier, by its import path."""
+"""Imports a user's own classifier."""
 
 from __future__ import annotations
 
@@ -13,18 +13,22 @@ from digitforge_client.errors import InvalidInputError
 
 
 def estimator_by_path(path: str) -> Callable[[int], Any]:
-    """What makes the estimator at *path*, ``MODULE:NAME``, from a random state.
+    """Import the estimator at *path*.
 
-    NAME is a class, or a function, that is called without arguments, or with ``random_state`` if it takes that; what
-    it gives needs ``fit(X, y)`` and ``predict(X)``, with X (n, H·W·C) float32 from 0 to 1 and y (n,) int64. Modules are
-    looked for in the current folder too.
+    Args:
+        path: ``MODULE:NAME`` of a class or a function that makes an estimator. It is called with ``random_state`` if it
+            has that parameter, and without arguments otherwise. The module may be in the current folder. An estimator
+            needs ``fit(X, y)`` and ``predict(X)``: X is (n, H·W·C) float32 from 0 to 1, y is (n,) int64.
+
+    Returns:
+        A function that makes a new estimator from a random state.
 
     Raises:
-        InvalidInputError: there is no such thing, or what it makes lacks one of the two.
+        InvalidInputError: *path* cannot be imported or called, or the estimator has no ``fit`` or ``predict``.
     """
     module_name, _, name = path.partition(":")
     if not module_name or not name:
-        raise InvalidInputError(f"the classifier {path!r} is no import path; expected MODULE:NAME")
+        raise InvalidInputError(f"the classifier {path!r} is not an import path; expected MODULE:NAME")
     folder = os.getcwd()  # noqa: PTH109 - sys.path holds text
     if folder not in sys.path:
         sys.path.append(folder)
@@ -32,8 +36,8 @@ def estimator_by_path(path: str) -> Callable[[int], Any]:
         make = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError) as error:
         raise InvalidInputError(
-            f"the classifier {path!r} cannot be imported ({error}); expected MODULE:NAME of something that can be, "
-            "from this folder or what is installed"
+            f"cannot import the classifier {path!r}: {error}; expected MODULE:NAME of a class or function in the "
+            "current folder or an installed package"
         ) from error
     takes_state = callable(make) and "random_state" in _parameters(make)
 
@@ -47,19 +51,25 @@ def estimator_by_path(path: str) -> Callable[[int], Any]:
 def _parameters(make: Callable[..., Any]) -> tuple[str, ...]:
     try:
         return tuple(inspect.signature(make).parameters)
-    except ValueError:  # a class written in C says nothing of its arguments
+    except ValueError:  # some classes written in C have no signature
         return ()
 
 
 def _check(path: str, make: Any, estimator: Callable[[int], Any]) -> None:
     if not callable(make):
-        raise InvalidInputError(f"the classifier {path!r} is {make!r}; expected a class or a function that makes one")
+        raise InvalidInputError(
+            f"the classifier {path!r} is {make!r}; expected a class or a function that makes an estimator"
+        )
     try:
         made = estimator(0)
     except TypeError as error:
         raise InvalidInputError(
-            f"the classifier {path!r} cannot be made without arguments ({error}); write a function that makes it"
+            f"cannot make the classifier {path!r} without arguments: {error}; give a function without arguments that "
+            "makes it"
         ) from error
     missing = [method for method in ("fit", "predict") if not callable(getattr(made, method, None))]
     if missing:
-        raise InvalidInputError(f"the classifier {path!r} makes {type(made).__name__}, which has no {missing[0]}")
+        raise InvalidInputError(
+            f"the classifier {path!r} is a {type(made).__name__} without {' and '.join(missing)}; expected an "
+            "estimator with fit and predict"
+        )

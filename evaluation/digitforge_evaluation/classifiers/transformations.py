@@ -1,6 +1,6 @@
-"""Classical augmentation and the cheap generators: new images from real ones by plain arithmetic.
+"""Classical augmentation, and the cheap generators (noise and SMOTE): new images from real ones by plain arithmetic.
 
-All take and return (n, H, W, C) uint8, 0 … 255. None mirrors an image: a mirrored 2 is not a digit.
+Everything takes and returns (n, H, W, C) uint8, 0 … 255. Nothing mirrors an image: a mirrored 2 is not a digit.
 
 References: N. V. Chawla et al., "SMOTE: Synthetic Minority Over-sampling Technique", JAIR 16 (2002); P. Simard,
 D. Steinkraus and J. Platt, "Best Practices for Convolutional Neural Networks Applied to Visual Document Analysis",
@@ -18,28 +18,27 @@ Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
-# Ranges that keep a digit a digit, chosen on a held-out part of MNIST's training set; 28-pixel images are meant,
-# others are shifted in proportion.
-ROTATION_DEGREES: Final = 15.0
-SCALE: Final = 0.15  # natural logarithm: from 1/1.16 to 1.16
-SHEAR: Final = 0.15
-SHIFT: Final = 2.0 / 28.0  # of the side
-ELASTIC: Final = 0.7  # pixels of 28: root mean square displacement along each axis
-ELASTIC_SMOOTHNESS: Final = 4.0 / 28.0  # of the side: standard deviation of the Gaussian that smooths the field
-NOISE_SIGMA: Final = 25.0  # gray levels
+# These ranges keep a digit recognizable. They were chosen on a held-out part of MNIST's training set.
+ROTATION_DEGREES: Final = 15.0  #: largest rotation
+SCALE: Final = 0.15  #: largest natural logarithm of the scale: 1/1.16 to 1.16
+SHEAR: Final = 0.15  #: largest shear
+SHIFT: Final = 2.0 / 28.0  #: largest shift, relative to the side of the image
+ELASTIC: Final = 0.7  #: root mean square displacement along each axis, in pixels of a 28-pixel image
+ELASTIC_SMOOTHNESS: Final = 4.0 / 28.0  #: standard deviation of the smoothing Gaussian, relative to the side
+NOISE_SIGMA: Final = 25.0  #: gray levels
 SMOTE_NEIGHBORS: Final = 5
 
 
 def shift_rotate_scale(images: Images, rng: np.random.Generator, *, elastic: float = ELASTIC) -> Images:
-    """Move, turn, stretch, shear and bend each image a little, each in its own way, with bilinear interpolation.
+    """Shift, rotate, scale, shear and elastically distort each image a little, with bilinear interpolation.
 
-    Pixels that come from outside are black (0).
+    Pixels from outside the image are black (0).
 
     Args:
         images: (n, H, W, C) uint8.
-        rng: source of the transformations.
+        rng: random generator of the transformations.
         elastic: root mean square displacement of the elastic distortion along each axis, in pixels of a 28-pixel
-            image; 0 for none.
+            image; 0: no elastic distortion.
 
     Returns:
         (n, H, W, C) uint8.
@@ -50,7 +49,7 @@ def shift_rotate_scale(images: Images, rng: np.random.Generator, *, elastic: flo
     shear = rng.uniform(-SHEAR, SHEAR, n)
     shift_x, shift_y = rng.uniform(-SHIFT, SHIFT, (2, n)) * width
 
-    # The inverse map: from each pixel of the result to the point of the original that it shows.
+    # The inverse map: from each output pixel to a point of the input.
     y, x = np.indices((height, width), dtype=np.float32)
     y, x = y - (height - 1) / 2, x - (width - 1) / 2
     sheared = x + _per_image(shear) * y
@@ -64,7 +63,7 @@ def shift_rotate_scale(images: Images, rng: np.random.Generator, *, elastic: flo
 
 
 def _smooth_fields(n: int, height: int, width: int, rng: np.random.Generator) -> Floats:
-    """Gaussian noise smoothed by a Gaussian, with variance 1 at every pixel: (n, height, width) float32."""
+    """Gaussian noise, smoothed by a Gaussian, with variance 1 at each pixel: (n, height, width) float32."""
     rows, columns = _smoother(height), _smoother(width)
     noise = rng.standard_normal((n * rows.shape[1], columns.shape[1]), dtype=np.float32)
     along_x = (noise @ columns.T).reshape(n, rows.shape[1], width)
@@ -72,21 +71,21 @@ def _smooth_fields(n: int, height: int, width: int, rng: np.random.Generator) ->
 
 
 def _smoother(side: int) -> Floats:
-    """(side, side / 2): from white noise at every other pixel to smooth noise of the same variance at all of them."""
+    """(side, side / 2) matrix from white noise at every other pixel to smooth noise of equal variance at all pixels."""
     to, at = np.arange(side, dtype=np.float32), np.arange(0.5, side, 2, dtype=np.float32)
     weights = np.exp(-0.5 * ((to[:, np.newaxis] - at) / (ELASTIC_SMOOTHNESS * side)) ** 2)
     return weights / np.linalg.norm(weights, axis=1, keepdims=True)
 
 
 def _per_image(values: npt.ArrayLike) -> Floats:
-    """(n,) => (n, 1, 1), to be combined with points of (n, H, W)."""
+    """(n,) => (n, 1, 1), for arithmetic with (n, H, W)."""
     return np.asarray(values, np.float32)[:, np.newaxis, np.newaxis]
 
 
 def _bilinear(plane: Images, x: Floats, y: Floats) -> Images:
-    """Values of each (H, W) plane at its points, black outside. All arguments are (n, H, W)."""
+    """Interpolate the pixels of each image at its points; outside is black. All arguments are (n, H, W)."""
     n, height, width = plane.shape
-    margin = 2  # every point outside falls into the black margin, and so do its neighbors
+    margin = 2  # black pixels around the image, wide enough for points outside and their neighbors
     x = np.clip(x, -1, width)
     y = np.clip(y, -1, height)
     stride = width + 2 * margin
@@ -108,7 +107,7 @@ def add_noise(images: Images, rng: np.random.Generator) -> Images:
 
     Args:
         images: (n, H, W, C) uint8.
-        rng: source of the noise.
+        rng: random generator of the noise.
 
     Returns:
         (n, H, W, C) uint8.
@@ -118,18 +117,18 @@ def add_noise(images: Images, rng: np.random.Generator) -> Images:
 
 
 class Smote:
-    """SMOTE in pixel space: points on the line between an image and one of its nearest of the same class.
+    """SMOTE in pixel space: mixes an image with one of its nearest neighbors of the same class.
 
-    An image that is alone in its class has no neighbor and is repeated unchanged.
+    An image that is alone in its class is repeated unchanged.
     """
 
     def __init__(self, images: Images, labels: Labels, *, neighbors: int = SMOTE_NEIGHBORS) -> None:
-        """Find the neighbors.
+        """Find the neighbors of each image.
 
         Args:
             images: (n, H, W, C) uint8.
             labels: (n,) int64.
-            neighbors: how many nearest images of its class each one may be mixed with.
+            neighbors: number of nearest neighbors of each image, in its class.
         """
         from sklearn.neighbors import NearestNeighbors
 
@@ -141,7 +140,7 @@ class Smote:
             k = min(neighbors, len(members) - 1)
             if k < 1:
                 continue
-            # Without an argument, kneighbors leaves each point out of its own neighbors.
+            # kneighbors without points excludes each point from its own neighbors.
             nearest = NearestNeighbors(n_neighbors=k).fit(flat[members]).kneighbors(return_distance=False)
             self._neighbors[members] = members[np.resize(nearest.T, (neighbors, len(members))).T]
 
@@ -149,8 +148,8 @@ class Smote:
         """Mix each image at *indices* with one of its neighbors, in a random proportion.
 
         Args:
-            indices: (m,) into the images.
-            rng: source of neighbors and proportions.
+            indices: (m,) indices of images.
+            rng: random generator of neighbors and proportions.
 
         Returns:
             (m, H, W, C) uint8.

@@ -1,4 +1,4 @@
-"""``digitforge evaluate``: how good are generated digits?"""
+"""``digitforge evaluate``: measures generated images."""
 
 from __future__ import annotations
 
@@ -20,58 +20,71 @@ if TYPE_CHECKING:
     from digitforge_evaluation.quality.comparison import RealData
     from digitforge_evaluation.quality.neighbors import Neighborhood
 
-#: Columns of the table where standard output is no terminal and has no width of its own.
+#: Width of the table, in characters, if standard output is not a terminal.
 PIPED_WIDTH = 110
 
 
 @click.command()
-@click.option("--server", metavar="HOST:PORT", help="A running server, TensorFlow Serving or `digitforge serve`.")
+@click.option("--server", metavar="HOST:PORT", help="A running server: TensorFlow Serving or `digitforge serve`.")
 @click.option(
     "--model",
     type=click.Path(file_okay=False, path_type=Path),
-    help="An exported generator: its folder, or the folder with its numbered versions.",
+    help="Folder of an exported generator, or of its numbered versions.",
 )
 @click.option(
     "--images",
     type=click.Path(path_type=Path),
-    help="Images that exist already: an .npz (images and labels, or x and y), a folder of IDX files, or a folder of "
-    "PNG files with or without class folders.",
+    help="Existing images: an .npz file (images and labels, or x and y), a folder of IDX files, or a folder of PNG "
+    "files with or without class folders.",
 )
-@click.option("--n", type=click.IntRange(min=100), default=10_000, show_default=True, help="Images to measure.")
+@click.option("--n", type=click.IntRange(min=100), default=10_000, show_default=True, help="Number of images.")
 @click.option(
     "--data",
     metavar="SOURCE",
-    help="Real images to measure against: mnist, digits, a folder or an .npz, as for `digitforge train`. Without it "
-    "the distance uses the shipped statistics of MNIST's test images, and metrics that need real images are left out.",
+    help="Real images to measure against: mnist, digits, a folder or an .npz file, as for `digitforge train`. Without "
+    "this option, distances use the shipped statistics of MNIST's test images, and metrics that need real images are "
+    "left out.",
 )
-@click.option("--data-dir", type=click.Path(file_okay=False, path_type=Path), help="Folder with MNIST's four files.")
 @click.option(
-    "--k", type=click.IntRange(min=1), default=5, show_default=True, help="Neighbors, for precision to coverage."
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder with MNIST's four files. Implies --data mnist.",
+)
+@click.option(
+    "--k",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="Number of nearest neighbors for precision, recall, density and coverage.",
 )
 @click.option(
     "--features",
     metavar="NAME",
     default="digitnet-64",
     show_default=True,
-    help="What distances are measured in: digitnet-64; inception, the network of the FID paper, from the cache, a "
-    "download or inception:FILE; or MODULE:NAME, a function of your own from images to rows of numbers. All but the "
-    "first need --data.",
+    help="Features to compare images by: digitnet-64; inception, the network of the FID paper (from the cache, by "
+    "download, or from a file with inception:FILE); or MODULE:NAME, your own function from images to rows of numbers. "
+    "All except digitnet-64 need --data.",
 )
-@click.option("--seed", type=click.IntRange(0, 2**21 - 1), default=0, show_default=True, help="Of the images drawn.")
 @click.option(
-    "--expansion", type=float, help="Multiply the generator's latents by this: 1.2 for more variety.  [default: none]"
+    "--seed", type=click.IntRange(0, 2**21 - 1), default=0, show_default=True, help="Seed for drawing the images."
+)
+@click.option(
+    "--expansion",
+    type=float,
+    help="Multiply the generator's latents by this factor. 1.2 gives more variety.  [default: none]",
 )
 @click.option(
     "--accuracy",
     is_flag=True,
-    help="Train classifiers as well: on generated digits, tested on real ones, and the reverse; needs --data.",
+    help="Train classifiers too: on generated images, tested on real ones, and vice versa. Needs --data.",
 )
 @click.option(
     "--neighbors",
     "--neighbours",
     "neighbors",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for a page with generated digits and the training images nearest to them; needs --data.",
+    help="Write a page with generated images and the training images nearest to them into this folder. Needs --data.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def evaluate(
@@ -90,15 +103,15 @@ def evaluate(
     neighbors: Path | None,
     as_json: bool,
 ) -> None:
-    """Measure generated digits: how near to real ones, how varied, how well labeled, and whether they are copies.
+    """Measure generated digits: how close to real ones, how varied, how well labeled, and whether they are copies.
 
-    Name one source of images: --server, --model or --images. Digits are drawn with the class proportions of the
-    held-out real images. Each metric stands with its sample size, a 95 % interval where there is one, and what as
-    many real digits score in its place: for the distance, that is its floor.
+    Give one source of images: --server, --model or --images. Images are drawn in the class proportions of the held-out
+    real images: the test split of --data, or MNIST's test images. The table shows each metric with its sample size, a
+    95 % interval where it has one, and the value of real digits in place of the generated ones. For a distance, that
+    value is the floor: the best value to expect.
 
-    A distance depends on its features and its sample size, so both are part of its name: fd[digitnet-64]@10k. The
-    network digitnet-64 was trained on MNIST's training images; the held-out images are MNIST's test images. A
-    generator that was trained on a held-out image is refused.
+    A distance depends on the features and the sample size, so its name has both: fd[digitnet-64]@10k. The network
+    digitnet-64 was trained on MNIST's training images. A generator that was trained on a held-out image is refused.
 
     \b
     Examples:
@@ -107,16 +120,17 @@ def evaluate(
       digitforge evaluate --images digits.npz --data digits --json
     """
     if sum(option is not None for option in (server, model, images)) != 1:
-        raise InvalidInputError("name one source of images: --server, --model or --images")
+        raise InvalidInputError("give exactly one source of images: --server, --model or --images")
     data = data or ("mnist" if data_dir else None)
     for option, given in (("--neighbors", neighbors is not None), ("--accuracy", accuracy)):
         if given and data is None:
             raise InvalidInputError(f"{option} needs real images: give --data as well")
-    Scaling(expansion=expansion)  # refuses what cannot be, before anything is loaded
+    # Check what is quick to check before TensorFlow is imported.
+    Scaling(expansion=expansion)
     if model is not None:
         from digitforge_evaluation.images.sources import newest_version
 
-        newest_version(model)  # a folder without a generator is noticed before TensorFlow is imported
+        newest_version(model)
     import_quietly("tensorflow")
     from digitforge_evaluation.features.choice import features_called
     from digitforge_evaluation.quality.assess import assess
@@ -147,7 +161,7 @@ def evaluate(
     for page in pages:
         click.echo(f"Nearest training images: {page}", err=as_json)
     if neighbors is not None and not pages:
-        click.echo(f"no page of neighbors: {report.left_out['authenticity']}", err=True)
+        click.echo(f"no page of nearest training images: {report.left_out['authenticity']}", err=True)
 
 
 def _write_page(folder: Path, found: Neighborhood, source: Source, real: RealData, report: Report) -> Path:
@@ -155,7 +169,7 @@ def _write_page(folder: Path, found: Neighborhood, source: Source, real: RealDat
 
     notes = [] if source.card else [f"{source.name} does not say what its generator was trained on."]
     if report.expansion is not None:
-        notes.append(f"The generator’s latents were multiplied by {report.expansion:g}.")
+        notes.append(f"The generator's latents were multiplied by {report.expansion:g}.")
     return write_neighbors(
         folder,
         found,
@@ -179,13 +193,13 @@ def _open(server: str | None, model: Path | None, images: Path | None, stack: Ex
         return sources.ServedGenerator(stack.enter_context(DigitClient(server)), server)
     if model is not None:
         return sources.SavedGenerator(model)
-    assert images is not None  # one of the three was given
+    assert images is not None  # `evaluate` checks that one of the three is given
     return files.read_images(images)
 
 
 @contextmanager
 def _stages() -> Iterator[Any]:
-    """A line on the terminal that says what is being done; nothing where standard error is no terminal."""
+    """Show the current stage on the terminal. If standard error is not a terminal, show nothing."""
     from rich.console import Console
 
     console = Console(stderr=True)
@@ -194,7 +208,7 @@ def _stages() -> Iterator[Any]:
 
 
 def _cells(found: Measurement) -> tuple[str, str, str, str]:
-    """Value, interval, n, and real digits' own."""
+    """Cells of a table row: value, interval, n, and the value of real images."""
     interval, real = "", ""
     if found.interval:
         interval = f"{found.interval[0]:.4g} … {found.interval[1]:.4g}"
@@ -235,7 +249,7 @@ def _print(report: Report) -> None:
         table.add_row(f"  fd of class {of_class.title}".replace("[", r"\["), *_cells(of_class.figure), "lower")
     console.print(table)
     console.print(
-        "real digits: random real images in place of the generated ones, mean ± standard deviation; for a distance, "
+        "real digits: real images in place of the generated ones, mean ± standard deviation; for a distance, this is "
         "the floor",
         soft_wrap=True,
     )

@@ -1,9 +1,9 @@
-"""The commands that make what is shipped in ``digitforge_evaluation/data``: the yardstick itself.
+"""Commands that make the shipped files in ``digitforge_evaluation/data``.
 
     python -m digitforge_evaluation.cli.yardstick network     # digitnet-64.npz: about eight minutes on two cores
-    python -m digitforge_evaluation.cli.yardstick reference   # mnist-test.npz: some minutes
+    python -m digitforge_evaluation.cli.yardstick reference   # mnist-test.npz: a few minutes
 
-Both files are written with a ``.json`` beside them that says how they were made.
+Each command also writes a ``.json`` file that says how the file was made.
 """
 
 from __future__ import annotations
@@ -23,30 +23,32 @@ import numpy as np
 from digitforge_client.common.files import replacing
 from digitforge_client.errors import DigitforgeError
 
-#: Metrics whose floors are not shipped: they are of the images themselves.
-MEASURED_ANEW = ("missing", "train_on_generated", "train_on_real")
+#: Metrics without shipped floors: they always need the real images, so `evaluate` measures their floors then.
+WITHOUT_SHIPPED_FLOORS = ("missing", "train_on_generated", "train_on_real")
 OUT = click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="File to write instead of the one in the package.",
+    help="File to write.  [default: the shipped file in the package]",
 )
 DATA_DIR = click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder with MNIST's four files; else DIGITFORGE_DATA_DIR, the cache, or a download.",
+    help="Folder with MNIST's four files.  [default: DIGITFORGE_DATA_DIR, the cache, or a download]",
 )
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def yardstick() -> None:
-    """Make the feature network and the reference statistics again."""
+    """Make the shipped feature network and reference statistics again."""
 
 
 @yardstick.command()
 @OUT
 @DATA_DIR
-@click.option("--seed", default=0, show_default=True, help="Of initialization, batches, augmentation and dropout.")
-@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training images; 14 when left out.")
+@click.option(
+    "--seed", default=0, show_default=True, help="Seed for initial weights, batches, augmentation and dropout."
+)
+@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training images.  [default: 14]")
 def network(out: Path | None, data_dir: Path | None, seed: int, epochs: int | None) -> None:
     """Train digitnet-64 on MNIST's 60 000 training images and test it once on the 10 000 test images."""
     from digitforge_evaluation.features import digitnet, extract
@@ -82,7 +84,7 @@ def network(out: Path | None, data_dir: Path | None, seed: int, epochs: int | No
 @OUT
 @DATA_DIR
 def reference(out: Path | None, data_dir: Path | None) -> None:
-    """Measure MNIST's test images with digitnet-64, and what random training images score against them."""
+    """Compute the statistics of MNIST's test images with digitnet-64, and the floors of the metrics."""
     from digitforge_evaluation.features import extract
     from digitforge_evaluation.quality import reference as statistics
     from digitforge_evaluation.quality.comparison import NEIGHBORS, Comparison, Real, RealData, Sample, Training
@@ -94,7 +96,7 @@ def reference(out: Path | None, data_dir: Path | None) -> None:
     every = np.ones(len(train), bool)
     real = Real(test=test, training=Training(data=data.train, sample=train, seen=every, held_out=len(test)))
     made = statistics.make_reference(test=data.test, measured=test.measured, features=net.name)
-    metrics = {key: metric for key, metric in METRICS.items() if key not in MEASURED_ANEW}
+    metrics = {key: metric for key, metric in METRICS.items() if key not in WITHOUT_SHIPPED_FLOORS}
     for n in statistics.FLOOR_SIZES:
         made.floors[n] = measure_floors(Comparison(generated=train[np.arange(n)], reference=made, real=real), metrics)
         for key, floor in made.floors[n].items():
@@ -107,7 +109,7 @@ def reference(out: Path | None, data_dir: Path | None) -> None:
 
 
 def provenance(command: str) -> dict[str, Any]:
-    """How a shipped file was made: the command and the versions that matter."""
+    """How a shipped file was made: the command, and the versions of Python and packages."""
     return {
         "command": f"python -m digitforge_evaluation.cli.yardstick {command}",
         "python": platform.python_version(),

@@ -1,1 +1,1 @@
-"""Feature networks that metrics look through."""
+"""Feature networks: from images to the features that metrics compare."""

@@ -1,4 +1,4 @@
-"""The feature network that a user names: the shipped one, the FID paper's, or a function of their own."""
+"""Finds a feature network by name: digitnet-64, the Inception network of the FID paper, or a user's function."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from digitforge_evaluation.features.inception import Inception
 
 
 def features_called(name: str) -> FeatureNetwork:
-    """The feature network that the user names.
+    """Load a feature network by name.
 
     Args:
-        name: ``digitnet-64``; ``inception``, or ``inception:FILE`` for its graph in a file; or ``MODULE:NAME`` for a
-            function of your own, (n, H, W, C) uint8 => (n, d) real numbers, also from a module in this folder.
+        name: ``digitnet-64``, ``inception``, ``inception:FILE`` for the Inception graph in a file, or ``MODULE:NAME``
+            for your own function (n, H, W, C) uint8 => (n, d) real numbers. The module may be in the current folder.
 
     Raises:
-        InvalidInputError: there is no such function.
-        DataError: the Inception network cannot be had.
+        InvalidInputError: the name is unknown, or the function cannot be imported.
+        DataError: the Inception network cannot be loaded or downloaded.
     """
     if name == NAME:
         return digitnet()
@@ -30,15 +30,17 @@ def features_called(name: str) -> FeatureNetwork:
         return Inception(Path(attribute) if attribute else None)
     if not colon or not attribute:
         raise InvalidInputError(
-            f"there are no features {name!r}; expected {NAME}, inception, inception:FILE, or MODULE:NAME of a "
-            "function of your own"
+            f"unknown features {name!r}; expected {NAME}, inception, inception:FILE, or MODULE:NAME of a function"
         )
-    if str(Path.cwd()) not in sys.path:  # as `python -m` has it, and a command has not
+    if str(Path.cwd()) not in sys.path:  # `python -m` adds it, an installed command does not
         sys.path.append(str(Path.cwd()))
     try:
         function = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise InvalidInputError(f"the features {name!r} cannot be imported: {error}") from error
+        raise InvalidInputError(
+            f"cannot import the features {name!r}: {error}; expected MODULE:NAME of a function in the current folder "
+            "or an installed package"
+        ) from error
     if not callable(function):
-        raise InvalidInputError(f"the features {name!r} are no function but a {type(function).__name__}")
+        raise InvalidInputError(f"the features {name!r} are of type {type(function).__name__}; expected a function")
     return CallableFeatures(name=name, function=function)

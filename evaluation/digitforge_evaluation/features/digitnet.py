@@ -1,11 +1,11 @@
-"""digitnet-64: the small convolutional classifier whose features the distances are measured in.
+"""digitnet-64: the small convolutional classifier that computes the features by default.
 
-It is trained on MNIST's training set and shipped in ``data/digitnet-64.npz``; :mod:`.features` uses it. To train it
-again (about eight minutes on two cores)::
+It is trained on MNIST's training set and shipped in ``data/digitnet-64.npz``. To train it again (about eight minutes
+on two cores)::
 
     python -m digitforge_evaluation.cli.yardstick network --out digitnet-64.npz
 
-Its 64 features are the activations before the last layer. Being small, it is quick: 10 000 digits in a few seconds.
+Its 64 features are the activations before the last layer. It measures 10 000 digits in a few seconds.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ IMAGE_SHAPE = (28, 28, 1)
 
 @dataclass(frozen=True, kw_only=True)
 class DigitnetConfig:
-    """How the feature network is trained."""
+    """How to train the feature network. There are no flips in the augmentation: a mirrored 2 is not a digit."""
 
     epochs: int = 14
-    batch: int = 128  # images
-    learning_rate: float = 2e-3  # Adam's peak, after one epoch of linear warm-up; then a cosine to zero
-    shift: float = 2.0  # pixels, uniform in ± this, both axes
-    rotation: float = 12.0  # degrees, uniform in ± this
-    scale: float = 0.12  # relative, uniform in 1 ± this; no flips: a mirrored 2 is not a digit
-    dropout: float = 0.3  # of the 64 features, in training only
+    batch: int = 128  #: images
+    learning_rate: float = 2e-3  #: peak of Adam's learning rate: one epoch of linear warm-up, then a cosine to zero
+    shift: float = 2.0  #: pixels; uniform in ± this, on both axes
+    rotation: float = 12.0  #: degrees; uniform in ± this
+    scale: float = 0.12  #: relative; uniform in 1 ± this
+    dropout: float = 0.3  #: share of the 64 features dropped, in training only
     seed: int = 0
 
 
 def build_network(dropout: float = 0.0) -> Any:
-    """The network, freshly initialized.
+    """Build the network with new weights.
 
     Args:
-        dropout: share of the features dropped in training.
+        dropout: share of the features dropped, in training only.
 
     Returns:
         A Keras model: (n, 28, 28, 1) float32 in [0, 1] => [(n, 64) features ≥ 0, (n, 10) logits].
@@ -69,10 +69,10 @@ def build_network(dropout: float = 0.0) -> Any:
 
 
 def random_affine(rng: np.random.Generator, n: int, config: DigitnetConfig) -> npt.NDArray[np.float32]:
-    """Coefficients of *n* random small shifts, rotations and scalings about the image's center.
+    """Draw *n* random small shifts, rotations and scalings around the center of the image.
 
     Returns:
-        (n, 8) float32, rows (a0, a1, a2, b0, b1, b2, 0, 0): output pixel (x, y) is read at
+        (n, 8) float32 with rows (a0, a1, a2, b0, b1, b2, 0, 0): output pixel (x, y) shows the input point
         (a0·x + a1·y + a2, b0·x + b1·y + b2).
     """
     angle = np.deg2rad(rng.uniform(-config.rotation, config.rotation, n))
@@ -92,16 +92,16 @@ def train_network(
     config: DigitnetConfig,
     report: Callable[[int, float, float], None],
 ) -> Any:
-    """Train the feature network. The same arguments give the same batches; the weights differ by rounding only.
+    """Train the feature network. The same arguments give the same batches, and the same weights up to rounding.
 
     Args:
         images: (n, 28, 28, 1) uint8.
         labels: (n,) int64, 0 … 9.
-        config: how.
-        report: called after each epoch with its number, mean loss and accuracy on the augmented images.
+        config: the settings.
+        report: called after each epoch with its number, the mean loss, and the accuracy on the augmented images.
 
     Returns:
-        The trained Keras model, as :func:`build_network` describes it.
+        The trained Keras model, as `build_network` describes it.
     """
     import keras
     import tensorflow as tf
@@ -142,28 +142,25 @@ def train_network(
 
 
 def save_weights(model: Any, path: Path) -> None:
-    """Write the weights as one array per variable, named by its path, whole or not at all."""
+    """Write the weights atomically: one array per variable, named by its path."""
     arrays: dict[str, Any] = {weight.path: np.asarray(weight, np.float32) for weight in _weights(model)}
     with replacing(path) as file:
         np.savez_compressed(file, **arrays)
 
 
 def _weights(model: Any) -> list[Any]:
-    """All variables but the state of dropout's random generator."""
+    """All variables except the state of dropout's random generator."""
     return [weight for weight in model.weights if "seed" not in weight.path]
 
 
 def load_network(path: Path) -> Any:
-    """The network with the weights of a file that :func:`save_weights` wrote.
+    """Load the network from a file written by `save_weights`.
 
     Raises:
-        DataError: the file is missing, unreadable or holds another network's weights.
+        DataError: the file is missing, unreadable, or has the weights of another network.
     """
     model = build_network()
-    advice = (
-        f"it does not hold the weights of {NAME}: reinstall digitforge, or train the network again with "
-        "`python -m digitforge_evaluation.cli.yardstick network`"
-    )
+    advice = f"reinstall digitforge, or train {NAME} again with `python -m digitforge_evaluation.cli.yardstick network`"
     with open_archive(path, advice=advice) as arrays:
         for weight in _weights(model):
             weight.assign(arrays[weight.path])
@@ -171,13 +168,16 @@ def load_network(path: Path) -> Any:
 
 
 def accuracy(model: Any, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], batch: int = 500) -> float:
-    """Share of images whose most probable class is their label.
+    """Compute the share of images whose most probable class is their label.
 
     Args:
-        model: as :func:`build_network` describes it.
+        model: as `build_network` describes it.
         images: (n, 28, 28, 1) uint8.
         labels: (n,) int64.
         batch: images per pass.
+
+    Returns:
+        0 … 1; NaN without images.
     """
     right = 0
     for at in range(0, len(images), batch):

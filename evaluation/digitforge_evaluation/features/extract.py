@@ -1,6 +1,6 @@
-"""From images to the features that distances are measured in.
+"""Computes features of images.
 
-`digitnet()` is the shipped network; `CallableFeatures` wraps any function of your own.
+`digitnet()` is the shipped network. `CallableFeatures` wraps any function of your own.
 """
 
 from __future__ import annotations
@@ -17,40 +17,41 @@ import numpy.typing as npt
 from digitforge_client.errors import InvalidInputError
 from digitforge_evaluation.features import digitnet as network
 
+#: Folder of the shipped files.
 DATA = Path(__file__).parents[1] / "data"
 WEIGHTS = DATA / f"{network.NAME}.npz"
 
-#: Images in one pass of the network; some 100 MiB of activations.
+#: Images in one pass of the network; about 100 MiB of activations.
 BATCH = 512
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What one pass over some images gave."""
+    """The output of a feature network for some images."""
 
-    features: npt.NDArray[np.float32]  # (n, d)
-    probabilities: npt.NDArray[np.float32] | None  # (n, K); None if the network is no classifier of digits
+    features: npt.NDArray[np.float32]  #: (n, d)
+    probabilities: npt.NDArray[np.float32] | None  #: (n, K) class probabilities; None if it does not classify digits
 
 
 class FeatureNetwork(Protocol):
-    """What the metrics need of a network."""
+    """The interface of a feature network."""
 
     @property
     def name(self) -> str:
-        """What stands in brackets behind a distance: ``fd[name]@10k``."""
+        """The part in brackets of a metric's name: ``fd[name]@10k``."""
 
     @property
     def caution(self) -> str | None:
-        """What a reader must know of metrics in these features; None for nothing."""
+        """A warning for readers of metrics in these features, or None."""
 
     def measure(self, images: npt.NDArray[np.uint8]) -> Measured:
-        """One pass over (n, H, W, C) uint8 images."""
+        """Compute the output for (n, H, W, C) uint8 images."""
 
 
 class Digitnet:
-    """digitnet-64: a small classifier trained on the whole of MNIST's training set.
+    """digitnet-64: a small classifier trained on all of MNIST's training set.
 
-    Its features of MNIST's training images are therefore a little tidier than those of images it has never seen.
+    It separates the classes of those training images slightly better than those of new images.
     """
 
     name = network.NAME
@@ -60,7 +61,7 @@ class Digitnet:
         """Load the network.
 
         Raises:
-            DataError: *weights* does not hold its weights.
+            DataError: *weights* is missing, unreadable, or has the weights of another network.
         """
         import tensorflow as tf
 
@@ -74,21 +75,21 @@ class Digitnet:
         self._forward = forward
 
     def measure(self, images: npt.NDArray[np.uint8]) -> Measured:
-        """Features and class probabilities in one pass.
+        """Compute features and class probabilities in one pass.
 
         Args:
             images: (n, 28, 28, 1) uint8, 0 … 255, white digits on black.
 
         Returns:
-            features (n, 64) float32 ≥ 0 and probabilities (n, 10) float32, rows summing to 1.
+            Features (n, 64) float32 ≥ 0, and probabilities (n, 10) float32; each row sums to 1.
 
         Raises:
             InvalidInputError: the images are not (n, 28, 28, 1) uint8.
         """
         if images.ndim != 4 or images.shape[1:] != network.IMAGE_SHAPE or images.dtype != np.uint8:
             raise InvalidInputError(
-                f"images are {images.dtype} {images.shape}; {self.name} takes uint8 (n, 28, 28, 1): resize them, or "
-                "pass features of your own (digitforge_evaluation.features.extract.CallableFeatures)"
+                f"images have dtype {images.dtype} and shape {images.shape}; {self.name} takes uint8 (n, 28, 28, 1): "
+                "resize the images, or measure them with other features (`digitforge evaluate --features`)"
             )
         features = np.empty((len(images), network.FEATURES), np.float32)
         probabilities = np.empty((len(images), network.CLASSES), np.float32)
@@ -98,11 +99,11 @@ class Digitnet:
         return Measured(features=features, probabilities=probabilities)
 
     def features(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Features alone: (n, 28, 28, 1) uint8 => (n, 64) float32; errors as in `measure`."""
+        """Compute only the features: (n, 28, 28, 1) uint8 => (n, 64) float32. See `measure` for errors."""
         return self.measure(images).features
 
     def probabilities(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Class probabilities alone: (n, 28, 28, 1) uint8 => (n, 10) float32; errors as in `measure`."""
+        """Compute only the class probabilities: (n, 28, 28, 1) uint8 => (n, 10) float32. See `measure` for errors."""
         probabilities = self.measure(images).probabilities
         assert probabilities is not None
         return probabilities
@@ -110,28 +111,28 @@ class Digitnet:
 
 @functools.cache
 def digitnet() -> Digitnet:
-    """The shipped feature network, loaded once per process."""
+    """The shipped feature network. It is loaded once per process."""
     return Digitnet()
 
 
 @dataclass(frozen=True, kw_only=True)
 class CallableFeatures:
-    """Features by any function, for instance one layer of a network of your own."""
+    """Features from any function, for example a layer of your own network."""
 
-    name: str  # stands in brackets behind a distance
-    function: Callable[[npt.NDArray[np.uint8]], npt.ArrayLike]  # (n, H, W, C) uint8 => (n, d) real numbers
-    caution: str | None = None
+    name: str  #: the part in brackets of a metric's name
+    function: Callable[[npt.NDArray[np.uint8]], npt.ArrayLike]  #: (n, H, W, C) uint8 => (n, d) real numbers
+    caution: str | None = None  #: a warning for readers of metrics in these features
 
     def measure(self, images: npt.NDArray[np.uint8]) -> Measured:
-        """Features of (n, H, W, C) uint8 images; no probabilities.
+        """Compute features of (n, H, W, C) uint8 images, without probabilities.
 
         Raises:
-            InvalidInputError: the function did not return one row of numbers per image.
+            InvalidInputError: the function did not return one row of real numbers per image.
         """
         features = np.asarray(self.function(images))
         if features.ndim != 2 or len(features) != len(images) or features.dtype.kind not in "fiu":
             raise InvalidInputError(
-                f"the features {self.name} of {len(images)} images are {features.dtype} {features.shape}; "
-                f"expected real numbers ({len(images)}, d)"
+                f"the features {self.name} of {len(images)} images have dtype {features.dtype} and shape "
+                f"{features.shape}; expected real numbers ({len(images)}, d)"
             )
         return Measured(features=features.astype(np.float32), probabilities=None)

@@ -1,8 +1,8 @@
-"""The Inception network of the FID paper, as everybody who publishes an FID runs it: the original frozen graph.
+"""The Inception network of the FID paper: the original frozen graph, which published FIDs use.
 
-Heusel et al., *GANs trained by a two time-scale update rule converge to a local Nash equilibrium*, NeurIPS 2017, take
-the 2 048 values of its layer ``pool_3``, with images of 0 … 255 fed in behind the decoder, where the graph enlarges
-them to 299×299 itself. The graph is Google's, of December 2015; it is not part of digitforge.
+Heusel et al., *GANs trained by a two time-scale update rule converge to a local Nash equilibrium*, NeurIPS 2017, use
+the 2 048 values of its layer ``pool_3``. Images of 0 … 255 enter after the JPEG decoder, and the graph resizes them to
+299×299. The graph is from Google, December 2015, and is not part of digitforge.
 """
 
 from __future__ import annotations
@@ -25,30 +25,31 @@ from digitforge_training.data.mnist import cache_dir
 NAME: Final = "inception-2015-12-05"
 GRAPH: Final = "classify_image_graph_def.pb"
 ARCHIVE: Final = f"{NAME}.tgz"
-#: Of the graph, unpacked.
+#: SHA-256 of the unpacked graph.
 SHA256: Final = "009d6814d1bc560d4e7b236e170e9b2d5ca6f4b57bd8037f6db05776204415c6"
-#: Addresses of folders that hold the archive, separated by spaces, instead of `MIRRORS`.
+#: Environment variable that replaces `MIRRORS`: URLs of folders with the archive, separated by spaces.
 MIRRORS_VARIABLE: Final = "DIGITFORGE_INCEPTION_MIRRORS"
 MIRRORS: Final = (
     "http://download.tensorflow.org/models/image/imagenet/",
     "https://storage.googleapis.com/download.tensorflow.org/models/image/imagenet/",
 )
-REMEDY: Final = f"name the file {GRAPH} or {ARCHIVE} with --features inception:FILE"
+REMEDY: Final = f"give the file {GRAPH} or {ARCHIVE} with --features inception:FILE"
 
-#: Names of the tensors in the graph: images behind the decoder, and the layer that is measured.
+#: Tensor of the images, after the JPEG decoder.
 INPUT: Final = "ExpandDims:0"
+#: Tensor of the features.
 OUTPUT: Final = "pool_3:0"
 FEATURES: Final = 2048
 BATCH: Final = 50
 
 CAUTION: Final = (
-    "unverified: this way of running the Inception network has not yet been compared with a published FID; the network "
-    "was trained on photographs"
+    "unverified: the FID computed here has not yet been compared with a published one; the network was trained on "
+    "photographs"
 )
 
 
 class Inception:
-    """Features of the Inception network: 2 048 for an image of any size, gray or in color."""
+    """The Inception network: 2 048 features for an image of any size, gray or color."""
 
     name = NAME
     caution = CAUTION
@@ -57,11 +58,12 @@ class Inception:
         """Load the graph.
 
         Args:
-            path: the graph, or the archive that it comes in; None for the one in the cache, downloaded if need be.
-            sha256: hexadecimal, what the graph's must be.
+            path: the graph, or the archive that contains it. None: use the cached archive, and download it first if
+                needed.
+            sha256: expected SHA-256 of the graph, in hexadecimal.
 
         Raises:
-            DataError: it cannot be had, or is another graph.
+            DataError: the graph cannot be read or downloaded, or is a different graph.
         """
         import tensorflow as tf
 
@@ -70,30 +72,33 @@ class Inception:
         if (found := hashlib.sha256(content).hexdigest()) != sha256:
             raise DataError(
                 f"{where}: not the network of the FID paper: the SHA-256 of the graph is {found}, expected {sha256}; "
-                f"{ARCHIVE} from {MIRRORS[0]} holds it"
+                f"use {ARCHIVE} from {MIRRORS[0]}"
             )
         definition = tf.compat.v1.GraphDef.FromString(content)
-        # A session, as of old: the graph uses operations that functions refuse, and that sessions run for old graphs.
+        # A session, because the old graph has operations that a tf.function refuses.
         with tf.Graph().as_default() as graph:
-            # Without a number of images; the graph itself is for one.
+            # Any number of images; the original input takes one.
             self._images = tf.compat.v1.placeholder(tf.float32, (None, None, None, 3))
             try:
                 (self._output,) = tf.graph_util.import_graph_def(
                     definition, input_map={INPUT: self._images}, return_elements=[OUTPUT]
                 )
             except ValueError as error:
-                raise DataError(f"{where}: the graph has no tensors {INPUT} and {OUTPUT} ({error})") from error
+                raise DataError(
+                    f"{where}: cannot find the tensors {INPUT} and {OUTPUT} in the graph ({error}); {REMEDY}"
+                ) from error
         self._session = tf.compat.v1.Session(graph=graph)
 
     def measure(self, images: npt.NDArray[np.uint8]) -> Measured:
-        """Features of (n, H, W, 1 or 3) uint8 images, 0 … 255; no probabilities.
+        """Compute features of (n, H, W, 1 or 3) uint8 images, 0 … 255, without probabilities.
 
         Raises:
-            InvalidInputError: the images are something else.
+            InvalidInputError: the images have a wrong shape or dtype.
         """
         if images.ndim != 4 or images.shape[3] not in (1, 3) or images.dtype != np.uint8:
             raise InvalidInputError(
-                f"images are {images.dtype} {images.shape}; {self.name} takes uint8 (n, H, W, 1) or (n, H, W, 3)"
+                f"images have dtype {images.dtype} and shape {images.shape}; {self.name} takes uint8 (n, H, W, 1) or "
+                "(n, H, W, 3)"
             )
         features = np.empty((len(images), FEATURES), np.float32)
         for at in range(0, len(images), BATCH):
@@ -104,16 +109,16 @@ class Inception:
 
 
 def read_graph(path: Path) -> bytes:
-    """The graph in *path*: the file itself, or the one in the archive.
+    """Read the graph from *path*, which is the graph itself or the archive.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the file cannot be read, or is an archive without the graph.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); {REMEDY}") from error
-    return _unpack(content, str(path)) if content[:2] == b"\x1f\x8b" else content  # gzip begins so
+        raise DataError(f"cannot read {path}: {error.strerror}; {REMEDY}") from error
+    return _unpack(content, str(path)) if content[:2] == b"\x1f\x8b" else content  # the first bytes of a gzip file
 
 
 def _unpack(content: bytes, where: str) -> bytes:
@@ -124,12 +129,12 @@ def _unpack(content: bytes, where: str) -> bytes:
                 return member.read()
     except (tarfile.TarError, KeyError, OSError, EOFError) as error:
         raise DataError(f"{where}: not an archive with {GRAPH} ({error}); {REMEDY}") from error
-    raise DataError(f"{where}: {GRAPH} is no file in it; {REMEDY}")
+    raise DataError(f"{where}: {GRAPH} is not a file in this archive; {REMEDY}")
 
 
 def _downloaded(sha256: str) -> Path:
     folder = cache_dir() / "inception"
-    if not (folder / ARCHIVE).exists() and (folder / GRAPH).exists():  # put there by hand
+    if not (folder / ARCHIVE).exists() and (folder / GRAPH).exists():  # a user put it there
         return folder / GRAPH
     mirrors = os.environ.get(MIRRORS_VARIABLE, "").split() or MIRRORS
     fetch({ARCHIVE: sha256}, folder, mirrors=mirrors, unpack=_unpack, remedy=REMEDY)

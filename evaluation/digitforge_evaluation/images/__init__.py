@@ -1,1 +1,1 @@
-"""Where images come from: servers, SavedModels, files."""
+"""Sources of images: servers, SavedModels and files."""

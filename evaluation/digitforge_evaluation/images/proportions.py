@@ -1,20 +1,20 @@
-"""Random images in given class proportions."""
+"""Class counts and random subsets in given class proportions."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-#: The floor's repeats: random subsets of real training images.
+#: Number of random subsets of real images over which a floor is averaged.
 FLOOR_REPEATS = 10
 
 
 def class_counts(proportions: npt.ArrayLike, n: int) -> npt.NDArray[np.int64]:
-    """*n* images shared among classes in given proportions: whole numbers, the largest remainders rounded up.
+    """Divide *n* images among classes in given proportions. The largest remainders are rounded up.
 
     Args:
         proportions: (K,) numbers ≥ 0, not all zero.
-        n: images in all.
+        n: total number of images.
 
     Returns:
         (K,) int64, summing to *n*.
@@ -30,16 +30,16 @@ def class_counts(proportions: npt.ArrayLike, n: int) -> npt.NDArray[np.int64]:
 def random_subsets(
     labels: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], *, repeats: int = FLOOR_REPEATS, seed: int = 0
 ) -> list[npt.NDArray[np.int64]]:
-    """Random rows with given class counts, without replacement inside a subset.
+    """Draw random subsets of rows with given class counts, each without replacement.
 
     Args:
         labels: (n,) int64.
-        counts: (K,) rows wanted of each class.
-        repeats: how many subsets.
-        seed: of the choice.
+        counts: (K,) number of rows of each class.
+        repeats: number of subsets.
+        seed: for the random choice.
 
     Returns:
-        *repeats* arrays of rows; none at all if some class has fewer rows than wanted.
+        *repeats* arrays of rows. The list is empty if some class has too few rows.
     """
     members = [np.flatnonzero(labels == label) for label in range(len(counts))]
     if any(len(rows) < count for rows, count in zip(members, counts, strict=True)):

@@ -1,4 +1,4 @@
-"""Where the images to be measured come from: a server, a SavedModel in a folder, or images that exist already."""
+"""Sources of images to measure: a server, a SavedModel in a folder, or existing images."""
 
 from __future__ import annotations
 
@@ -23,45 +23,52 @@ Labels = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Drawn:
-    """Images to be measured."""
+    """Images to measure."""
 
-    images: Images  # (n, H, W, C)
-    labels: Labels | None  # (n,), the classes asked for; None if nobody asked for any
+    images: Images  #: (n, H, W, C)
+    labels: Labels | None  #: (n,) the requested classes; None for images without labels
 
 
 class Source(Protocol):
-    """Something that images to be measured come from."""
+    """A source of images to measure."""
 
     @property
     def name(self) -> str:
-        """What to call it in a report."""
+        """Name of the source in reports."""
 
     @property
     def card(self) -> dict[str, Any] | None:
-        """The generator's card; None for images whose origin is not known."""
+        """The generator's card; None for images of unknown origin."""
 
     def draw(self, n: int, *, proportions: tuple[int, ...], seed: int, expansion: float | None = None) -> Drawn:
-        """*n* images, or as many as there are, with classes in these proportions if there are classes.
+        """Draw *n* images, or as many as possible, in these class proportions if there are classes.
 
         Args:
-            n: how many.
-            proportions: of the classes.
-            seed: same seed, same images.
-            expansion: what a generator's latents are multiplied by; None: nothing.
+            n: number of images.
+            proportions: class proportions.
+            seed: the same seed gives the same images.
+            expansion: factor on the generator's latents; None leaves them unchanged.
 
         Raises:
-            InvalidInputError: that cannot be drawn; the message says why.
+            InvalidInputError: the source cannot draw such images; the message says why.
         """
 
     def seen(self, hashes: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_] | None:
-        """Which of these images (`contract.image_hashes`) the generator was trained on; None if it cannot tell."""
+        """Tell which images the generator was trained on.
+
+        Args:
+            hashes: (n,) identities of the images, from `digitforge_client.contract.image_hashes`.
+
+        Returns:
+            (n,) bool; None if the source does not know.
+        """
 
 
 class ServedGenerator:
-    """A generator behind a server, asked over gRPC."""
+    """A generator on a server, over gRPC."""
 
     def __init__(self, client: DigitClient, target: str) -> None:
-        """Take a client for *target*; the caller closes it."""
+        """Use a client of *target*. The caller closes it."""
         self._client = client
         self.name = target
         self.card = dict(client.card())
@@ -78,15 +85,15 @@ class ServedGenerator:
 
 
 class SavedGenerator:
-    """An exported generator in a folder, run in this process."""
+    """An exported generator in a folder. It runs in this process."""
 
     def __init__(self, folder: Path) -> None:
-        """Load the SavedModel in *folder*, or its newest version if *folder* holds numbered versions.
+        """Load the SavedModel in *folder*, or the newest one if *folder* holds numbered versions.
 
         Raises:
-            DataError: there is none, or it is not an exported generator.
+            DataError: there is no SavedModel, or it is not an exported generator.
         """
-        path = newest_version(folder)  # a wrong folder is told at once, before TensorFlow is loaded
+        path = newest_version(folder)  # before TensorFlow is imported, so a wrong folder fails at once
         self.name = str(path)
         import tensorflow as tf
 
@@ -101,7 +108,7 @@ class SavedGenerator:
             self._seen = self._signatures[Signature.SEEN]
         except (OSError, ValueError, KeyError, AttributeError, tf.errors.OpError) as error:
             raise DataError(
-                f"{path}: not a generator that digitforge exported ({error}); `digitforge export` makes one"
+                f"{path}: not a generator exported by digitforge ({error}); make one with `digitforge export`"
             ) from error
 
     def draw(self, n: int, *, proportions: tuple[int, ...], seed: int, expansion: float | None = None) -> Drawn:
@@ -146,23 +153,27 @@ class SavedGenerator:
 
 
 class ImageSet:
-    """Images that exist already, with labels or without; nothing is known of where they come from."""
+    """Existing images of unknown origin, with or without labels."""
 
     card = None
 
     def __init__(self, images: Images, labels: Labels | None, name: str) -> None:
-        """Take (n, H, W, C) uint8 images and (n,) int64 labels.
+        """Use (n, H, W, C) uint8 images, n ≥ 1, and (n,) int64 labels ≥ 0.
 
         Raises:
-            InvalidInputError: one of them is something else.
+            InvalidInputError: *images* or *labels* have a wrong shape, dtype or range.
         """
         if images.ndim != 4 or images.dtype != np.uint8 or not len(images):
-            raise InvalidInputError(f"{name}: images are {images.dtype} {images.shape}; expected uint8 (n, H, W, C)")
-        if labels is not None and (labels.shape != (len(images),) or labels.dtype != np.int64 or labels.min() < 0):
             raise InvalidInputError(
-                f"{name}: labels are {labels.dtype} {labels.shape} for {len(images)} images; "
-                "expected one int64 ≥ 0 for each"
+                f"{name}: images have dtype {images.dtype} and shape {images.shape}; expected uint8 (n, H, W, C), n ≥ 1"
             )
+        if labels is not None and (labels.shape != (len(images),) or labels.dtype != np.int64):
+            raise InvalidInputError(
+                f"{name}: labels have dtype {labels.dtype} and shape {labels.shape}; expected one int64 for each of "
+                f"{len(images)} images"
+            )
+        if labels is not None and labels.min() < 0:
+            raise InvalidInputError(f"{name}: the smallest label is {labels.min()}; expected labels ≥ 0")
         self.name = name
         self._images = images
         self._labels = labels
@@ -172,73 +183,73 @@ class ImageSet:
         return len(self._images)
 
     def draw(self, n: int, *, proportions: tuple[int, ...], seed: int, expansion: float | None = None) -> Drawn:
-        """Random images: at most *n*, and fewer where a class is too rare for the proportions."""
+        """Choose random images: *n*, or fewer if some class has too few images for the proportions."""
         if expansion is not None:
-            raise InvalidInputError(f"{self.name} holds finished images; an expansion needs a generator")
+            raise InvalidInputError(f"{self.name} holds existing images; an expansion needs a generator")
         if self._labels is None:
             rows = np.random.default_rng(seed).permutation(len(self._images))[:n]
             return Drawn(images=self._images[rows], labels=None)
-        there = np.bincount(self._labels, minlength=len(proportions))
-        if len(there) > len(proportions):
+        available = np.bincount(self._labels, minlength=len(proportions))
+        if len(available) > len(proportions):
             raise InvalidInputError(
-                f"{self.name} has the label {len(there) - 1}; the real images have the classes 0 to "
-                f"{len(proportions) - 1}"
+                f"{self.name} has the label {len(available) - 1}; expected 0 to {len(proportions) - 1}, the classes of "
+                "the real images"
             )
         missing = [
-            label for label, (count, share) in enumerate(zip(there, proportions, strict=True)) if share > count == 0
+            label for label, (count, share) in enumerate(zip(available, proportions, strict=True)) if share > count == 0
         ]
         if missing:
             raise InvalidInputError(
-                f"{self.name} holds no image of class {', '.join(map(str, missing))}; a distance compares all "
-                "classes, in the proportions of the real images: add them"
+                f"{self.name} has no images of class {', '.join(map(str, missing))}; add some: the metrics compare all "
+                "classes, in the proportions of the real images"
             )
-        n = largest_n(there, proportions, n)
+        n = largest_n(available, proportions, n)
         (rows,) = random_subsets(self._labels, class_counts(proportions, n), repeats=1, seed=seed)
         return Drawn(images=self._images[rows], labels=self._labels[rows])
 
     def seen(self, hashes: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_] | None:
-        """Unknown: these images do not say what their generator was trained on."""
+        """Return None: it is unknown what the images' generator was trained on."""
         return None
 
 
 def wanted_labels(card: dict[str, Any], n: int, proportions: tuple[int, ...]) -> Labels | None:
-    """Labels to ask a generator for: *n* in these proportions, by class; None if it is unconditional.
+    """The labels to request from a generator: *n* in these proportions, sorted. None if it is unconditional.
 
     Raises:
-        InvalidInputError: the generator has another number of classes than the real images.
+        InvalidInputError: the generator and the real images have different numbers of classes.
     """
     classes = len(card["class_names"])
     if not classes:
         return None
     if classes != len(proportions):
         raise InvalidInputError(
-            f"generator {card['generator_id']} has {classes} classes, the real images {len(proportions)}; "
-            "measure it against data of its own kind (--data)"
+            f"generator {card['generator_id']} has {classes} classes, but the real images have {len(proportions)}; "
+            "measure it against a data set with its own classes (--data)"
         )
     return np.repeat(np.arange(classes, dtype=np.int64), class_counts(proportions, n))
 
 
-def largest_n(there: npt.NDArray[np.int64], proportions: tuple[int, ...], n: int) -> int:
-    """The largest number of images, at most *n*, whose class counts in these proportions are all there.
+def largest_n(available: npt.NDArray[np.int64], proportions: tuple[int, ...], n: int) -> int:
+    """The largest number of images, at most *n*, for which every class has enough images.
 
     Args:
-        there: (K,) images of each class.
+        available: (K,) images of each class.
         proportions: (K,) numbers ≥ 0.
-        n: wanted.
+        n: requested number of images.
     """
     shares = np.asarray(proportions) / np.sum(proportions)
-    # A class gets its share or one less or more, so nothing larger than this can fit.
-    n = min(n, int(((there + 1)[shares > 0] / shares[shares > 0]).min()))
-    while (class_counts(proportions, n) > there).any():
+    # An upper bound, because the count of a class differs from its exact share by less than one.
+    n = min(n, int(((available + 1)[shares > 0] / shares[shares > 0]).min()))
+    while (class_counts(proportions, n) > available).any():
         n -= 1
     return n
 
 
 def newest_version(folder: Path) -> Path:
-    """*folder* itself if it is a SavedModel, else its highest-numbered subfolder that is one.
+    """Find the SavedModel: *folder* itself, or its highest-numbered subfolder that is a SavedModel.
 
     Raises:
-        DataError: neither.
+        DataError: there is no SavedModel.
     """
     if (folder / "saved_model.pb").is_file():
         return folder
@@ -246,6 +257,6 @@ def newest_version(folder: Path) -> Path:
     whole = [number for number, paths in found.items() if (paths[-1] / "saved_model.pb").is_file()]
     if not whole:
         raise DataError(
-            f"{folder}: no SavedModel here; expected saved_model.pb, or folders numbered 1, 2 … that hold one"
+            f"{folder}: no SavedModel found; expected the file saved_model.pb, or folders 1, 2 … that contain it"
         )
     return found[max(whole)][-1]

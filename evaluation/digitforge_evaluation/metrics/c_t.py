@@ -1,10 +1,11 @@
-"""C_T, a three-sample test for copies: are generated images nearer to the training images than new real ones are?
+"""C_T, a three-sample test for copying: are generated images closer to the training images than new real ones?
 
-Meehan, Chaudhuri and Dasgupta, *A non-parametric test to detect data-copying in generative models*, AISTATS 2020. The
-space is divided into cells by k-means of the training images. In each cell a Mann–Whitney test compares the distances
-from generated images to their nearest training image with those from held-out ones; C_T is the mean of the cells' Z
-scores, weighted with the held-out images in each. Far below zero: copies. Far above: images unlike the training images.
-A Z score grows with the square root of the numbers of images: compare only values at the same ones.
+Meehan, Chaudhuri and Dasgupta, *A non-parametric test to detect data-copying in generative models*, AISTATS 2020.
+K-means divides the training images into cells. In each cell, a Mann-Whitney test compares two samples: the distances
+from generated images to their nearest training image, and the same distances from held-out images. C_T is the mean of
+the cells' Z scores, weighted by the number of held-out images. Far below zero: the generator copies. Far above zero:
+the generated images differ from the training images. Z scores grow with the square root of the sample size, so compare
+values only at equal sample sizes.
 """
 
 from __future__ import annotations
@@ -18,28 +19,27 @@ import numpy.typing as npt
 from digitforge_client.errors import InvalidInputError
 from digitforge_evaluation.metrics.arrays import Floats, Points, checked_groups, checked_pair, nearest_neighbors
 
-#: Most cells, and fewest held-out images for each.
+#: Largest number of cells.
 CELLS: Final = 20
-_HELD_OUT_PER_CELL: Final = 100
-#: Fewest held-out and generated images of a cell that takes part: fewer have no normal Z score.
-_FEWEST: Final = 20
+_HELD_OUT_PER_CELL: Final = 100  # on average, at least
+_MIN_IMAGES: Final = 20  # held-out and generated, in each cell: with fewer, the Z score is not normally distributed
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Cells:
     """The training images, divided into cells."""
 
-    training: Points  # (n, d)
-    cell: npt.NDArray[np.int64]  # (n,)
-    centers: Points  # (C, d)
+    training: Points  #: (n, d)
+    cell: npt.NDArray[np.int64]  #: (n,) cell of each image, 0 … C − 1
+    centers: Points  #: (C, d)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Nearness:
-    """Some images' cells, and the distance of each to the nearest training image of its cell."""
+    """The cell of each image, and its distance to the nearest training image of that cell."""
 
-    cell: npt.NDArray[np.int64]  # (n,)
-    distance: Floats  # (n,), squared
+    cell: npt.NDArray[np.int64]  #: (n,)
+    distance: Floats  #: (n,) squared distances
 
 
 def divide(*, training: npt.ArrayLike, held_out: int, seed: int = 0) -> Cells:
@@ -47,11 +47,11 @@ def divide(*, training: npt.ArrayLike, held_out: int, seed: int = 0) -> Cells:
 
     Args:
         training: (n, d) features.
-        held_out: number of held-out images, for which there must not be too many cells.
-        seed: of k-means.
+        held_out: number of held-out images; it limits the number of cells.
+        seed: for k-means.
 
     Raises:
-        InvalidInputError: fewer than two rows, not finite or every row the same.
+        InvalidInputError: the array has fewer than two rows, is not finite, or has all rows the same.
     """
     from sklearn.cluster import KMeans
 
@@ -62,14 +62,15 @@ def divide(*, training: npt.ArrayLike, held_out: int, seed: int = 0) -> Cells:
 
 
 def nearness(cells: Cells, images: npt.ArrayLike) -> Nearness:
-    """Where some images lie, and how near to the training images there.
+    """Find the cell of each image, and its distance to the nearest training image there.
 
     Args:
-        cells: of the training images.
-        images: (m, d) features of generated, or of held-out real, images.
+        cells: cells of the training images.
+        images: (m, d) features of generated images, or of held-out real images.
 
     Raises:
-        InvalidInputError: fewer than two rows, not finite, every row the same, or another width.
+        InvalidInputError: *images* has fewer than two rows, is not finite, has all rows the same, or has another width
+            than the training images.
     """
     _, points = checked_pair(cells.training, images, names=("training", "sample"))
     where = nearest_neighbors(cells.centers, points)[1][:, 0]
@@ -83,34 +84,34 @@ def nearness(cells: Cells, images: npt.ArrayLike) -> Nearness:
 
 
 def c_t(*, held_out: Nearness, generated: Nearness) -> float:
-    """C_T: far below zero, if generated images lie nearer to training images than held-out ones do.
+    """Compute C_T: far below zero if generated images are closer to training images than held-out images are.
 
     Args:
-        held_out: of real images that the generator has not seen.
-        generated: of its images.
+        held_out: nearness of real images that the generator has not seen.
+        generated: nearness of generated images.
 
     Raises:
-        InvalidInputError: no cell holds enough of both.
+        InvalidInputError: no cell has enough images of both sorts.
     """
     scores, weights = [], []
     for cell in np.unique(held_out.cell):
         real, made = held_out.distance[held_out.cell == cell], generated.distance[generated.cell == cell]
-        if min(len(real), len(made)) >= _FEWEST:
+        if min(len(real), len(made)) >= _MIN_IMAGES:
             scores.append(mann_whitney_z(made, real))
             weights.append(len(real))
     if not scores:
         raise InvalidInputError(
-            f"no part of the feature space holds {_FEWEST} generated and {_FEWEST} held-out images; the test for "
-            "copying needs more of both"
+            f"needs more images: no cell of the feature space has {_MIN_IMAGES} generated and {_MIN_IMAGES} held-out "
+            "images"
         )
     return float(np.average(scores, weights=weights))
 
 
 def c_t_left_out(*, held_out: Nearness, generated: Nearness, groups: npt.ArrayLike) -> Floats:
-    """`c_t` without each group of generated images in turn: (G,); what a jackknife needs.
+    """`c_t` without each group of generated images in turn, for a jackknife: (G,).
 
     Raises:
-        InvalidInputError: wrong groups, or as in `c_t`.
+        InvalidInputError: the groups are invalid, or no cell has enough images of both sorts.
     """
     which = checked_groups(groups, len(generated.cell))
     return np.array(
@@ -125,9 +126,9 @@ def c_t_left_out(*, held_out: Nearness, generated: Nearness, groups: npt.ArrayLi
 
 
 def mann_whitney_z(first: Floats, second: Floats) -> float:
-    """The Z score of the Mann–Whitney U of two samples: above zero if *first* is larger. Ties count half.
+    """The Z score of the Mann-Whitney U test: above zero if *first* is larger than *second*. Ties count half.
 
-    With the continuity correction of the paper's own implementation.
+    It has the continuity correction of the paper's own implementation.
     """
     from scipy.stats import rankdata
 

@@ -1,9 +1,9 @@
 """The Fréchet distance extrapolated to infinitely many generated images.
 
-A Fréchet distance of N generated images lies above that of infinitely many by about b / N, where b differs between
-generators: at any one N it may rank them wrongly. Chong and Forsyth, *Effectively unbiased FID and inception score and
-where to find them*, CVPR 2020, measure it at several N and read the line in 1 / N off at zero. What the real images'
-number adds is not taken away: the real-against-real floor shows it.
+The Fréchet distance at N generated images is too large by about b / N. Because b differs between generators, the
+distance at a single N may rank them wrongly. Chong and Forsyth, *Effectively unbiased FID and inception score and
+where to find them*, CVPR 2020, measure it at several N, fit a line in 1 / N, and take its value at 1 / N = 0. The bias
+from the number of real images remains; the real-against-real floor shows it.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from digitforge_client.errors import InvalidInputError
 from digitforge_evaluation.metrics.arrays import checked_points
 from digitforge_evaluation.metrics.frechet import Gaussian, frechet_distance, gaussian
 
-#: Numbers of images at which the distance is measured; the paper's choice.
+#: Number of subset sizes at which the distance is measured, as in the paper.
 POINTS: Final = 15
 
 
 def fewest_images(features: int) -> int:
-    """The fewest generated images that the line can be drawn through: four for each feature.
+    """The smallest number of generated images for the fit: four per feature.
 
-    It begins at a tenth of them, as in the paper, but at two for each feature or more: below, the distance does not go
-    with 1 / N.
+    The smallest subset has a tenth of the images, as in the paper, but at least two images per feature. With fewer,
+    the distance is not linear in 1 / N.
     """
     return 4 * features
 
@@ -38,25 +38,26 @@ def extrapolated_distance(
     points: int = POINTS,
     seed: int = 0,
 ) -> float:
-    """The distance at 1 / N = 0, by least squares over random subsets of N from n / 10 to n images.
+    """Compute the distance at 1 / N = 0, by a least-squares line over random subsets of n / 10 to n images.
 
     Args:
-        real: of the real features.
+        real: moments of the real features.
         generated: (n, d) features, n ≥ 4 d.
-        labels: (n,) classes, if the generated images have the real ones' class counts. Every subset has them then, as
-            all images have: subsets with counts of their own are farther from the real images, and the line less sure.
-            None for subsets at random, as in the paper.
-        points: numbers of images, at equal steps.
-        seed: of the subsets, drawn anew for each.
+        labels: (n,) classes. Give them if the generated images have the class proportions of the real ones: each
+            subset then has these proportions too, and the line is more precise. None: subsets are random, as in the
+            paper.
+        points: number of subset sizes, at equal steps.
+        seed: for the subsets.
 
     Returns:
-        The distance; unbiased to first order, so a perfect generator's may be below zero.
+        The distance. It is unbiased to first order, so it may be below zero for a perfect generator.
 
     Raises:
-        InvalidInputError: too few images or points, not finite, every row the same, or another width than *real* has.
+        InvalidInputError: there are too few images or points, the features are not finite or all rows are the same,
+            or the width differs from the width of *real*.
     """
     if points < 2:
-        raise InvalidInputError(f"{points} points were asked for; a line needs at least 2")
+        raise InvalidInputError(f"points is {points}; a line needs at least 2")
     array = np.asarray(generated)
     array = checked_points("generated", array, more_than=fewest_images(array.shape[1]) - 1 if array.ndim == 2 else 1)
     n, features = array.shape
@@ -71,7 +72,7 @@ def extrapolated_distance(
 
 
 def _order(n: int, labels: npt.NDArray[np.int64] | None, rng: np.random.Generator) -> npt.NDArray[np.intp]:
-    """A random order of n rows, every beginning of which has the class proportions of all."""
+    """A random order of n rows, in which each prefix has the class proportions of all rows (up to rounding)."""
     order = rng.permutation(n)
     if labels is None:
         return order

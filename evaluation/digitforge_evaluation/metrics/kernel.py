@@ -1,8 +1,8 @@
 """The kernel distance: the squared maximum mean discrepancy under the kernel (x·y / d + 1)³.
 
-Bińkowski et al., *Demystifying MMD GANs*, ICLR 2018, whose name for it on Inception features is KID. The estimate is
-unbiased for independent samples: values at different n can be compared, and two samples of one distribution scatter
-about zero. Samples whose class counts were made equal agree better than chance would have it and score a little below.
+Bińkowski et al., *Demystifying MMD GANs*, ICLR 2018, call it KID on Inception features. The estimate is unbiased for
+independent samples: values at different n can be compared, and two samples of the same distribution scatter around
+zero. Samples with equal class counts are not independent, and score slightly below zero.
 """
 
 from __future__ import annotations
@@ -20,33 +20,38 @@ from digitforge_evaluation.metrics.arrays import Floats, checked_groups, checked
 class KernelDistance:
     """The estimate over random subsets."""
 
-    mean: float  # may be negative: the estimate is unbiased
-    standard_deviation: float  # over the subsets, not the error of the mean
-    subsets: int
-    subset_size: int
+    mean: float  #: may be negative, because the estimate is unbiased
+    standard_deviation: float  #: over the subsets; not the error of the mean
+    subsets: int  #: number of subsets
+    subset_size: int  #: real images, and generated images, in each subset
 
 
 def kernel_distance(
     *, real: npt.ArrayLike, generated: npt.ArrayLike, subsets: int = 100, subset_size: int = 1000, seed: int = 0
 ) -> KernelDistance:
-    """Mean unbiased squared MMD over random subsets, drawn without replacement inside each.
+    """Compute the mean unbiased squared MMD over random subsets, each drawn without replacement.
 
     Args:
         real: (n, d) features.
         generated: (m, d) features.
-        subsets: how many.
-        subset_size: points of each kind in one subset, at most min(n, m).
-        seed: of the random subsets.
+        subsets: number of subsets, ≥ 1.
+        subset_size: real points, and generated points, in each subset: from 2 to min(n, m).
+        seed: for the random subsets.
 
     Raises:
-        InvalidInputError: fewer points than a subset, not finite, every row the same, or widths that differ.
+        InvalidInputError: *subsets* or *subset_size* is out of range, an array is not finite or has all rows the same,
+            or the widths differ.
     """
     if subsets < 1 or subset_size < 2:
-        raise InvalidInputError(f"{subsets} subsets of {subset_size} were asked for; expected at least 1 of 2")
+        raise InvalidInputError(
+            f"subsets is {subsets} and subset_size is {subset_size}; expected subsets ≥ 1 and subset_size ≥ 2"
+        )
     real_points, generated_points = checked_pair(real, generated)
     fewest = min(len(real_points), len(generated_points))
     if subset_size > fewest:
-        raise InvalidInputError(f"subset_size is {subset_size}, but one side has {fewest} rows: give a smaller one")
+        raise InvalidInputError(
+            f"subset_size is {subset_size}, but there are only {fewest} real or generated rows; give a smaller size"
+        )
     rng = np.random.default_rng(seed)
     estimates = [
         squared_discrepancy(
@@ -64,7 +69,7 @@ def kernel_distance(
 
 
 def squared_discrepancy(first: Floats, second: Floats) -> float:
-    """The unbiased squared MMD of two samples of the same size m ≥ 2.
+    """Compute the unbiased squared MMD of two samples of the same size m ≥ 2.
 
     Args:
         first: (m, d).
@@ -72,35 +77,37 @@ def squared_discrepancy(first: Floats, second: Floats) -> float:
     """
     m = len(first)
     within_first, within_second, between = _kernel(first, first), _kernel(second, second), _kernel(first, second)
-    # A point is not compared with itself; that is what makes the estimate unbiased.
+    # The estimate is unbiased because no point is compared with itself.
     within = within_first.sum() - np.trace(within_first) + within_second.sum() - np.trace(within_second)
     return float(within / (m * (m - 1)) - 2 * between.mean())
 
 
 def left_out_discrepancies(*, real: npt.ArrayLike, generated: npt.ArrayLike, groups: npt.ArrayLike) -> Floats:
-    """The unbiased squared MMD of all points, but for a constant, without each group of generated points in turn.
+    """Compute the unbiased squared MMD without each group of generated points in turn, up to a constant.
 
-    What a jackknife needs: its interval is that of all points, which the mean over many subsets comes near to. The
-    constant is what the real points are among themselves.
+    A jackknife needs these values. They use all points instead of many subsets, because the mean over the subsets is
+    close to the value over all points. The constant is the term of the real points alone. It cancels in a jackknife.
 
     Args:
         real: (n, d) features.
         generated: (m, d) features.
-        groups: (m,) integers, 0 … G − 1, at least two.
+        groups: (m,) integers, 0 … G − 1, G ≥ 2.
 
     Returns:
-        (G,).
+        (G,) values.
 
     Raises:
-        InvalidInputError: as in `kernel_distance`, wrong groups, or a group without which one point or none is left.
+        InvalidInputError: the features or the groups are invalid, or fewer than two points remain without a group.
     """
     real_points, points = checked_pair(real, generated)
     which = checked_groups(groups, len(points))
     counts = np.bincount(which)
     if len(points) - counts.max() < 2:
-        raise InvalidInputError("without its largest group, fewer than two generated points are left")
+        raise InvalidInputError(
+            f"without the largest group, {len(points) - counts.max()} generated points remain; expected at least 2"
+        )
 
-    points = points[np.argsort(which, kind="stable")].astype(np.float64)  # so that a group is a slice
+    points = points[np.argsort(which, kind="stable")].astype(np.float64)  # sorted: now each group is a slice
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
 
     def within_block(at: slice) -> Floats:
@@ -121,4 +128,4 @@ def left_out_discrepancies(*, real: npt.ArrayLike, generated: npt.ArrayLike, gro
 
 def _kernel(first: Floats, second: Floats) -> Floats:
     base = first @ second.T / first.shape[1] + 1
-    return base * base * base  # numpy's power is ten times slower
+    return base * base * base  # ten times faster than NumPy's power

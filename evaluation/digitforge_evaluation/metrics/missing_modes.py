@@ -1,15 +1,17 @@
-"""Missing modes: each class is divided into bins by k-means of real images, and a bin is missing if generated images of
-the class come there much less often than real ones do.
+"""Missing modes: the share of real images in modes that the generator rarely or never produces.
 
-The bins are those of Richardson and Weiss, *On GANs and GMMs*, NeurIPS 2018 (arXiv:1805.12462), within classes. They
-count all bins that differ; but real images by other writers differ in many, and lack none.
+K-means of real images divides each class into bins. A bin is missing if it holds a much smaller share of the generated
+images than of the real ones. The bins follow Richardson and Weiss, *On GANs and GMMs*, NeurIPS 2018
+(arXiv:1805.12462), but within each class. The paper counts every bin whose shares differ. Even real images by other
+writers differ in many bins, so here only bins with far too few generated images count.
 
-In pixels, because a classifier's features hold little of what does not matter for the class: a 1 with a foot and one
-without are far apart as images, and close in such features, so that recall may overlook that no 1 has a foot.
+Bins are computed in pixels, because a classifier's features ignore details that do not matter for the class. A 1 with
+a foot and a 1 without are far apart in pixels but close in features, so recall can overlook that no generated 1 has a
+foot.
 
-One partition into bins is not enough. In some a rare mode has a bin of its own, in others it shares one with digits
-that are not missing. And a generator that was trained on a partition (`digitforge_training.gan.clusters`) must be
-measured on others.
+The share is averaged over several partitions into bins: in some a rare mode has its own bin, in others it shares a bin
+with other digits. The partitions have different seeds than those of training (`digitforge_training.gan.clusters`),
+because a generator must not be measured on the partition that it was trained on.
 """
 
 from __future__ import annotations
@@ -23,91 +25,92 @@ import numpy.typing as npt
 
 from digitforge_evaluation.metrics.arrays import Floats, checked_groups
 
-_CHANCE: Final = 1e-3
-_LITTLE: Final = 0.25  # of a share
-_FAR: Final = 1e6  # from any image, whose pixels are 0 … 255
+_P_VALUE: Final = 1e-3  # significance level of a missing bin
+_SMALL_RATIO: Final = 0.25  # a missing bin has less than this fraction of its real share
+_FAR: Final = 1e6  # coordinate of an empty bin's center; pixels are 0 … 255
 Counts = npt.NDArray[np.int64]
 
-#: Partitions of the real images, over which the share of what is missing is averaged.
+#: Number of partitions of the real images over which the share is averaged.
 PARTITIONS: Final = 5
-_SEED: Final = 20_181_205  # of the partitions; an arbitrary number
+_SEED: Final = 20_181_205  # of the partitions; arbitrary
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Bins:
-    """Bins of K classes, m of each."""
+    """The bins of K classes, m per class."""
 
-    centers: Floats  # (K, m, d)
-    counts: Counts  # (K, m), real images in each
+    centers: Floats  #: (K, m, d)
+    counts: Counts  #: (K, m) real images in each bin
 
 
 def partition_seeds() -> list[np.random.RandomState]:
-    """Seeds of k-means for `PARTITIONS` partitions, the same in every call, none of which a training can have.
+    """K-means seeds for the `PARTITIONS` partitions, the same in every call.
 
-    A training's seed is a whole number, which scikit-learn makes a Mersenne Twister of. These are PCG64 generators.
+    No training can use them: a training's seed is an integer, from which scikit-learn makes a Mersenne Twister. These
+    are PCG64 generators.
     """
     return [np.random.RandomState(np.random.PCG64([_SEED, partition])) for partition in range(PARTITIONS)]
 
 
 def make_bins(*, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], clusters: npt.NDArray[np.int64]) -> Bins:
-    """Bins around the means of clusters.
+    """Make bins around the means of clusters.
 
     Args:
-        pixels: (n, …) of real images.
+        pixels: (n, …) pixels of real images.
         labels: (n,) in 0 … K − 1.
-        clusters: (n,) in 0 … m − 1, the cluster of each image within its class. A class of few different images has
-            fewer, and its other bins stay empty.
+        clusters: (n,) in 0 … m − 1, the cluster of each image within its class. A class with few different images may
+            have fewer than m clusters; its other bins stay empty.
     """
     classes, each = int(labels.max()) + 1, int(clusters.max()) + 1
     flat = pixels.reshape(len(pixels), -1)
     centers = np.full((classes, each, flat.shape[1]), _FAR, float)
     for label, cluster in set(zip(labels.tolist(), clusters.tolist(), strict=True)):
         centers[label, cluster] = flat[(labels == label) & (clusters == cluster)].mean(axis=0)
-    return Bins(centers=centers, counts=fill(centers, pixels=pixels, labels=labels))
+    return Bins(centers=centers, counts=count_images(centers, pixels=pixels, labels=labels))
 
 
-def fill(centers: Floats, *, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> Counts:
-    """How many images have each bin's center for the nearest of their class, (K, m).
+def count_images(centers: Floats, *, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> Counts:
+    """Count the images in each bin: (K, m). An image belongs to the bin with the nearest center in its class.
 
     Args:
-        centers: (K, m, d).
-        pixels: (n, …) of images, d numbers each.
+        centers: (K, m, d) centers of the bins.
+        pixels: (n, …) pixels of images, d numbers each.
         labels: (n,) their classes.
     """
     counts = np.zeros(centers.shape[:2], np.int64)
     for label, of_class in enumerate(centers):
         points = pixels[labels == label].reshape(-1, of_class.shape[1]).astype(np.float32)
-        # The square of a point's own length is the same for all centers.
+        # Squared distances without |x|², which is the same for all centers.
         squares = (of_class**2).sum(axis=1) - 2 * points @ of_class.T
         counts[label] = np.bincount(squares.argmin(axis=1), minlength=len(of_class))
     return counts
 
 
 def missing(expected: Counts, found: Counts) -> npt.NDArray[np.bool_]:
-    """Which bins have less than a quarter of their share of the class, and not by chance.
+    """Compute which bins are missing: less than a quarter of the real share, and significantly so.
 
-    Chance is excluded by Fisher's exact test, one-sided at 0.1 %, because many bins are tested.
+    The test is Fisher's exact test, one-sided, at 0.1 %: the level is low because many bins are tested.
 
     Args:
         expected: (K, m) real images in each bin.
-        found: (K, m) generated images; a class without any tells nothing, and none of its bins is missing.
+        found: (K, m) generated images in each bin. A class without generated images has no missing bins.
 
     Returns:
         (K, m) bool.
     """
     from scipy.stats import hypergeom
 
-    ones, others = expected.sum(axis=1, keepdims=True), found.sum(axis=1, keepdims=True)
-    chance = hypergeom.cdf(found, ones + others, expected + found, others)
-    return (found * ones < _LITTLE * expected * others) & (chance < _CHANCE)
+    real, generated = expected.sum(axis=1, keepdims=True), found.sum(axis=1, keepdims=True)
+    p_values = hypergeom.cdf(found, real + generated, expected + found, generated)
+    return (found * real < _SMALL_RATIO * expected * generated) & (p_values < _P_VALUE)
 
 
 def missing_share(expected: Counts, found: Counts) -> float:
-    """The share of real images that lie in `missing` bins, 0 … 1.
+    """The share of real images in `missing` bins, 0 … 1.
 
     Args:
         expected: (K, m) real images in each bin.
-        found: (K, m) generated images in each.
+        found: (K, m) generated images in each bin.
     """
     return float(expected[missing(expected, found)].sum() / expected.sum())
 
@@ -119,27 +122,28 @@ def missing_modes(
     labels: npt.NDArray[np.int64],
     groups: npt.ArrayLike | None = None,
 ) -> tuple[Floats, Floats]:
-    """The share of real images in missing bins on each of P partitions; its mean over them is the metric.
+    """Compute the share of real images in missing bins on each of P partitions. The metric is the mean of the shares.
 
     Args:
-        partitions: of the same real images.
-        pixels: (n, …) of the generated images.
+        partitions: P partitions of the same real images.
+        pixels: (n, …) pixels of the generated images.
         labels: (n,) their classes.
-        groups: (n,) groups of images, 0 … G − 1, G ≥ 2, to be left out in turn; None for none.
+        groups: (n,) jackknife groups of the images, 0 … G − 1, G ≥ 2; None: no groups.
 
     Returns:
-        The shares (P,), and those without each group (G, P): what a jackknife needs. (0, P) without groups.
+        The shares (P,), and the shares without each group (G, P) for a jackknife. The latter are (0, P) if *groups* is
+        None.
 
     Raises:
-        InvalidInputError: wrong groups.
+        InvalidInputError: the groups are invalid.
     """
     which = np.zeros(len(labels), np.int64) if groups is None else checked_groups(groups, len(labels))
     parts = range(which.max() + 1)
     shares, left_out = np.empty(len(partitions)), np.empty((0 if groups is None else len(parts), len(partitions)))
     for at, bins in enumerate(partitions):
-        found = [fill(bins.centers, pixels=pixels[which == one], labels=labels[which == one]) for one in parts]
-        every = np.sum(found, axis=0)
-        shares[at] = missing_share(bins.counts, every)
+        found = [count_images(bins.centers, pixels=pixels[which == one], labels=labels[which == one]) for one in parts]
+        total = np.sum(found, axis=0)
+        shares[at] = missing_share(bins.counts, total)
         for without in range(len(left_out)):
-            left_out[without, at] = missing_share(bins.counts, every - found[without])
+            left_out[without, at] = missing_share(bins.counts, total - found[without])
     return shares, left_out

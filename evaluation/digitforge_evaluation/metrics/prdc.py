@@ -1,12 +1,13 @@
-"""Precision, recall, density and coverage (PRDC): fidelity and variety told apart.
+"""Precision, recall, density and coverage (PRDC): fidelity and variety as separate numbers.
 
-Around each point of a set lies a ball that reaches the point's k-th nearest neighbor in the set.
+Each point of a set has a ball around it that reaches to its k-th nearest neighbor in the set.
 
-* precision: share of generated points in some real ball; recall: share of real points in some generated ball.
-  Kynkäänniemi et al., *Improved precision and recall metric for assessing generative models*, NeurIPS 2019.
-* density: how many real balls a generated point lies in, over k (1 is par; can exceed it); coverage: share of real
-  balls that hold a generated point. Naeem et al., *Reliable fidelity and diversity metrics for generative models*,
-  ICML 2020.
+* precision: share of generated points in at least one real ball; recall: share of real points in at least one
+  generated ball. Kynkäänniemi et al., *Improved precision and recall metric for assessing generative models*, NeurIPS
+  2019.
+* density: mean number of real balls that hold a generated point, divided by k (1 is ideal, more is possible);
+  coverage: share of real balls that hold at least one generated point. Naeem et al., *Reliable fidelity and diversity
+  metrics for generative models*, ICML 2020.
 
 Compare values only at equal n, m and k.
 """
@@ -43,17 +44,17 @@ class PRDC:
 
 
 def prdc(*, real: npt.ArrayLike, generated: npt.ArrayLike, k: int = 5) -> PRDC:
-    """Precision, recall, density and coverage. Points on a ball's surface are inside it.
+    """Compute precision, recall, density and coverage. A point on the surface of a ball is inside.
 
-    Memory, besides that of one of the arrays in float64, stays below some 100 MiB whatever n and m.
+    Memory stays below about 100 MiB for any n and m, plus one of the arrays in float64.
 
     Args:
         real: (n, d) features of real images.
         generated: (m, d) features of generated images.
-        k: the neighbor that a ball reaches to, its own center not counted.
+        k: a ball reaches to the k-th nearest neighbor of its center; the center itself does not count.
 
     Raises:
-        InvalidInputError: k < 1, n ≤ k or m ≤ k, not finite, every row the same, or widths that differ.
+        InvalidInputError: k < 1, n ≤ k or m ≤ k, an array is not finite or has all rows the same, or the widths differ.
     """
     real_points, points = _checked(real, generated, k)
     slack = rounding(real_points, points)
@@ -77,13 +78,13 @@ def prdc(*, real: npt.ArrayLike, generated: npt.ArrayLike, k: int = 5) -> PRDC:
 
 
 def _prdc(balls: npt.NDArray[np.int64], covered: Bools, recalled: Bools, k: int) -> PRDC:
-    """The definitions.
+    """The four metrics by their definitions.
 
     Args:
-        balls: (m,) real balls that each generated point lies in.
+        balls: (m,) number of real balls that hold each generated point.
         covered: (n,) whether each real ball holds a generated point.
         recalled: (n,) whether each real point lies in a generated ball.
-        k: neighbor.
+        k: number of nearest neighbors.
     """
     return PRDC(
         precision=float((balls > 0).mean()),
@@ -96,24 +97,24 @@ def _prdc(balls: npt.NDArray[np.int64], covered: Bools, recalled: Bools, k: int)
 def prdc_left_out(
     *, real: npt.ArrayLike, generated: npt.ArrayLike, groups: npt.ArrayLike, k: int = 5
 ) -> tuple[PRDC, ...]:
-    """`prdc` without each group of generated points in turn: what a jackknife needs, in one pass.
+    """`prdc` without each group of generated points in turn, for a jackknife. One pass computes all.
 
     Args:
-        real: as there.
-        generated: as there.
-        groups: (m,) integers, 0 … G − 1, at least two.
-        k: as there.
+        real: see `prdc`.
+        generated: see `prdc`.
+        groups: (m,) integers, 0 … G − 1, G ≥ 2.
+        k: see `prdc`.
 
     Raises:
-        InvalidInputError: as there, wrong groups, or a group without which k points or fewer are left.
+        InvalidInputError: an argument is invalid, or not more than k generated points remain without a group.
     """
     real_points, points = _checked(real, generated, k)
     which = checked_groups(groups, len(points))
     counts = np.bincount(which)
     if len(points) - counts.max() <= k:
         left = len(points) - counts.max()
-        raise InvalidInputError(f"without its largest group, {left} generated points are left; expected more than {k}")
-    points = points[np.argsort(which, kind="stable")]  # so that a group is a slice of columns
+        raise InvalidInputError(f"without the largest group, {left} generated points remain; expected more than {k}")
+    points = points[np.argsort(which, kind="stable")]  # sorted: now each group is a slice of columns
     starts = np.cumsum(counts) - counts
     slices = [slice(start, start + count) for start, count in zip(starts, counts, strict=True)]
     slack = rounding(real_points, points)
@@ -126,7 +127,7 @@ def prdc_left_out(
         in_real_ball = squares <= real_radii[at, None]
         held = np.logical_or.reduceat(in_real_ball, starts, axis=1)  # by a point of each group
         reached = np.logical_or.reduceat(squares <= radii, starts, axis=1)
-        # Without a group, balls only grow: what two groups reach is reached without either.
+        # Leaving a group out only makes balls larger, so a point inside balls of two groups stays inside a ball.
         unsure = np.flatnonzero(reached.sum(axis=1) < 2)
         for group, larger in enumerate(radii_without):
             covered[group, at] = np.delete(held, group, axis=1).any(axis=1)
@@ -150,24 +151,24 @@ def _checked(real: npt.ArrayLike, generated: npt.ArrayLike, k: int) -> tuple[Poi
 
 
 def _count(inside: Bools) -> npt.NDArray[np.int32]:
-    """How many of each column are true."""
+    """Number of true values in each column."""
     return np.add.reduce(inside.view(np.uint8), axis=0, dtype=np.int32)
 
 
 def _radii(points: Points, k: int) -> Floats:
-    """Squared distance of each of (n, d) points to its k-th nearest other point: (n,), n > k."""
-    # The point itself is among the k + 1 nearest.
+    """Squared distance from each of (n, d) points to its k-th nearest other point: (n,), n > k."""
+    # k + 1, because each point is its own nearest neighbor.
     blocks = over_distances(points, points, lambda _, squares: smallest(squares, k + 1).max(axis=1))
     return np.concatenate([found for _, found in blocks])
 
 
 def _radii_left_out(points: Points, slices: list[slice], k: int) -> Floats:
-    """`_radii` without each slice of the points in turn: (G, n). Without its own slice, a point's value means nothing.
+    """`_radii` without each slice of the points in turn: (G, n). Values of the points in that slice are meaningless.
 
     Args:
         points: (n, d).
-        slices: of the points, which together are all of them. More than k points are left without each.
-        k: neighbor.
+        slices: G slices that together cover all points. More than k points must remain without each.
+        k: number of nearest neighbors.
     """
 
     def block(_: slice, squares: Floats) -> Floats:

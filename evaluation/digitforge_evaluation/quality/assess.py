@@ -1,7 +1,4 @@
-"""How good are generated digits? One feature pass over each set of images, all metrics, each beside real digits' own.
-
-A generator that was trained on an image that it would be measured against is refused.
-"""
+"""Measures generated images with all metrics, and real images in their place for comparison."""
 
 from __future__ import annotations
 
@@ -36,40 +33,40 @@ from digitforge_evaluation.quality.suitability import DIGITS, refuse_copies, ref
 class Measurement:
     """One metric of the generated images."""
 
-    key: str  # of `registry.METRICS`
-    name: str  # in full, with features and sample size
+    key: str  #: key in ``METRICS``
+    name: str  #: full name, with features and sample size
     value: float
-    n: int  # generated images
-    interval: Interval | None  # 95 %, over the generated images alone; None where there are too few for one
-    real: Floor | None  # what real digits score in their place; None where that is not known
+    n: int  #: number of generated images
+    interval: Interval | None  #: 95 %, over the generated images alone; None if it cannot be computed
+    real: Floor | None  #: what real images score in their place; None if unknown
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassDistance:
-    """The Fréchet distance of the generated images of one class from the real ones of that class."""
+    """The Fréchet distance between the generated and the real images of one class."""
 
     label: int
-    title: str  # the class's name
-    figure: Measurement  # called so in JSON
+    title: str  #: name of the class
+    figure: Measurement  #: the distance
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What `assess` found. Field names are those of `digitforge evaluate --json`."""
+    """The result of a measurement. ``digitforge evaluate --json`` prints the same field names."""
 
-    source: str
-    generator_id: str | None  # None for images of unknown origin
-    features: str
-    reference: str  # the real images it was measured against
-    reference_n: int
-    n: int  # generated images measured
-    seed: int
-    expansion: float | None  # of the latents; None: none
-    k: int
-    figures: tuple[Measurement, ...]
-    classes: tuple[ClassDistance, ...]  # those of which there are images enough
-    left_out: dict[str, str]  # key of `registry.METRICS` => why
-    notes: tuple[str, ...]
+    source: str  #: where the generated images come from
+    generator_id: str | None  #: None for images of unknown origin
+    features: str  #: name of the feature network
+    reference: str  #: name of the held-out real images
+    reference_n: int  #: number of held-out real images
+    n: int  #: number of generated images
+    seed: int  #: for drawing the images
+    expansion: float | None  #: factor on the generator's latents; None leaves them unchanged
+    k: int  #: number of nearest neighbors for precision, recall, density and coverage
+    figures: tuple[Measurement, ...]  #: the metrics
+    classes: tuple[ClassDistance, ...]  #: the distances of the classes with enough images
+    left_out: dict[str, str]  #: key in ``METRICS`` => why the metric was left out
+    notes: tuple[str, ...]  #: warnings for the reader of the metrics
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON values."""
@@ -89,24 +86,26 @@ def assess(
     show: Callable[[Neighborhood], None] | None = None,
     train_classifiers: bool = False,
 ) -> Report:
-    """Draw images and measure them.
+    """Draw images and measure them with all metrics.
+
+    The feature network runs once over each set of images.
 
     Args:
-        source: where they come from.
-        network: gives the features.
-        n: images to draw, in the class proportions of the held-out images.
-        seed: of the drawing, 0 … 2²¹ − 1.
-        expansion: what the generator's latents are multiplied by; None: nothing.
-        k: nearest neighbors that the balls of precision, recall, density and coverage reach to.
-        real: real images; without them the shipped statistics of MNIST's test images serve, and the metrics that need
-            the images themselves are left out.
-        progress: called with the name of each stage as it begins.
-        show: is given the generated images and the training images nearest to each; needs *real*.
-        train_classifiers: whether to measure accuracy both ways as well, which takes ten classifiers; needs *real*.
+        source: where the images come from.
+        network: computes the features.
+        n: number of images to draw, in the class proportions of the held-out images.
+        seed: for drawing the images, 0 … 2²¹ − 1.
+        expansion: factor on the generator's latents; None leaves them unchanged.
+        k: number of nearest neighbors for precision, recall, density and coverage.
+        real: real images. None: use the shipped statistics of MNIST's test images, and leave out the metrics that
+            need the images themselves.
+        progress: called with the name of each stage when the stage begins.
+        show: called with the generated images and the training images nearest to each; needs *real*.
+        train_classifiers: whether to measure classification accuracy too, which trains ten classifiers; needs *real*.
 
     Raises:
-        InvalidInputError: the generator has seen a held-out image, makes other things than the real images show, or
-            makes one image only, or none was asked for.
+        InvalidInputError: *n* is below 1, the generator has seen a held-out image, its classes differ from those of
+            the real images, or all its images are the same.
     """
     if n < 1:
         raise InvalidInputError(f"n is {n}; expected at least 1")
@@ -167,7 +166,7 @@ def _compare(
     progress: Callable[[str], None],
     train: bool,
 ) -> Comparison:
-    """Draw the images, and measure the features of all."""
+    """Draw the generated images and compute the features of all images."""
     progress("measuring real images" if real else "reading reference statistics")
     test = Sample.of(real.test, network.measure(real.test.images)) if real else None
     if real and test:
@@ -190,7 +189,7 @@ def _compare(
 
 
 def _sample(drawn: Drawn, network: FeatureNetwork, *, digits: bool) -> Sample:
-    """The generated images and their features; probabilities are of digits."""
+    """The generated images with their features, and with class probabilities if they show digits."""
     measured = network.measure(drawn.images)
     checked_points("generated", measured.features)
     if not digits:
@@ -199,7 +198,7 @@ def _sample(drawn: Drawn, network: FeatureNetwork, *, digits: bool) -> Sample:
 
 
 def _training(source: Source, network: FeatureNetwork, real: RealData) -> Training:
-    """The training images, and which of them the generator has seen: all, if it does not say."""
+    """The training images, and which of them the generator has seen. If the source does not know, assume all."""
     seen = source.seen(image_hashes(real.train.images))
     return Training(
         data=real.train,
@@ -210,7 +209,7 @@ def _training(source: Source, network: FeatureNetwork, real: RealData) -> Traini
 
 
 def _measure(comparison: Comparison, progress: Callable[[str], None]) -> tuple[dict[str, Estimate], dict[str, str]]:
-    """Every metric, and the distance of every class; and why some are left out."""
+    """Compute every metric and the distance of every class; also return why metrics are left out."""
     found: dict[str, Estimate] = {}
     left_out: dict[str, str] = {}
     stage = ""
@@ -224,13 +223,13 @@ def _measure(comparison: Comparison, progress: Callable[[str], None]) -> tuple[d
     for label in comparison.reference.of_classes if comparison.generated.labels is not None else ():
         with suppress(InvalidInputError):
             estimate = METRICS["distance"].measure(comparison.of_class(label))
-            if estimate.interval:  # so few images that none can be left out tell too little
+            if estimate.interval:  # no interval: the class has too few images for a useful distance
                 found[f"{CLASS_DISTANCE}{label}"] = estimate
     return found, left_out
 
 
 def _floors(comparison: Comparison, found: Mapping[str, Estimate]) -> dict[str, Floor]:
-    """What real images score: the shipped floors where they hold for these images, n and k; else measured now."""
+    """What real images score: the shipped floors if they fit these images, n and k; measured now otherwise."""
     n = len(comparison.generated)
     if comparison.real is None:
         return dict(comparison.reference.floors.get(n, {}))
@@ -248,7 +247,7 @@ def _floors(comparison: Comparison, found: Mapping[str, Estimate]) -> dict[str, 
 
 
 def _neighborhood(comparison: Comparison) -> Neighborhood:
-    """The training images nearest to each generated one."""
+    """Find the training images nearest to each generated one."""
     generated, training = comparison.generated, comparison.training
     return find_neighbors(
         generated=generated.images,
@@ -262,19 +261,21 @@ def _neighborhood(comparison: Comparison) -> Neighborhood:
 def _notes(
     source: Source, network: FeatureNetwork, comparison: Comparison, n: int, *, unknown_floor: bool
 ) -> Iterator[str]:
-    """What a reader must know besides the metrics."""
+    """What a reader of the metrics must know."""
     reference, drawn = comparison.reference, len(comparison.generated)
     if source.card is None:
         yield f"{source.name} does not say what its generator was trained on"
         if comparison.real:
             train = comparison.training.data
-            yield f"all {len(train)} images of {train.name} train were taken for training images"
+            yield f"all {len(train)} images of {train.name} train are treated as training images of the generator"
     if network.caution:
         yield f"features {network.name}: {network.caution}"
     if drawn < n:
-        yield f"{drawn} of {n} images were to be had in the class proportions of {reference.name}"
+        yield f"only {drawn} of {n} images could be drawn in the class proportions of {reference.name}"
     if comparison.generated.labels is None:
-        yield "the images have no labels, so their class proportions are their own"
+        yield f"the images have no labels, so their class proportions may differ from those of {reference.name}"
     if unknown_floor:
-        sizes = ", ".join(map(str, reference.floors)) or "none: too few training images"
-        yield f"no floor is known for n = {drawn}; known: {sizes}"
+        if reference.floors:
+            yield f"no floor is known for n = {drawn}; floors exist for n = {', '.join(map(str, reference.floors))}"
+        else:
+            yield f"no floor is known for n = {drawn}: there are too few training images"

@@ -1,11 +1,10 @@
-"""Classification accuracy score (CAS), both ways: train on generated digits and test on real ones, and the reverse.
+"""Classification accuracy, two ways: train on generated images and test on real ones, and vice versa.
 
-The first is Ravuri and Vinyals' *classification accuracy score* (NeurIPS 2019). It is low where the generated digits
-are unlike real ones or lack variety. The second is low where they are unclear or wrongly labeled. Both use the
-classifier of the experiments. Real digits in the place of generated ones are the floor of both.
+Generated to real is the *classification accuracy score* (CAS) of Ravuri and Vinyals (NeurIPS 2019). It is low if the
+generated images differ from real ones or lack variety. Real to generated is low if they are unclear or have wrong
+labels. Both use the experiments' classifier ``cnn``. Training and testing on real images gives the floor of both.
 
-The test images are real held-out ones. In the first way the classifier sees generated images alone: nothing of the
-real training set enters except what the generator carries over.
+All real test images are held out. For CAS, the classifier trains on generated images only.
 """
 
 from __future__ import annotations
@@ -23,8 +22,10 @@ from digitforge_evaluation.images.sources import Drawn
 from digitforge_evaluation.metrics.intervals import groups_of
 from digitforge_training.data import Dataset
 
-#: Classifiers of each sort; the generated digits are shared among them, so that their spread is that of new samples.
+#: Number of classifiers for each direction. The generated images are divided among them, so the spread of the
+#: accuracies includes the spread over samples.
 PARTS: Final = 5
+#: Optimizer steps of each classifier.
 STEPS: Final = 500
 
 
@@ -32,38 +33,40 @@ STEPS: Final = 500
 class Accuracies:
     """Accuracy of each of `PARTS` classifiers, 0 … 1."""
 
-    generated_to_real: tuple[float, ...]  # trained on generated digits, tested on real ones: CAS
-    real_to_generated: tuple[float, ...]
-    real_to_real: tuple[float, ...]  # the floor of both
-    n: int  # digits that each classifier is trained on
+    generated_to_real: tuple[float, ...]  #: trained on generated images, tested on real ones: CAS
+    real_to_generated: tuple[float, ...]  #: trained on real images, tested on generated ones
+    real_to_real: tuple[float, ...]  #: the floor of both
+    n: int  #: number of training images of each classifier
 
 
 def classification_accuracies(
     *, train: Dataset, test: Drawn, generated: Drawn, proportions: tuple[int, ...], steps: int = STEPS, seed: int = 0
 ) -> Accuracies:
-    """Train `PARTS` classifiers on a part of the generated digits each, and as many on as many real ones.
+    """Train `PARTS` classifiers on parts of the generated images, and `PARTS` on real subsets of the same size.
 
     Args:
-        train: real images to train on, at least as many of each class as are generated.
+        train: real images to train on.
         test: held-out real images with labels.
-        generated: (n, H, W, C) images with labels, n ≥ 5.
-        proportions: of the classes among the generated images.
+        generated: (n, H, W, C) images with labels, n ≥ `PARTS`.
+        proportions: class proportions of the generated images.
         steps: optimizer steps of each classifier.
-        seed: of the parts, the subsets and the classifiers.
+        seed: for the parts, the subsets and the classifiers.
 
     Returns:
-        Their spread is that of other generated digits, real training images and trainings, not of other test images.
+        The accuracies. Their spread covers generated images, real training images and trainings, but not test images.
 
     Raises:
-        InvalidInputError: no labels, too few generated digits or too few real ones.
+        InvalidInputError: the generated images have no labels, or there are too few generated or real images.
     """
     assert test.labels is not None
     if generated.labels is None or len(generated.images) < PARTS:
-        raise InvalidInputError(f"classifiers need {PARTS} generated digits with labels or more")
+        raise InvalidInputError(f"needs at least {PARTS} generated images with labels")
     each = len(generated.images) // PARTS
     subsets = random_subsets(train.labels, class_counts(proportions, each), repeats=PARTS, seed=seed)
     if not subsets:
-        raise InvalidInputError(f"{train.name} {train.split} has too few images for subsets of {each}")
+        raise InvalidInputError(
+            f"{train.name} {train.split} has too few images for a subset of {each}; measure fewer generated images"
+        )
     parts = groups_of(generated.labels, len(generated.images), groups=PARTS, seed=seed)
     held_out = (test.images, test.labels)
     of_generated, of_real = [], []
@@ -83,7 +86,7 @@ def classification_accuracies(
 def _accuracies(
     images: Images, labels: Labels, tests: list[tuple[Images, Labels]], steps: int, seed: int
 ) -> list[float]:
-    """Of a classifier trained on some images, on each of the test sets."""
+    """Train a classifier and return its accuracy on each test set."""
     classes = 1 + max(int(of.max()) for of in (labels, *(of for _, of in tests)))
     model = classifier("cnn", image_shape=images.shape[1:], classes=classes, steps=steps)
     model.fit(draw_for("real", images=images, labels=labels), seed=seed)

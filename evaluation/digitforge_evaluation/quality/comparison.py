@@ -1,4 +1,4 @@
-"""What metrics are computed from: generated images, and the real ones that they are compared with."""
+"""The input of the metrics: generated images, and the real images to compare them with."""
 
 from __future__ import annotations
 
@@ -26,38 +26,37 @@ from digitforge_evaluation.quality.reference import Reference
 from digitforge_training.data import Dataset, load_splits
 from digitforge_training.gan.clusters import find_bins
 
-#: Nearest neighbors that the balls of precision, recall, density and coverage reach to.
+#: Default number of nearest neighbors for precision, recall, density and coverage.
 NEIGHBORS: Final = 5
-#: Most bins of a class, and fewest training images for each.
-_BINS: Final = 32
-_IMAGES_PER_BIN: Final = 20
+_MAX_BINS: Final = 32  # of one class
+_IMAGES_PER_BIN: Final = 20  # training images, at least
 
 Rows = npt.NDArray[np.intp] | npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RealData:
-    """A data set's two halves: what generators learn from, and what they are measured against."""
+    """The two splits of a data set."""
 
-    train: Dataset
-    test: Dataset
+    train: Dataset  #: what generators are trained on
+    test: Dataset  #: held out: what generators are measured against
 
     @classmethod
     def load(cls, data: str, data_dir: Path | None = None) -> Self:
-        """Both halves of what ``--data`` names; arguments and errors as those of `digitforge_training.data.load`."""
+        """Load both splits. Arguments and errors are those of `digitforge_training.data.load`."""
         train, test = load_splits(data, data_dir=data_dir)
         return cls(train=train, test=test)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Sample(Drawn):
-    """Images, their labels or None, and what the feature network says of them."""
+    """Images with their labels and the output of the feature network."""
 
     measured: Measured
 
     @classmethod
     def of(cls, dataset: Dataset, measured: Measured) -> Self:
-        """All images of a data set."""
+        """A sample of all images of a data set."""
         return cls(images=dataset.images, labels=dataset.labels, measured=measured)
 
     def __len__(self) -> int:
@@ -66,11 +65,11 @@ class Sample(Drawn):
 
     @property
     def features(self) -> npt.NDArray[np.float32]:
-        """(n, d)."""
+        """Features, (n, d)."""
         return self.measured.features
 
     def __getitem__(self, rows: Rows) -> Sample:
-        """Some of the images."""
+        """The sample of some rows."""
         probabilities = self.measured.probabilities
         return Sample(
             images=self.images[rows],
@@ -83,32 +82,37 @@ class Sample(Drawn):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Training:
-    """The real training images. What is computed from them alone is computed once."""
+    """The real training images. Results that depend on them alone are computed once and kept."""
 
     data: Dataset
-    sample: Sample  # of all of them
-    seen: npt.NDArray[np.bool_]  # (n,) whether the generator was trained on the image
-    held_out: int  # number of held-out images
+    sample: Sample  #: all training images
+    seen: npt.NDArray[np.bool_]  #: (n,) whether the generator was trained on each image
+    held_out: int  #: number of held-out images
 
     @functools.cached_property
     def seen_features(self) -> npt.NDArray[np.float32]:
-        """(m, d), of the images that the generator was trained on."""
+        """(m, d) features of the images that the generator was trained on, m ≥ 2."""
         if self.seen.sum() < 2:
-            raise InvalidInputError(f"the generator saw none of the training images of {self.data.name}")
+            raise InvalidInputError(
+                f"needs at least 2 training images that the generator has seen; it has seen {self.seen.sum()} of "
+                f"{self.data.name}"
+            )
         return self.sample.features[self.seen]
 
     @functools.cached_property
     def cells(self) -> Cells:
-        """Those images divided into cells, for C_T."""
+        """The seen training images divided into cells, for C_T."""
         return divide(training=self.seen_features, held_out=self.held_out)
 
     @functools.cached_property
     def partitions(self) -> Sequence[Bins]:
-        """All training images, seen or not, divided into bins in several ways, for missing modes."""
+        """Several partitions of all training images (seen or not) into bins, for missing modes."""
         counts = np.bincount(self.data.labels, minlength=len(self.data.class_names))
-        each = min(_BINS, int(counts.min()) // _IMAGES_PER_BIN)
+        each = min(_MAX_BINS, int(counts.min()) // _IMAGES_PER_BIN)
         if each < 2:
-            raise InvalidInputError(f"needs {2 * _IMAGES_PER_BIN} training images of each class")
+            raise InvalidInputError(
+                f"needs at least {2 * _IMAGES_PER_BIN} training images of each class; the smallest has {counts.min()}"
+            )
         return [
             make_bins(pixels=self.data.images, labels=self.data.labels, clusters=clusters)
             for clusters in find_bins(self.data, each, seeds=partition_seeds())
@@ -119,31 +123,32 @@ class Training:
 class Real:
     """Real images."""
 
-    test: Sample  # held out
+    test: Sample  #: held out
     training: Training
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Comparison:
-    """Generated images and what they are compared with. What several metrics need is computed once.
+    """Generated images and the real images to compare them with.
 
-    A property that is not there raises `InvalidInputError` with the reason why the metric that needs it is left out.
+    Results that several metrics need are computed once and kept. If data is missing, a property raises
+    `InvalidInputError`; the message says why the metric is left out.
     """
 
-    generated: Sample  # or real images in their place, for a floor
+    generated: Sample  #: the generated images, or real images in their place for a floor
     reference: Reference
-    real: Real | None = None  # None where only the reference statistics are known
+    real: Real | None = None  #: None if only the reference statistics are known
     k: int = NEIGHBORS
-    groups: Groups | None = None  # (n,) of the generated images, for a jackknife; None for no intervals
-    label: int | None = None  # if only this class is compared
-    classifier_seed: int | None = None  # None: no classifiers are trained
+    groups: Groups | None = None  #: (n,) jackknife group of each generated image; None: compute no intervals
+    label: int | None = None  #: the class, if only one class is compared
+    classifier_seed: int | None = None  #: None: train no classifiers
 
     def of(self, rows: Rows) -> Comparison:
-        """The same with some of the generated images, without intervals."""
+        """This comparison for some of the generated images, without intervals."""
         return replace(self, generated=self.generated[rows], groups=None)
 
     def of_class(self, label: int) -> Comparison:
-        """The generated images of one class beside the class's own moments, for its distance."""
+        """This comparison for one class. It is valid for the Fréchet distance only."""
         rows = np.flatnonzero(self.labels == label)
         groups = None if self.groups is None else self.groups[rows]
         return replace(self, generated=self.generated[rows], groups=groups, label=label)
@@ -166,29 +171,29 @@ class Comparison:
 
     @property
     def labels(self) -> Labels:
-        """(n,) the classes that the generated images were asked for as."""
+        """(n,) the requested classes of the generated images."""
         if self.generated.labels is None:
             raise InvalidInputError("the images have no labels")
         return self.generated.labels
 
     @property
     def probabilities(self) -> npt.NDArray[np.float32]:
-        """(n, K) what the feature network takes the generated images for."""
+        """(n, K) class probabilities of the generated images, from the feature network."""
         if self.generated.measured.probabilities is None:
-            raise InvalidInputError("the feature network cannot tell these classes")
+            raise InvalidInputError("the feature network does not classify these images")
         return self.generated.measured.probabilities
 
     @property
     def features(self) -> int:
-        """How many the network gives of an image."""
+        """Number of features."""
         return self.generated.features.shape[1]
 
     @property
     def moments(self) -> Gaussian:
-        """Of the held-out real features."""
+        """Mean and covariance of the held-out real features, of all images or of the one class."""
         found = self.reference.moments if self.label is None else self.reference.of_classes.get(self.label)
         if found is None:
-            raise InvalidInputError(f"needs {self.features + 1} held-out images")
+            raise InvalidInputError(f"needs at least {self.features + 1} held-out images")
         return found
 
     @functools.cached_property
@@ -198,7 +203,7 @@ class Comparison:
 
     @functools.cached_property
     def prdc_left_out(self) -> tuple[PRDC, ...]:
-        """The same without each group."""
+        """Precision, recall, density and coverage without each group."""
         assert self.groups is not None
         return prdc_left_out(real=self.test.features, generated=self.generated.features, groups=self.groups, k=self.k)
 
@@ -211,7 +216,7 @@ class Comparison:
 
     @functools.cached_property
     def nearness(self) -> dict[str, Nearness]:
-        """How near to the training images the held-out and the generated images lie."""
+        """How close the held-out and the generated images are to the training images, for C_T."""
         cells = self.training.cells
         return {
             "held_out": nearness(cells, self.test.features),
@@ -220,10 +225,10 @@ class Comparison:
 
     @functools.cached_property
     def accuracies(self) -> Accuracies:
-        """Of classifiers trained on generated and on real images."""
+        """Accuracies of classifiers trained on generated and on real images."""
         _ = self.labels
         if self.classifier_seed is None:
-            raise InvalidInputError("takes ten classifiers: give --accuracy and --data")
+            raise InvalidInputError("needs --accuracy and --data, because it trains ten classifiers")
         return classification_accuracies(
             train=self.training.data,
             test=self.test,
@@ -233,14 +238,14 @@ class Comparison:
         )
 
 
-#: Comparisons with real images in the place of the generated ones, without intervals.
+#: Gives comparisons with real images in place of the generated ones, without intervals.
 StandIns = Callable[[Comparison], Iterator[Comparison]]
 
 
 def training_subsets(comparison: Comparison, repeats: int = FLOOR_REPEATS) -> Iterator[Comparison]:
-    """Random subsets of the training images, as many as generated ones and with the test images' class proportions.
+    """Random subsets of the training images, of the same size as the generated set, in the test proportions.
 
-    None if some class has too few training images.
+    Yields nothing if some class has too few training images.
     """
     everything = comparison.training.sample
     counts = class_counts(comparison.reference.class_counts, len(comparison.generated))
@@ -249,23 +254,29 @@ def training_subsets(comparison: Comparison, repeats: int = FLOOR_REPEATS) -> It
 
 
 def held_out_subsets(comparison: Comparison) -> Iterator[Comparison]:
-    """Random subsets of the held-out images, or all of them if there are no more than generated ones."""
-    n, every = min(len(comparison.generated), len(comparison.test)), len(comparison.test)
+    """Random subsets of the held-out images, of the same size as the generated set.
+
+    If there are not more held-out than generated images: all held-out images, once.
+    """
+    total = len(comparison.test)
+    n = min(len(comparison.generated), total)
     whole = replace(comparison, generated=comparison.test, groups=None)
     counts = class_counts(comparison.reference.class_counts, n)
-    for rows in random_subsets(whole.labels, counts, repeats=FLOOR_REPEATS if n < every else 1):
+    for rows in random_subsets(whole.labels, counts, repeats=FLOOR_REPEATS if n < total else 1):
         yield whole.of(rows)
 
 
 def held_out_images(comparison: Comparison) -> Iterator[Comparison]:
-    """All held-out images."""
+    """All held-out images, once."""
     yield replace(comparison, generated=comparison.test, groups=None)
 
 
 def held_out_halves(comparison: Comparison, repeats: int = FLOOR_REPEATS, seed: int = 0) -> Iterator[Comparison]:
-    """One random half of the held-out images in the place of the generated ones, beside the other half."""
+    """Random halves of the held-out images: one takes the place of the generated images, the other is held out."""
     test, training = comparison.test, comparison.training
     rng = np.random.default_rng(seed)
     for _ in range(repeats):
-        one, other = np.split(rng.permutation(len(test)), [len(test) // 2])
-        yield replace(comparison, generated=test[other], real=Real(test=test[one], training=training), groups=None)
+        held_out, stand_in = np.split(rng.permutation(len(test)), [len(test) // 2])
+        yield replace(
+            comparison, generated=test[stand_in], real=Real(test=test[held_out], training=training), groups=None
+        )

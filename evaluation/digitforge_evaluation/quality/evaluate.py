@@ -1,7 +1,4 @@
-"""Measure images that are in memory: `digitforge.evaluate`.
-
-Imports without TensorFlow.
-"""
+"""`digitforge.evaluate`: measure images in memory. Importing this module does not import TensorFlow."""
 
 from __future__ import annotations
 
@@ -31,7 +28,7 @@ def evaluate(
     accuracy: bool = False,
     name: str = "images",
 ) -> Report:
-    """Measure how near generated images are to real ones, how varied, how well labeled, and whether they are copies.
+    """Measure generated images: how close to real ones, how varied, how well labeled, and whether they are copies.
 
     ::
 
@@ -40,25 +37,26 @@ def evaluate(
 
     Args:
         images: (n, H, W) or (n, H, W, C) uint8, 0 … 255.
-        labels: (n,) integers, 0 … K − 1; None, or −1 throughout, for images without labels.
-        real: real images to measure against: a source that `digitforge.load_data` takes, or the training and the test
-            split. None: the shipped statistics of MNIST's test images; what needs real images is then left out, and
-            the report says so.
-        features: what distances are measured in: ``digitnet-64``, ``inception``, ``inception:FILE`` or
-            ``MODULE:NAME`` of a function (n, H, W, C) uint8 => (n, d) numbers. All but the first need *real*.
-        n: images to measure, in the class proportions of the real test images; None: as many of them as there are.
-        k: nearest neighbors, for precision to coverage.
-        seed: of the choice among *images*.
-        accuracy: train classifiers as well, on generated digits and tested on real ones, and the reverse; needs *real*.
-        name: what the report calls the images.
+        labels: (n,) integers, 0 … K − 1. For images without labels: None, or −1 everywhere.
+        real: real images to measure against: a source for `digitforge.load_data`, or a pair of training and test
+            split. None: use the shipped statistics of MNIST's test images, and leave out the metrics that need the
+            images themselves.
+        features: the feature network: ``digitnet-64``, ``inception``, ``inception:FILE``, or ``MODULE:NAME`` of a
+            function from (n, H, W, C) uint8 images to (n, d) numbers. Every choice except digitnet-64 needs *real*.
+        n: number of images to measure, in the class proportions of the real test images. None: as many as possible.
+        k: number of nearest neighbors for precision, recall, density and coverage.
+        seed: for choosing among *images*.
+        accuracy: whether to train classifiers too: on generated digits, tested on real ones, and vice versa. Needs
+            *real*.
+        name: name of the images in the report.
 
     Returns:
-        Each figure with its sample size, a 95 % interval where there is one, and what real digits score in its place;
-        `Report.left_out` says what could not be measured, and why.
+        Each metric with its sample size, a 95 % interval where it has one, and the value of real images in place of
+        the generated ones. `Report.left_out` says which metrics could not be computed, and why.
 
     Raises:
-        InvalidInputError: *images* or *labels* are something else, the images show other things than the real ones, or
-            there are no such features.
+        InvalidInputError: *images* or *labels* have a wrong shape or dtype, their classes differ from those of the
+            real images, or *features* names nothing that exists.
         DataError: the real images cannot be read.
     """
     pixels = np.asarray(images)
@@ -67,7 +65,7 @@ def evaluate(
         classes = None if len(classes) and (classes == -1).all() else classes.astype(np.int64)
     source = ImageSet(pixels[..., np.newaxis] if pixels.ndim == 3 else pixels, classes, name)
     splits = None if real is None else load_splits(real)
-    import_quietly("tensorflow")  # late, so that wrong arguments are answered at once
+    import_quietly("tensorflow")  # takes seconds; wrong arguments fail before it
     from digitforge_evaluation.features.choice import features_called
     from digitforge_evaluation.quality.assess import assess
     from digitforge_evaluation.quality.comparison import RealData

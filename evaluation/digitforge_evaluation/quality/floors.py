@@ -1,4 +1,4 @@
-"""What real digits score: every metric with real images in the place of generated ones."""
+"""Floors: every metric measured on real images in place of generated ones."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from digitforge_evaluation.quality.reference import CLASS_DISTANCE, Floor, floor
 
 
 def measure_floors(comparison: Comparison, metrics: Mapping[str, Metric]) -> dict[str, Floor]:
-    """What real images score where generated ones are measured.
+    """Measure real images in place of generated ones.
 
     Args:
-        comparison: with real images; of the generated ones only the number counts.
-        metrics: by key. With ``distance`` come those of single classes.
+        comparison: must have real images. Only the number of its generated images matters.
+        metrics: key => metric. ``distance`` adds the distance of each class.
 
     Returns:
-        By key; a metric that cannot be computed has no floor.
+        Key => floor. A metric that cannot be computed has none.
     """
     floors: dict[str, Floor] = {}
     values: dict[str, list[float]] = defaultdict(list)
@@ -32,14 +32,14 @@ def measure_floors(comparison: Comparison, metrics: Mapping[str, Metric]) -> dic
             values[key].append(value)
             sizes[key] = len(real.generated)
 
-    alike: dict[StandIns, dict[str, Metric]] = defaultdict(dict)
+    by_stand_ins: dict[StandIns, dict[str, Metric]] = defaultdict(dict)
     for key, metric in metrics.items():
         if metric.floor is not None:
             with suppress(InvalidInputError):
                 floors[key] = metric.floor(comparison)
         else:
-            alike[metric.stand_ins][key] = metric
-    for stand_ins, group in alike.items():
+            by_stand_ins[metric.stand_ins][key] = metric
+    for stand_ins, group in by_stand_ins.items():
         for real in stand_ins(comparison):
             for key, metric in group.items():
                 add(key, metric, real)

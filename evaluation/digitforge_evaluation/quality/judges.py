@@ -1,10 +1,9 @@
-"""Judges for `digitforge train --keep best`: how far are a generator's digits from held-out real ones?
+"""Judges for ``digitforge train --keep best``: how far are a generator's images from held-out real ones?
 
-They are found by the entry-point group ``digitforge.judges``, so that training need not import this package.
+Training finds judges by the entry-point group ``digitforge.judges``, so it does not import this package.
 
-What a judge knows counts to the generator's information: digitnet-64 was trained on all 60 000 of MNIST's training
-images. A generator that is chosen by this judge is no longer one that "saw only n images"; in a `strict` arm of an
-experiment keep the last average instead.
+The data that a judge has seen counts as seen by the generator. digitnet-64 was trained on all 60 000 training images
+of MNIST, so do not use this judge for a *strict* arm of an experiment: keep the last average there.
 """
 
 from __future__ import annotations
@@ -23,20 +22,20 @@ Labels = npt.NDArray[np.int64]
 
 
 def digitnet_judge(images: Images, labels: Labels) -> Callable[[Images, Labels], float]:
-    """A judge by ``fd[digitnet-64]``, the Fréchet distance from held-out real images.
+    """Make a judge that computes ``fd[digitnet-64]``, the Fréchet distance from held-out real images.
 
     Args:
-        images: (m, 28, 28, 1) uint8 real images that the generator does not see, m > 64: from the training set, never
-            from the test set, because choosing by test images would spoil them for the final measurement.
+        images: (m, 28, 28, 1) uint8, m > 64, real images that the generator does not see. Take them from the training
+            set: test images that were used to choose a generator cannot measure it fairly.
         labels: (m,) int64, their classes.
 
     Returns:
-        ``judge(images, labels)``: generated (n, 28, 28, 1) uint8, n > 64, and their (n,) int64 classes => distance,
-        lower is better. Always judge the same number of images in the same class proportions as the real ones: both
-        change the distance.
+        ``judge(images, labels)``: takes generated images (n, 28, 28, 1) uint8, n > 64, and their (n,) int64 classes,
+        and returns the distance; lower is better. The distance depends on the number of images and on the class
+        proportions. Use the same number in each call, in the proportions of the real images.
 
     Raises:
-        InvalidInputError: too few images, images of another shape, or labels that do not match them.
+        InvalidInputError: there are too few images, the images have a wrong shape, or there is not one label for each.
     """
     _check_lengths(images, labels)
     network = digitnet()
@@ -51,4 +50,4 @@ def digitnet_judge(images: Images, labels: Labels) -> Callable[[Images, Labels],
 
 def _check_lengths(images: Images, labels: Labels) -> None:
     if len(images) != len(labels):
-        raise InvalidInputError(f"{len(images)} images and {len(labels)} labels; expected one label for each image")
+        raise InvalidInputError(f"got {len(images)} images but {len(labels)} labels; expected one label for each image")

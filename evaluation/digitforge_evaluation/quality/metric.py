@@ -1,4 +1,4 @@
-"""What an entry of the registry says of a metric: how it is computed, how sure it is, and what it needs."""
+"""One entry of the registry: how to compute a metric and its interval, and what it needs."""
 
 from __future__ import annotations
 
@@ -16,44 +16,48 @@ from digitforge_evaluation.metrics.intervals import Groups, Interval, jackknife_
 from digitforge_evaluation.quality.comparison import Comparison, StandIns, training_subsets
 from digitforge_evaluation.quality.reference import Floor
 
-#: "as real" where real digits' own value is the ideal.
+#: Which values are better. "as real": the value of real images is the ideal.
 Better = Literal["lower", "higher", "as real"]
 Value = Callable[[Comparison], float]
-#: Of a metric's function, what is compared, and the value there; None where nothing varies.
-Spread = Callable[[Value, Comparison, float], Interval | None]
+#: ``interval(metric, comparison, value)``, where ``value = metric(comparison)``. None if nothing varies.
+IntervalOf = Callable[[Value, Comparison, float], Interval | None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A metric of some generated images."""
+    """The value of a metric, with an interval."""
 
     value: float
-    interval: Interval | None = None  # 95 %, over the generated images alone; None where there are too few for one
+    interval: Interval | None = None  #: 95 %, over the generated images alone; None if it cannot be computed
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """One metric. What it needs is what its functions ask a `Comparison` for, and a number of images."""
+    """One metric.
 
-    title: str  # in tables
-    name: str  # in full, with {features}, {n} and {k} where the value depends on them
-    better: Better
-    value: Value
-    interval: Spread
-    fewest: Callable[[Comparison], int] = lambda _: 2  # images
-    held_out_too: bool = False  # whether so many held-out images are needed as well
-    stand_ins: StandIns = training_subsets  # the real images that are measured in place of generated ones
-    floor: Callable[[Comparison], Floor] | None = None  # what real images score, if that is found in another way
-    named: bool = False  # in tables by its full name instead of its title
-    stage: str = "comparing"  # what a user waits for
+    A metric is left out if there are fewer than ``fewest`` images, or if the ``Comparison`` lacks something that the
+    functions ask for.
+    """
+
+    title: str  #: name in tables
+    name: str  #: full name, with the placeholders ``{features}``, ``{n}`` and ``{k}`` if the value depends on them
+    better: Better  #: which values are better
+    value: Value  #: computes the value of a comparison
+    interval: IntervalOf  #: computes the interval
+    fewest: Callable[[Comparison], int] = lambda _: 2  #: smallest number of generated images
+    held_out_too: bool = False  #: whether ``fewest`` also applies to the held-out images
+    stand_ins: StandIns = training_subsets  #: real images to measure in place of generated ones, for the floor
+    floor: Callable[[Comparison], Floor] | None = None  #: computes the floor; None: measure ``stand_ins``
+    named: bool = False  #: whether tables show the full name instead of the title
+    stage: str = "comparing"  #: progress message while the metric is computed
 
     def full_name(self, *, features: str, n: int, k: int) -> str:
-        """The name with its features, and with what its value depends on: ``fd[digitnet-64]@10k``.
+        """The full name, with all that the value depends on: ``fd[digitnet-64]@10k``.
 
         Args:
             features: name of the feature network.
-            n: images in the generated set, or of the class.
-            k: nearest neighbors.
+            n: number of generated images, in all or of one class.
+            k: number of nearest neighbors.
 
         Raises:
             InvalidInputError: n < 1.
@@ -61,36 +65,43 @@ class Metric:
         return self.name.format(features=features, n=size_name(n), k=k)
 
     def measure(self, comparison: Comparison) -> Estimate:
-        """The value, and its interval if the comparison has groups.
+        """Compute the value, and the interval if the comparison has groups.
 
         Raises:
-            InvalidInputError: it cannot be computed; the message says why, in a form that fits behind "left out:".
+            InvalidInputError: the metric cannot be computed. The message is the reason that reports print after
+                "left out:".
         """
         fewest = self.fewest(comparison)
         if self.held_out_too and len(comparison.test) < fewest:
-            raise InvalidInputError(f"needs {fewest} held-out images")
+            raise InvalidInputError(f"needs at least {fewest} held-out images; there are {len(comparison.test)}")
         if len(comparison.generated) < fewest:
-            raise InvalidInputError(f"needs {fewest} generated images")
+            raise InvalidInputError(f"needs at least {fewest} generated images; there are {len(comparison.generated)}")
         value = self.value(comparison)
         if comparison.groups is None:
             return Estimate(value=value)
         try:
             return Estimate(value=value, interval=self.interval(self.value, comparison, value))
-        except InvalidInputError:  # images enough for a value, and too few to leave any out
+        except InvalidInputError:  # enough images for the value, but too few to leave a group out
             return Estimate(value=value)
 
 
 def jackknife(value: Value, comparison: Comparison, whole: float) -> Interval:
-    """The metric is computed again without each group of generated images."""
+    """A jackknife interval: compute the metric again without each group of generated images."""
     groups = comparison.groups
-    assert groups is not None  # `Metric.measure` asks for an interval with groups alone
+    assert groups is not None  # `Metric.measure` asks for an interval only if there are groups
     return jackknife_interval(whole, [value(comparison.of(groups != group)) for group in np.unique(groups)])
 
 
 def jackknife_of(
     left_out: Callable[[Comparison, Groups], npt.ArrayLike], *, low: float = -inf, high: float = inf
-) -> Spread:
-    """A jackknife of a metric that has a faster way to its values without each group; cut off at *low* and *high*."""
+) -> IntervalOf:
+    """A jackknife interval for a metric with a fast function for its values without each group.
+
+    Args:
+        left_out: computes the metric without each group of generated images.
+        low: smallest possible value of the metric; the interval is cut off there.
+        high: largest possible value.
+    """
 
     def interval(_: Value, comparison: Comparison, whole: float) -> Interval:
         assert comparison.groups is not None
@@ -101,5 +112,5 @@ def jackknife_of(
 
 
 def wilson(_: Value, comparison: Comparison, whole: float) -> Interval:
-    """Of a share of the generated images."""
+    """Wilson's interval, for a metric that is a share of the generated images."""
     return share_interval(whole, len(comparison.generated))

@@ -1,7 +1,7 @@
-"""Generated digits beside the training images nearest to them: are they copies? A page to look at.
+"""A page that shows generated images beside the training images nearest to them: are they copies?
 
-Distances are Euclidean, in the features that the metrics are in. They mean something beside the same distances of
-held-out real images alone: a real digit that the generator never saw has a near neighbor too.
+Distances are Euclidean, in the same features as the metrics. Compare them with the distances of held-out real images:
+a real digit that the generator never saw also has a near neighbor.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ HTML: Final = "neighbors.html"
 PNG: Final = "neighbors.png"
 DISTANCES: Final = "distances.png"
 NEIGHBORS: Final = 5
-ROWS: Final = 20  # digits shown of each kind
+ROWS: Final = 20  #: images in each section of the page
 _GAP: Final = 3  # pixels between images on the sheet
 
 
@@ -34,22 +34,22 @@ _GAP: Final = 3  # pixels between images on the sheet
 class Neighborhood:
     """Generated images, and the training images nearest to each."""
 
-    generated: Images  # (n, H, W, C)
-    labels: Labels | None  # (n,)
-    training: Images  # (m, H, W, C), those that the generator has seen
-    training_labels: Labels  # (m,)
-    places: npt.NDArray[np.int64]  # (n, NEIGHBORS) places in *training*, nearest first
-    distances: npt.NDArray[np.float64]  # (n, NEIGHBORS)
-    held_out: npt.NDArray[np.float64]  # (h,) distance of each held-out real image to its nearest training image
+    generated: Images  #: (n, H, W, C)
+    labels: Labels | None  #: (n,)
+    training: Images  #: (m, H, W, C), the training images that the generator has seen
+    training_labels: Labels  #: (m,)
+    places: npt.NDArray[np.int64]  #: (n, NEIGHBORS) indices into `training`, nearest first
+    distances: npt.NDArray[np.float64]  #: (n, NEIGHBORS)
+    held_out: npt.NDArray[np.float64]  #: (h,) distance from each held-out real image to its nearest training image
 
     def share_nearer(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
-        """The share of held-out real images that are nearer to a training image than each of these is: 0 … 1."""
+        """For each generated image in *rows*, the share of held-out images that are nearer to a training image."""
         return np.searchsorted(np.sort(self.held_out), self.distances[rows, 0]) / len(self.held_out)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """What the page says of its images."""
+    """Where the images on the page come from."""
 
     source: str
     training: str
@@ -67,14 +67,14 @@ def find_neighbors(
     training_labels: Labels,
     features: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]],
 ) -> Neighborhood:
-    """The training images nearest to each generated image.
+    """Find the training images nearest to each generated image.
 
     Args:
         generated: (n, H, W, C) uint8.
-        labels: (n,) int64, the classes asked for, or None.
+        labels: (n,) int64, the requested classes, or None.
         training: (m, H, W, C) uint8, m ≥ 1.
         training_labels: (m,) int64.
-        features: of the generated, the training and the held-out real images, (·, d) each.
+        features: features of the generated, the training and the held-out real images: three arrays (·, d).
     """
     of_generated, of_training, of_held_out = features
     squares, places = nearest_neighbors(of_training, of_generated, count=min(NEIGHBORS, len(of_training)))
@@ -90,18 +90,20 @@ def find_neighbors(
 
 
 def write_neighbors(folder: Path, found: Neighborhood, origin: Origin) -> Path:
-    """Write the page into *folder*, and its pictures as PNG files; each file appears whole or not at all.
+    """Write the page and its pictures into *folder*. Each file is replaced atomically.
+
+    The page shows the generated images nearest to a training image, and a random choice of generated images.
 
     Args:
-        folder: made if need be.
-        found: what to show: the digits nearest to a training image, and some at random.
-        origin: what the page says of them; its seed is that of the random choice too.
+        folder: created if it does not exist.
+        found: the images to show.
+        origin: where they come from. Its seed also makes the random choice.
 
     Returns:
-        The HTML file.
+        Path of the HTML file.
 
     Raises:
-        DataError: the folder cannot be made or written to.
+        DataError: the folder cannot be created or written to.
     """
     nearest = np.argsort(found.distances[:, 0], kind="stable")[:ROWS]
     some = np.random.default_rng(origin.seed).permutation(len(found.generated))[:ROWS]
@@ -110,7 +112,7 @@ def write_neighbors(folder: Path, found: Neighborhood, origin: Origin) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"{folder}: cannot be made ({error.strerror}); choose another folder") from error
+        raise DataError(f"cannot create the folder {folder}: {error.strerror}; choose another one") from error
     for name, content in (
         (PNG, _sheet(found, [nearest, some])),
         (DISTANCES, drawn["wide light"]),
@@ -136,7 +138,7 @@ def _render(
 
 
 def _rows(found: Neighborhood, rows: npt.NDArray[np.intp]) -> list[dict[str, Any]]:
-    """What the page shows of some generated images."""
+    """The template's values for some generated images."""
     return [
         {
             "image": data_uri(_picture(found.generated[row])),
@@ -156,7 +158,7 @@ def _rows(found: Neighborhood, rows: npt.NDArray[np.intp]) -> list[dict[str, Any
 
 
 def _sheet(found: Neighborhood, sections: Sequence[npt.NDArray[np.intp]]) -> bytes:
-    """Each section's images in rows: the generated one, a gap, and its neighbors; sections side by side. PNG."""
+    """A PNG with the sections side by side. A row shows a generated image, a gap, and its neighbors."""
     height, width, channels = found.generated.shape[1:]
     across = 1 + found.places.shape[1]
     sheet = np.full(
@@ -183,7 +185,7 @@ def _picture(image: npt.NDArray[np.uint8], *, enlarged: int = 1) -> bytes:
 
 
 def _histogram(found: Neighborhood, style: Style) -> bytes:
-    """Distances to the nearest training image, of generated and of held-out real images. PNG."""
+    """A PNG with two histograms: the distance to the nearest training image, for generated and held-out images."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(style.width, 3.0), layout="constrained", facecolor=style.paper)

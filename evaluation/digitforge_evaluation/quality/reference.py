@@ -1,6 +1,6 @@
-"""Reference statistics: what real held-out digits look like in feature space, and how near other real digits come.
+"""Reference statistics: the feature distribution of held-out real images, and the floors of the metrics.
 
-They are shipped for MNIST's test images (`shipped_reference`), so that a distance needs no real image.
+`shipped_reference` has them for MNIST's test images, so a distance can be computed without any real image.
 """
 
 from __future__ import annotations
@@ -21,42 +21,42 @@ from digitforge_evaluation.features.extract import DATA, Measured
 from digitforge_evaluation.metrics.frechet import Gaussian, gaussian
 from digitforge_training.data import Dataset
 
-#: The key of the distance of a single class begins so; the class's number follows.
+#: Prefix of the key of a class's distance; the number of the class follows.
 CLASS_DISTANCE: Final = "distance of class "
+#: The shipped file.
 SHIPPED = DATA / "mnist-test.npz"
 
-#: Sample sizes for which a floor is shipped.
+#: Sample sizes with shipped floors.
 FLOOR_SIZES = (1_000, 2_000, 5_000, 10_000)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Floor:
-    """What real images score where generated ones are measured: the best that can be hoped for, at this sample size."""
+    """What real images score in place of generated ones: the best value to expect at this sample size."""
 
     mean: float
-    standard_deviation: float | None  # over the repeats; None if there was one
-    n: int  # real images in each repeat
+    standard_deviation: float | None  #: over the repeats; None for a single repeat
+    n: int  #: number of real images in each repeat
     repeats: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """Held-out real images, as distances need them."""
+    """Statistics of the held-out real images."""
 
-    name: str  # of the data set and split, for people
-    features: str  # name of the feature network
-    moments: Gaussian | None  # None if there are no more images than features
-    of_classes: dict[int, Gaussian]  # the moments of each class that has images enough
-    class_counts: tuple[int, ...]  # images of each class; generated digits are drawn in these proportions
-    hashes: npt.NDArray[np.int64]  # (n,) identities of the images, to ask a generator whether it has seen them
-    sha256: str  # of images and labels, as `Dataset.sha256` has it
-    floors: dict[
-        int, dict[str, Floor]
-    ]  # by sample size, then by the metric's key in `registry.METRICS`, or of a class's distance
+    name: str  #: data set and split, for people
+    features: str  #: name of the feature network
+    moments: Gaussian | None  #: None if there are not more images than features
+    of_classes: dict[int, Gaussian]  #: moments of each class that has more images than features
+    class_counts: tuple[int, ...]  #: images of each class; generated images are drawn in these proportions
+    hashes: npt.NDArray[np.int64]  #: (n,) identities of the images, to check whether a generator has seen them
+    sha256: str  #: hash of images and labels; see `Dataset.sha256`
+    #: By sample size, then by key: a key of ``METRICS``, or ``CLASS_DISTANCE`` and the number of a class.
+    floors: dict[int, dict[str, Floor]]
 
 
 def make_reference(*, test: Dataset, measured: Measured, features: str) -> Reference:
-    """Reference statistics of a data set's test images, without floors.
+    """Compute the reference statistics of a data set's test images, without floors.
 
     Args:
         test: the held-out images.
@@ -64,7 +64,7 @@ def make_reference(*, test: Dataset, measured: Measured, features: str) -> Refer
         features: name of the feature network.
 
     Raises:
-        InvalidInputError: features that cannot be measured.
+        InvalidInputError: the features are not finite, or all rows are the same.
     """
     counts = np.bincount(test.labels, minlength=len(test.class_names))
     fewest = max(1, measured.features.shape[1])
@@ -82,18 +82,18 @@ def make_reference(*, test: Dataset, measured: Measured, features: str) -> Refer
 
 
 def floor_of(values: list[float], *, n: int) -> Floor:
-    """The floor that some repeats make, of *n* real images each."""
+    """The floor from the values of some repeats, each on *n* real images."""
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return Floor(mean=float(np.mean(values)), standard_deviation=spread, n=n, repeats=len(values))
 
 
 def save_reference(reference: Reference, path: Path, provenance: dict[str, Any]) -> None:
-    """Write *path* (arrays) and, beside it, the same name with ``.json`` (everything that people read).
+    """Write the arrays to *path*, and the readable part to a ``.json`` file of the same name.
 
     Args:
         reference: what to write.
         path: an ``.npz`` file.
-        provenance: JSON values on how it was made: command, versions.
+        provenance: how the statistics were made, as JSON values: command, versions.
     """
     assert reference.moments is not None
     described = {
@@ -113,7 +113,7 @@ def save_reference(reference: Reference, path: Path, provenance: dict[str, Any])
         "class_means": np.asarray([of.mean for of in reference.of_classes.values()]),
         "class_covariances": np.asarray([_packed(of.covariance) for of in reference.of_classes.values()]),
         "hashes": reference.hashes,
-        "described": np.asarray(json.dumps(described)),  # so that the two files cannot come apart
+        "described": np.asarray(json.dumps(described)),  # `load_reference` reads this file alone
     }
     with replacing(path) as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
@@ -133,13 +133,13 @@ def _unpacked(packed: npt.NDArray[np.float64], d: int) -> npt.NDArray[np.float64
 
 
 def load_reference(path: Path) -> Reference:
-    """Read what `save_reference` wrote.
+    """Read a file that `save_reference` wrote.
 
     Raises:
-        DataError: the file is missing or is something else.
+        DataError: the file is missing, or `save_reference` did not write it.
     """
     advice = (
-        "it holds no reference statistics: reinstall digitforge, or make them again with "
+        "reinstall digitforge, or make the reference statistics again with "
         "`python -m digitforge_evaluation.cli.yardstick reference`"
     )
     with open_archive(path, advice=advice) as arrays:
@@ -167,5 +167,5 @@ def load_reference(path: Path) -> Reference:
 
 @functools.cache
 def shipped_reference() -> Reference:
-    """The statistics of MNIST's 10 000 test images in digitnet-64's features."""
+    """The statistics of MNIST's 10 000 test images in the features of digitnet-64."""
     return load_reference(SHIPPED)

@@ -1,4 +1,4 @@
-"""The metrics. A new one is a file in ``metrics/`` and an entry here; reports, tables and floors follow from it."""
+"""The list of metrics. A new metric is a file in ``metrics/`` and an entry here; reports, tables and floors follow."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from digitforge_evaluation.quality.comparison import Comparison, held_out_halves
 from digitforge_evaluation.quality.metric import Better, Metric, Value, jackknife, jackknife_of, wilson
 from digitforge_evaluation.quality.reference import Floor, floor_of
 
+#: Subsets of the kernel distance, and images in each.
 KERNEL_SUBSETS: Final = 100
 KERNEL_SUBSET_SIZE: Final = 1000
 
@@ -41,7 +42,7 @@ def _kernel(c: Comparison) -> float:
 
 
 def _prdc(name: str, better: Better, *, high: float = 1.0) -> Metric:
-    """One of the four metrics that come of one pass."""
+    """Precision, recall, density or coverage: one pass computes all four."""
     return Metric(
         title=name,
         name=f"{name}[{{features}},k={{k}}]",
@@ -53,16 +54,18 @@ def _prdc(name: str, better: Better, *, high: float = 1.0) -> Metric:
     )
 
 
-def of_images_and_partitions(shares: Floats, left_out: Floats) -> Interval | None:
-    """An interval that covers the generated images and the choice of partitions: two squared margins are added.
+def missing_modes_interval(shares: Floats, left_out: Floats) -> Interval | None:
+    """A 95 % interval over the generated images and the choice of partitions.
+
+    The margin is √(a² + b²). The margin *a* over the images comes from a jackknife, and the margin *b* over the
+    partitions from Student's t.
 
     Args:
-        shares: (P,) on each partition.
-        left_out: (G, P) without each group of images.
+        shares: (P,) the share in missing modes on each of P partitions.
+        left_out: (G, P) the same without each of G groups of images.
 
     Returns:
-        The first margin is by jackknife, the second by Student's t. None where all partitions agree, whatever group is
-        left out.
+        The interval, cut off at 0 and 1; None if the margin is 0.
     """
     value = float(shares.mean())
     below = value - jackknife_interval(value, left_out.mean(axis=1))[0]
@@ -71,7 +74,7 @@ def of_images_and_partitions(shares: Floats, left_out: Floats) -> Interval | Non
 
 
 def _accuracy(title: str, name: str, of: Callable[[Accuracies], tuple[float, ...]]) -> Metric:
-    """A mean over classifiers, with Student's interval."""
+    """The mean accuracy of several classifiers, with an interval by Student's t."""
 
     def interval(_value: Value, c: Comparison, _whole: float) -> Interval:
         found = t_interval(of(c.accuracies))
@@ -102,7 +105,7 @@ METRICS: Final = {
         named=True,
     ),
     "extrapolated": Metric(
-        title="Fréchet distance, extrapolated",
+        title="extrapolated Fréchet distance",
         name="fd_infinity[{features}]@{n}",
         better="lower",
         value=lambda c: extrapolated_distance(
@@ -131,11 +134,11 @@ METRICS: Final = {
     "density": _prdc("density", better="as real", high=inf),
     "coverage": _prdc("coverage", better="higher"),
     "missing": Metric(
-        title="in missing modes",
+        title="missing modes",
         name="missing_modes[pixels]@{n}",
         better="lower",
         value=lambda c: float(c.missing_modes[0].mean()),
-        interval=lambda _value, c, _whole: of_images_and_partitions(*c.missing_modes),
+        interval=lambda _value, c, _whole: missing_modes_interval(*c.missing_modes),
         stand_ins=held_out_subsets,
     ),
     "agreement": Metric(
@@ -153,9 +156,9 @@ METRICS: Final = {
         interval=jackknife,
     ),
     "train_on_generated": _accuracy(
-        "accuracy, generated to real", "train_on_generated", lambda found: found.generated_to_real
+        "accuracy (train on generated)", "train_on_generated", lambda found: found.generated_to_real
     ),
-    "train_on_real": _accuracy("accuracy, real to generated", "train_on_real", lambda found: found.real_to_generated),
+    "train_on_real": _accuracy("accuracy (train on real)", "train_on_real", lambda found: found.real_to_generated),
     "authenticity": Metric(
         title="authenticity",
         name="authenticity[{features}]",
@@ -165,7 +168,7 @@ METRICS: Final = {
         stand_ins=held_out_images,
     ),
     "copying": Metric(
-        title="copying, C_T",
+        title="copying (C_T)",
         name="c_t[{features}]@{n}",
         better="as real",
         value=lambda c: c_t(**c.nearness),

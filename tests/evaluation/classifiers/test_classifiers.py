@@ -1,4 +1,4 @@
-"""The downstream classifiers: they learn, repeat themselves, and forget what they learned before."""
+"""The downstream classifiers learn, are reproducible, and start each fit from scratch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from digitforge_evaluation.classifiers.classifiers import BATCH_SIZE, CLASSIFIER
 from digitforge_evaluation.experiment.draws import draw_for
 from digitforge_training.data import Dataset, load
 
-STEPS = 51  # one more than a call of the graph takes
+STEPS = 51  # one more step than a call of the graph takes
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def _real(data: Dataset) -> Draw:
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
-def test_every_classifier_learns_real_digits_and_says_how_sure_it_is(
+def test_every_classifier_learns_real_digits_and_returns_probabilities(
     name: str, training: Dataset, held_out: Dataset
 ) -> None:
     model = classifier(name, image_shape=(28, 28, 1), classes=10, steps=80)
@@ -44,13 +44,13 @@ def test_every_classifier_learns_real_digits_and_says_how_sure_it_is(
     assert right.mean() > 0.9
     np.testing.assert_array_equal(predicted, model.predict(held_out.images))
     if name == "svm":
-        assert (confidence == 1).all()  # it knows no probabilities
+        assert (confidence == 1).all()  # an SVM computes no probabilities
     else:
         assert ((confidence > 0.1 - 1e-6) & (confidence <= 1 + 1e-6)).all()
         assert confidence[right].mean() > confidence[~right].mean()
 
 
-def test_the_same_seed_gives_the_same_network_whatever_was_fitted_before(
+def test_the_same_seed_gives_the_same_network_after_any_earlier_fit(
     cnn: Cnn, training: Dataset, held_out: Dataset
 ) -> None:
     def fitted(data: Dataset, seed: int) -> list[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
@@ -64,7 +64,7 @@ def test_the_same_seed_gives_the_same_network_whatever_was_fitted_before(
     assert not all(np.allclose(a, b, atol=1e-2) for a, b in zip(first, other, strict=True))
 
 
-def test_every_fit_takes_the_same_number_of_steps_however_much_data_there_is_and_one_graph(
+def test_every_fit_takes_the_same_number_of_steps_and_one_graph_for_any_number_of_images(
     cnn: Cnn, training: Dataset
 ) -> None:
     for data in (training.subset(np.arange(20)), training):
@@ -85,7 +85,7 @@ def test_every_fit_takes_the_same_number_of_steps_however_much_data_there_is_and
     assert cnn._probabilities_of.experimental_get_tracing_count() == 1
 
 
-def test_images_of_another_size_and_other_classes_fit() -> None:
+def test_other_image_sizes_and_numbers_of_classes_work() -> None:
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (30, 32, 32, 3), dtype=np.uint8), np.arange(30) % 3
     model = classifier("cnn", image_shape=(32, 32, 3), classes=3, steps=2)
@@ -94,7 +94,7 @@ def test_images_of_another_size_and_other_classes_fit() -> None:
     assert model.predict(images[:0]).shape == (0,)
 
 
-def test_an_unknown_classifier_is_refused_with_the_known_ones() -> None:
+def test_the_error_about_an_unknown_classifier_lists_the_known_ones() -> None:
     with pytest.raises(InvalidInputError, match=r"resnet.*expected one of cnn, cnn-large, logistic"):
         classifier("resnet", image_shape=(28, 28, 1), classes=10, steps=1)
     with pytest.raises(InvalidInputError, match="at least 1"):

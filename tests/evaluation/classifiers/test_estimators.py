@@ -1,4 +1,4 @@
-"""A user's own classifier, by its import path."""
+"""Import of a user's own classifier."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def test_a_classifier_in_the_current_folder_is_found(tmp_path: Path, monkeypatch
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("nowhere:Thing", "cannot be imported"),
-        ("sklearn.svm:Nothing", "cannot be imported"),
+        ("nowhere:Thing", "cannot import"),
+        ("sklearn.svm:Nothing", "cannot import"),
         ("sklearn.svm:", "expected MODULE:NAME"),
-        ("sklearn.preprocessing:StandardScaler", "has no predict"),
+        ("sklearn.preprocessing:StandardScaler", "without predict"),
         ("sklearn.ensemble:VotingClassifier", "without arguments"),
         ("math:pi", "expected a class or a function"),
         ("svn", "MODULE:NAME of your own"),
     ],
 )
-def test_what_is_no_classifier_is_refused_with_the_reason(path: str, message: str) -> None:
+def test_the_error_about_a_wrong_classifier_gives_the_reason(path: str, message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         check_classifier(path)

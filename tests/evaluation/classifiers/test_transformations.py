@@ -27,25 +27,25 @@ def _bar(vertical: bool) -> Images:
     return images
 
 
-def test_an_augmented_digit_is_the_same_digit_to_a_classifier_that_knows_it(digits: Dataset) -> None:
+def test_a_classifier_recognizes_augmented_digits(digits: Dataset) -> None:
     from sklearn.neighbors import KNeighborsClassifier
 
     rng = np.random.default_rng(0)
-    crowd = np.concatenate([digits.images, *(shift_rotate_scale(digits.images, rng) for _ in range(3))])
-    knower = KNeighborsClassifier(3).fit(crowd.reshape(len(crowd), -1), np.tile(digits.labels, 4))
+    known = np.concatenate([digits.images, *(shift_rotate_scale(digits.images, rng) for _ in range(3))])
+    model = KNeighborsClassifier(3).fit(known.reshape(len(known), -1), np.tile(digits.labels, 4))
     augmented = shift_rotate_scale(digits.images, rng)
-    assert (knower.predict(augmented.reshape(len(augmented), -1)) == digits.labels).mean() > 0.9
+    assert (model.predict(augmented.reshape(len(augmented), -1)) == digits.labels).mean() > 0.9
 
 
-def test_every_image_is_changed_in_its_own_way(digits: Dataset) -> None:
+def test_every_image_gets_its_own_transformation(digits: Dataset) -> None:
     copies = np.repeat(digits.images[:1], 50, axis=0)
     changed = shift_rotate_scale(copies, np.random.default_rng(0))
     assert changed.dtype == np.uint8
     assert len(np.unique(changed.reshape(50, -1), axis=0)) == 50
 
 
-def test_nothing_is_mirrored() -> None:
-    """The corner of an L stays at the lower left: a mirror would bring it to the lower right."""
+def test_no_image_is_mirrored() -> None:
+    """The corner of an L stays at the lower left. A mirror would move it to the lower right."""
     images = np.zeros((500, 28, 28, 1), np.uint8)
     images[:, 6:22, 8] = images[:, 21, 8:20] = 255
     changed = shift_rotate_scale(images, np.random.default_rng(0)).astype(float)
@@ -54,7 +54,7 @@ def test_nothing_is_mirrored() -> None:
 
 
 @pytest.mark.parametrize("vertical", [True, False])
-def test_a_bar_turns_by_at_most_fifteen_degrees_and_its_shear(vertical: bool) -> None:
+def test_a_bar_rotates_by_at_most_fifteen_degrees_plus_shear(vertical: bool) -> None:
     changed = shift_rotate_scale(_bar(vertical), np.random.default_rng(0), elastic=0)[..., 0].astype(float)
     angles = []
     for image in changed:
@@ -66,26 +66,26 @@ def test_a_bar_turns_by_at_most_fifteen_degrees_and_its_shear(vertical: bool) ->
     assert 8 < max(angles) < 15 + np.degrees(np.arctan(0.15)) + 2
 
 
-def test_what_comes_from_outside_is_black() -> None:
+def test_pixels_from_outside_the_image_are_black() -> None:
     white = np.full((100, 28, 28, 1), 255, np.uint8)
     changed = shift_rotate_scale(white, np.random.default_rng(0))
     assert (changed[:, 0, 0] == 0).any()
     assert (changed[:, 14, 14] == 255).all()
 
 
-def test_images_of_another_size_with_colors_keep_their_shape() -> None:
+def test_larger_color_images_keep_their_shape() -> None:
     images = np.random.default_rng(0).integers(0, 256, (7, 32, 32, 3), dtype=np.uint8)
     assert shift_rotate_scale(images, np.random.default_rng(0)).shape == images.shape
 
 
-def test_noise_has_the_spread_it_promises(digits: Dataset) -> None:
+def test_noise_has_the_documented_standard_deviation(digits: Dataset) -> None:
     gray = np.full((50, 28, 28, 1), 128, np.uint8)
     noisy = add_noise(gray, np.random.default_rng(0)).astype(float)
     assert noisy.mean() == pytest.approx(128, abs=0.5)
     assert noisy.std() == pytest.approx(25, rel=0.02)
 
 
-def test_smote_mixes_an_image_with_a_nearest_one_of_its_own_class(digits: Dataset) -> None:
+def test_smote_mixes_an_image_with_a_nearest_neighbor_of_its_class(digits: Dataset) -> None:
     images, labels = digits.images[:300], digits.labels[:300]
     indices = np.arange(300)
     mixed = Smote(images, labels).mix(indices, np.random.default_rng(0)).reshape(300, -1).astype(float)
@@ -94,12 +94,12 @@ def test_smote_mixes_an_image_with_a_nearest_one_of_its_own_class(digits: Datase
         members = np.flatnonzero((labels == labels[i]) & (indices != i))
         nearest = members[np.argsort(np.linalg.norm(flat[members] - flat[i], axis=1))[:SMOTE_NEIGHBORS]]
         step = mixed[i] - flat[i]
-        misfits = []
+        distances = []
         for partner in nearest:
             line = flat[partner] - flat[i]
             share = np.clip(step @ line / (line @ line), 0, 1)
-            misfits.append(np.abs(step - share * line).max())
-        assert min(misfits) <= 1.0  # rounding
+            distances.append(np.abs(step - share * line).max())
+        assert min(distances) <= 1.0  # rounding
 
 
 def test_smote_repeats_an_image_that_is_alone_in_its_class(digits: Dataset) -> None:
@@ -108,9 +108,9 @@ def test_smote_repeats_an_image_that_is_alone_in_its_class(digits: Dataset) -> N
     assert (mixed == images[2]).all()
 
 
-def test_elastic_distortion_bends_what_the_other_changes_keep_straight() -> None:
+def test_only_elastic_distortion_bends_a_straight_bar() -> None:
     def bend(elastic: float) -> float:
-        """Mean distance of the bar's pixels from the straight line through them, in pixels."""
+        """Mean distance of the pixels of a bar from a fitted straight line, in pixels."""
         changed = shift_rotate_scale(_bar(vertical=True), np.random.default_rng(0), elastic=elastic)[..., 0]
         left = []
         for image in changed.astype(float):
@@ -124,7 +124,7 @@ def test_elastic_distortion_bends_what_the_other_changes_keep_straight() -> None
 
 
 @pytest.mark.parametrize("side", [16, 28, 33])
-def test_the_field_of_an_elastic_distortion_is_smooth_and_has_variance_one(side: int) -> None:
+def test_the_elastic_field_is_smooth_and_has_variance_one(side: int) -> None:
     field = _smooth_fields(2000, side, side, np.random.default_rng(0))
     assert field.shape == (2000, side, side)
     assert np.abs(field.std(axis=0) - 1).max() < 0.1

@@ -42,14 +42,14 @@ def served(exported_model: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def real_npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Real digits as if they were generated: training images, so that none is held out."""
+    """Real training images, as if they were generated. None of them is held out."""
     train = load("digits")
     path = tmp_path_factory.mktemp("images") / "digits.npz"
     np.savez(path, x=train.images, y=train.labels)
     return path
 
 
-def test_json_on_standard_output_is_json_alone_and_names_everything(exported_model: Path) -> None:
+def test_json_is_the_only_output_and_has_all_names(exported_model: Path) -> None:
     command = [sys.executable, "-m", "digitforge", "evaluate"]
     done = subprocess.run(
         [*command, "--model", exported_model, "--n", "1000", "--json"], capture_output=True, text=True, check=False
@@ -79,27 +79,27 @@ def test_json_on_standard_output_is_json_alone_and_names_everything(exported_mod
     }
 
 
-def test_a_table_says_what_was_left_out_and_why(real_npz: Path, run: Run) -> None:
+def test_the_table_says_which_metrics_are_left_out_and_why(real_npz: Path, run: Run) -> None:
     status, out, err = run("--images", real_npz, "--n", 500)
 
     assert status == 0, err
     assert "fd[digitnet-64]@500" in out
     assert (
-        "recall, density, coverage, in missing modes, authenticity, copying, C_T: needs real images: give --data" in out
+        "recall, density, coverage, missing modes, authenticity, copying (C_T): needs real images: give --data" in out
     )
     assert "digits.npz does not say what its generator was trained on" in out
 
 
-def test_with_real_images_the_table_holds_all_that_so_few_images_allow(real_npz: Path, run: Run) -> None:
+def test_with_real_images_the_table_has_all_metrics_possible_with_few_images(real_npz: Path, run: Run) -> None:
     status, out, err = run("--images", real_npz, "--n", 300, "--data", "digits", "--k", 3)
 
     assert status == 0, err
     for title in ("precision", "recall", "density", "coverage", "label agreement", "authenticity", "k = 3"):
         assert title in out
-    assert "\x1b" not in out + err  # no colors where nobody sees them
+    assert "\x1b" not in out + err  # no colors, because this is not a terminal
 
 
-def test_a_page_shows_the_nearest_training_images_and_finds_a_copy(real_npz: Path, run: Run, tmp_path: Path) -> None:
+def test_the_page_shows_nearest_training_images_and_reveals_copies(real_npz: Path, run: Run, tmp_path: Path) -> None:
     status, out, err = run("--images", real_npz, "--n", 200, "--data", "digits", "--neighbors", tmp_path / "near")
 
     assert status == 0, err
@@ -111,7 +111,7 @@ def test_a_page_shows_the_nearest_training_images_and_finds_a_copy(real_npz: Pat
     ]
     page = (tmp_path / "near" / "neighbors.html").read_text("utf-8")
     assert not re.search(r"https?://|<script|<link", page)
-    # these "generated" digits are training images: the nearest neighbor is the very picture, no held-out one is nearer
+    # These "generated" digits are training images: the nearest training image is the digit itself.
     (first, *_) = re.findall(r'class="near">.*?</div>', page, re.DOTALL)
     generated, nearest = re.findall(r'src="([^"]+)"', first)[:2]
     assert generated == nearest
@@ -120,7 +120,7 @@ def test_a_page_shows_the_nearest_training_images_and_finds_a_copy(real_npz: Pat
 
 
 @pytest.mark.slow  # ten classifiers
-def test_accuracy_both_ways_stands_beside_real_digits_own(real_npz: Path, run: Run) -> None:
+def test_classification_accuracy_is_reported_with_the_value_of_real_digits(real_npz: Path, run: Run) -> None:
     status, out, err = run("--images", real_npz, "--n", 500, "--data", "digits", "--accuracy", "--json")
 
     assert status == 0, err
@@ -129,10 +129,12 @@ def test_accuracy_both_ways_stands_beside_real_digits_own(real_npz: Path, run: R
         low, high = figures[key]["interval"]
         assert low <= figures[key]["value"] <= high
         assert figures[key]["real"]["repeats"] == 5
-        assert figures[key]["value"] == pytest.approx(figures[key]["real"]["mean"], abs=0.1)  # these are real digits
+        assert figures[key]["value"] == pytest.approx(
+            figures[key]["real"]["mean"], abs=0.1
+        )  # the images are real digits
 
 
-def test_a_page_needs_real_images(real_npz: Path, run: Run, tmp_path: Path) -> None:
+def test_the_page_of_neighbors_needs_real_images(real_npz: Path, run: Run, tmp_path: Path) -> None:
     status, out, err = run("--images", real_npz, "--n", 200, "--neighbors", tmp_path / "near")
 
     assert (status, out) == (2, "")
@@ -140,7 +142,7 @@ def test_a_page_needs_real_images(real_npz: Path, run: Run, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("expansion", [(), ("--expansion", 1.2)])
-def test_a_served_generator_and_the_same_one_in_a_folder_are_measured_alike(
+def test_a_served_generator_and_the_same_generator_in_a_folder_get_equal_values(
     served: str, exported_model: Path, run: Run, expansion: tuple[object, ...]
 ) -> None:
     arguments = ["--n", 1000, "--seed", 5, *expansion, "--json"]
@@ -156,11 +158,11 @@ def test_a_served_generator_and_the_same_one_in_a_folder_are_measured_alike(
     assert there["expansion"] == here["expansion"] == (1.2 if expansion else None)
     for one, other in zip(there["figures"], here["figures"], strict=True):
         assert one["name"] == other["name"]
-        assert one["value"] == pytest.approx(other["value"], rel=1e-2)  # a gray level here and there
+        assert one["value"] == pytest.approx(other["value"], rel=1e-2)  # a few pixels differ by one gray level
 
 
 def test_a_served_generator_that_saw_held_out_images_is_refused(served: str, run: Run, tmp_path: Path) -> None:
-    """The tiny generator was trained on the digits' training split; here that split is what is held out."""
+    """The tiny generator was trained on the training split of digits. Here that split is held out."""
     train, test = load("digits"), load("digits", split="test")
     np.savez(tmp_path / "swapped.npz", x=test.images, y=test.labels, x_test=train.images, y_test=train.labels)
 
@@ -170,30 +172,30 @@ def test_a_served_generator_that_saw_held_out_images_is_refused(served: str, run
     assert f"{served} was trained on {len(train)} of the {len(train)} held-out images" in err
 
 
-def test_held_out_images_are_refused(run: Run, tmp_path: Path) -> None:
+def test_held_out_images_as_input_are_refused(run: Run, tmp_path: Path) -> None:
     test = load("digits", split="test")
     np.savez(tmp_path / "held.npz", x=test.images, y=test.labels)
 
     status, out, err = run("--images", tmp_path / "held.npz", "--data", "digits", "--n", 100)
 
     assert (status, out) == (2, "")
-    assert "are themselves among the held-out images" in err
+    assert "are themselves held-out images" in err
 
 
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        ([], 2, "name one source of images: --server, --model or --images"),
-        (["--model", "here", "--server", "localhost:1"], 2, "name one source of images"),
+        ([], 2, "give exactly one source of images: --server, --model or --images"),
+        (["--model", "here", "--server", "localhost:1"], 2, "give exactly one source of images"),
         (["--images", "missing.npz"], 4, "missing.npz: no such file or folder"),
-        (["--model", "missing"], 4, "missing: no SavedModel here"),
+        (["--model", "missing"], 4, "missing: no SavedModel found"),
         (["--server", "127.0.0.1:9"], 3, "127.0.0.1:9"),
         (["--model", ".", "--n", "5"], 2, "--n"),
         (["--model", ".", "--seed", "-1"], 2, "--seed"),
         (["--model", ".", "--expansion", "0"], 2, "expansion is 0"),
     ],
 )
-def test_bad_input_is_one_clear_line_and_the_documented_status(
+def test_bad_input_gives_a_message_and_the_documented_exit_status(
     arguments: list[str], status: int, message: str, run: Run
 ) -> None:
     found, out, err = run(*arguments)

@@ -1,4 +1,4 @@
-"""The shipped feature network: what it is, what it accepts, and that it is as good as its record says."""
+"""The shipped feature network: its output, the input it accepts, and its accuracy."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def digits() -> Dataset:
     return load("digits", split="test")
 
 
-def test_it_gives_64_features_and_ten_probabilities_for_each_image(digits: Dataset) -> None:
+def test_digitnet_computes_64_features_and_ten_probabilities_of_each_image(digits: Dataset) -> None:
     measured = digitnet().measure(digits.images)
 
     assert measured.features.shape == (len(digits), 64)
@@ -43,7 +43,7 @@ def test_an_image_has_the_same_features_in_any_batch(digits: Dataset, monkeypatc
     np.testing.assert_allclose(digitnet().features(digits.images[:100]), whole, atol=1e-4)
 
 
-def test_no_images_have_no_features() -> None:
+def test_no_images_give_empty_arrays() -> None:
     measured = digitnet().measure(np.empty((0, 28, 28, 1), np.uint8))
 
     assert measured.features.shape == (0, 64)
@@ -51,21 +51,21 @@ def test_no_images_have_no_features() -> None:
     assert measured.probabilities.shape == (0, 10)
 
 
-def test_it_recognizes_digits_of_another_origin(digits: Dataset) -> None:
+def test_digitnet_recognizes_digits_of_another_data_set(digits: Dataset) -> None:
     right = digitnet().probabilities(digits.images).argmax(axis=1) == digits.labels
 
     assert right.mean() > 0.9
 
 
 @pytest.mark.skipif("DIGITFORGE_DATA_DIR" not in os.environ, reason="needs MNIST: set DIGITFORGE_DATA_DIR")
-def test_its_accuracy_on_the_test_images_is_the_recorded_one_and_at_least_the_owed() -> None:
+def test_the_accuracy_on_the_test_images_is_the_recorded_one_and_at_least_99_4_percent() -> None:
     test = load("mnist", split="test")
     record = json.loads(extract.WEIGHTS.with_suffix(".json").read_text())
 
     right = digitnet().probabilities(test.images).argmax(axis=1) == test.labels
 
     assert right.mean() >= 0.994
-    assert right.mean() == pytest.approx(record["test_accuracy"], abs=2e-4)  # rounding may turn one or two
+    assert right.mean() == pytest.approx(record["test_accuracy"], abs=2e-4)  # rounding may change one or two images
     assert record["training_data"]["sha256"] == load("mnist").sha256
 
 
@@ -79,12 +79,12 @@ def test_its_accuracy_on_the_test_images_is_the_recorded_one_and_at_least_the_ow
     ],
     ids=["no channels", "32 pixels", "color", "floats"],
 )
-def test_other_images_are_refused_with_what_to_do(images: npt.NDArray[Any]) -> None:
-    with pytest.raises(InvalidInputError, match=r"takes uint8 \(n, 28, 28, 1\): resize them, or"):
+def test_images_of_wrong_shape_or_dtype_are_refused(images: npt.NDArray[Any]) -> None:
+    with pytest.raises(InvalidInputError, match=r"takes uint8 \(n, 28, 28, 1\): resize the images, or"):
         digitnet().measure(images)
 
 
-def test_damaged_or_foreign_weights_are_an_error_that_names_the_file(tmp_path: Path) -> None:
+def test_the_error_about_damaged_or_wrong_weights_names_the_file(tmp_path: Path) -> None:
     truncated, foreign = tmp_path / "truncated.npz", tmp_path / "foreign.npz"
     truncated.write_bytes(extract.WEIGHTS.read_bytes()[:1000])
     np.savez(foreign, a=np.zeros(3))
@@ -104,8 +104,8 @@ def test_weights_survive_writing_and_reading(tmp_path: Path, digits: Dataset) ->
     assert [path.name for path in tmp_path.iterdir()] == ["w.npz"]
 
 
-def test_training_learns(digits: Dataset) -> None:
-    """Two passes over a thousand digits are enough to see that the training command's loop works."""
+def test_training_reduces_the_loss(digits: Dataset) -> None:
+    """Two passes over a thousand digits show that the training loop works."""
     train = load("digits")
     losses: list[float] = []
 
@@ -127,12 +127,12 @@ def test_augmentation_moves_digits_a_little_and_never_mirrors_them() -> None:
     center = np.array([13.5, 13.5, 1.0])
     moved = np.stack([rows[:, :3] @ center, rows[:, 3:6] @ center], axis=1) - 13.5
 
-    assert (determinants > 0).all()  # a mirror image has a negative one
+    assert (determinants > 0).all()  # a mirror image has a negative determinant
     assert np.abs(moved).max() <= config.shift + 1e-4
     assert 1 / 1.12**2 - 1e-4 <= determinants.min() < determinants.max() <= 1 / 0.88**2 + 1e-4
 
 
-def test_features_may_come_from_any_function(digits: Dataset) -> None:
+def test_any_function_can_compute_features(digits: Dataset) -> None:
     mine = CallableFeatures(name="pixels", function=lambda images: images.reshape(len(images), -1))
 
     measured = mine.measure(digits.images)
@@ -141,13 +141,13 @@ def test_features_may_come_from_any_function(digits: Dataset) -> None:
     assert measured.probabilities is None
 
 
-def test_a_function_that_gives_no_row_per_image_is_refused(digits: Dataset) -> None:
+def test_a_function_that_does_not_return_a_row_per_image_is_refused(digits: Dataset) -> None:
     mine = CallableFeatures(name="mine", function=lambda images: images.mean())
     with pytest.raises(InvalidInputError, match="the features mine of"):
         mine.measure(digits.images)
 
 
-def test_a_function_of_the_users_own_is_found_by_its_import_path_in_this_folder(
+def test_a_function_in_the_current_folder_is_found_by_its_import_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "my_features.py").write_text(
@@ -163,10 +163,10 @@ def test_a_function_of_the_users_own_is_found_by_its_import_path_in_this_folder(
     assert network.measure(images).features.tolist() == images[:, ::27, ::27, 0].reshape(2, 4).tolist()
     assert features_called("digitnet-64") is digitnet()
     for name, message in (
-        ("my_features:none", "cannot be imported"),
-        ("no_such_module:f", "cannot be imported"),
-        ("my_features:seven", "are no function but a int"),
-        ("beauty", "there are no features 'beauty'; expected digitnet-64, inception"),
+        ("my_features:none", "cannot import"),
+        ("no_such_module:f", "cannot import"),
+        ("my_features:seven", "are of type int; expected a function"),
+        ("beauty", "unknown features 'beauty'; expected digitnet-64, inception"),
     ):
         with pytest.raises(InvalidInputError, match=message):
             features_called(name)

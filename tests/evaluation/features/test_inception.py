@@ -1,4 +1,4 @@
-"""The Inception network, on a small graph with the same tensor names and the same old operations."""
+"""The Inception network, tested on a small graph with the same tensor names and the same old operations."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MEAN, VARIANCE, OFFSET = 0.1, 1.5, 0.2
 
 
 def small_graph() -> bytes:
-    """An image's mean color, times weights, through the batch normalization of 2015, which newer graphs refuse."""
+    """A graph that computes mean color × weights, with the batch normalization of 2015, which newer graphs refuse."""
     graph = tf.compat.v1.GraphDef()
     graph.versions.producer = 8
 
@@ -67,7 +67,7 @@ def small_graph() -> bytes:
 
 @pytest.fixture(scope="module")
 def graph(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The file, and its SHA-256."""
+    """The file of the small graph, and its SHA-256."""
     path = tmp_path_factory.mktemp("graph") / GRAPH
     path.write_bytes(small_graph())
     return path, hashlib.sha256(path.read_bytes()).hexdigest()
@@ -79,31 +79,31 @@ def archive_of(path: Path, to: Path) -> Path:
     return to
 
 
-def test_any_number_of_gray_images_is_fed_in_behind_the_decoder_as_the_paper_does(graph: tuple[Path, str]) -> None:
+def test_gray_images_enter_the_graph_after_the_decoder_as_in_the_paper(graph: tuple[Path, str]) -> None:
     path, sha256 = graph
     images = np.random.default_rng(1).integers(0, 256, (53, 16, 16, 1)).astype(np.uint8)  # two batches
 
     measured = Inception(path, sha256=sha256).measure(images)
 
-    # 16×16 to 8×8 by TensorFlow 1's bilinear resizing takes every second pixel
+    # resizing 16×16 to 8×8 as TensorFlow 1 does takes every second pixel
     gray = images[:, ::2, ::2].astype(np.float64).mean(axis=(1, 2))
     expected = (gray @ WEIGHTS[0, 0].sum(axis=0, keepdims=True) - MEAN) / np.sqrt(VARIANCE) + OFFSET
     assert measured.probabilities is None
     np.testing.assert_allclose(measured.features, expected, rtol=1e-4, atol=1e-3)
 
 
-def test_another_graph_is_refused_with_its_hash(graph: tuple[Path, str], tmp_path: Path) -> None:
+def test_a_different_graph_is_refused_with_its_hash(graph: tuple[Path, str], tmp_path: Path) -> None:
     path, _ = graph
     with pytest.raises(DataError, match="not the network of the FID paper: the SHA-256 of the graph is"):
         Inception(path)
     (tmp_path / "text").write_text("no graph")
     with pytest.raises(DataError, match="not the network of the FID paper"):
         Inception(tmp_path / "text")
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="cannot read"):
         features_called(f"inception:{tmp_path / 'missing'}")
 
 
-def test_an_archive_is_unpacked_and_a_wrong_one_told(graph: tuple[Path, str], tmp_path: Path) -> None:
+def test_an_archive_is_unpacked_and_a_wrong_archive_is_refused(graph: tuple[Path, str], tmp_path: Path) -> None:
     path, sha256 = graph
     images = np.zeros((2, 8, 8, 3), np.uint8)
 
@@ -116,7 +116,7 @@ def test_an_archive_is_unpacked_and_a_wrong_one_told(graph: tuple[Path, str], tm
         Inception(tmp_path / "other.tgz", sha256=sha256)
 
 
-def test_without_a_file_it_is_downloaded_once_and_verified(
+def test_without_a_file_the_graph_is_downloaded_once_and_verified(
     graph: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, sha256 = graph
@@ -135,10 +135,10 @@ def test_without_a_file_it_is_downloaded_once_and_verified(
     finally:
         server.shutdown()
         server.server_close()
-    Inception(sha256=sha256)  # from the cache: nothing listens any more
+    Inception(sha256=sha256)  # from the cache, because the server is down
 
 
-def test_images_that_are_none_are_refused(graph: tuple[Path, str]) -> None:
+def test_images_with_two_channels_are_refused(graph: tuple[Path, str]) -> None:
     path, sha256 = graph
     with pytest.raises(InvalidInputError, match="takes uint8"):
         Inception(path, sha256=sha256).measure(np.zeros((2, 8, 8, 2), np.uint8))

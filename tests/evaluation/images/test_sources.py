@@ -1,4 +1,4 @@
-"""Images to be measured: generators in a folder or behind a server, and images that lie in files."""
+"""Sources of images to measure: generators in a folder, and images in files."""
 
 from __future__ import annotations
 
@@ -63,15 +63,15 @@ def write_pictures(
         Image.fromarray(image).save(parent / f"{number:03d}.png")
 
 
-def test_a_saved_generator_gives_the_digits_of_its_addresses_in_the_asked_proportions(exported_model: Path) -> None:
+def test_a_saved_generator_draws_the_digits_of_its_addresses_in_the_given_proportions(exported_model: Path) -> None:
     source = SavedGenerator(exported_model)
 
-    drawn = source.draw(1200, proportions=PROPORTIONS, seed=3)  # more than one call's rows
+    drawn = source.draw(1200, proportions=PROPORTIONS, seed=3)  # more rows than one call takes
 
     assert drawn.images.shape == (1200, 28, 28, 1)
     assert drawn.images.dtype == np.uint8
     assert np.bincount(labels_of(drawn)).tolist() == class_counts(PROPORTIONS, 1200).tolist()
-    again = SavedGenerator(exported_model / "1")._sample  # the version's own folder does as well
+    again = SavedGenerator(exported_model / "1")._sample  # the folder of the version works too
     import tensorflow as tf
 
     alone = again(labels=tf.constant(labels_of(drawn)[-1:]), seeds=tf.constant(row_seeds(3, 1200)[-1:]))[
@@ -80,7 +80,7 @@ def test_a_saved_generator_gives_the_digits_of_its_addresses_in_the_asked_propor
     assert np.abs(alone[0].astype(int) - drawn.images[-1]).max() <= 1
 
 
-def test_expanded_digits_have_the_same_addresses_and_more_variety(exported_model: Path) -> None:
+def test_an_expansion_keeps_the_addresses_and_increases_the_variety(exported_model: Path) -> None:
     source = SavedGenerator(exported_model)
 
     plain, same, wide = (
@@ -93,7 +93,7 @@ def test_expanded_digits_have_the_same_addresses_and_more_variety(exported_model
     assert spreads[0] < spreads[1]
 
 
-def test_finished_images_and_factors_that_are_none_are_refused(exported_model: Path) -> None:
+def test_an_expansion_of_existing_images_or_by_zero_is_refused(exported_model: Path) -> None:
     with pytest.raises(InvalidInputError, match="an expansion needs a generator"):
         ImageSet(np.zeros((5, 28, 28, 1), np.uint8), None, "mine").draw(5, proportions=(1,), seed=0, expansion=1.2)
     with pytest.raises(InvalidInputError, match="expansion is 0"):
@@ -118,8 +118,8 @@ def test_the_newest_version_is_the_highest_number(tmp_path: Path) -> None:
     assert newest_version(tmp_path / "2").name == "2"
 
 
-def test_a_folder_without_a_generator_is_an_error_that_says_what_belongs_there(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no SavedModel here; expected"):
+def test_the_error_about_a_folder_without_a_generator_says_what_it_should_contain(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no SavedModel found; expected"):
         SavedGenerator(tmp_path)
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "saved_model.pb").write_bytes(b"no model")
@@ -127,16 +127,16 @@ def test_a_folder_without_a_generator_is_an_error_that_says_what_belongs_there(t
         SavedGenerator(tmp_path)
 
 
-def test_an_unconditional_generator_is_asked_for_no_labels() -> None:
+def test_no_labels_are_requested_from_an_unconditional_generator() -> None:
     assert wanted_labels({"class_names": []}, 100, PROPORTIONS) is None
 
 
 def test_a_generator_of_other_classes_is_refused() -> None:
-    with pytest.raises(InvalidInputError, match="has 2 classes, the real images 10"):
+    with pytest.raises(InvalidInputError, match="has 2 classes, but the real images have 10"):
         wanted_labels({"class_names": ["a", "b"], "generator_id": "x"}, 100, PROPORTIONS)
 
 
-def test_an_archive_is_read_in_both_spellings(tmp_path: Path) -> None:
+def test_archives_with_either_pair_of_names_are_read(tmp_path: Path) -> None:
     images, labels = some_images()
     np.savez(tmp_path / "a.npz", images=images, labels=labels)
     np.savez(tmp_path / "b.npz", x=images[..., None], y=labels.astype(np.uint8))
@@ -157,7 +157,7 @@ def test_labels_stay_with_their_images(tmp_path: Path) -> None:
     assert [label_of[key] for key in image_hashes(drawn.images).tolist()] == labels_of(drawn).tolist()
 
 
-def test_idx_files_and_pictures_hold_the_same_images_as_the_archive(tmp_path: Path) -> None:
+def test_idx_files_and_png_files_give_the_same_images_as_the_archive(tmp_path: Path) -> None:
     images, labels = some_images()
     (tmp_path / "idx").mkdir()
     write_idx(tmp_path / "idx" / "mine-train-images-idx3-ubyte.gz", images)
@@ -172,10 +172,10 @@ def test_idx_files_and_pictures_hold_the_same_images_as_the_archive(tmp_path: Pa
         assert (drawn.labels is not None) == labeled
 
 
-def test_digits_without_labels_are_unlabeled(tmp_path: Path) -> None:
+def test_missing_labels_and_labels_of_minus_one_give_no_labels(tmp_path: Path) -> None:
     images, _ = some_images()
     np.savez(tmp_path / "none.npz", x=images)
-    np.savez(tmp_path / "minus.npz", x=images, y=np.full(60, -1))  # as an unconditional generator's are written
+    np.savez(tmp_path / "minus.npz", x=images, y=np.full(60, -1))  # the labels of an unconditional generator
 
     for name in ("none.npz", "minus.npz"):
         assert read_images(tmp_path / name).draw(10, proportions=PROPORTIONS, seed=0).labels is None
@@ -184,15 +184,15 @@ def test_digits_without_labels_are_unlabeled(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"a": np.zeros(3)}, "it holds a; expected images and labels"),
-        ({"x": np.zeros((5, 28, 28))}, "images are float64"),
-        ({"x": np.zeros((0, 28, 28), np.uint8)}, "images are uint8 .0, 28, 28, 1."),
-        ({"x": np.zeros((5, 28, 28), np.uint8), "y": np.zeros(4, np.int64)}, "labels are int64 .4,. for 5 images"),
+        ({"a": np.zeros(3)}, "found the arrays a; expected images and labels"),
+        ({"x": np.zeros((5, 28, 28))}, "images have dtype float64"),
+        ({"x": np.zeros((0, 28, 28), np.uint8)}, "images have dtype uint8 and shape .0, 28, 28, 1."),
+        ({"x": np.zeros((5, 28, 28), np.uint8), "y": np.zeros(4, np.int64)}, "shape .4,.; .* for each of 5 images"),
         ({"x": np.zeros((5, 28, 28), np.uint8), "y": np.zeros(5)}, "labels are float64"),
-        ({"x": np.zeros((5, 28, 28), np.uint8), "y": np.array([0, 1, -2, 0, 0])}, "expected one int64 ≥ 0"),
+        ({"x": np.zeros((5, 28, 28), np.uint8), "y": np.array([0, 1, -2, 0, 0])}, "the smallest label is -2"),
     ],
 )
-def test_an_archive_of_something_else_is_an_error_that_names_it(
+def test_the_error_about_a_wrong_archive_names_it(
     tmp_path: Path, arrays: dict[str, npt.NDArray[Any]], message: str
 ) -> None:
     np.savez(tmp_path / "bad.npz", **arrays)  # type: ignore[arg-type]
@@ -200,7 +200,7 @@ def test_an_archive_of_something_else_is_an_error_that_names_it(
         read_images(tmp_path / "bad.npz")
 
 
-def test_files_that_hold_no_images_are_errors_that_name_them(tmp_path: Path) -> None:
+def test_the_error_about_files_without_images_names_them(tmp_path: Path) -> None:
     (tmp_path / "text.npz").write_text("no archive")
     (tmp_path / "empty").mkdir()
     write_pictures(tmp_path / "named", some_images(2)[0], ["cat", "dog"])
@@ -210,24 +210,24 @@ def test_files_that_hold_no_images_are_errors_that_name_them(tmp_path: Path) -> 
     for name, message in (
         ("text.npz", "not an .npz archive"),
         ("missing", "no such file or folder"),
-        ("empty", "no images here"),
-        ("named", "cat: the folders of classes must be named by number"),
+        ("empty", "no images found"),
+        ("named", "cat: a class folder must have a number as its name"),
         ("large", "32×32 pixels"),
-        ("torn", "a.png: not a PNG file"),
+        ("torn", "a.png: not a readable PNG file"),
     ):
         with pytest.raises(DataError, match=message):
             read_images(tmp_path / name)
 
 
-def test_a_set_that_lacks_a_class_is_refused() -> None:
+def test_a_set_without_images_of_a_class_is_refused() -> None:
     images, labels = some_images()
     sevens = ImageSet(images[labels == 7][..., None], labels[labels == 7], "sevens")
-    with pytest.raises(InvalidInputError, match="holds no image of class 0, 1, 2, 3, 4, 5, 6, 8, 9"):
+    with pytest.raises(InvalidInputError, match="has no images of class 0, 1, 2, 3, 4, 5, 6, 8, 9"):
         sevens.draw(5, proportions=PROPORTIONS, seed=0)
 
 
 @given(st.lists(st.integers(1, 60), min_size=10, max_size=10), st.integers(1, 700))
-def test_as_many_images_are_taken_as_the_proportions_allow(there: list[int], n: int) -> None:
+def test_largest_n_is_the_largest_number_that_the_proportions_allow(there: list[int], n: int) -> None:
     counts = np.array(there)
 
     taken = largest_n(counts, PROPORTIONS, n)

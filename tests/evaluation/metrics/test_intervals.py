@@ -1,4 +1,4 @@
-"""The intervals cover what they claim to."""
+"""Intervals have the coverage and the values that they should have."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from digitforge_client.errors import InvalidInputError
 from digitforge_evaluation.metrics.intervals import groups_of, jackknife_interval, share_interval
 
 
-def test_the_jackknife_interval_of_a_mean_is_students() -> None:
+def test_the_jackknife_interval_of_a_mean_is_the_one_of_students_t() -> None:
     sample = np.random.default_rng(0).normal(3, 2, 400)
-    groups = groups_of(None, 400, groups=400)  # each row a group of its own: the classical jackknife
+    groups = groups_of(None, 400, groups=400)  # one row per group: the classical jackknife
 
     low, high = jackknife_interval(sample.mean(), [sample[groups != group].mean() for group in range(400)])
 
@@ -22,7 +22,7 @@ def test_the_jackknife_interval_of_a_mean_is_students() -> None:
     assert (low, high) == pytest.approx((sample.mean() - margin, sample.mean() + margin))
 
 
-def test_the_jackknife_covers_a_curved_statistic_about_as_often_as_it_says() -> None:
+def test_the_jackknife_interval_of_a_variance_covers_it_about_95_percent_of_the_time() -> None:
     rng, held = np.random.default_rng(1), 0
     for _ in range(400):
         sample = rng.normal(1, 1, 200)
@@ -33,7 +33,7 @@ def test_the_jackknife_covers_a_curved_statistic_about_as_often_as_it_says() -> 
 
 
 @given(st.integers(2, 300), st.integers(0, 99))
-def test_groups_are_of_one_size_and_share_every_class(n: int, seed: int) -> None:
+def test_groups_have_equal_sizes_and_equal_shares_of_each_class(n: int, seed: int) -> None:
     labels = np.random.default_rng(seed).integers(0, 3, n)
     groups = groups_of(labels, n, seed=seed)
 
@@ -43,7 +43,7 @@ def test_groups_are_of_one_size_and_share_every_class(n: int, seed: int) -> None
 
 
 @given(st.integers(1, 10_000), st.floats(0, 1))
-def test_a_share_interval_holds_the_share_and_stays_a_share(n: int, share: float) -> None:
+def test_a_share_interval_contains_the_share_and_stays_between_0_and_1(n: int, share: float) -> None:
     low, high = share_interval(share, n)
 
     assert 0 <= low <= share + 1e-12
@@ -51,13 +51,13 @@ def test_a_share_interval_holds_the_share_and_stays_a_share(n: int, share: float
     assert low < high
 
 
-def test_a_share_interval_is_the_tabulated_one() -> None:
+def test_a_share_interval_agrees_with_r() -> None:
     low, high = share_interval(0.1, 100)  # R: prop.test(10, 100, correct = FALSE)
 
     assert (low, high) == pytest.approx((0.05522914, 0.1743657), abs=1e-6)
 
 
-def test_nothing_has_no_interval() -> None:
+def test_an_interval_of_no_image_or_one_group_is_an_error() -> None:
     with pytest.raises(InvalidInputError):
         share_interval(0.5, 0)
     with pytest.raises(InvalidInputError):

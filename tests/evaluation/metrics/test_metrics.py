@@ -1,4 +1,4 @@
-"""What each metric means, and what it refuses."""
+"""Properties of each metric, and the input that it refuses."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from digitforge_evaluation.metrics.prdc import prdc
 Floats = npt.NDArray[np.float64]
 
 
-def normal(n: int, seed: int = 0, d: int = 5, **law: float) -> Floats:
-    return np.random.default_rng(seed).normal(size=(n, d), **law)
+def normal(n: int, seed: int = 0, d: int = 5, **distribution: float) -> Floats:
+    return np.random.default_rng(seed).normal(size=(n, d), **distribution)
 
 
 def frechet(real: Floats, generated: Floats) -> float:
@@ -35,7 +35,7 @@ def frechet(real: Floats, generated: Floats) -> float:
 
 
 def test_a_collapsed_generator_has_high_precision_and_low_recall() -> None:
-    """If real and generated were ever swapped, this would show it."""
+    """This test fails if real and generated are swapped."""
     real = normal(1000, seed=1)
     collapsed = real[7] + 0.01 * normal(1000, seed=2)
 
@@ -56,7 +56,7 @@ def test_a_generator_that_is_varied_but_wrong_has_low_precision_and_high_recall(
     assert found.density < 0.2
 
 
-def test_two_samples_of_one_distribution_have_metrics_near_their_ideal() -> None:
+def test_two_samples_of_one_distribution_score_near_the_ideal_values() -> None:
     real, generated = normal(2000, seed=1), normal(2000, seed=2)
 
     found = prdc(real=real, generated=generated)
@@ -68,22 +68,22 @@ def test_two_samples_of_one_distribution_have_metrics_near_their_ideal() -> None
     assert frechet(real, generated) < 0.05
 
 
-def test_a_copy_of_the_real_images_lies_wholly_among_them_even_with_duplicates() -> None:
-    real = np.repeat(normal(100, loc=100.0), 8, axis=0)  # more copies than k: every ball has radius zero
+def test_a_copy_of_real_images_with_duplicates_has_perfect_precision_recall_and_coverage() -> None:
+    real = np.repeat(normal(100, loc=100.0), 8, axis=0)  # more duplicates than k: every ball has radius zero
 
     found = prdc(real=real, generated=real.copy())
 
     assert (found.precision, found.recall, found.coverage) == (1, 1, 1)
 
 
-def test_frechet_distance_of_known_gaussians_is_the_closed_form() -> None:
+def test_frechet_distance_of_known_gaussians_agrees_with_the_closed_form() -> None:
     first = Gaussian(mean=np.array([0.0, 0.0]), covariance=np.diag([1.0, 4.0]), n=100)
     second = Gaussian(mean=np.array([3.0, 0.0]), covariance=np.diag([9.0, 4.0]), n=100)
 
     assert frechet_distance(real=first, generated=second) == pytest.approx(9 + (3 - 1) ** 2)
 
 
-def test_memory_stays_bounded_whatever_the_number_of_images() -> None:
+def test_memory_stays_bounded_for_many_images() -> None:
     real, generated = normal(7000, seed=1), normal(7000, seed=2)  # all distances at once would be 374 MiB
     tracemalloc.start()
     try:
@@ -102,15 +102,15 @@ clouds = array_strategy(np.float64, (12, 3), elements=finite)
 
 @settings(max_examples=60, deadline=None)
 @given(clouds, clouds, finite)
-def test_frechet_distance_is_symmetric_nonnegative_and_moves_with_nothing(
+def test_frechet_distance_is_symmetric_nonnegative_and_invariant_to_a_common_shift(
     first: npt.NDArray[Any], second: npt.NDArray[Any], shift: float
 ) -> None:
     for cloud in (first, second):
-        cloud[0] += [1, 2, 3]  # never constant
+        cloud[0] += [1, 2, 3]  # avoid constant clouds
     first[0] += 300
     second[0] += 300
     there = frechet(first, second)
-    # Rounding reaches an eigenvalue that should be zero through a square root.
+    # The square root enlarges the rounding error of an eigenvalue that should be zero.
     slack = 1e-6 * (np.trace(np.cov(first.T)) + np.trace(np.cov(second.T)))
 
     assert there >= 0
@@ -139,7 +139,7 @@ def test_classifier_score_lies_between_one_and_the_number_of_classes(seed: int, 
     assert 1 - 1e-9 <= classifier_score(rows) <= classes + 1e-9
 
 
-def test_classifier_score_has_its_extremes_where_they_belong() -> None:
+def test_classifier_score_reaches_its_extremes() -> None:
     assert classifier_score(np.tile(np.eye(10), (20, 1))) == pytest.approx(10)
     assert classifier_score(np.tile(np.eye(10)[3], (20, 1))) == pytest.approx(1)
     assert classifier_score(np.full((20, 10), 0.1)) == pytest.approx(1)
@@ -152,7 +152,7 @@ def test_distant_samples_are_authentic_and_copies_of_training_images_are_not() -
     assert authentic(training=training, samples=samples).tolist() == [False] * 20 + [True] * 20
 
 
-def test_a_copy_of_a_training_image_that_occurs_twice_is_still_found() -> None:
+def test_a_copy_of_a_duplicated_training_image_is_not_authentic() -> None:
     training = np.concatenate([normal(100), normal(100)])
 
     assert not authentic(training=training, samples=training[:10]).any()
@@ -163,7 +163,7 @@ def copying(training: Floats, held_out: Floats, generated: Floats) -> float:
     return c_t(held_out=nearness(cells, held_out), generated=nearness(cells, generated))
 
 
-def test_the_score_for_copying_tells_copies_from_new_samples_and_from_wrong_ones() -> None:
+def test_c_t_tells_copies_from_new_samples_and_from_wrong_samples() -> None:
     training, held_out = normal(3000, seed=1), normal(1000, seed=2)
 
     assert copying(training, held_out, training[:1000] + 0.01 * normal(1000, seed=3)) < -10
@@ -171,8 +171,8 @@ def test_the_score_for_copying_tells_copies_from_new_samples_and_from_wrong_ones
     assert copying(training, held_out, normal(1000, seed=4, scale=1.5)) > 3
 
 
-def test_copies_in_one_part_of_the_space_are_not_hidden_by_errors_in_another() -> None:
-    """That is what the cells are for: one test over all would see neither."""
+def test_errors_in_one_part_of_the_space_do_not_hide_copies_in_another() -> None:
+    """A single test over the whole space would see neither, so C_T uses cells."""
     training, held_out = normal(4000, seed=1), normal(2000, seed=2)
     left = training[training[:, 0] < 0]
     generated = np.concatenate([left[:1000], normal(1000, seed=3, scale=1.3) + [3, 0, 0, 0, 0]])
@@ -180,7 +180,7 @@ def test_copies_in_one_part_of_the_space_are_not_hidden_by_errors_in_another() -
     assert copying(training, held_out, generated) < -3
 
 
-def test_the_extrapolated_distance_of_a_perfect_generator_is_about_zero_where_the_plain_one_is_not() -> None:
+def test_the_extrapolated_distance_of_a_perfect_generator_is_near_zero_and_the_plain_distance_is_not() -> None:
     real = Gaussian(mean=np.zeros(20), covariance=np.eye(20), n=10**9)
     samples = normal(1000, seed=1, d=20)
 
@@ -190,8 +190,8 @@ def test_the_extrapolated_distance_of_a_perfect_generator_is_about_zero_where_th
     assert abs(extrapolated_distance(real=real, generated=samples)) < plain / 5
 
 
-def test_subsets_with_the_class_counts_of_all_make_the_extrapolation_surer() -> None:
-    """Two classes far apart: by chance, a small subset has more of one, and seems far from the real images."""
+def test_subsets_with_equal_class_proportions_make_the_extrapolation_more_precise() -> None:
+    """Two classes are far apart. A small random subset may have more of one class, which increases its distance."""
     labels = np.repeat([0, 1], 500)
     real = gaussian(normal(100_000, seed=9) + 20 * np.repeat([0, 1], 50_000)[:, None])
     samples = [normal(1000, seed=seed) + 20 * labels[:, None] for seed in range(8)]
@@ -203,7 +203,7 @@ def test_subsets_with_the_class_counts_of_all_make_the_extrapolation_surer() -> 
     assert abs(np.mean(with_counts)) < 0.05
 
 
-def test_the_extrapolated_distance_needs_images_enough_for_a_line() -> None:
+def test_the_extrapolated_distance_needs_enough_images_and_points() -> None:
     with pytest.raises(InvalidInputError, match="needs more than 19"):
         extrapolated_distance(real=gaussian(normal(30)), generated=normal(19))
     with pytest.raises(InvalidInputError, match="at least 2"):
@@ -227,7 +227,7 @@ BAD_FEATURES = [
 
 
 @pytest.mark.parametrize(("bad", "message"), BAD_FEATURES)
-def test_no_metric_of_features_accepts_what_it_cannot_measure(bad: npt.NDArray[Any], message: str) -> None:
+def test_every_metric_refuses_invalid_features(bad: npt.NDArray[Any], message: str) -> None:
     good = normal(30)
     calls: list[Callable[[], object]] = [
         lambda: gaussian(bad),
@@ -246,7 +246,7 @@ def test_no_metric_of_features_accepts_what_it_cannot_measure(bad: npt.NDArray[A
             call()
 
 
-def test_features_of_two_networks_are_not_compared() -> None:
+def test_features_of_different_widths_are_refused() -> None:
     wide, narrow = normal(30, d=5), normal(30, d=4)
     for call in (
         lambda: frechet(wide, narrow),
@@ -265,7 +265,7 @@ def test_too_few_points_are_refused() -> None:
         prdc(real=normal(5), generated=normal(30), k=0)
     with pytest.raises(InvalidInputError, match="needs more than 5"):
         gaussian(normal(5, d=5))
-    with pytest.raises(InvalidInputError, match="give a smaller one"):
+    with pytest.raises(InvalidInputError, match="give a smaller size"):
         kernel_distance(real=normal(999), generated=normal(1000))
 
 
@@ -274,12 +274,12 @@ def test_too_few_points_are_refused() -> None:
     [np.empty((0, 10)), np.full((5, 10), 0.2), np.full((5, 10), np.nan), np.eye(10)[0], np.full((2, 2), [-1.0, 2.0])],
     ids=["none", "sum 2", "nan", "one-dimensional", "negative"],
 )
-def test_rows_that_are_no_probabilities_are_refused(rows: npt.NDArray[Any]) -> None:
+def test_rows_without_probabilities_are_refused(rows: npt.NDArray[Any]) -> None:
     with pytest.raises(InvalidInputError, match="probabilities"):
         classifier_score(rows)
 
 
 @pytest.mark.parametrize("labels", [[0, 1], [0, 1, 3], [0, -1, 1], [0.0, 1.0, 2.0]])
-def test_labels_that_do_not_fit_are_refused(labels: list[float]) -> None:
+def test_labels_of_wrong_length_range_or_dtype_are_refused(labels: list[float]) -> None:
     with pytest.raises(InvalidInputError, match="labels"):
         agreeing(np.eye(3), np.array(labels))

@@ -1,4 +1,4 @@
-"""Each metric agrees with the slow, direct formula of its paper, written out here."""
+"""Each metric agrees with a slow, direct implementation of the formula in its paper."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def pair(seed: int, n: int = 90, m: int = 70, d: int = 6) -> tuple[Floats, Floats]:
-    """Two clouds that overlap, far from the origin, with correlated columns."""
+    """Two overlapping clouds with correlated columns, far from the origin."""
     rng = np.random.default_rng(seed)
     mix = rng.normal(size=(d, d))
     return rng.normal(size=(n, d)) @ mix + 20, rng.normal(0.4, 0.8, size=(m, d)) @ mix + 20
@@ -40,12 +40,12 @@ def distances(rows: Floats, columns: Floats) -> Floats:
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several blocks even for these few points."""
+    """Divide even these few points into several blocks."""
     monkeypatch.setattr(arrays, "BLOCK_ELEMENTS", 500)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_frechet_distance_is_the_formula_with_a_matrix_square_root(seed: int) -> None:
+def test_frechet_distance_agrees_with_the_matrix_square_root(seed: int) -> None:
     real, generated = pair(seed)
     a, b = np.cov(real, rowvar=False), np.cov(generated, rowvar=False)
     expected = ((real.mean(0) - generated.mean(0)) ** 2).sum() + np.trace(a + b - 2 * np.real(sqrtm(a @ b)))
@@ -53,7 +53,7 @@ def test_frechet_distance_is_the_formula_with_a_matrix_square_root(seed: int) ->
     assert frechet_distance(real=gaussian(real), generated=gaussian(generated)) == pytest.approx(expected, rel=1e-8)
 
 
-def test_frechet_distance_is_right_where_a_covariance_is_singular() -> None:
+def test_frechet_distance_is_right_for_singular_covariances() -> None:
     rng = np.random.default_rng(0)
     real = rng.normal(size=(200, 4)) * [1, 1, 0, 0]
     generated = rng.normal(size=(200, 4)) * [0, 2, 1, 0]
@@ -66,7 +66,7 @@ def test_frechet_distance_is_right_where_a_covariance_is_singular() -> None:
 
 @pytest.mark.parametrize("k", [1, 5])
 @pytest.mark.parametrize("seed", range(5))
-def test_prdc_is_the_four_definitions_by_brute_force(seed: int, k: int) -> None:
+def test_prdc_agrees_with_brute_force(seed: int, k: int) -> None:
     real, generated = pair(seed)
     real_radii = np.sort(distances(real, real), axis=1)[:, k]
     generated_radii = np.sort(distances(generated, generated), axis=1)[:, k]
@@ -81,7 +81,7 @@ def test_prdc_is_the_four_definitions_by_brute_force(seed: int, k: int) -> None:
     assert found.coverage == inside_real.any(axis=1).mean()
 
 
-def test_squared_discrepancy_is_the_unbiased_double_sum() -> None:
+def test_squared_discrepancy_agrees_with_the_unbiased_double_sum() -> None:
     first, second = pair(1, 12, 12, 3)
     first, second = first / 20, second / 20
 
@@ -98,7 +98,7 @@ def test_squared_discrepancy_is_the_unbiased_double_sum() -> None:
     assert squared_discrepancy(first, second) == pytest.approx(expected, rel=1e-10)
 
 
-def test_kernel_distance_on_one_whole_subset_is_the_plain_discrepancy() -> None:
+def test_kernel_distance_on_one_subset_of_all_points_is_the_squared_discrepancy() -> None:
     real, generated = pair(2, 40, 40)
 
     found = kernel_distance(real=real, generated=generated, subsets=1, subset_size=40)
@@ -123,7 +123,7 @@ def test_agreeing_compares_the_most_probable_class_with_the_label() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_authenticity_is_the_definition_by_brute_force(seed: int) -> None:
+def test_authenticity_agrees_with_brute_force(seed: int) -> None:
     training, samples = pair(seed)
     to_training = distances(samples, training)
     among_training = distances(training, training)
@@ -136,7 +136,7 @@ def test_authenticity_is_the_definition_by_brute_force(seed: int) -> None:
 
 
 @pytest.mark.parametrize(("n", "m", "k"), [(400, 300, 5), (150, 600, 3)])
-def test_prdc_is_what_the_authors_own_package_computes(n: int, m: int, k: int) -> None:
+def test_prdc_agrees_with_the_package_of_its_authors(n: int, m: int, k: int) -> None:
     real, generated = pair(7, n, m, 16)
     expected = compute_prdc(real, generated, k)
 
@@ -147,7 +147,7 @@ def test_prdc_is_what_the_authors_own_package_computes(n: int, m: int, k: int) -
 
 
 @pytest.mark.parametrize("count", [1, 6])
-def test_the_smallest_of_each_row_are_those_that_sorting_finds(count: int) -> None:
+def test_the_smallest_values_of_each_row_agree_with_sorting(count: int) -> None:
     rng = np.random.default_rng(0)
     for width in (count, 97, 1000, 1007):
         values = rng.integers(0, 50, (20, width)).astype(float)  # with ties
@@ -156,7 +156,7 @@ def test_the_smallest_of_each_row_are_those_that_sorting_finds(count: int) -> No
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_leaving_out_a_group_is_the_same_as_measuring_without_it(seed: int) -> None:
+def test_left_out_values_agree_with_measuring_without_the_group(seed: int) -> None:
     real, generated = pair(seed, 120, 90)
     groups = np.random.default_rng(seed).permutation(np.arange(90) % 4)
 
@@ -172,7 +172,7 @@ def test_leaving_out_a_group_is_the_same_as_measuring_without_it(seed: int) -> N
         assert discrepancies[group] == pytest.approx(expected, rel=1e-9)
 
 
-def test_the_extrapolated_distance_is_where_the_line_through_all_sizes_meets_zero() -> None:
+def test_the_extrapolated_distance_is_the_intercept_of_a_linear_fit() -> None:
     real, generated = pair(4, 300, 500)
     reference = gaussian(real)
     a = np.cov(real, rowvar=False)
@@ -188,8 +188,8 @@ def test_the_extrapolated_distance_is_where_the_line_through_all_sizes_meets_zer
     assert extrapolated_distance(real=reference, generated=generated) == pytest.approx(expected, rel=1e-6)
 
 
-def test_c_t_is_that_of_its_papers_implementation() -> None:
-    """Written out after it: a Mann–Whitney Z score in each cell, weighted with the held-out images."""
+def test_c_t_agrees_with_the_implementation_of_its_paper() -> None:
+    """The paper computes a Mann-Whitney Z score in each cell, and weights it by the number of held-out images."""
     training, generated = pair(5, 900, 500)
     held_out, _ = pair(6, 400, 10)
     cells = divide(training=training, held_out=len(held_out))
@@ -214,7 +214,7 @@ def test_c_t_is_that_of_its_papers_implementation() -> None:
     assert without[2] == c_t(held_out=of_held_out, generated=rest)
 
 
-def test_the_rank_test_counts_ties_half() -> None:
+def test_the_mann_whitney_test_counts_ties_half() -> None:
     first, second = np.array([1.0, 2, 2, 5]), np.array([2.0, 2, 3])
     u = mannwhitneyu(first, second).statistic
 

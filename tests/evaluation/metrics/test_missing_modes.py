@@ -1,4 +1,4 @@
-"""Bins: those that a generator leaves out are missing, and none between samples of the same."""
+"""Missing modes: bins that a generator leaves out are missing; samples of one distribution have no missing bins."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from digitforge_evaluation.metrics.intervals import groups_of
 from digitforge_evaluation.metrics.missing_modes import (
     PARTITIONS,
     Bins,
-    fill,
+    count_images,
     make_bins,
     missing,
     missing_modes,
@@ -35,7 +35,9 @@ def test_real_images_are_in_the_bins_of_their_clusters(digits: Dataset, bins: Bi
     (clusters,) = find_bins(digits, 5, seeds=[0])
     np.testing.assert_array_equal(bins.counts.sum(axis=1), np.bincount(digits.labels))
     sizes = np.bincount(5 * digits.labels + clusters, minlength=50).reshape(10, 5)
-    assert np.abs(bins.counts - sizes).sum() < 0.05 * len(digits)  # clusters are of principal components
+    assert np.abs(bins.counts - sizes).sum() < 0.05 * len(
+        digits
+    )  # not equal: clusters are computed from principal components
     assert not missing(bins.counts, bins.counts).any()
 
 
@@ -48,16 +50,16 @@ def test_a_class_of_few_different_images_has_fewer_bins(digits: Dataset) -> None
     assert (bins.counts[:9] > 0).all()
 
 
-def test_a_mode_that_was_forgotten_is_missing_and_no_other(digits: Dataset, bins: Bins) -> None:
+def test_only_the_mode_that_was_left_out_is_missing(digits: Dataset, bins: Bins) -> None:
     left = np.ones(len(digits), bool)
     for row in np.flatnonzero(digits.labels == 3):
-        left[row] = not fill(bins.centers, pixels=digits.images[[row]], labels=digits.labels[[row]])[3, 2]
-    found = fill(bins.centers, pixels=digits.images[left], labels=digits.labels[left])
+        left[row] = not count_images(bins.centers, pixels=digits.images[[row]], labels=digits.labels[[row]])[3, 2]
+    found = count_images(bins.centers, pixels=digits.images[left], labels=digits.labels[left])
     assert found[3, 2] == 0
     assert np.argwhere(missing(bins.counts, found)).tolist() == [[3, 2]]
 
 
-def test_chance_alone_makes_no_mode_missing() -> None:
+def test_random_samples_have_no_missing_modes() -> None:
     rng = np.random.default_rng(0)
     shares = rng.dirichlet(np.full(32, 5.0), size=10)
     expected = np.array([rng.multinomial(6_000, each) for each in shares])
@@ -66,32 +68,32 @@ def test_chance_alone_makes_no_mode_missing() -> None:
         assert np.mean([missing(expected, each) for each in found]) < 1e-3
 
 
-def test_what_is_rarer_but_there_is_not_missing() -> None:
+def test_a_bin_with_more_than_a_quarter_of_its_share_is_not_missing() -> None:
     expected = np.array([[2_000, 8_000]])
     assert missing(expected, np.array([[49, 951]])).tolist() == [[True, False]]
     assert not missing(expected, np.array([[51, 949]])).any()
 
 
-def test_a_class_without_images_says_nothing() -> None:
+def test_a_class_without_images_has_no_missing_bins() -> None:
     expected = np.array([[10, 90], [50, 50]])
     assert missing(expected, np.array([[0, 100], [0, 0]])).tolist() == [[True, False], [False, False]]
 
 
-def test_no_training_has_the_partitions_that_missing_modes_are_counted_on(digits: Dataset) -> None:
-    found = find_bins(digits, 32, seeds=[*partition_seeds(), *range(4)])  # a training has as many bins
+def test_the_partitions_differ_from_those_of_any_training(digits: Dataset) -> None:
+    found = find_bins(digits, 32, seeds=[*partition_seeds(), *range(4)])  # the number of clusters in training
     for label in range(10):
         ours, trained_on = np.split(found[:, digits.labels == label], [PARTITIONS])
         for partition in ours:
             assert max(adjusted_rand_score(partition, clusters) for clusters in trained_on) < 1
 
 
-def test_all_generators_are_measured_on_the_same_partitions(digits: Dataset) -> None:
+def test_the_partitions_are_the_same_in_every_call(digits: Dataset) -> None:
     first, again = (find_bins(digits, 2, seeds=partition_seeds()) for _ in range(2))
     np.testing.assert_array_equal(first, again)
 
 
-def test_each_partition_has_a_share_of_its_own_and_groups_are_left_out_in_turn() -> None:
-    """A tenth of a class lies at 200. Of three partitions, only one gives it a bin of its own."""
+def test_each_partition_has_its_own_share_and_each_group_is_left_out_in_turn() -> None:
+    """A tenth of a class is at 200. Only one of three partitions has a separate bin for it."""
     partitions = [
         Bins(centers=np.array([centers], float)[..., None], counts=np.array([counts]))
         for centers, counts in (((0, 200), (900, 100)), ((0, 60), (500, 500)), ((10, 90), (700, 300)))

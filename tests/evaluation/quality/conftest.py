@@ -1,4 +1,4 @@
-"""Real digits that quality is measured against."""
+"""Fixtures: real digits to measure against."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def all_digits() -> RealData:
 
 @pytest.fixture(scope="session")
 def real(all_digits: RealData) -> RealData:
-    """A few digits of each class: nine out of ten seconds of a measurement go with the number of real images."""
+    """A few digits of each class, because most of the time of a measurement depends on the number of real images."""
 
     def first(dataset: Dataset, each: int) -> Dataset:
         return dataset.subset(

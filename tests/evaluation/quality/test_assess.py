@@ -1,4 +1,4 @@
-"""The report: every metric with its n, and no generator measured on what it has seen."""
+"""`assess` reports every metric, and refuses generators that have seen held-out images."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from digitforge_evaluation.experiment.statistics import t_interval
 from digitforge_evaluation.features.extract import CallableFeatures, digitnet
 from digitforge_evaluation.images.sources import Drawn, ImageSet, SavedGenerator
 from digitforge_evaluation.metrics.intervals import Interval
-from digitforge_evaluation.metrics.missing_modes import fill, make_bins, missing_share
+from digitforge_evaluation.metrics.missing_modes import count_images, make_bins, missing_share
 from digitforge_evaluation.quality.assess import Measurement, Report, assess
 from digitforge_evaluation.quality.comparison import RealData
 from digitforge_evaluation.quality.reference import Floor, shipped_reference
-from digitforge_evaluation.quality.registry import METRICS, of_images_and_partitions
+from digitforge_evaluation.quality.registry import METRICS, missing_modes_interval
 from digitforge_training.data import Dataset
 from digitforge_training.gan.clusters import find_bins
 
@@ -28,7 +28,7 @@ DIGITS = tuple("0123456789")
 
 
 class Copier:
-    """A generator whose digits are images it was trained on."""
+    """A generator that returns its training images."""
 
     name = "copier"
 
@@ -63,25 +63,25 @@ def measurements(report: Report) -> dict[str, Measurement]:
     return {found.key: found for found in report.figures}
 
 
-def test_a_real_generator_gets_every_metric_that_so_few_images_allow(exported_model: Path, real: RealData) -> None:
+def test_a_generator_gets_every_metric_possible_with_few_images(exported_model: Path, real: RealData) -> None:
     report = assess(SavedGenerator(exported_model), network=digitnet(), n=300, real=real)
 
     found = measurements(report)
     assert set(found) == set(METRICS) - {"kernel", "train_on_generated", "train_on_real"}
     assert report.left_out == {
-        "kernel": "needs 1000 held-out images",
-        "train_on_generated": "takes ten classifiers: give --accuracy and --data",
-        "train_on_real": "takes ten classifiers: give --accuracy and --data",
+        "kernel": "needs at least 1000 held-out images; there are 200",
+        "train_on_generated": "needs --accuracy and --data, because it trains ten classifiers",
+        "train_on_real": "needs --accuracy and --data, because it trains ten classifiers",
     }
     assert all(one.n == 300 and np.isfinite(one.value) for one in report.figures)
     assert found["distance"].name == "fd[digitnet-64]@300"
-    assert found["distance"].value > 10 * floor(found["distance"]).mean  # six training steps are not enough
+    assert found["distance"].value > 10 * floor(found["distance"]).mean  # it was trained for six steps only
     assert floor(found["distance"]).repeats == 10
     interval(found["distance"])
     json.dumps(report.as_dict())
 
 
-def test_without_real_images_the_distance_uses_the_shipped_statistics_and_the_rest_is_left_out(
+def test_without_real_images_distances_use_the_shipped_statistics_and_other_metrics_are_left_out(
     exported_model: Path,
 ) -> None:
     report = assess(SavedGenerator(exported_model), network=digitnet(), n=1000)
@@ -99,26 +99,25 @@ def test_without_real_images_the_distance_uses_the_shipped_statistics_and_the_re
     assert report.left_out["recall"] == "needs real images: give --data"
 
 
-def test_a_size_without_a_floor_says_so(exported_model: Path) -> None:
+def test_a_note_says_that_a_sample_size_has_no_floor(exported_model: Path) -> None:
     report = assess(SavedGenerator(exported_model), network=digitnet(), n=700)
 
     assert measurements(report)["distance"].real is None
     assert any("no floor is known for n = 700" in note for note in report.notes)
-    assert [each.label for each in report.classes] == [1]  # of the others, 72 and fewer
+    assert [each.label for each in report.classes] == [1]  # the other classes have 72 images or fewer
 
 
-def test_a_generator_that_copies_is_found_out(real: RealData) -> None:
+def test_a_generator_that_copies_training_images_is_detected(real: RealData) -> None:
     report = assess(Copier(real.train), network=digitnet(), n=300, real=real)
 
     authenticity, copying = measurements(report)["authenticity"], measurements(report)["copying"]
     assert authenticity.value == 0
     assert floor(authenticity).mean > 0.3
     assert interval(copying)[1] < -3 < floor(copying).mean
-    assert measurements(report)["precision"].value > 0.9  # which alone would look splendid
+    assert measurements(report)["precision"].value > 0.9  # precision alone would look very good
 
 
-def test_copies_are_sought_among_the_images_that_the_generator_has_seen(real: RealData) -> None:
-    """Half of the training images are enough to catch a generator that saw only those."""
+def test_a_generator_that_copies_the_part_of_the_training_set_it_saw_is_detected(real: RealData) -> None:
     half = real.train.subset(np.arange(0, len(real.train), 2))
 
     report = assess(Copier(half), network=digitnet(), n=200, real=real)
@@ -126,38 +125,38 @@ def test_copies_are_sought_among_the_images_that_the_generator_has_seen(real: Re
     assert measurements(report)["authenticity"].value == 0
 
 
-def test_a_generator_that_saw_none_of_the_training_images_cannot_have_copied_them(real: RealData) -> None:
+def test_authenticity_is_left_out_if_the_generator_saw_no_training_image(real: RealData) -> None:
     class Innocent(Copier):
         def seen(self, hashes: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
             return np.zeros(len(hashes), bool)
 
     report = assess(Innocent(real.train), network=digitnet(), n=200, real=real)
 
-    assert "saw none of the training images" in report.left_out["authenticity"]
+    assert report.left_out["authenticity"].endswith("it has seen 0 of digits")
 
 
 def test_a_generator_that_has_seen_a_held_out_image_is_refused(real: RealData) -> None:
     one = real.test.subset([5])
-    spoilt = type(real.train)(
+    contaminated = type(real.train)(
         images=np.concatenate([real.train.images, one.images]),
         labels=np.concatenate([real.train.labels, one.labels]),
         class_names=DIGITS,
-        name="spoilt",
+        name="contaminated",
         split="train",
     )
     with pytest.raises(InvalidInputError, match=r"was trained on 1 of the .* held-out images"):
-        assess(Copier(spoilt), network=digitnet(), n=200, real=real)
+        assess(Copier(contaminated), network=digitnet(), n=200, real=real)
 
 
-def test_it_is_refused_without_real_images_too(real: RealData) -> None:
+def test_a_generator_that_has_seen_a_held_out_image_is_refused_without_real_images_too(real: RealData) -> None:
     """The identities of MNIST's test images are shipped with their statistics."""
 
-    class Spoilt(Copier):
+    class Contaminated(Copier):
         def seen(self, hashes: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
             return hashes == shipped_reference().hashes[1234]
 
     with pytest.raises(InvalidInputError, match="was trained on 1 of the 10000 held-out images"):
-        assess(Spoilt(real.train), network=digitnet(), n=200)
+        assess(Contaminated(real.train), network=digitnet(), n=200)
 
 
 def test_a_card_that_names_the_held_out_images_as_training_data_is_refused(real: RealData) -> None:
@@ -167,16 +166,16 @@ def test_a_card_that_names_the_held_out_images_as_training_data_is_refused(real:
 
 def test_images_that_are_themselves_held_out_are_refused(real: RealData) -> None:
     images = ImageSet(real.test.images, real.test.labels, "test images")
-    with pytest.raises(InvalidInputError, match="are themselves among the held-out images"):
+    with pytest.raises(InvalidInputError, match="are themselves held-out images"):
         assess(images, network=digitnet(), n=200, real=real)
 
 
-def test_a_generator_of_other_things_is_not_measured_against_digits(real: RealData) -> None:
+def test_a_generator_of_other_classes_is_refused(real: RealData) -> None:
     with pytest.raises(InvalidInputError, match="makes the classes shirt"):
         assess(Copier(real.train, class_names=("shirt",) * 10), network=digitnet(), n=200)
 
 
-def test_images_of_unknown_origin_are_measured_with_a_note_and_without_labels_too(real: RealData) -> None:
+def test_images_of_unknown_origin_and_without_labels_are_measured_with_a_note(real: RealData) -> None:
     images = ImageSet(real.train.images, None, "some images")
 
     report = assess(images, network=digitnet(), n=300, real=real)
@@ -192,22 +191,22 @@ def test_other_features_have_no_shipped_statistics_and_no_probabilities(real: Re
     )
     images = ImageSet(real.train.images, real.train.labels, "some images")
 
-    with pytest.raises(InvalidInputError, match="the shipped statistics are in the features digitnet-64, not pooled"):
+    with pytest.raises(InvalidInputError, match="the shipped statistics are for the features digitnet-64, not pooled"):
         assess(images, network=pooled, n=300)
     report = assess(images, network=pooled, n=300, real=real)
 
     assert measurements(report)["distance"].name == "fd[pooled]@300"
-    assert report.left_out["score"] == "the feature network cannot tell these classes"
+    assert report.left_out["score"] == "the feature network does not classify these images"
 
 
-def test_a_metric_that_cannot_be_computed_takes_no_other_with_it(real: RealData) -> None:
-    """Sixty images have no covariance of 64 features; all that needs none is there."""
+def test_a_metric_that_cannot_be_computed_does_not_stop_the_others(real: RealData) -> None:
+    """Sixty images are too few for a covariance of 64 features. Metrics without a covariance are computed."""
     images = ImageSet(real.train.images, real.train.labels, "some images")
 
     report = assess(images, network=digitnet(), n=60, real=real)
 
-    assert report.left_out["distance"] == "needs 65 generated images"
-    assert report.left_out["extrapolated"] == "needs 256 generated images"
+    assert report.left_out["distance"] == "needs at least 65 generated images; there are 60"
+    assert report.left_out["extrapolated"] == "needs at least 256 generated images; there are 60"
     assert {"precision", "recall", "missing", "agreement", "score", "authenticity"} <= set(measurements(report))
 
 
@@ -217,29 +216,29 @@ def test_too_few_held_out_images_for_a_covariance_leave_the_distance_out(real: R
 
     report = assess(images, network=digitnet(), n=100, real=few)
 
-    assert report.left_out["distance"] == "needs 65 held-out images"
+    assert report.left_out["distance"] == "needs at least 65 held-out images"
     assert (report.reference_n, report.classes) == (60, ())
     assert measurements(report)["precision"].real is not None
 
 
-def test_no_image_at_all_is_an_error(real: RealData) -> None:
+def test_n_of_zero_is_an_error(real: RealData) -> None:
     images = ImageSet(real.train.images, real.train.labels, "some images")
     with pytest.raises(InvalidInputError, match="n is 0"):
         assess(images, network=digitnet(), n=0, real=real)
 
 
-def test_a_generator_that_makes_one_image_is_an_error_in_words(real: RealData) -> None:
+def test_a_generator_that_makes_only_one_image_is_refused(real: RealData) -> None:
     class Stuck(Copier):
         def draw(self, n: int, *, proportions: tuple[int, ...], seed: int, expansion: float | None = None) -> Drawn:
             return Drawn(images=np.repeat(self._known.images[:1], n, axis=0), labels=None)
 
-    with pytest.raises(InvalidInputError, match="a generator that makes one image"):
+    with pytest.raises(InvalidInputError, match="rows of the generated features are the same"):
         assess(Stuck(real.train), network=digitnet(), n=200, real=real)
 
 
-def test_a_generator_of_the_bins_it_was_trained_on_is_caught_on_others(all_digits: RealData) -> None:
-    """It makes one image of each bin of seed 0, as often as the bin has images, and nothing else."""
-    digits, each = all_digits.train, 6  # as many bins as `assess` takes of so few images
+def test_a_generator_that_makes_one_image_per_bin_of_its_own_partition_has_missing_modes(all_digits: RealData) -> None:
+    """It repeats one image of each bin of seed 0, as often as the bin has images."""
+    digits, each = all_digits.train, 6  # the number of bins that `assess` uses for so few images
     (clusters,) = find_bins(digits, each, seeds=[0])
     trained_on = make_bins(pixels=digits.images, labels=digits.labels, clusters=clusters)
     rows = []
@@ -249,7 +248,7 @@ def test_a_generator_of_the_bins_it_was_trained_on_is_caught_on_others(all_digit
         rows += [members[(away**2).sum(axis=1).argmin()]] * len(members)
     collapsed = digits.subset(np.array(rows))
     assert len(np.unique(rows)) == 10 * each
-    counts = fill(trained_on.centers, pixels=collapsed.images, labels=collapsed.labels)
+    counts = count_images(trained_on.centers, pixels=collapsed.images, labels=collapsed.labels)
     assert missing_share(trained_on.counts, counts) == 0
 
     report = assess(
@@ -265,7 +264,7 @@ def test_a_generator_of_the_bins_it_was_trained_on_is_caught_on_others(all_digit
     assert floor(found).mean < interval(found)[0] / 4
 
 
-def test_real_digits_lack_no_mode_at_the_same_number_of_images(all_digits: RealData) -> None:
+def test_real_digits_have_no_missing_modes(all_digits: RealData) -> None:
     digits = all_digits.train
     report = assess(ImageSet(digits.images, digits.labels, "real"), network=digitnet(), n=250, real=all_digits)
 
@@ -277,8 +276,8 @@ def test_real_digits_lack_no_mode_at_the_same_number_of_images(all_digits: RealD
 def test_the_interval_of_missing_modes_covers_the_choice_of_partitions() -> None:
     shares = np.array([0.1, 0.0, 0.0])
 
-    found = of_images_and_partitions(shares, np.tile(shares, (10, 1)))
+    found = missing_modes_interval(shares, np.tile(shares, (10, 1)))
 
     assert found is not None
     assert list(found) == [0, pytest.approx(t_interval(shares).high)]
-    assert of_images_and_partitions(np.zeros(3), np.zeros((10, 3))) is None  # nothing varies
+    assert missing_modes_interval(np.zeros(3), np.zeros((10, 3))) is None  # nothing varies

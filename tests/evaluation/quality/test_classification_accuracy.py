@@ -1,4 +1,4 @@
-"""Classification accuracy tells what a distance does not: wrong labels from lack of variety."""
+"""Classification accuracy tells lack of variety from wrong labels; a distance does not."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def drawn(real: RealData) -> Drawn:
     return Drawn(images=real.train.images[chosen], labels=real.train.labels[chosen])
 
 
-def test_real_digits_in_the_place_of_generated_ones_reach_the_floor_both_ways(real: RealData, drawn: Drawn) -> None:
+def test_real_digits_in_place_of_generated_ones_reach_the_floor_both_ways(real: RealData, drawn: Drawn) -> None:
     found = accuracies(real, drawn, steps=50)
 
     floor = np.mean(found.real_to_real)
@@ -39,7 +39,7 @@ def test_real_digits_in_the_place_of_generated_ones_reach_the_floor_both_ways(re
     assert found.n == 100
 
 
-def test_digits_without_variety_fail_one_way_and_wrong_labels_both(real: RealData, drawn: Drawn) -> None:
+def test_digits_without_variety_fail_one_way_and_wrong_labels_fail_both_ways(real: RealData, drawn: Drawn) -> None:
     first = np.array([np.flatnonzero(real.train.labels == label)[0] for label in range(10)]).repeat(50)
     stuck = Drawn(images=real.train.images[first], labels=real.train.labels[first])
     assert drawn.labels is not None
@@ -51,10 +51,10 @@ def test_digits_without_variety_fail_one_way_and_wrong_labels_both(real: RealDat
     assert max(np.mean(of_wrong.generated_to_real), np.mean(of_wrong.real_to_generated)) < 0.2
 
 
-def test_what_cannot_be_trained_on_is_refused(real: RealData, drawn: Drawn) -> None:
+def test_digits_without_labels_and_too_many_digits_are_refused(real: RealData, drawn: Drawn) -> None:
     with pytest.raises(InvalidInputError, match="with labels"):
         accuracies(real, Drawn(images=drawn.images, labels=None), steps=1)
     assert drawn.labels is not None
     many = Drawn(images=drawn.images.repeat(50, axis=0), labels=drawn.labels.repeat(50))
-    with pytest.raises(InvalidInputError, match="too few images for subsets of 5000"):
+    with pytest.raises(InvalidInputError, match="too few images for a subset of 5000"):
         accuracies(real, many, steps=1)

@@ -1,4 +1,4 @@
-"""The judge that `digitforge train --keep best` finds by its entry point."""
+"""The judge that `digitforge train --keep best` loads by its entry point."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ def factory() -> Factory:
     return loaded
 
 
-def test_the_judge_prefers_real_digits_to_spoilt_ones_and_those_to_noise(factory: Factory) -> None:
+def test_the_judge_prefers_real_digits_to_noisy_ones_and_noisy_ones_to_noise(factory: Factory) -> None:
     train, test = load("digits"), load("digits", split="test")
     judge = factory(train.images, train.labels)
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, test.images.shape, dtype=np.uint8)
-    spoilt = np.where(rng.random(test.images.shape) < 0.1, noise, test.images)
+    noisy = np.where(rng.random(test.images.shape) < 0.1, noise, test.images)
 
-    distances = [judge(images, test.labels) for images in (test.images, spoilt, noise)]
+    distances = [judge(images, test.labels) for images in (test.images, noisy, noise)]
 
     assert distances == sorted(distances)
     assert distances[0] < distances[1] / 2
 
 
-def test_the_judge_refuses_what_it_cannot_judge(factory: Factory) -> None:
+def test_the_judge_refuses_too_few_images_wrong_shapes_and_missing_labels(factory: Factory) -> None:
     train = load("digits")
     with pytest.raises(InvalidInputError, match="needs more than 64"):
         factory(train.images[:64], train.labels[:64])

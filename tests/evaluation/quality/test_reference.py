@@ -33,18 +33,20 @@ from digitforge_training.data import load
 
 
 @given(st.lists(st.integers(0, 2000), min_size=1, max_size=12).filter(any), st.integers(0, 20_000))
-def test_class_counts_sum_to_n_and_are_within_one_of_their_share(proportions: list[int], n: int) -> None:
+def test_class_counts_sum_to_n_and_differ_from_the_exact_shares_by_less_than_one(
+    proportions: list[int], n: int
+) -> None:
     counts = class_counts(proportions, n)
 
     assert counts.sum() == n
     assert (np.abs(counts - np.array(proportions) / sum(proportions) * n) < 1).all()
 
 
-def test_class_counts_of_the_whole_are_the_whole() -> None:
+def test_class_counts_for_the_total_are_the_proportions() -> None:
     assert class_counts([980, 1135, 0, 7], 2122).tolist() == [980, 1135, 0, 7]
 
 
-def test_random_subsets_have_the_counts_and_no_row_twice() -> None:
+def test_random_subsets_have_the_given_counts_and_no_row_twice() -> None:
     labels = np.random.default_rng(0).integers(0, 3, 300)
 
     subsets = random_subsets(labels, np.array([20, 5, 40]), repeats=4)
@@ -56,7 +58,7 @@ def test_random_subsets_have_the_counts_and_no_row_twice() -> None:
     assert set(subsets[0]) != set(subsets[1])
 
 
-def test_a_class_that_is_too_rare_leaves_no_subsets() -> None:
+def test_there_are_no_subsets_if_a_class_has_too_few_rows() -> None:
     assert random_subsets(np.array([0, 0, 1]), np.array([1, 2])) == []
 
 
@@ -72,7 +74,7 @@ def test_names_carry_features_and_sample_size() -> None:
 
 @pytest.fixture(scope="module")
 def compared(real: RealData) -> Comparison:
-    """Two hundred images, of which only the number counts, beside real digits."""
+    """Two hundred images and real digits. Only the number of the images matters."""
     test, train = (Sample.of(half, digitnet().measure(half.images)) for half in (real.test, real.train))
     training = Training(data=real.train, sample=train, seen=np.ones(len(train), bool), held_out=len(test))
     return Comparison(
@@ -107,7 +109,7 @@ def test_a_reference_survives_writing_and_reading(
     np.testing.assert_array_equal(again.hashes, np.sort(image_hashes(real.test.images)))
 
 
-def test_floors_hold_every_metric_that_so_few_images_allow(floors: dict[str, Floor], real: RealData) -> None:
+def test_floors_have_every_metric_possible_with_few_images(floors: dict[str, Floor], real: RealData) -> None:
     n = len(real.test)
     of_training = {"distance", "precision", "recall", "density", "coverage", "agreement", "score"}
     assert set(floors) == of_training | {"authenticity", "copying"}
@@ -116,10 +118,10 @@ def test_floors_hold_every_metric_that_so_few_images_allow(floors: dict[str, Flo
     assert floors["agreement"].mean > 0.9
     assert (floors["authenticity"].n, floors["authenticity"].repeats) == (n, 1)
     assert (floors["copying"].n, floors["copying"].repeats) == (n - n // 2, 10)
-    assert abs(floors["copying"].mean) < 1  # real digits are no copies of real digits
+    assert abs(floors["copying"].mean) < 1  # real digits do not copy real digits
 
 
-def test_a_file_that_is_something_else_is_an_error_that_names_it(tmp_path: Path) -> None:
+def test_the_error_about_a_wrong_file_names_the_file(tmp_path: Path) -> None:
     np.savez(tmp_path / "other.npz", mean=np.zeros(3))
     for name in ("other.npz", "missing.npz"):
         with pytest.raises(DataError, match=name):
@@ -133,8 +135,8 @@ def test_the_shipped_reference_is_of_ten_thousand_images_with_floors() -> None:
     assert shipped.moments is not None
     assert shipped.moments.n == len(shipped.hashes) == sum(shipped.class_counts) == 10_000
     assert set(shipped.floors) == set(FLOOR_SIZES)
-    measured_anew = {"missing", "train_on_generated", "train_on_real"}  # of the images themselves
-    every = set(METRICS) - measured_anew | {f"{CLASS_DISTANCE}{label}" for label in range(10)}
+    not_shipped = {"missing", "train_on_generated", "train_on_real"}
+    every = set(METRICS) - not_shipped | {f"{CLASS_DISTANCE}{label}" for label in range(10)}
     assert all(set(floors) == every for floors in shipped.floors.values())
     assert shipped.floors[10_000][f"{CLASS_DISTANCE}1"].n == shipped.class_counts[1] == 1135
     assert shipped.floors[10_000]["distance"].repeats == 10
@@ -144,7 +146,7 @@ def test_the_shipped_reference_is_of_ten_thousand_images_with_floors() -> None:
 
 
 @pytest.mark.skipif("DIGITFORGE_DATA_DIR" not in os.environ, reason="needs MNIST: set DIGITFORGE_DATA_DIR")
-def test_the_shipped_reference_is_what_the_test_images_measure() -> None:
+def test_the_shipped_reference_has_the_moments_of_the_test_images() -> None:
     test, shipped = load("mnist", split="test"), shipped_reference()
 
     moments = gaussian(digitnet().features(test.images))
