@@ -54,7 +54,7 @@ def test_run_status_and_report_agree(
 ) -> None:
     _, folder, printed = finished
     assert "classical+gan (oracle)" in printed
-    assert "With 1 real image per class (10 in all)" in printed.replace("\n", " ")
+    assert "With 1 real image per class (10 in total)" in printed.replace("\n", " ")
     status, out, _ = command("status", folder, "--json")
     assert (status, json.loads(out)) == (0, {"finished": 12, "planned": 12, "seconds_left": 0.0})
     assert command("status", folder) == (0, "12 of 12 cells are finished\n", "")

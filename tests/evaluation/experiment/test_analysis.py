@@ -32,7 +32,7 @@ def test_a_clear_gain_on_ten_subsets_helps_and_a_clear_loss_hurts() -> None:
     assert gain.verdict == "helps"
     assert gain.difference == pytest.approx(0.03)
     assert (
-        "With 10 real images per class (20 in all), adding the digits of a strict generator to classical "
+        "With 10 real images per class (20 in total), adding digits from a strict generator to classical "
         in sentence(gain, classes=2)
     )
     assert "helps: +3.00 points" in sentence(gain, classes=2)
@@ -48,21 +48,21 @@ def test_noise_is_no_evidence_and_says_what_could_have_been_found() -> None:
     assert comparison.verdict == "no evidence"
     text = sentence(comparison, classes=10)
     assert "there is no evidence" in text
-    assert "find a difference of" in text
+    assert "With 10 subsets, a true difference of" in text
 
 
 def test_nine_subsets_are_descriptive_however_clear() -> None:
     cells = _cells({("classical", 10): _ten(0.5)[:9], ("classical+gan (strict)", 10): _ten(0.9)[:9]})
     comparison = analyze(cells).primary[0]
     assert comparison.verdict == "descriptive"
-    assert "a verdict needs 10 subsets" in sentence(comparison, classes=10)
+    assert "a verdict needs at least 10 subsets" in sentence(comparison, classes=10)
 
 
 def test_one_subset_has_no_interval_and_still_a_sentence() -> None:
     cells = _cells({("classical", 1): [0.5], ("classical+gan (strict)", 1): [0.6]})
     comparison = analyze(cells).primary[0]
     assert comparison.interval is None
-    assert sentence(comparison, classes=10).startswith("With 1 real image per class (10 in all)")
+    assert sentence(comparison, classes=10).startswith("With 1 real image per class (10 in total)")
 
 
 def test_only_subsets_that_both_arms_finished_are_compared() -> None:

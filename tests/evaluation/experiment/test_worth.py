@@ -77,12 +77,12 @@ def test_no_error_at_all_counts_as_half_an_image() -> None:
 
 @pytest.mark.parametrize("curve", [{10: [0.1]}, {20: [0.1], 40: [0.1]}, {10: [0.1, 0.1], 20: [0.1]}])
 def test_what_cannot_be_compared_is_refused(curve: dict[int, list[float]]) -> None:
-    with pytest.raises(InvalidInputError, match="expected two sizes"):
+    with pytest.raises(InvalidInputError, match="expected two sizes or more, including 10"):
         worth(curve, n=10, arm=[0.1], smallest=1e-4)
 
 
 def test_what_is_read_off_a_curve_that_fits_badly_is_said_to_be_unreliable() -> None:
     near = worth({n: _errors(n) for n in (1, 10, 100)}, n=10, arm=_errors(20), smallest=1e-4)
-    assert "do not rely" not in worth_sentence(near)
+    assert "Do not rely" not in worth_sentence(near)
     bent = {1: np.full(10, 0.4), 10: np.full(10, 0.04), 100: np.full(10, 0.03)}
     assert "misses the measured errors by up to" in worth_sentence(worth(bent, n=10, arm=bent[100], smallest=1e-4))
