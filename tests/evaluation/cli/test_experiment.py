@@ -79,10 +79,10 @@ def test_without_a_generator_the_other_arms_run(command: Command, tmp_path: Path
     ("arguments", "status", "message"),
     [
         (["--arms", "real,gan"], 2, "needs generated digits"),
-        (["--arms", "flip"], 2, "expected some of real, oversampled"),
+        (["--arms", "flip"], 2, "expected one or more of real, oversampled"),
         (["--strict", "forj", "--data", "/nowhere"], 2, "did you mean 'forge'"),  # said before any data is asked for
         (["--n-per-class", "1,x"], 2, "whole numbers separated by commas"),
-        (["--n-per-class", "9999"], 2, "9999 images per class"),
+        (["--n-per-class", "9999"], 2, "at least 9999 images per class"),
         (["--server", "127.0.0.1:1", "--model", "x"], 2, "--server or --model"),
         (["--server", "127.0.0.1:1"], 3, "127.0.0.1:1"),
         (["--model", "/nowhere"], 4, "/nowhere"),
@@ -101,7 +101,7 @@ def test_bad_input_gets_one_line_and_its_exit_status(
 def test_another_experiment_in_the_folder_is_refused(finished: tuple[list[str], Path, str], command: Command) -> None:
     status, _, error = command(*finished[0], "--seed=1")
     assert status == 2
-    assert "whose seed is 0, this one's is 1" in error
+    assert "its seed is 0, but yours is 1" in error
 
 
 def test_a_folder_without_an_experiment_is_named(command: Command, tmp_path: Path) -> None:

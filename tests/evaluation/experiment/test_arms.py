@@ -9,7 +9,7 @@ from digitforge_evaluation.experiment.arms import Arm, Variant, check_arms
 
 
 def test_unknown_arms_are_refused_with_the_known_ones() -> None:
-    with pytest.raises(InvalidInputError, match=r"flipped.*expected some of real, oversampled"):
+    with pytest.raises(InvalidInputError, match=r"flipped.*expected one or more of real, oversampled"):
         check_arms(["real", "flipped"])
     with pytest.raises(InvalidInputError, match="no arm"):
         check_arms([])

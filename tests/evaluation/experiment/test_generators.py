@@ -60,7 +60,7 @@ def test_a_generator_of_other_classes_is_refused(generator: Source) -> None:
     letters = Dataset(
         images=digits.images, labels=digits.labels, class_names=tuple("abcdefghij"), name="letters", split="train"
     )
-    with pytest.raises(InvalidInputError, match="take a generator trained on such images"):
+    with pytest.raises(InvalidInputError, match="use a generator trained on this kind of images"):
         budget_of(generator, RealImages(pool=letters, held_out=letters))
 
 

@@ -248,7 +248,7 @@ def test_digits_of_one_class_alone_teach_nothing_and_that_is_said(
     exported: Exported, run_plan: RunPlan, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(run, "classifier", lambda *_, **__: Recorder(predicted=3))
-    with pytest.raises(InvalidInputError, match=r"400 generated digits leave 40 of 1 classes.*larger sizes"):
+    with pytest.raises(InvalidInputError, match=r"kept 40 of 400 generated digits, in 1 of 10 classes.*larger size"):
         run_plan(tmp_path, "synthetic", sources={"oracle": exported}, filtered=True, n_per_class=(4,))
 
 
@@ -262,7 +262,7 @@ def test_digits_without_classes_are_used_where_the_classifier_is_sure_of_them(
         return int(cell.generated[0]["kept"])
 
     assert kept(0.0) == 400
-    with pytest.raises(InvalidInputError, match=r"400 generated digits leave 0 .*a lower --confidence"):
+    with pytest.raises(InvalidInputError, match=r"kept 0 of 400 generated digits.*a lower --confidence"):
         kept(0.999)  # after four images of each class it is never so sure
 
 

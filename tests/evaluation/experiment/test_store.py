@@ -124,7 +124,7 @@ def test_an_experiment_of_another_identity_is_refused_and_the_difference_named(t
     with open_store(path, identity=IDENTITY, about={}):
         pass
     with (
-        pytest.raises(InvalidInputError, match="whose seed is 0, this one's is 1"),
+        pytest.raises(InvalidInputError, match="its seed is 0, but yours is 1"),
         open_store(path, identity={**IDENTITY, "seed": 1}, about={}),
     ):
         pass
@@ -139,8 +139,8 @@ def test_an_experiment_of_another_identity_is_refused_and_the_difference_named(t
         (b'{"images":3}\n', "not a results file"),
         (b"not json\n", "line 1 is damaged"),
         (b'{"kind":"store","version":2,"identity":{},"about":{}}\n{"kind":"cell"}\n', "line 2 is not a finished cell"),
-        (b'{"kind":"store","version":2,"identity":{},"about":{}}\n[1]\n', "line 2 is not an object"),
-        (UNKNOWN_ARM, "line 2 is not a finished cell .*no arm 'flipped'"),
+        (b'{"kind":"store","version":2,"identity":{},"about":{}}\n[1]\n', "line 2 is not a JSON object"),
+        (UNKNOWN_ARM, "line 2 is not a finished cell .*unknown arm 'flipped'"),
         (b"", "empty"),
     ],
 )
@@ -174,7 +174,7 @@ def test_a_full_disk_is_reported_and_keeps_what_was_finished(tmp_path: Path) -> 
         store.append(_result(0))
         full = os.open("/dev/full", os.O_WRONLY)
         kept, store._descriptor = store._descriptor, full
-        with pytest.raises(DataError, match="make room"):
+        with pytest.raises(DataError, match="free some disk space"):
             store.append(_result(1))
         store._descriptor = kept
         os.close(full)

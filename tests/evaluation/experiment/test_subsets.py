@@ -42,7 +42,7 @@ def test_a_cut_class_keeps_its_share_and_at_least_one_image_and_the_others_are_t
 
 
 def test_a_class_to_be_cut_must_exist(real: RealImages) -> None:
-    with pytest.raises(InvalidInputError, match=r"no class 'eight'.*expected some of 0, 1"):
+    with pytest.raises(InvalidInputError, match=r"cannot cut class 'eight'.*expected one or more of 0, 1"):
         minority(real.pool, {"eight": 0.1})
 
 
