@@ -222,7 +222,7 @@ def _experiment(
     )
     real = hold_out(training, test, which="test")
     source = Served(target)
-    budget, card = experiment_folder.by_budget(source, real)
+    budget, card = experiment_folder.budget_and_card(source, real)
 
     def on_cell(_result: CellResult | None, done: int, planned: int) -> None:
         listener.progress(done, planned)
