@@ -58,7 +58,7 @@ def test_the_demonstration_runs_without_mnist_and_says_so(
     )
     assert done.returncode == 0, done.stderr
     printed = re.sub(r"\s+", " ", done.stdout)
-    assert "MNIST could not be had, so the real images are scikit-learn's 1 797 digits" in printed
+    assert "MNIST is not available, so the real images are scikit-learn's 1 797 digits" in printed
     assert "1000 labeled digits over gRPC in" in printed
     assert re.search(r"fd\[digitnet-64\]@1k +\d", printed)
     assert "Do they help a classifier with 100 real images of digits?" in printed
@@ -74,7 +74,7 @@ def test_the_demonstration_runs_without_mnist_and_says_so(
     assert all(name.endswith(".png") for name in names - {"report.html", "report.json", "results.jsonl"})
     page = (out / "report.html").read_text("utf-8")
     assert not re.search(r"https?://|<script|<link", page)
-    assert "MNIST could not be had" in page
+    assert "MNIST is not available" in page
     report = json.loads((out / "report.json").read_text())
     assert report["cells"] == 8
     assert report["quality"][0]["name"] == "fd[digitnet-64]@1k"

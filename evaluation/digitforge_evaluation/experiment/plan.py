@@ -56,7 +56,7 @@ class Plan:
     elastic: float = ELASTIC
     #: ``test``, or ``validation`` to hold out a twelfth of the training set; use that to choose settings.
     held_out: HeldOut = "test"
-    seed: int = 0  #: seed of everything random
+    seed: int = 0  #: random seed
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "arms", check_arms(self.arms))

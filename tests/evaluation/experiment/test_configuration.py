@@ -92,7 +92,7 @@ def test_an_experiment_runs_from_a_file_and_from_what_it_keeps_and_options_go_fi
         ("subsets = 2.5", "2.5"),
         ("subsets = 'many'", "many"),
         ("n-per-class = ['x']", "whole numbers"),
-        ("cut = { '8' = 'half' }", "the share that is kept"),
+        ("cut = { '8' = 'half' }", "the share to keep"),
         ("transpose = 'perhaps'", "perhaps"),
     ],
 )
