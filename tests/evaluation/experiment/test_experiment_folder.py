@@ -1,4 +1,4 @@
-"""An experiment in a folder: how its generators are named, and what is read back."""
+"""Tests of an experiment in a folder: the names of its generators, and the state read back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from digitforge_evaluation.experiment.sentences import sentence
 from digitforge_evaluation.experiment.subsets import RealImages
 
 
-def test_one_generator_is_named_by_its_budget_and_none_is_taken_twice(
+def test_a_single_generator_is_named_by_its_budget_and_duplicates_are_refused(
     real: RealImages, exported: Exported, exported_model: Path
 ) -> None:
     alone, _ = experiment_folder.name_generators([exported], real)

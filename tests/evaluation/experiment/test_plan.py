@@ -1,4 +1,4 @@
-"""Plans: what they refuse, and which arms and cells they are made of."""
+"""Tests of plans: their checks, arms and cells."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def test_impossible_plans_are_refused(settings: dict[str, Any], message: str) ->
         Plan(**settings)
 
 
-def test_too_few_images_of_a_class_are_noticed_before_the_first_cell(real: RealImages) -> None:
+def test_too_few_images_of_a_class_are_refused_before_the_first_cell(real: RealImages) -> None:
     with pytest.raises(InvalidInputError, match=r"class 0 has only 1.*at least 500 images per class"):
         check_sizes(Plan(arms=("real",), n_per_class=(1, 500)), real)
     with pytest.raises(InvalidInputError, match="cannot cut class 'eight'"):
         check_sizes(Plan(cut={"eight": 0.1}), real)
 
 
-def test_an_arm_with_a_generator_needs_one() -> None:
+def test_an_arm_with_generated_digits_needs_a_generator() -> None:
     with pytest.raises(InvalidInputError, match="'gan' needs generated digits"):
         plan_cells(Plan(arms=("real", "gan")), {})
 
