@@ -54,7 +54,7 @@ def budget_and_card(source: Served | Exported, real: RealImages) -> tuple[Budget
     """
     generator = source.generator_for(real.pool, seed=0)
     budget = budget_of(generator, real)
-    assert generator.card is not None  # budget_of refuses generators without one
+    assert generator.card is not None  # budget_of refuses generators without a card
     return budget, generator.card
 
 
@@ -174,7 +174,7 @@ def measure_distances(
         n: generated digits per generator.
 
     Raises:
-        InvalidInputError: the distance cannot be measured on these images. `check_distances` tells so in advance.
+        InvalidInputError: the distance cannot be measured on these images. `check_distances` checks this in advance.
         DataError: *folder* cannot be written.
     """
     generators = (
@@ -213,7 +213,7 @@ class State:
     facts: Facts
     samples: tuple[SampleSheet, ...]
     planned: tuple[CellKey, ...]  #: all cells of the last plan
-    finished: Mapping[CellKey, CellResult]  #: those of them that are finished
+    finished: Mapping[CellKey, CellResult]  #: finished cells of the last plan
 
 
 def read(folder: Path) -> State:

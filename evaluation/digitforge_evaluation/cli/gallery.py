@@ -61,7 +61,7 @@ _FULL = "full"
     show_default=True,
     help="Random seed of trainings and measured images.",
 )
-def gallery(  # noqa: PLR0917 – click passes by name
+def gallery(  # noqa: PLR0917 - click passes by name
     names: tuple[str, ...],
     runs: Path,
     out: Path,

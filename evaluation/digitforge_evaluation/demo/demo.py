@@ -1,6 +1,6 @@
 """The demo from end to end: serve a generator, request digits, measure them, and test whether they help.
 
-The server is a separate process, the digits come over gRPC, and the report is that of a real experiment.
+The server is a separate process, the digits come over gRPC, and the report comes from a real experiment.
 """
 
 from __future__ import annotations

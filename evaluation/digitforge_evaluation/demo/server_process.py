@@ -59,7 +59,7 @@ def serving(model_base_path: Path | None = None) -> Iterator[str]:
 
 
 def _target(process: subprocess.Popen[str], stderr: IO[str]) -> str:
-    """Wait for the line that tells the server's address. The server prints it when it is ready."""
+    """Wait until the server prints its address. It does so when it is ready."""
     lines: queue.Queue[str] = queue.Queue()
     threading.Thread(target=_pass_on, args=(process.stdout, lines), daemon=True).start()
     end = time.monotonic() + START_TIMEOUT_S

@@ -26,7 +26,7 @@ class Design:
     generator: bool = False  #: whether it uses generated digits
     balanced: bool = False  #: whether it draws all classes equally often, whatever their size
     classical: bool = False  #: whether it applies classical augmentation to every image
-    cheap: str = ""  #: ``noise`` or ``smote``: changes half of the images; empty: neither
+    cheap: str = ""  #: ``noise`` or ``smote``, for half of the images; empty for none
 
 
 ARMS: Final[dict[str, Design]] = {
@@ -56,12 +56,12 @@ PRIMARY: Final = "classical+gan"
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """A different way to use generated digits. Sets one field; verdicts use the variant that sets none."""
+    """A way to use generated digits. It sets at most one field. Verdicts use the variant that sets none."""
 
     ratio: float | None = None  #: generated digits per real image; None for the plan's ratio
     expansion: float | None = None  #: factor for the latents; None leaves them unchanged
     fresh: bool = False  #: use each digit only once
-    filtered: bool = False  #: use only digits on whose label a classifier agrees; it has seen only the subset
+    filtered: bool = False  #: use only digits whose label is confirmed by a classifier trained on the subset
 
     def __post_init__(self) -> None:
         for name in ("ratio", "expansion"):

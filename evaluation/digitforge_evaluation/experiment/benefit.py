@@ -27,7 +27,7 @@ from digitforge_evaluation.images.sources import Source
 from digitforge_evaluation.metrics.frechet import distance_name, frechet_distance, gaussian
 from digitforge_training.data import Dataset
 
-#: A correlation needs this many generators. With three, a third of all orders have a perfect correlation by chance.
+#: A correlation needs this many generators. With three, a third of all orders give a perfect correlation.
 GENERATORS_FOR_A_CORRELATION: Final = 4
 #: Number of orders in the permutation test: all orders of up to eight generators, random orders of more.
 ORDERS: Final = math.factorial(8)
@@ -111,7 +111,7 @@ def distances(
     proportions = tuple(np.bincount(held_out.labels, minlength=len(held_out.class_names)).tolist())
     values = {}
     for generator in generators:
-        assert generator.card is not None  # budget_of refuses generators without one
+        assert generator.card is not None  # budget_of refuses generators without a card
         images = generator.draw(n, proportions=proportions, seed=seed).images
         generated = gaussian(network.measure(images).features, name="generated")
         values[str(generator.card["generator_id"])] = frechet_distance(real=real, generated=generated)

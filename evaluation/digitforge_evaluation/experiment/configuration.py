@@ -32,7 +32,7 @@ def read_config(path: Path, *, known: Collection[str]) -> dict[str, Any]:
     except OSError as error:
         raise DataError(f"cannot read {path} ({error.strerror}); expected a TOML file") from error
     except ValueError as error:  # invalid TOML or UTF-8
-        raise DataError(f"{path}: not TOML ({error}); expected lines like `n-per-class = [10, 100]`") from error
+        raise DataError(f"{path} is not TOML ({error}); expected lines like `n-per-class = [10, 100]`") from error
     settings: dict[str, Any] = {}
     for key, value in values.items():
         name = key.replace("-", "_")

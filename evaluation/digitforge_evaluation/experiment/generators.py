@@ -168,7 +168,7 @@ def budget_of(generator: Source, real: RealImages) -> Budget:
         )
     if not pool.any():
         return Budget.TRANSFER
-    assert generator.card is not None  # check_fits refused generators without one
+    assert generator.card is not None  # check_fits refused generators without a card
     return Budget.ORACLE if generator.card["class_names"] else Budget.SEMI
 
 

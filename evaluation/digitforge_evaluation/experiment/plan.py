@@ -44,8 +44,7 @@ class Plan:
     sweep: tuple[float, ...] = ()  #: other ratios to compare with *ratio*
     expansions: tuple[float, ...] = ()  #: factors for the latents, each a variant to compare
     fresh: bool = False  #: add the variant that uses each generated digit only once
-    #: Add the variant that uses only generated digits on whose label a classifier agrees. The classifier is trained on
-    #: the subset alone.
+    #: Add the variant that uses only digits whose label is confirmed by a classifier trained on the subset alone.
     filtered: bool = False
     #: For generators without classes, whose digits a classifier labels: use only digits with at least this confidence.
     confidence: float = 0.0

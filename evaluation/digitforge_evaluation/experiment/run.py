@@ -95,7 +95,7 @@ def _generated(job: _Job, source: GeneratorSource, model: Classifier, seed: int)
     expansion = arm.variant.expansion
     proportions = class_gaps(job.real.labels, classes=job.classes, generated_share=share)
     drawn = _drawn(cast(Any, generator), n, proportions, seed, expansion)
-    assert generator.card is not None  # check_fits refused generators without one
+    assert generator.card is not None  # check_fits refused generators without a card
     note = {"generator_id": generator.card["generator_id"], "seed": seed, "n": n}
     if expansion is not None:
         note["expansion"] = expansion
@@ -108,7 +108,7 @@ def _generated(job: _Job, source: GeneratorSource, model: Classifier, seed: int)
 def _label_or_filter(job: _Job, drawn: Drawn, model: Classifier, seed: int) -> Rows:
     """Train *model* on the subset, and select digits with it.
 
-    Digits without labels get its labels if its confidence suffices. Digits with labels are kept if it agrees.
+    It labels digits without labels, and keeps those with enough confidence. It keeps digits with labels if it agrees.
     """
     plan, images = job.plan, drawn.images
     draw = draw_for(plan.baseline.name, images=job.real.images, labels=job.real.labels, elastic=plan.elastic)

@@ -18,12 +18,12 @@ def points(difference: float) -> str:
 
 
 def sentence(comparison: Comparison, *, classes: int, measure: Measure = "accuracy") -> str:
-    """The verdict of a comparison, in a few sentences.
+    """The verdict on a comparison, in a few sentences.
 
     Args:
         comparison: one of the primary family.
         classes: number of classes. The sentence gives the total number of real images.
-        measure: what the difference measures.
+        measure: the score that is compared.
     """
     n, arm = comparison.n_per_class, comparison.arm
     balanced = measure != "accuracy"
@@ -45,7 +45,7 @@ def sentence(comparison: Comparison, *, classes: int, measure: Measure = "accura
             text = (
                 f"{size}, there is no evidence that {change} helps or hurts: {evidence}. "
                 f"With {_subsets(comparison.subsets)}, a true difference of {100 * comparison.detectable:.2f} points "
-                "is found with 80 % probability."
+                "would be found with 80 % probability."
             )
         case _:
             text = (

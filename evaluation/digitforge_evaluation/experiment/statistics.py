@@ -143,8 +143,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def smallest_detectable(differences: npt.ArrayLike, *, alpha: float = 0.05, power: float = 0.8) -> float:
     """The smallest true mean difference that the test finds with probability *power*.
 
-    Assumes as many subsets, and the same spread, as in *differences*. Computed for the two-sided one-sample t test,
-    from the noncentral t distribution.
+    Assumes the number and the spread of *differences*. Computed for the two-sided one-sample t test, from the
+    noncentral t distribution.
 
     Args:
         differences: (n,) floats, n ≥ 2, one per subset.

@@ -20,8 +20,8 @@ VALIDATION_SHARE: Final = 1 / 12  #: share of the training set; 5 000 of MNIST's
 class RealImages:
     """The real images of an experiment."""
 
-    pool: Dataset  #: subsets are drawn from these
-    held_out: Dataset  #: accuracy is measured on these
+    pool: Dataset  #: images that subsets are drawn from
+    held_out: Dataset  #: images that accuracy is measured on
 
 
 def hold_out(training: Dataset, test: Dataset, *, which: HeldOut) -> RealImages:
@@ -81,8 +81,8 @@ def subset_of(
 ) -> Dataset:
     """A subset of *pool*, on request with cut classes or wrong labels.
 
-    Whatever *cut* and *noisy_labels* are, a subset is drawn from the same images. Cutting only removes images of the
-    cut classes, and noise only changes labels. This makes scenarios comparable.
+    A subset has the same images with and without these options. Cutting only removes images of the cut classes, and
+    noise only changes labels. This makes scenarios comparable.
 
     Args:
         pool: the images to choose from.

@@ -34,7 +34,7 @@ class Worth:
     high: float | None  #: upper end of that interval
     exponent: float  #: *b* of the power law
     sizes: tuple[int, ...]  #: images per class at which the curve was measured
-    misfit: float  #: largest difference of a measured mean error and the curve, as a share of the held-out images
+    misfit: float  #: largest distance between a measured mean error and the curve, as a share of held-out images
     extrapolated: bool  #: whether the result lies beyond the largest size
 
 

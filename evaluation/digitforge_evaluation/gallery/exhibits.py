@@ -1,7 +1,7 @@
 """Train or load recipes, and measure each in the same way.
 
 The folder of the runs holds one run of ``digitforge train`` per recipe. Each run also holds its export in ``models/``
-and its measurements in ``exhibit.json``. A gallery that is started again uses them.
+and its measurements in ``exhibit.json``. A restarted gallery uses them.
 """
 
 from __future__ import annotations
