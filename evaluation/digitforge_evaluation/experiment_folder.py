@@ -1,4 +1,4 @@
-"""An experiment in a folder: ``results.jsonl``, ``experiment.json``, ``samples.npz``, and the report made of them."""
+"""Run an experiment in a folder, read it, and write its report."""
 
 from __future__ import annotations
 
@@ -39,49 +39,52 @@ _LIBRARIES: Final = ("digitforge", "tensorflow", "keras", "scikit-learn", "numpy
 
 @dataclass(frozen=True, kw_only=True)
 class Outline:
-    """What ``experiment.json`` holds: the extent of the plan, and what a reader of the results must know."""
+    """The contents of ``experiment.json``: the planned cells, and facts for the report."""
 
-    cells: tuple[CellKey, ...]
+    cells: tuple[CellKey, ...]  #: all planned cells
     class_names: tuple[str, ...]
-    cards: Mapping[str, Mapping[str, Any]]  # of the generators made outside, by budget (and name)
+    cards: Mapping[str, Mapping[str, Any]]  #: cards of the generators made outside the experiment, by budget and name
 
 
-def by_budget(source: Served | Exported, real: RealImages) -> tuple[Budget, Mapping[str, Any]]:
-    """The budget of a generator made outside the experiment, and its card.
+def budget_and_card(source: Served | Exported, real: RealImages) -> tuple[Budget, Mapping[str, Any]]:
+    """The budget and the card of a generator made outside the experiment.
 
     Raises:
-        InvalidInputError: the generator has seen held-out images, or does not fit the data.
+        InvalidInputError: the generator has seen held-out images, or does not fit the real images.
     """
     generator = source.generator_for(real.pool, seed=0)
     budget = budget_of(generator, real)
-    assert generator.card is not None  # budget_of refuses generators without one
+    assert generator.card is not None  # budget_of refuses generators without a card
     return budget, generator.card
 
 
-def by_name(
+def name_generators(
     sources: Sequence[Served | Exported], real: RealImages
 ) -> tuple[dict[str, GeneratorSource], dict[str, Mapping[str, Any]]]:
-    """Generators made outside the experiment, and their cards, by the names that arms give them.
+    """Name the generators made outside the experiment. The names become part of the arms' full names.
 
-    One alone is named by its budget, ``oracle``; several by recipe and the beginning of their id too,
-    ``oracle forge-3fa1b2``.
+    A single generator is named by its budget, ``oracle``. Several are named by budget, recipe and the first digits of
+    the generator id, ``oracle forge-3fa1b2``.
+
+    Returns:
+        The generators and their cards, by name.
 
     Raises:
-        InvalidInputError: a generator has seen held-out images, does not fit the data, or is there twice.
+        InvalidInputError: a generator has seen held-out images, does not fit the real images, or is given twice.
     """
     named: dict[str, GeneratorSource] = {}
     cards: dict[str, Mapping[str, Any]] = {}
     for source in sources:
-        budget, card = by_budget(source, real)
+        budget, card = budget_and_card(source, real)
         name = str(budget) if len(sources) == 1 else f"{budget} {card['recipe']}-{card['generator_id'][:6]}"
         if name in named:
-            raise InvalidInputError(f"the generator {card['generator_id']} was named twice; name each one once")
+            raise InvalidInputError(f"the generator {card['generator_id']} is given twice; give each generator once")
         named[name], cards[name] = source, card
     return named, cards
 
 
 def about(command: str) -> dict[str, Any]:
-    """What a result was made with: versions, machine, date and *command*."""
+    """The origin of a result: command, date, machine and versions."""
     return {
         "command": command,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -105,19 +108,19 @@ def run(
     config: Mapping[str, Any] | None = None,
     on_cell: Callable[[CellResult | None, int, int], None] = lambda _result, _done, _planned: None,
 ) -> None:
-    """Run what is missing of *plan* in *folder*.
+    """Run the cells of *plan* that *folder* lacks.
 
     Args:
-        folder: made if need be; results already there are kept and not repeated.
-        plan: what to do.
-        real: the images.
-        sources: where generated digits come from, by budget.
-        cards: of the generators made outside, by budget.
-        command: for the report.
-        jobs: processes that run cells side by side.
-        scheduler: address of a Dask scheduler whose workers run the cells instead.
-        config: settings of the command, kept beside the results as ``experiment.toml``.
-        on_cell: called with the newest result (None at the start), and how many cells are finished and planned.
+        folder: folder of the experiment. It is created if needed. Finished cells in it are kept.
+        plan: the plan.
+        real: the real images.
+        sources: the generators by budget and name.
+        cards: cards of the generators made outside the experiment, by budget and name.
+        command: the command line, for the report.
+        jobs: number of processes that run cells in parallel.
+        scheduler: address of a Dask scheduler. Its workers run the cells instead.
+        config: settings of the command, saved in the folder as ``experiment.toml``.
+        on_cell: called with the newest result (None at the start) and the numbers of finished and planned cells.
 
     Raises:
         InvalidInputError: a class has too few images, or *folder* holds another experiment.
@@ -129,7 +132,9 @@ def run(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"{folder}: cannot be made ({error.strerror}); choose another folder with --out") from error
+        raise DataError(
+            f"cannot create the folder {folder} ({error.strerror}); choose another folder with --out"
+        ) from error
     with open_store(folder / RESULTS, identity=identity(plan, real, sources), about=about(command)) as store:
         outline = Outline(cells=cells, class_names=real.pool.class_names, cards=cards)
         with replacing(folder / EXPERIMENT) as file:
@@ -157,19 +162,19 @@ def run(
 def measure_distances(
     folder: Path, plan: Plan, real: RealImages, sources: Mapping[str, GeneratorSource], *, n: int
 ) -> None:
-    """Measure every generator's distance from the held-out images, and keep it beside the results.
+    """Measure the distance of each generator from the held-out images, and save it in the folder.
 
-    A strict generator is one of many, one for each subset and replicate: each is measured.
+    This includes the strict generator of each subset and replicate.
 
     Args:
-        folder: of an experiment that was run.
-        plan: what was done.
-        real: the images.
-        sources: the generators.
-        n: digits of each.
+        folder: folder of a finished experiment.
+        plan: the plan of the experiment.
+        real: the real images.
+        sources: the generators by budget and name.
+        n: generated digits per generator.
 
     Raises:
-        InvalidInputError: these images have no distance; `check_distances` says so beforehand.
+        InvalidInputError: the distance cannot be measured on these images. `check_distances` checks this in advance.
         DataError: *folder* cannot be written.
     """
     generators = (
@@ -183,7 +188,7 @@ def measure_distances(
 
 
 def _save_samples(path: Path, plan: Plan, real: RealImages, sources: Mapping[str, GeneratorSource]) -> None:
-    """Some real images, and digits of every generator made outside the experiment."""
+    """Save some real images, and some digits of each generator made outside the experiment."""
     n = min(SHEET_ROWS, int(np.bincount(real.pool.labels).min()))
     indices = subset_indices(real.pool.labels, n_per_class=n, subset=0, seed=plan.seed)
     arrays = {"real_images": real.pool.images[indices], "real_labels": real.pool.labels[indices]}
@@ -193,32 +198,32 @@ def _save_samples(path: Path, plan: Plan, real: RealImages, sources: Mapping[str
             drawn = source.generator_for(real.pool, seed=0).draw(
                 SHEET_ROWS * classes, proportions=(1,) * classes, seed=plan.seed
             )
-            # Digits without classes only need places on the sheet.
+            # The labels only give each digit a place on the sheet.
             labels = np.arange(len(drawn.images)) % classes if drawn.labels is None else drawn.labels
             arrays |= {f"{name}_images": drawn.images, f"{name}_labels": labels}
     with replacing(path) as file:
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the names for options
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # numpy's stub mistakes the names for options
 
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """What a folder holds."""
+    """The contents of an experiment's folder."""
 
-    analysis: Analysis
+    analysis: Analysis  #: of the finished cells
     facts: Facts
     samples: tuple[SampleSheet, ...]
-    planned: tuple[CellKey, ...]
-    finished: Mapping[CellKey, CellResult]
+    planned: tuple[CellKey, ...]  #: all cells of the last plan
+    finished: Mapping[CellKey, CellResult]  #: finished cells of the last plan
 
 
 def read(folder: Path) -> State:
-    """Read the experiment in *folder*, also while it runs. Only cells of the last plan count.
+    """Read the experiment in *folder*, even while it runs. It uses only cells of the last plan.
 
     Raises:
-        DataError: there is none, or it is damaged.
+        DataError: *folder* holds no experiment, or a damaged one.
     """
     stored = read_store(folder / RESULTS)
-    again = "run the same `digitforge experiment run` again: finished cells are kept"
+    again = "run the same `digitforge experiment run` again, which keeps finished cells"
     try:
         outline = json.loads((folder / EXPERIMENT).read_bytes())
         planned = tuple(CellKey.from_json(key) for key in outline["cells"])
@@ -238,7 +243,7 @@ def read(folder: Path) -> State:
             )
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise DataError(
-            f"{folder}: {EXPERIMENT}, {SAMPLES} or {DISTANCES} is missing or damaged ({error!r}); {again}"
+            f"{EXPERIMENT}, {SAMPLES} or {DISTANCES} in {folder} is missing or damaged ({error!r}); {again}"
         ) from error
     finished = {key: stored.cells[key] for key in planned if key in stored.cells}
     analysis = analyze(finished, minority=[class_names.index(name) for name in stored.identity.get("cut", {})])
@@ -261,14 +266,17 @@ def read(folder: Path) -> State:
 
 
 def report(folder: Path, out: Path | None = None) -> tuple[State, Path]:
-    """Write the report of the experiment in *folder* into *out*, or into *folder* itself.
+    """Write the report of the experiment in *folder*.
+
+    Args:
+        folder: folder of the experiment.
+        out: folder for the report; None for *folder*.
 
     Returns:
-        What the folder holds, and the HTML file.
+        The contents of *folder*, and the path of the HTML file.
 
     Raises:
-        DataError: there is no experiment, or it is damaged.
-        InvalidInputError: the report cannot be written there.
+        DataError: *folder* holds no experiment or a damaged one, or the report cannot be written.
     """
     state = read(folder)
     html, _ = write_report(out or folder, state.analysis, state.facts, state.samples)

@@ -1,6 +1,6 @@
-"""An experiment from its settings to its report, as `digitforge experiment run` and `digitforge.run_experiment` do it.
+"""The whole experiment in one function, for ``digitforge.run_experiment`` and ``digitforge experiment run``.
 
-Imports without TensorFlow and SciPy.
+This module imports without TensorFlow and SciPy.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ExperimentResult:
-    """What an experiment has found so far, and where its report is."""
+    """The results of an experiment, and its report."""
 
-    state: State
-    html: Path  # the report, with plots
+    state: State  #: the contents of the experiment's folder
+    html: Path  #: the report, with plots
 
     @property
     def analysis(self) -> Analysis:
-        """Accuracies of all arms, and their comparisons."""
+        """The accuracies of all arms, and their comparisons."""
         return self.state.analysis
 
     @property
     def verdicts(self) -> tuple[str, ...]:
-        """One sentence for each comparison that a verdict is taken on."""
+        """The verdicts in words, one text for each comparison of the primary family."""
         from digitforge_evaluation.experiment.sentences import sentence
 
         classes = len(self.state.facts.class_names)
@@ -60,59 +60,55 @@ def run_experiment(
     config: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> ExperimentResult:
-    """Train a classifier with and without generated digits on random subsets of real images, and compare.
+    """Measure whether generated digits help a classifier.
 
-    ::
-
-        result = digitforge.run_experiment("runs/help", data="digits", model="models/digits", n_per_class=(10,))
-        print(*result.verdicts, sep="\\n")
-
-    Every finished cell is stored at once; the same call goes on where an earlier one stopped. A verdict needs ten
-    subsets.
+    Trains the classifier with and without generated digits on random subsets of the real images, compares the
+    accuracies, and writes a report. Finished cells are stored at once, and the same call continues a stopped run. A
+    verdict needs at least ten subsets.
 
     Args:
-        out: folder for results and report; made if need be.
-        data: a source that `digitforge.load_data` takes, or the training and the test split.
+        out: folder for results and report. It is created if needed.
+        data: the real images: a source that `digitforge.load_data` takes, or the training and the test split.
         data_dir: see `digitforge.load_data`.
         transpose: see `digitforge.load_data`.
-        server: ``host:port`` of a running server whose generator makes the digits.
-        model: instead, an exported generator: its folder, or that of its versions; or several, to be compared.
-        strict: recipe of generators that are trained inside, on each subset's images alone. Slow.
-        strict_steps: training steps of those, instead of the recipe's.
-        arms: what to compare, of `digitforge_evaluation.experiment.arms.ARMS`; None: all that can be had.
-        distances: measure each generator's feature distance on so many digits, and set it against what they did.
-        jobs: cells side by side.
-        scheduler: address of a Dask scheduler whose workers run the cells instead, ``tcp://HOST:PORT``.
-        on_cell: called with the newest result (None at the start), and how many cells are finished and planned.
-        command: what the report says it was made by.
-        config: settings to be kept beside the results as ``experiment.toml``; None: none.
-        **settings: fields of `digitforge_evaluation.experiment.plan.Plan`, such as ``n_per_class=(10, 100)``,
+        server: ``host:port`` of a server whose generator makes the digits.
+        model: instead of *server*, the folder of an exported generator or of its versions; several are compared.
+        strict: also train a generator of this recipe on each subset's images. This is slow.
+        strict_steps: training steps of the strict generators; None for the recipe's number.
+        arms: names of the arms to run, keys of ``experiment.arms.ARMS``; None for all that are possible.
+        distances: generated digits for measuring each generator's feature distance; 0 to skip this.
+        jobs: number of processes that run cells in parallel.
+        scheduler: address of a Dask scheduler, ``tcp://HOST:PORT``. Its workers run the cells instead.
+        on_cell: called with the newest result (None at the start) and the numbers of finished and planned cells.
+        command: the command line, for the report.
+        config: settings to save in the folder as ``experiment.toml``; None for no file.
+        **settings: other fields of `digitforge_evaluation.experiment.plan.Plan`, such as ``n_per_class=(10, 100)``,
             ``subsets=10``, ``classifier="cnn"``, ``steps=500``, ``cut={"8": 0.01}``.
+
+    Returns:
+        The analysis, the verdicts and the report.
 
     Raises:
         InvalidInputError: a setting is out of range, a generator has seen held-out images or does not fit the data, or
             *out* holds another experiment.
-        DataError: data or a model cannot be read, or *out* cannot be written.
+        DataError: the data or a generator cannot be read, or *out* cannot be written.
         ServerError: a generator's server or the scheduler went away.
+
+    Example:
+        >>> result = digitforge.run_experiment("runs/help", model="models/digits")  # doctest: +SKIP
+        >>> print(result.verdicts[0])  # doctest: +SKIP
     """
     folder = Path(out)
     models = [Path(model)] if isinstance(model, str | Path) else [Path(each) for each in model]
     if server is not None and models:
-        raise InvalidInputError("name one generator: --server or --model")
+        raise InvalidInputError("both a server and a model are given; give only one of --server or --model")
     from digitforge_evaluation import experiment_folder
     from digitforge_evaluation.experiment import benefit, generators, subsets
-    from digitforge_evaluation.experiment.arms import ARMS, baseline
     from digitforge_evaluation.experiment.plan import Plan
     from digitforge_evaluation.images.sources import newest_version
 
     if arms is None:
-        has_generator = bool(server or models or strict)
-        for_cut_classes = baseline(unbalanced=True).name
-        arms = [
-            name
-            for name, design in ARMS.items()
-            if (has_generator or not design.generator) and (settings.get("cut") or name != for_cut_classes)
-        ]
+        arms = _possible_arms(generator=bool(server or models or strict), unbalanced=bool(settings.get("cut")))
     plan = Plan(arms=tuple(arms), **settings)
     steps = {"steps": strict_steps} if strict_steps else {}
     inside = generators.TrainedInside(recipe=strict, overrides=steps, cache=folder / "generators") if strict else None
@@ -123,9 +119,9 @@ def run_experiment(
     if plan.classifier.startswith("cnn") or models or strict or distances:
         for each in models:
             newest_version(each)
-        import_quietly("tensorflow")  # late, so that wrong arguments are answered at once
+        import_quietly("tensorflow")  # slow, so only after the arguments are checked
     outside = [generators.Served(server)] if server else [generators.Exported(each) for each in models]
-    sources, cards = experiment_folder.by_name(outside, real)
+    sources, cards = experiment_folder.name_generators(outside, real)
     if inside:
         sources[str(generators.Budget.STRICT)] = inside
     experiment_folder.run(
@@ -144,3 +140,15 @@ def run_experiment(
         experiment_folder.measure_distances(folder, plan, real, sources, n=distances)
     state, html = experiment_folder.report(folder)
     return ExperimentResult(state=state, html=html)
+
+
+def _possible_arms(*, generator: bool, unbalanced: bool) -> list[str]:
+    """All arms that make sense with or without a generator, and with balanced or unbalanced classes."""
+    from digitforge_evaluation.experiment.arms import ARMS, baseline
+
+    for_unbalanced = baseline(unbalanced=True).name
+    return [
+        name
+        for name, design in ARMS.items()
+        if (generator or not design.generator) and (unbalanced or name != for_unbalanced)
+    ]

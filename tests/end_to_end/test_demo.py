@@ -1,4 +1,4 @@
-"""`digitforge demo` as a user runs it: a real server process, real digits, a real report."""
+"""Tests of ``digitforge demo`` with a real server process, real digits and a real report."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SMALL = ["--digits", "1000", "--repeats", "2", "--steps", "20"]
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """No MNIST at hand and none to be had, outside the clone's folder."""
+    """An environment without MNIST: no folder, an empty cache, and no reachable mirror."""
     return {
         **{name: value for name, value in os.environ.items() if name != "DIGITFORGE_DATA_DIR"},
         "DIGITFORGE_CACHE_DIR": str(tmp_path / "cache"),
@@ -31,7 +31,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def _interruptible() -> Iterator[None]:
-    """Children can be interrupted even where a shell runs the tests in the background, with SIGINT ignored."""
+    """Restores SIGINT for child processes. A shell that runs tests in the background ignores it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -44,7 +44,7 @@ def _listens(target: str) -> bool:
         return probe.connect_ex((host, int(port))) == 0
 
 
-def test_the_demonstration_runs_without_mnist_and_says_so(
+def test_the_demo_runs_without_mnist_and_says_so(
     exported_model: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
     done = subprocess.run(
@@ -58,12 +58,12 @@ def test_the_demonstration_runs_without_mnist_and_says_so(
     )
     assert done.returncode == 0, done.stderr
     printed = re.sub(r"\s+", " ", done.stdout)
-    assert "MNIST could not be had, so the real images are scikit-learn's 1 797 digits" in printed
+    assert "MNIST is not available, so the real images are scikit-learn's 1 797 digits" in printed
     assert "1000 labeled digits over gRPC in" in printed
     assert re.search(r"fd\[digitnet-64\]@1k +\d", printed)
     assert "Do they help a classifier with 100 real images of digits?" in printed
     assert re.search(r"classical\+gan \(oracle\) +\d\d?\.\d\d % ± ", printed)  # the tiny generator saw the digits
-    assert "With 10 real images per class (100 in all), adding the digits of an oracle generator" in printed
+    assert "With 10 real images per class (100 in total), adding digits from an oracle generator" in printed
     assert "95 % interval" in printed
     assert "\x1b" not in done.stdout
     assert f"Report: {tmp_path / 'here' / 'report.html'}" in done.stdout
@@ -74,7 +74,7 @@ def test_the_demonstration_runs_without_mnist_and_says_so(
     assert all(name.endswith(".png") for name in names - {"report.html", "report.json", "results.jsonl"})
     page = (out / "report.html").read_text("utf-8")
     assert not re.search(r"https?://|<script|<link", page)
-    assert "MNIST could not be had" in page
+    assert "MNIST is not available" in page
     report = json.loads((out / "report.json").read_text())
     assert report["cells"] == 8
     assert report["quality"][0]["name"] == "fd[digitnet-64]@1k"
@@ -120,9 +120,7 @@ def test_an_interrupt_stops_the_server_too_and_leaves_no_report(
     assert list((tmp_path / "here").iterdir()) == []
 
 
-def test_a_server_that_does_not_start_is_reported_with_what_it_wrote(
-    environment: dict[str, str], tmp_path: Path
-) -> None:
+def test_a_server_that_does_not_start_is_reported_with_its_output(environment: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "damaged" / "1").mkdir(parents=True)
     (tmp_path / "damaged" / "1" / "saved_model.pb").write_bytes(b"not a model")
     done = subprocess.run(
@@ -142,7 +140,7 @@ def test_a_server_that_does_not_start_is_reported_with_what_it_wrote(
 
 
 @pytest.mark.parametrize("folder", ["empty", "nowhere"])
-def test_a_folder_without_a_generator_is_refused_not_waited_for(
+def test_a_folder_without_a_generator_is_refused_without_waiting(
     environment: dict[str, str], tmp_path: Path, folder: str
 ) -> None:
     (tmp_path / "empty").mkdir()
@@ -160,7 +158,7 @@ def test_a_folder_without_a_generator_is_refused_not_waited_for(
     assert done.stdout == ""
 
 
-def test_a_folder_that_cannot_be_written_is_noticed_first(environment: dict[str, str], tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_refused_first(environment: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = subprocess.run(
         [*COMMAND, *SMALL, "--out", "file/folder"],
@@ -176,7 +174,7 @@ def test_a_folder_that_cannot_be_written_is_noticed_first(environment: dict[str,
     assert "starting the embedded server" not in done.stderr
 
 
-def test_a_data_folder_that_is_named_must_hold_mnist(environment: dict[str, str], tmp_path: Path) -> None:
+def test_a_given_data_folder_must_hold_mnist(environment: dict[str, str], tmp_path: Path) -> None:
     done = subprocess.run(
         [*COMMAND, *SMALL, "--data-dir", str(tmp_path), "--out", "here"],
         cwd=tmp_path,

@@ -1,4 +1,4 @@
-"""The light installation: what somebody gets who only wants the client."""
+"""Tests of the light installation: the client without extras."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LARGEST_MB = 140  # numpy and grpcio alone are 92
+LARGEST_MB = 140  # numpy and grpcio alone have 92
 CAME_WITH_THE_ENVIRONMENT = {"pip", "setuptools", "pkg_resources", "_distutils_hack", "distutils"}
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the programs of a new environment with `pip install .`; needs access to a package index."""
+    """The folder with the programs of a new environment after ``pip install .``. Needs a package index."""
     folder = tmp_path_factory.mktemp("light") / "venv"
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     subprocess.run([folder / "bin" / "python", "-m", "pip", "install", "--quiet", ROOT], check=True)
@@ -39,7 +39,7 @@ def run(environment: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_it_has_no_tensorflow_and_is_small(environment: Path) -> None:
+def test_the_light_installation_has_no_tensorflow_and_is_small(environment: Path) -> None:
     done = run(environment, "python", "-m", "pip", "list", "--format", "json")
     installed = {each["name"].lower() for each in json.loads(done.stdout)}
     assert not installed & {"tensorflow", "keras", "scikit-learn", "scipy", "matplotlib"}
@@ -72,7 +72,7 @@ def test_the_command_lists_every_subcommand(environment: Path) -> None:
     ],
     ids=lambda value: value[0] if isinstance(value, list) else value,
 )
-def test_a_command_without_its_extra_says_which_installation_mends_it(
+def test_a_command_without_its_extra_names_the_installation_to_run(
     environment: Path, arguments: list[str], extra: str
 ) -> None:
     done = run(environment, "digitforge", *arguments)

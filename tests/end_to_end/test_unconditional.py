@@ -1,4 +1,4 @@
-"""A generator without classes: no labels and no class weights anywhere, and a client that sees it."""
+"""Tests of a generator without classes: its signatures have no labels and no class weights, and clients handle that."""
 
 from __future__ import annotations
 
@@ -55,9 +55,7 @@ def test_no_signature_takes_labels_or_class_weights(base: Path) -> None:
     }
 
 
-def test_the_client_samples_it_without_labels_and_says_so_when_one_is_asked_for(
-    base: Path, generator: keras.Model
-) -> None:
+def test_the_client_samples_without_labels_and_refuses_a_requested_label(base: Path, generator: keras.Model) -> None:
     with EmbeddedServer(base) as target, DigitClient(target) as client:
         batch = client.sample(20, seed=2)
         assert (batch.labels == -1).all()

@@ -1,4 +1,4 @@
-"""The gallery: recipes trained, measured and shown on one page; stopped and resumed; and what it refuses."""
+"""Tests of the gallery: it trains, loads, measures and shows recipes, resumes, and refuses wrong arguments."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_gallery_shows_trained_and_loaded_recipes_and_measures_nothing_twice(
     assert "agreement" not in dense["figures"]
     assert dense["figures"]["distance"]["n"] == 200
     page = (out / "index.html").read_text()
-    assert page.count("data:image/gif") == 1  # the loaded one has no training to show
+    assert page.count("data:image/gif") == 1  # the loaded generator has no training animation
     assert page.count("data:image/png") == 2
     table = (out / "table.md").read_text()
     assert "| `dense-bn generator_widths=8 discriminator_widths=8 jit=false` | 4 of 30,000 |" in table
@@ -75,7 +75,7 @@ def test_a_gallery_shows_trained_and_loaded_recipes_and_measures_nothing_twice(
     assert sorted((runs / "dense-bn" / "models").iterdir()) == exports
 
 
-def test_a_gallery_trains_what_is_not_trained_yet(tmp_path: Path) -> None:
+def test_a_gallery_trains_missing_recipes(tmp_path: Path) -> None:
     folders = ["--runs", tmp_path / "runs", "--out", tmp_path / "out"]
     done = _gallery("--recipe", "bp-gan", "--steps", "bp-gan=2", "--n", "200", *folders)
     assert done.returncode == 0, done.stderr
@@ -95,7 +95,7 @@ def test_a_gallery_trains_what_is_not_trained_yet(tmp_path: Path) -> None:
         (["--no-training", "--runs", "no/such/runs"], 2, "--no-training"),
     ],
 )
-def test_a_wrong_argument_gets_one_line_and_its_exit_status_at_once(
+def test_a_wrong_argument_gives_one_line_and_its_exit_status_at_once(
     arguments: list[str], status: int, message: str, without_tensorflow: list[str]
 ) -> None:
     done = _gallery(*arguments, command=without_tensorflow)

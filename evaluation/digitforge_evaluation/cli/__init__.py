@@ -1,1 +1,1 @@
-"""The commands `evaluate`, `experiment`, `gallery` and `demo`."""
+"""The commands of the evaluation component."""

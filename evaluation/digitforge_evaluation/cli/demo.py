@@ -1,4 +1,4 @@
-"""``digitforge demo``: the whole path in a few minutes."""
+"""``digitforge demo``: show everything in a few minutes."""
 
 from __future__ import annotations
 
@@ -23,9 +23,12 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
     type=_FOLDER,
     envvar="DIGITFORGE_DATA_DIR",
     show_envvar=True,
-    help="Folder with MNIST's four files; without it the cache or a download, and if that fails scikit-learn's digits.",
+    help="Folder with the four MNIST files. Default: the cache, filled by a download if needed. If the download fails, "
+    "the demo uses scikit-learn's digits.",
 )
-@click.option("--model-base-path", type=_FOLDER, help="Another generator than the shipped one: folder of its versions.")
+@click.option(
+    "--model-base-path", type=_FOLDER, help="Folder of a generator's versions.  [default: the shipped generator]"
+)
 @click.option(
     "--digits", type=click.IntRange(min=100), default=10_000, show_default=True, help="Digits to request and measure."
 )
@@ -34,18 +37,18 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
     type=click.IntRange(min=1),
     default=10,
     show_default=True,
-    help="Subsets of 100 real images; a verdict needs ten.",
+    help="Subsets of 100 real images. A verdict needs at least 10.",
 )
 @click.option(
     "--steps", type=click.IntRange(min=1), default=300, show_default=True, help="Optimizer steps of each classifier."
 )
-@click.option("--seed", type=click.IntRange(0, 2**21 - 1), default=0, show_default=True, help="Of all randomness.")
+@click.option("--seed", type=click.IntRange(0, 2**21 - 1), default=0, show_default=True, help="Random seed.")
 def demo(*, out: Path, **settings: Any) -> None:
-    """Serve the shipped generator, request digits, measure them, and see whether they help a classifier.
+    """Serve the shipped generator, request digits, measure them, and test whether they help a classifier.
 
-    Starts the embedded server on a free port, requests labeled digits over gRPC, measures their distance from real
-    ones, trains classifiers on 100 real images with and without them, and writes a report. Takes less than five
-    minutes on two cores. Needs no network: where MNIST cannot be had, the real images are scikit-learn's digits.
+    The demo starts the embedded server on a free port and requests labeled digits over gRPC. It measures how close
+    they are to real digits, trains classifiers on 100 real images with and without them, and writes a report. This
+    takes less than five minutes on two cores. Without a network, it uses scikit-learn's digits instead of MNIST.
     """
     from digitforge_evaluation.demo import demo as job
 
@@ -57,7 +60,7 @@ def demo(*, out: Path, **settings: Any) -> None:
 
 
 class _Screen:
-    """Stages, and a bar where standard error is a terminal."""
+    """Prints the stages, and shows a progress bar if standard error is a terminal."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -81,14 +84,14 @@ class _Screen:
         self._bar.stop()
 
     def stage(self, name: str) -> None:
-        """Say what is being done; the bar of the stage before vanishes."""
+        """Print the stage, and remove the previous stage's bar."""
         if self._task is not None:
             self._bar.remove_task(self._task)
             self._task = None
         self._console.print(f"{name} …", markup=False, style="dim")
 
     def progress(self, done: int, total: int) -> None:
-        """Move the bar."""
+        """Update the bar."""
         if self._task is None:
             self._task = self._bar.add_task("", total=total)
         self._bar.update(self._task, completed=done, total=total)
@@ -104,12 +107,12 @@ def _print(outcome: Outcome) -> None:
     for note in outcome.notes:
         console.print(note, markup=False)
     console.print(
-        f"Generator {outcome.card['generator_id']}: recipe {outcome.card['recipe']}, trained on "
+        f"Generator {outcome.card['generator_id']} of recipe {outcome.card['recipe']} was trained on "
         f"{data['images']} images of {data['name']} {data['split']}.",
         markup=False,
     )
     console.print(
-        f"{outcome.digits} labeled digits over gRPC in {outcome.seconds:.1f} s: "
+        f"The server sent {outcome.digits} labeled digits over gRPC in {outcome.seconds:.1f} s, "
         f"{outcome.digits / outcome.seconds:.0f} per second.",
         markup=False,
     )
@@ -139,7 +142,7 @@ def _print_quality(console: Any, outcome: Outcome) -> None:
         table.add_row(Text(found.name), f"{found.value:.4g}", real)
     console.print(table)
     console.print(
-        "Last column: what real digits score in their place; for the distance fd, its floor.",
+        "The last column is the score of real digits. For the distance fd, this is its floor.",
         style="dim",
     )
     for note in outcome.quality.notes:

@@ -23,23 +23,26 @@ if TYPE_CHECKING:
 
 @click.group()
 def experiment() -> None:
-    """Train a classifier with and without synthetic digits, and say whether they help.
+    """Measure whether generated digits help a classifier.
 
-    The unit is a random subset of the real training images. On every subset each arm trains the same classifier for
-    the same number of steps from the same seed: arms differ in their training images only. A verdict is taken on
-    classical augmentation with generated digits against classical augmentation alone, and needs ten subsets.
+    An experiment draws random subsets of the real training images. On each subset, all arms train the same classifier
+    for the same number of steps from the same seeds. Only the training images differ. The verdict compares classical
+    augmentation with generated digits (classical+gan) against classical augmentation alone (classical). It needs at
+    least ten subsets.
 
     \b
     Arms:
-      real           the real images alone
-      oversampled    the real images, every class drawn equally often
-      noise, smote   half of them changed by noise, or mixed with a neighbor
-      classical      the real images, shifted, turned, scaled, sheared and bent
+      real           only the real images
+      oversampled    the real images, all classes drawn equally often
+      noise          the real images, half of them with noise
+      smote          the real images, half of them mixed with a neighbor
+      classical      the real images, shifted, rotated, scaled, sheared, bent
       gan            real images and generated digits
-      classical+gan  the same, and all shifted, turned, scaled, sheared and bent
-      synthetic      generated digits alone
-      classical+oversampled   classical, every class drawn equally often: the
-                              baseline where classes are cut
+      classical+gan  the same as gan, with the changes of classical
+      synthetic      only generated digits
+      classical+oversampled
+                     the same as classical, all classes drawn equally often;
+                     the baseline if classes are cut
     """
 
 
@@ -53,17 +56,18 @@ def run(
     context: click.Context,
     /,
     *,
-    config: Path | None,  # noqa: ARG001 - its settings have arrived in the other arguments
+    config: Path | None,  # noqa: ARG001 - its settings are in the other arguments
     out: Path,
     as_json: bool,
     **settings: Any,
 ) -> None:
     """Run an experiment and write its report.
 
-    CONFIG is a TOML file with these options by name, as `n-per-class = [10, 100]` or `cut = { "8" = 0.01 }`; options
-    given here go before it. The settings are kept as experiment.toml beside the results, which CONFIG may name.
+    CONFIG is a TOML file with the options below, such as `n-per-class = [10, 100]` or `cut = { "8" = 0.01 }`. Options
+    on the command line override it. Each run saves its settings as experiment.toml in the output folder, which can be
+    the CONFIG of another run.
 
-    Every finished cell is stored at once. After Ctrl-C, a crash or a power cut, the same command goes on from there.
+    Finished cells are stored at once. After Ctrl-C, a crash or a power cut, the same command continues the run.
 
     \b
     Examples:
@@ -88,10 +92,10 @@ def run(
 
 @experiment.command()
 @click.argument("folder", type=FOLDER)
-@click.option("--out", type=FOLDER, help="Where to write the report, instead of FOLDER.")
+@click.option("--out", type=FOLDER, help="Folder for the report.  [default: FOLDER]")
 @click.option("--json", "as_json", is_flag=True, help="Print the analysis as JSON.")
 def report(*, folder: Path, out: Path | None, as_json: bool) -> None:
-    """Write the report of FOLDER anew, even while it runs."""
+    """Write the report of the experiment in FOLDER again, even while it runs."""
     from digitforge_evaluation import experiment_folder
 
     _show(*experiment_folder.report(folder, out), as_json=as_json)
@@ -101,7 +105,7 @@ def report(*, folder: Path, out: Path | None, as_json: bool) -> None:
 @click.argument("folder", type=FOLDER)
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def status(*, folder: Path, as_json: bool) -> None:
-    """Say how far FOLDER is."""
+    """Show the progress of the experiment in FOLDER."""
     from digitforge_evaluation import experiment_folder
 
     state = experiment_folder.read(folder)
@@ -113,12 +117,12 @@ def status(*, folder: Path, as_json: bool) -> None:
         return
     click.echo(f"{done} of {planned} cells are finished")
     if done < planned and mean is not None and left is not None:
-        click.echo(f"{mean:.1f} s per cell so far: about {left / 60:.0f} minutes left with --jobs 1")
+        click.echo(f"About {left / 60:.0f} minutes left with --jobs 1, at {mean:.1f} s per cell")
 
 
 @contextmanager
 def cell_progress() -> Iterator[Callable[[CellResult | None, int, int], None]]:
-    """A bar on standard error if that is a terminal; gives the function that moves it."""
+    """Show a progress bar if standard error is a terminal. Yields the function that updates it."""
     if not sys.stderr.isatty():
         yield lambda _result, _done, _planned: None
         return
@@ -130,7 +134,7 @@ def cell_progress() -> Iterator[Callable[[CellResult | None, int, int], None]]:
     task = progress.add_task("cells", total=None)
 
     def on_cell(_result: CellResult | None, done: int, planned: int) -> None:
-        progress.start()  # not before the first cell: importing TensorFlow would disturb it
+        progress.start()  # late, because TensorFlow prints while it is imported
         progress.update(task, completed=done, total=planned)
 
     try:
@@ -160,7 +164,7 @@ def _percent(value: Estimate | None) -> str:
 
 
 def print_analysis(console: Any, state: State) -> None:
-    """Print accuracies and verdicts, at the console's width."""
+    """Print accuracies and verdicts."""
     from rich.table import Table
 
     from digitforge_evaluation.experiment.analysis import Estimate
@@ -183,11 +187,11 @@ def print_analysis(console: Any, state: State) -> None:
     rare = {(r.arm, r.n_per_class): r.minority for r in arms if r.minority}
     if rare:
         console.print()
-        show(rare, "Recall of the classes that are cut")
+        show(rare, "Recall of the cut classes")
     for comparison in state.analysis.primary:
         console.print()
         console.print(
             sentence(comparison, classes=len(state.facts.class_names), measure=state.analysis.measure), markup=False
         )
     if len(state.finished) < len(state.planned):
-        console.print(f"Unfinished: {len(state.finished)} of {len(state.planned)} cells.", markup=False)
+        console.print(f"Unfinished: {len(state.finished)} of {len(state.planned)} cells are finished.", markup=False)

@@ -1,4 +1,4 @@
-"""``digitforge gallery``: recipes side by side."""
+"""``digitforge gallery``: compare recipes on one page."""
 
 from __future__ import annotations
 
@@ -16,44 +16,52 @@ if TYPE_CHECKING:
     from digitforge_evaluation.gallery.exhibits import Exhibit, Shown
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
-#: Lengths of recipes whose full length takes much longer than two hours on two cores.
+#: Default lengths of recipes that would take much longer than two hours on two cores.
 _STEPS = {"dcgan-rmsprop": "2000"}
 _FULL = "full"
 
 
 @click.command()
-@click.option("--recipe", "names", multiple=True, help="A recipe to show; may be repeated. Without it, all.")
-@click.option("--runs", type=_FOLDER, default="runs/gallery", show_default=True, help="Folder of the runs.")
+@click.option("--recipe", "names", multiple=True, help="Recipe to show; may be repeated.  [default: all]")
+@click.option("--runs", type=_FOLDER, default="runs/gallery", show_default=True, help="Folder for the training runs.")
 @click.option("--out", type=_FOLDER, default="gallery", show_default=True, help="Folder for the page.")
 @click.option(
     "--model",
     "models",
     multiple=True,
     metavar="RECIPE=FOLDER",
-    help="Load the exported generator in FOLDER instead of training RECIPE; may be repeated.",
+    help="Use the exported generator in FOLDER instead of training RECIPE; may be repeated.",
 )
 @click.option(
     "--steps",
     "lengths",
     multiple=True,
     metavar="RECIPE=STEPS",
-    help="Train RECIPE for STEPS steps, or for its `full` length; may be repeated. dcgan-rmsprop gets 2000 unless "
-    "asked, the others their full lengths.",
+    help="Train RECIPE for STEPS steps; `full` is the recipe's own number. May be repeated. The default is 2000 for "
+    "dcgan-rmsprop, and `full` for all other recipes.",
 )
-@click.option("--no-training", is_flag=True, help="Measure the runs as they are, and leave out recipes without one.")
-@click.option("--data", default="mnist", show_default=True, help="What to train on, as for `digitforge train`.")
+@click.option("--no-training", is_flag=True, help="Measure existing runs as they are. Leave out recipes without a run.")
+@click.option(
+    "--data", default="mnist", show_default=True, help="Images to train on and compare with, as for `digitforge train`."
+)
 @click.option(
     "--data-dir",
     type=_FOLDER,
     envvar="DIGITFORGE_DATA_DIR",
     show_envvar=True,
-    help="Folder with MNIST's four files; without it the cache, then a download.",
+    help="Folder with the four MNIST files. Default: the cache, filled by a download if needed.",
 )
-@click.option("--n", type=click.IntRange(min=100), default=10_000, show_default=True, help="Images to measure of each.")
 @click.option(
-    "--seed", type=click.IntRange(0, 2**21 - 1), default=0, show_default=True, help="Of trainings and images."
+    "--n", type=click.IntRange(min=100), default=10_000, show_default=True, help="Images to measure per recipe."
 )
-def gallery(  # noqa: PLR0917 – click passes by name
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**21 - 1),
+    default=0,
+    show_default=True,
+    help="Random seed of trainings and measured images.",
+)
+def gallery(  # noqa: PLR0917 - click passes by name
     names: tuple[str, ...],
     runs: Path,
     out: Path,
@@ -65,10 +73,11 @@ def gallery(  # noqa: PLR0917 – click passes by name
     n: int,
     seed: int,
 ) -> None:
-    """Train or load recipes, measure each in the same way, and write one page with samples, trainings and a table.
+    """Compare recipes on one page, with samples, training animations and a table of metrics.
 
-    All recipes at their usual lengths take many hours on two cores. Ctrl-C loses nothing: trained and measured
-    recipes are kept in the folder of the runs, and the same command goes on.
+    Trains or loads each recipe, and measures all of them in the same way. All recipes at their default lengths take
+    many hours on two cores. Ctrl-C loses no finished work: the folder of the runs keeps it, and the same command
+    continues.
 
     \b
     Examples:
@@ -87,7 +96,10 @@ def gallery(  # noqa: PLR0917 – click passes by name
         if name in loaded or not no_training or (runs / name).is_dir()
     }
     if not recipes:
-        raise InvalidInputError(f"{runs} holds no run of {', '.join(chosen)}; leave out --no-training to train them")
+        raise InvalidInputError(
+            f"the folder {runs} holds no run of {', '.join(chosen)}; leave out --no-training to train, or name another "
+            "folder with --runs"
+        )
     import_quietly("tensorflow")
     from rich.console import Console
 
@@ -115,12 +127,12 @@ def gallery(  # noqa: PLR0917 – click passes by name
 def _pairs(values: tuple[str, ...], option: str, known: Iterable[str]) -> dict[str, str]:
     pairs: dict[str, str] = {}
     for value in values:
-        name, equals, what = value.partition("=")
+        name, equals, text = value.partition("=")
         if not equals or name not in list(known):
             raise click.BadParameter(
-                f"{value!r}: expected RECIPE=…, RECIPE one of {', '.join(known)}", param_hint=f"'{option}'"
+                f"{value!r}; expected RECIPE=…, with RECIPE one of {', '.join(known)}", param_hint=f"'{option}'"
             )
-        pairs[name] = what
+        pairs[name] = text
     return pairs
 
 
@@ -131,7 +143,7 @@ def _print(exhibits: list[Exhibit]) -> None:
 
     from digitforge_evaluation.gallery.page import TITLES, cells
 
-    # The page has all columns; a terminal has room for those that tell most.
+    # A terminal only has room for the most important columns.
     shown = [TITLES.index(title) for title in ("steps", "feature distance", "÷ floor", "precision", "recall")]
     table = Table(box=box.SIMPLE)
     table.add_column("recipe", no_wrap=True)

@@ -1,1 +1,1 @@
-"""The demonstration: serve, draw and measure digits in one command."""
+"""The demo: serve, request and measure digits with one command."""

@@ -1,6 +1,6 @@
-"""The main job from end to end: serve a generator, request digits, measure them, and see whether they help.
+"""The demo from end to end: serve a generator, request digits, measure them, and test whether they help.
 
-Everything is the real thing: the server is a process, the digits come over gRPC, the report is an experiment's.
+The server is a separate process, the digits come over gRPC, and the report comes from a real experiment.
 """
 
 from __future__ import annotations
@@ -34,47 +34,47 @@ from digitforge_training.data import Dataset, load
 
 ARMS: Final = ("real", "classical", "gan", "classical+gan")
 N_PER_CLASS: Final = 10
-BATCH: Final = 500  # digits between two movements of the progress bar
+BATCH: Final = 500  #: digits between two updates of the progress bar
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How large a demonstration is; the defaults take less than five minutes on two cores."""
+    """Settings of the demo. The defaults take less than five minutes on two cores."""
 
-    digits: int = 10_000  # requested and measured
-    repeats: int = 10  # subsets of the experiment; ten are needed for a verdict
-    steps: int = 300  # optimizer steps of each classifier
-    seed: int = 0
-    model_base_path: Path | None = None  # folder with a generator's versions; None for the shipped one
-    data_dir: Path | None = None  # folder with MNIST's files; None for the cache or a download
+    digits: int = 10_000  #: digits to request and measure
+    repeats: int = 10  #: subsets of the experiment; a verdict needs at least ten
+    steps: int = 300  #: optimizer steps of each classifier
+    seed: int = 0  #: random seed
+    model_base_path: Path | None = None  #: folder of a generator's versions; None for the shipped generator
+    data_dir: Path | None = None  #: folder with the four MNIST files; None for the cache or a download
 
 
 class Listener(Protocol):
-    """Is told what happens, as it happens."""
+    """Is told about the progress of the demo."""
 
     def stage(self, name: str) -> None:
-        """A stage begins."""
+        """The stage *name* begins."""
 
     def progress(self, done: int, total: int) -> None:
-        """So much of the stage is done."""
+        """The current stage has finished *done* of *total* units of work."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a demonstration found."""
+    """The results of the demo."""
 
     card: dict[str, Any]
-    digits: int
-    seconds: float  # of the request for those digits
+    digits: int  #: number of requested digits
+    seconds: float  #: time of the request
     quality: Report
     state: experiment_folder.State
-    real: str  # name of the real images
-    notes: tuple[str, ...]
-    html: Path
+    real: str  #: name of the real images
+    notes: tuple[str, ...]  #: sentences that a reader must know
+    html: Path  #: the report
 
 
 class _Streamed(ServedGenerator):
-    """A served generator whose digits are streamed, so that progress can be shown; keeps the last ones."""
+    """A served generator that streams its digits and reports progress. It keeps the last digits."""
 
     def __init__(self, client: DigitClient, target: str, progress: Callable[[int, int], None]) -> None:
         super().__init__(client, target)
@@ -100,25 +100,25 @@ class _Streamed(ServedGenerator):
 
 
 def run(folder: Path, settings: Settings, *, listener: Listener, command: str) -> Outcome:
-    """Run the demonstration and write its report into *folder*.
+    """Run the demo and write its report into *folder*.
 
     Args:
-        folder: made if need be; an earlier report there is replaced.
-        settings: how large.
-        listener: is told what happens.
-        command: for the report.
+        folder: folder for the report. It is created if needed. An earlier report in it is replaced.
+        settings: the settings.
+        listener: is told about the progress.
+        command: the command line, for the report.
 
     Raises:
         ServerError: the server did not start, or went away.
-        DataError: the data folder that was named cannot be used.
-        InvalidInputError: the generator does not fit the digits, or the folder cannot be written to.
+        DataError: a folder cannot be read or written.
+        InvalidInputError: the generator does not fit the real digits.
     """
     check_folder(folder)
     listener.stage("loading real digits")
     training, test, notes = real_digits(settings.data_dir)
     listener.stage("starting the embedded server")
     with serving(settings.model_base_path) as target, DigitClient(target) as client:
-        import_quietly("tensorflow")  # late, so that wrong arguments are answered at once
+        import_quietly("tensorflow")  # slow, so only after the arguments are checked
         streamed = _Streamed(client, target, listener.progress)
         measured = assess(
             streamed,
@@ -152,7 +152,7 @@ def run(folder: Path, settings: Settings, *, listener: Listener, command: str) -
         quality=tuple(asdict(one) for one in measured.figures),
         notes=(
             *notes,
-            f"{settings.digits} labeled digits came over gRPC in {seconds:.1f} s, "
+            f"The server sent {settings.digits} labeled digits over gRPC in {seconds:.1f} s, "
             f"{settings.digits / seconds:.0f} per second.",
         ),
     )
@@ -170,29 +170,30 @@ def run(folder: Path, settings: Settings, *, listener: Listener, command: str) -
 
 
 def check_folder(folder: Path) -> None:
-    """Fail before the work rather than after it.
+    """Check before the work that *folder* can be created and written.
 
     Raises:
-        DataError: the folder cannot be made.
-        InvalidInputError: it cannot be written to.
+        DataError: it cannot.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"{folder}: cannot be made ({error.strerror}); choose another folder with --out") from error
+        raise DataError(
+            f"cannot create the folder {folder} ({error.strerror}); choose another folder with --out"
+        ) from error
     with replacing(folder / ".writable"):
         pass
     (folder / ".writable").unlink()
 
 
 def real_digits(data_dir: Path | None) -> tuple[Dataset, Dataset, tuple[str, ...]]:
-    """MNIST where it can be had, otherwise the digits that scikit-learn ships.
+    """MNIST if it is available, otherwise scikit-learn's digits.
 
     Returns:
-        Training images, test images, and notes on where they come from.
+        Training images, test images, and notes on their origin.
 
     Raises:
-        DataError: *data_dir* was given and does not hold MNIST.
+        DataError: *data_dir* is given, but does not hold MNIST.
     """
     try:
         return load("mnist", split="train", data_dir=data_dir), load("mnist", split="test", data_dir=data_dir), ()
@@ -201,8 +202,8 @@ def real_digits(data_dir: Path | None) -> tuple[Dataset, Dataset, tuple[str, ...
             raise
         reason = str(error).partition(";")[0]
     note = (
-        "MNIST could not be had, so the real images are scikit-learn's 1 797 digits, enlarged; precision, recall "
-        f"and their like, which need MNIST itself, are left out. ({reason})"
+        "MNIST is not available, so the real images are scikit-learn's 1 797 digits, enlarged. Metrics that need "
+        f"MNIST's images, such as precision and recall, are left out. (Reason: {reason})"
     )
     return load("digits", split="train"), load("digits", split="test"), (note,)
 
@@ -222,7 +223,7 @@ def _experiment(
     )
     real = hold_out(training, test, which="test")
     source = Served(target)
-    budget, card = experiment_folder.by_budget(source, real)
+    budget, card = experiment_folder.budget_and_card(source, real)
 
     def on_cell(_result: CellResult | None, done: int, planned: int) -> None:
         listener.progress(done, planned)
@@ -235,7 +236,7 @@ def _experiment(
 
 def samples(real: Dataset, generated: Drawn) -> tuple[SampleSheet, ...]:
     """Real digits that the generator has not seen, and generated ones."""
-    assert generated.labels is not None  # the experiment before it refuses generators without classes
+    assert generated.labels is not None  # the experiment refuses generators without classes
     return (
         SampleSheet(title=f"Real: {real.name} {real.split}", images=real.images, labels=real.labels),
         SampleSheet(title="Generated", images=generated.images, labels=generated.labels),

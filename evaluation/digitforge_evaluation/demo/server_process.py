@@ -1,4 +1,4 @@
-"""The embedded server as a process of its own, started and stopped as a user would."""
+"""Start and stop the embedded server as a separate process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import IO, Any, Final
 
 from digitforge_client.errors import DataError, ServerUnavailableError
 
-START_TIMEOUT_S: Final = 180.0  # TensorFlow alone may take half a minute on a busy machine
+START_TIMEOUT_S: Final = 180.0  # on a busy machine, importing TensorFlow alone can take half a minute
 STOP_TIMEOUT_S: Final = 20.0
 
 
@@ -25,25 +25,25 @@ def serving(model_base_path: Path | None = None) -> Iterator[str]:
     """Run ``digitforge serve`` on a free port of this machine while the block runs.
 
     Args:
-        model_base_path: folder with the generator's numbered versions; None for the shipped one.
+        model_base_path: folder of a generator's numbered versions; None for the shipped generator.
 
     Yields:
         The target, ``host:port``.
 
     Raises:
-        DataError: the folder holds no version, for which the server would wait.
-        ServerUnavailableError: the server did not start; the message holds what it wrote.
+        DataError: the folder holds no version. The server would wait for one.
+        ServerUnavailableError: the server did not start. The message contains its output.
     """
     if model_base_path is not None and not any(model_base_path.glob("[0-9]*/saved_model.pb")):
         raise DataError(
-            f"{model_base_path}: no generator here; expected folders numbered 1, 2 … that hold a saved_model.pb, as "
+            f"{model_base_path}: no generator here; expected folders named 1, 2 … that contain a saved_model.pb. "
             "`digitforge export` makes them"
         )
     command = [sys.executable, "-m", "digitforge", "serve", "--port", "0", "--json"]
     if model_base_path is not None:
         command += ["--model-base-path", str(model_base_path)]
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as stderr:
-        # Its own session: Ctrl-C reaches this process alone, which then stops the server in order.
+        # In its own session, the server does not get Ctrl-C. This process gets it, and stops the server.
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, text=True, start_new_session=True
         )
@@ -59,7 +59,7 @@ def serving(model_base_path: Path | None = None) -> Iterator[str]:
 
 
 def _target(process: subprocess.Popen[str], stderr: IO[str]) -> str:
-    """Wait for the line with which the server says that it is ready."""
+    """Wait until the server prints its address. It does so when it is ready."""
     lines: queue.Queue[str] = queue.Queue()
     threading.Thread(target=_pass_on, args=(process.stdout, lines), daemon=True).start()
     end = time.monotonic() + START_TIMEOUT_S
@@ -73,17 +73,17 @@ def _target(process: subprocess.Popen[str], stderr: IO[str]) -> str:
         try:
             return str(json.loads(line)["grpc_target"])
         except (ValueError, KeyError, TypeError):
-            continue  # some other line
+            continue  # a different line
     raise _failed(f"it was not ready after {START_TIMEOUT_S:.0f} s", stderr)
 
 
 def _pass_on(stdout: Any, lines: queue.Queue[str]) -> None:
-    """Read to the end, so that the server never waits for a reader."""
+    """Read all lines, so that the server never blocks on a full pipe."""
     for line in stdout:
         lines.put(line)
 
 
 def _failed(how: str, stderr: IO[str]) -> ServerUnavailableError:
     stderr.seek(0)
-    said = stderr.read()[-2000:].strip() or "nothing"
-    return ServerUnavailableError(f"the embedded server did not start: {how}. It wrote:\n{said}")
+    written = stderr.read()[-2000:].strip() or "nothing"
+    return ServerUnavailableError(f"the embedded server did not start: {how}. It wrote:\n{written}")

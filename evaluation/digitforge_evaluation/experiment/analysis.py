@@ -1,8 +1,8 @@
-"""From finished cells to what they say: accuracies, paired differences, verdicts.
+"""Analyze finished cells: accuracies, paired differences and verdicts.
 
-The *primary family*, on which verdicts are taken, is fixed beforehand: classical augmentation with generated digits
-against classical augmentation alone, for each size (and each generator, where there are several), in accuracy. Where
-classes are cut, the baseline draws all classes equally often and the measure is balanced accuracy. Everything else is
+Only the *primary family* of comparisons gets verdicts. It is fixed before any result is seen: classical augmentation
+with generated digits against classical augmentation alone, in accuracy, for each size and generator. If classes are
+cut, the baseline draws all classes equally often, and the measure is balanced accuracy. All other comparisons are
 descriptive.
 """
 
@@ -42,7 +42,7 @@ class Estimate:
     """A mean over subsets."""
 
     mean: float
-    interval: Interval | None  # Student's, for the mean; None for a single subset
+    interval: Interval | None  #: Student's t interval for the mean; None for a single subset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,72 +52,73 @@ class ArmResult:
     arm: Arm
     n_per_class: int
     subsets: int
-    accuracy: float  # mean over subsets
-    interval: Interval | None  # Student's, for the mean; None for a single subset
-    balanced: Estimate  # balanced accuracy: the mean of the classes' recalls
-    minority: Estimate | None  # mean recall of the classes that are cut; None where none is
-    recalls: tuple[float, ...]  # of each class, over all subsets
-    confusion: tuple[tuple[int, ...], ...]  # [true class][predicted class], summed over subsets and replicates
+    accuracy: float  #: mean over subsets
+    interval: Interval | None  #: Student's t interval for the mean; None for a single subset
+    balanced: Estimate  #: balanced accuracy: the mean of the classes' recalls
+    minority: Estimate | None  #: mean recall of the cut classes; None if no class is cut
+    recalls: tuple[float, ...]  #: recall of each class, over all subsets
+    confusion: tuple[tuple[int, ...], ...]  #: [true class][predicted class], summed over subsets and replicates
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """An arm's accuracy (or balanced accuracy: the analysis says) minus a baseline's, paired by subset."""
+    """An arm's score minus a baseline's, paired by subset. ``Analysis.measure`` says which score."""
 
     arm: Arm
     baseline: Arm
     n_per_class: int
-    subsets: int  # in which both are finished
-    difference: float  # mean; positive is better
-    interval: Interval | None  # Student's; None for a single subset
-    bootstrap: Interval | None
-    p_value: float
-    primary: bool
-    adjusted_p: float | None = None  # Holm's, within the primary family
-    simultaneous: Interval | None = None  # all intervals of the primary family hold together
-    detectable: float | None = None  # smallest difference found with probability 0.8 whatever the others are
-    minority: Estimate | None = None  # the difference in recall of the classes that are cut; None where none is
-    worth: Worth | None = None  # in real images per class; None where the baseline was run at one size only
+    subsets: int  #: subsets that both arms have finished
+    difference: float  #: mean; positive is better
+    interval: Interval | None  #: Student's t interval; None for a single subset
+    bootstrap: Interval | None  #: percentile bootstrap interval; None for a single subset
+    p_value: float  #: two-sided, of the paired permutation test
+    primary: bool  #: whether the comparison is in the primary family
+    adjusted_p: float | None = None  #: after Holm's correction; only in the primary family
+    simultaneous: Interval | None = None  #: t interval with Bonferroni's correction; only in the primary family
+    detectable: float | None = None  #: smallest true difference found with probability 0.8, at Bonferroni's level
+    minority: Estimate | None = None  #: difference in mean recall of the cut classes; None if no class is cut
+    worth: Worth | None = None  #: in real images per class; None if the baseline was run at one size only
     verdict: Verdict = "descriptive"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Analysis:
-    """What the finished cells of an experiment say."""
+    """The results of an experiment, computed from its finished cells."""
 
     arms: tuple[ArmResult, ...]
-    comparisons: tuple[Comparison, ...]
-    cells: int
-    seconds: float  # spent in cells
-    measure: Measure  # of the comparisons
-    baseline: Arm  # of the primary family
+    comparisons: tuple[Comparison, ...]  #: the primary family first
+    cells: int  #: number of finished cells
+    seconds: float  #: total time of the cells
+    measure: Measure  #: the score that the comparisons use
+    baseline: Arm  #: baseline of the primary family
 
     @property
     def primary(self) -> tuple[Comparison, ...]:
-        """The comparisons that verdicts are taken on."""
+        """The primary family: the comparisons that get verdicts."""
         return tuple(comparison for comparison in self.comparisons if comparison.primary)
 
 
 def analyze(cells: Mapping[CellKey, CellResult], *, minority: Sequence[int] = ()) -> Analysis:
-    """Compare every arm with the real images alone and with the baseline, the primary family with verdicts.
+    """Compare the arms with each other, and give verdicts on the primary family.
 
-    A variant is also compared with the same arm without it.
+    Every arm is compared with the real images alone. Arms with a generator are also compared with the baseline.
+    Variants are also compared with the same arm without the variant.
 
     Args:
-        cells: finished cells; some may be missing, and then only subsets that two arms share are compared.
-        minority: indices of the classes that are cut.
+        cells: finished cells. If some are missing, a comparison uses the subsets that both arms have finished.
+        minority: indices of the cut classes.
     """
     return _Analyst(cells, tuple(minority)).analysis()
 
 
 class _Analyst:
-    """The finished cells, and the questions that are put to them."""
+    """Computes the analysis of some finished cells."""
 
     def __init__(self, cells: Mapping[CellKey, CellResult], minority: tuple[int, ...]) -> None:
-        self._cells: dict[tuple[Arm, int], dict[int, CellResult]] = {}  # by arm and size, then by subset, in its order
+        self._cells: dict[tuple[Arm, int], dict[int, CellResult]] = {}  # by arm and size, then by subset
         for key in sorted(cells, key=lambda key: (key.n_per_class, _display_order(key.arm), key.subset)):
             self._cells.setdefault((key.arm, key.n_per_class), {})[key.subset] = cells[key]
-        self._every = tuple(cells.values())
+        self._all_cells = tuple(cells.values())
         self._minority = minority
         self._baseline = primary_baseline(unbalanced=bool(minority))
         self._score: Score = _balanced if minority else _accuracy
@@ -126,7 +127,7 @@ class _Analyst:
         pairs = list(self._cells)
         primary = [(arm, self._baseline, n) for arm, n in pairs if _is_primary(arm)]
         variants = [(arm, replace(arm, variant=PLAIN), n) for arm, n in pairs if arm.variant != PLAIN]
-        # With the baseline, only what could take its place, and once.
+        # The primary arm has its comparison with the baseline already.
         with_baseline = [(arm, self._baseline, n) for arm, n in pairs if arm.design.generator and not _is_primary(arm)]
         with_real = [(arm, REAL, n) for arm, n in pairs if arm != REAL]
         return Analysis(
@@ -135,8 +136,8 @@ class _Analyst:
                 *self._judged(self._compared(primary)),
                 *self._compared([*variants, *with_baseline, *with_real]),
             ),
-            cells=len(self._every),
-            seconds=sum(cell.seconds for cell in self._every),
+            cells=len(self._all_cells),
+            seconds=sum(cell.seconds for cell in self._all_cells),
             measure="balanced accuracy" if self._minority else "accuracy",
             baseline=self._baseline,
         )
@@ -151,23 +152,23 @@ class _Analyst:
             accuracy=accuracy.mean,
             interval=accuracy.interval,
             balanced=_estimate(_scores(cells, _balanced)),
-            minority=_estimate(_scores(cells, self._recall_of_minority)) if self._minority else None,
+            minority=_estimate(_scores(cells, self._minority_recall)) if self._minority else None,
             recalls=tuple(_recalls(confusion).tolist()),
             confusion=tuple(tuple(row) for row in confusion.tolist()),
         )
 
-    def _recall_of_minority(self, cell: CellResult) -> float:
+    def _minority_recall(self, cell: CellResult) -> float:
         return float(np.mean(_recalls(cell.confusion)[list(self._minority)]))
 
     def _paired(self, arm: Arm, baseline: Arm, n: int) -> tuple[list[CellResult], list[CellResult]]:
         """The cells of both arms on the subsets that both have finished."""
-        of_arm, of_baseline = self._cells.get((arm, n), {}), self._cells.get((baseline, n), {})
-        shared = [subset for subset in of_arm if subset in of_baseline]
-        return [of_arm[subset] for subset in shared], [of_baseline[subset] for subset in shared]
+        arm_cells, baseline_cells = self._cells.get((arm, n), {}), self._cells.get((baseline, n), {})
+        shared = [subset for subset in arm_cells if subset in baseline_cells]
+        return [arm_cells[subset] for subset in shared], [baseline_cells[subset] for subset in shared]
 
     def _differences(self, arm: Arm, baseline: Arm, n: int, score: Score) -> Floats:
-        of_arm, of_baseline = self._paired(arm, baseline, n)
-        return _scores(of_arm, score) - _scores(of_baseline, score)
+        arm_cells, baseline_cells = self._paired(arm, baseline, n)
+        return _scores(arm_cells, score) - _scores(baseline_cells, score)
 
     def _compared(self, pairs: list[tuple[Arm, Arm, int]]) -> list[Comparison]:
         return [self._compare(arm, baseline, n) for arm, baseline, n in pairs if self._paired(arm, baseline, n)[0]]
@@ -175,7 +176,7 @@ class _Analyst:
     def _compare(self, arm: Arm, baseline: Arm, n: int) -> Comparison:
         differences = self._differences(arm, baseline, n, self._score)
         difference = _estimate(differences)
-        of_minority = self._differences(arm, baseline, n, self._recall_of_minority) if self._minority else None
+        minority = self._differences(arm, baseline, n, self._minority_recall) if self._minority else None
         return Comparison(
             arm=arm,
             baseline=baseline,
@@ -186,7 +187,7 @@ class _Analyst:
             bootstrap=bootstrap_interval(differences) if len(differences) > 1 else None,
             p_value=permutation_p_value(differences),
             primary=_is_primary(arm) and baseline == self._baseline,
-            minority=None if of_minority is None else _estimate(of_minority),
+            minority=None if minority is None else _estimate(minority),
             worth=self._worth(arm, n) if baseline == self._baseline else None,
         )
 
@@ -194,15 +195,15 @@ class _Analyst:
         def errors(cells: Iterable[CellResult]) -> Floats:
             return 1 - _scores(cells, self._score)
 
-        curve = {size: errors(cells.values()) for (of, size), cells in self._cells.items() if of == self._baseline}
+        curve = {size: errors(cells.values()) for (name, size), cells in self._cells.items() if name == self._baseline}
         if len(curve) < 2:
             return None
-        of_arm, of_baseline = self._paired(arm, self._baseline, n)
-        held_out = int(np.sum(of_arm[0].confusion))
-        return worth({**curve, n: errors(of_baseline)}, n=n, arm=errors(of_arm), smallest=0.5 / held_out)
+        arm_cells, baseline_cells = self._paired(arm, self._baseline, n)
+        held_out = int(np.sum(arm_cells[0].confusion))
+        return worth({**curve, n: errors(baseline_cells)}, n=n, arm=errors(arm_cells), smallest=0.5 / held_out)
 
     def _judged(self, family: list[Comparison]) -> list[Comparison]:
-        """The primary family with what belongs to a family: adjusted p-values, simultaneous intervals, verdicts."""
+        """Add adjusted p-values, simultaneous intervals and verdicts to the primary family."""
         judged = []
         for comparison, adjusted in zip(family, holm([c.p_value for c in family]), strict=True):
             differences = self._differences(comparison.arm, comparison.baseline, comparison.n_per_class, self._score)
@@ -225,7 +226,7 @@ def _is_primary(arm: Arm) -> bool:
 
 
 def _display_order(arm: Arm) -> tuple[int, str, float, str]:
-    """Arms as ``ARMS`` has them; each without variant first, then by ratio, then the other variants."""
+    """A sort key: the order of ``ARMS``, then no variant first, then ratios in order, then other variants."""
     without_ratio = 0.0 if arm.variant == PLAIN else np.inf
     return list(ARMS).index(arm.name), arm.source, arm.variant.ratio or without_ratio, str(arm.variant)
 
@@ -239,7 +240,7 @@ def _estimate(values: Floats) -> Estimate:
 
 
 def _recalls(confusion: npt.ArrayLike) -> Floats:
-    """Of each class; 0 for a class without held-out images."""
+    """The recall of each class; 0 for a class without held-out images."""
     counts = np.asarray(confusion)
     return np.diag(counts) / np.maximum(counts.sum(axis=1), 1)
 

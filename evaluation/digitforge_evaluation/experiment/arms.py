@@ -1,11 +1,11 @@
-"""The arms of an experiment: what a classifier is trained on, and nothing else.
+"""The arms of an experiment. An arm decides which images a classifier is trained on, and nothing else.
 
-An arm turns *n* real images, and the digits of a generator where it uses one, into training images (see `draws`).
-Everything else about the training is the classifier's and the same in all arms.
+An arm makes training images from *n* real images and, in some arms, the digits of a generator (see ``draws.py``). The
+classifier and its training are the same in all arms.
 
-An arm with a generator bears the generator's *budget* in its full name, ``gan (strict)``, because what the generator
-has seen decides what its success means. Where several generators or several ways to use one are compared, they are
-named there too: ``gan (oracle forge-3fa1b2, 5×)``. Files hold full names, which are parsed where a file is read.
+The full name of an arm with a generator contains the generator's *budget*: ``gan (strict)``. The budget says what the
+generator has seen, and so what a gain means. Full names also name the generator and the variant, if there are several:
+``gan (oracle forge-3fa1b2, 5×)``. Result files store full names.
 """
 
 from __future__ import annotations
@@ -19,53 +19,54 @@ from digitforge_client.errors import InvalidInputError
 
 @dataclass(frozen=True, kw_only=True)
 class Design:
-    """One way to make training images out of real ones."""
+    """One way to make training images."""
 
     description: str
-    real: bool = True  # are the real images among them
-    generator: bool = False  # are generated digits among them
-    balanced: bool = False  # are classes drawn equally often, whatever their size
-    classical: bool = False  # is every image drawn shifted, turned and scaled
-    cheap: str = ""  # "noise" or "smote": half of the images drawn are treated so
+    real: bool = True  #: whether it uses the real images
+    generator: bool = False  #: whether it uses generated digits
+    balanced: bool = False  #: whether it draws all classes equally often, whatever their size
+    classical: bool = False  #: whether it applies classical augmentation to every image
+    cheap: str = ""  #: ``noise`` or ``smote``, for half of the images; empty for none
 
 
 ARMS: Final[dict[str, Design]] = {
-    "real": Design(description="the real images alone"),
-    "oversampled": Design(description="the real images, every class drawn equally often", balanced=True),
-    "noise": Design(description="half of them with Gaussian noise", cheap="noise"),
-    "smote": Design(description="half of them mixed with a neighbor of their class", cheap="smote"),
+    "real": Design(description="only the real images"),
+    "oversampled": Design(description="the real images, all classes drawn equally often", balanced=True),
+    "noise": Design(description="the real images, half of them with Gaussian noise", cheap="noise"),
+    "smote": Design(description="the real images, half of them mixed with a neighbor of the same class", cheap="smote"),
     "classical": Design(
-        description="real images shifted, turned, scaled, sheared and bent, never mirrored", classical=True
+        description="the real images, randomly shifted, rotated, scaled, sheared and bent, never mirrored",
+        classical=True,
     ),
     "classical+oversampled": Design(
-        description="the same, every class drawn equally often", balanced=True, classical=True
+        description="the same as classical, all classes drawn equally often", balanced=True, classical=True
     ),
     "gan": Design(description="real images and generated digits", generator=True),
     "classical+gan": Design(
-        description="real images and generated digits, all shifted, turned, scaled, sheared and bent",
+        description="real images and generated digits, all randomly shifted, rotated, scaled, sheared and bent",
         generator=True,
         classical=True,
     ),
-    "synthetic": Design(description="generated digits alone", real=False, generator=True),
+    "synthetic": Design(description="only generated digits", real=False, generator=True),
 }
 
-#: A verdict is taken on this arm against `baseline`, both named before any result is seen.
+#: The arm that gets verdicts. It is compared with `baseline`. Both are fixed before any result is seen.
 PRIMARY: Final = "classical+gan"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """How an arm uses generated digits, where that is compared: one of these fields is set, or, for verdicts, none."""
+    """A way to use generated digits. It sets at most one field. Verdicts use the variant that sets none."""
 
-    ratio: float | None = None  # generated digits per real image; None: the plan's
-    expansion: float | None = None  # latents are multiplied by this; None: by nothing
-    fresh: bool = False  # no digit is used twice
-    filtered: bool = False  # only digits whose label a classifier agrees with that saw the subset alone
+    ratio: float | None = None  #: generated digits per real image; None for the plan's ratio
+    expansion: float | None = None  #: factor for the latents; None leaves them unchanged
+    fresh: bool = False  #: use each digit only once
+    filtered: bool = False  #: use only digits whose label is confirmed by a classifier trained on the subset
 
     def __post_init__(self) -> None:
         for name in ("ratio", "expansion"):
             if (value := getattr(self, name)) is not None:
-                # To as many digits as a full name has, so that a cell is known again when its file is read.
+                # Round as the full name does, so that a variant read from a file equals the original.
                 object.__setattr__(self, name, float(f"{value:g}"))
 
     def __str__(self) -> str:
@@ -77,10 +78,10 @@ class Variant:
 
     @classmethod
     def parse(cls, text: str) -> Variant:
-        """The variant that `str` wrote.
+        """The inverse of ``str``.
 
         Raises:
-            ValueError: there is no such variant.
+            ValueError: *text* is not the text of a variant.
         """
         if text in ("", "fresh", "filtered"):
             return cls(fresh=text == "fresh", filtered=text == "filtered")
@@ -94,24 +95,24 @@ PLAIN: Final = Variant()
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """An arm with the generator that it uses.
+    """An arm with its generator and variant.
 
-    Its full name is ``NAME (BUDGET GENERATOR, VARIANT)``, less what is empty.
+    Its full name, ``str(arm)``, is ``NAME (BUDGET GENERATOR, VARIANT)`` without the empty parts.
     """
 
-    name: str  # a key of ``ARMS``
-    budget: str = ""  # what the generator has seen
-    generator: str = ""  # which one, where there are several
+    name: str  #: a key of ``ARMS``
+    budget: str = ""  #: what the generator has seen; empty without a generator
+    generator: str = ""  #: name of the generator, if there are several
     variant: Variant = PLAIN
 
     @property
     def design(self) -> Design:
-        """What its training images are made of."""
+        """How the arm makes its training images."""
         return ARMS[self.name]
 
     @property
     def source(self) -> str:
-        """The generator with its budget: ``oracle``, or ``oracle forge-3fa1b2``."""
+        """Budget and name of the generator: ``oracle``, or ``oracle forge-3fa1b2``."""
         return f"{self.budget} {self.generator}".strip()
 
     def __str__(self) -> str:
@@ -120,35 +121,35 @@ class Arm:
 
     @classmethod
     def parse(cls, text: str) -> Arm:
-        """The arm with this full name.
+        """The arm with the full name *text*, the inverse of ``str``.
 
         Raises:
-            ValueError: there is no such arm, or no such variant.
+            ValueError: there is no such arm or no such variant.
         """
         name, _, inside = text.removesuffix(")").partition(" (")
         source, _, variant = inside.partition(", ")
         budget, _, generator = source.partition(" ")
         if name not in ARMS:
-            raise InvalidInputError(f"there is no arm {name!r}; expected one of {', '.join(ARMS)}")
+            raise InvalidInputError(f"unknown arm {name!r}; expected one of {', '.join(ARMS)}")
         return cls(name=name, budget=budget, generator=generator, variant=Variant.parse(variant))
 
 
 def baseline(*, unbalanced: bool) -> Arm:
-    """What the primary arm is compared with.
+    """The arm that the primary arm is compared with.
 
-    Where classes are unbalanced, generated digits balance them, and so must the baseline.
+    Generated digits balance unbalanced classes. A fair baseline must balance them too.
     """
     return Arm(name="classical+oversampled" if unbalanced else "classical")
 
 
 def check_arms(names: Sequence[str]) -> tuple[str, ...]:
-    """Return *names*, in the order of ``ARMS``, each once.
+    """Return *names* without duplicates, in the order of ``ARMS``.
 
     Raises:
-        InvalidInputError: there is none, or one is unknown.
+        InvalidInputError: *names* is empty, or has an unknown arm.
     """
     unknown = [name for name in names if name not in ARMS]
     if unknown or not names:
-        what = f"there is no arm {unknown[0]!r}" if unknown else "no arm was named"
-        raise InvalidInputError(f"{what}; expected some of {', '.join(ARMS)}")
+        problem = f"unknown arm {unknown[0]!r}" if unknown else "no arm given"
+        raise InvalidInputError(f"{problem}; expected one or more of {', '.join(ARMS)}")
     return tuple(name for name in ARMS if name in names)

@@ -1,8 +1,9 @@
-"""Does the distance predict the benefit? The feature distances of an experiment's generators beside what they did.
+"""Does a generator's feature distance predict its benefit?
 
-A generator's distance is the Fréchet distance between its digits and the held-out images, in `digitnet-64`'s features
-and at one sample size for all; its benefit is the difference that its digits made to a classifier. Across generators
-the two are compared by rank (C. Spearman, "The proof and measurement of association between two things", 1904).
+The distance is the Fréchet distance between the generator's digits and the held-out images, in the features of
+``digitnet-64``, with the same sample size for all generators. The benefit is how much the digits change a classifier's
+accuracy. Spearman's rank correlation compares the two across generators (C. Spearman, "The proof and measurement of
+association between two things", 1904).
 """
 
 from __future__ import annotations
@@ -26,87 +27,91 @@ from digitforge_evaluation.images.sources import Source
 from digitforge_evaluation.metrics.frechet import distance_name, frechet_distance, gaussian
 from digitforge_training.data import Dataset
 
-#: Fewer generators have no correlation worth telling: of three, one order in three is perfect one way or the other.
+#: A correlation needs this many generators. With three, a third of all orders give a perfect correlation.
 GENERATORS_FOR_A_CORRELATION: Final = 4
-#: Orders of the generators in the permutation test: all orders of up to eight, so many random ones of more.
+#: Number of orders in the permutation test: all orders of up to eight generators, random orders of more.
 ORDERS: Final = math.factorial(8)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One generator (for ``strict``, the mean of those of all subsets), in one arm, at one size."""
+    """One generator in one arm at one size. Strict generators share one point, the mean over all subsets."""
 
-    generator: str  # budget and name, as arms have it
-    arm: str  # without generator
+    generator: str  #: budget and name, as in ``Arm.source``
+    arm: str  #: name of the arm, without the generator
     baseline: Arm
     n_per_class: int
     distance: float
-    difference: float  # of arm and baseline, in the measure of the analysis
-    interval: Interval | None
+    difference: float  #: arm minus baseline, in the measure of the analysis
+    interval: Interval | None  #: of the difference; None for a single subset
 
 
 @dataclass(frozen=True, kw_only=True)
 class Correlation:
-    """How well the distance orders generators by their benefit."""
+    """The rank correlation of distance and benefit."""
 
-    arm: str  # without generator
+    arm: str  #: name of the arm, without the generator
     baseline: Arm
     n_per_class: int
-    generators: int
-    rho: float  # Spearman's; −1: the nearer to real digits, the larger the benefit, without exception
-    p_value: float  # two-sided, of the permutation test
+    generators: int  #: number of generators
+    rho: float  #: Spearman's; −1 if each smaller distance comes with a larger benefit
+    p_value: float  #: two-sided, of the permutation test
 
 
 @dataclass(frozen=True, kw_only=True)
 class Benefit:
-    """Distance against benefit."""
+    """The generators' distances and benefits."""
 
-    distance_name: str
+    distance_name: str  #: with features and sample size, such as ``fd[digitnet-64]@10k``
     points: tuple[Point, ...]
     correlations: tuple[Correlation, ...]
 
 
 def check_distances(held_out: Dataset, n: int) -> None:
-    """Fail before an experiment rather than after it.
+    """Check before an experiment that its distances can be measured.
+
+    Args:
+        held_out: the held-out images.
+        n: generated digits per generator.
 
     Raises:
-        InvalidInputError: the images do not suit the feature network, or are too few.
+        InvalidInputError: the feature network does not fit the images, or there are too few images.
     """
     if held_out.images.shape[1:] != digitnet.IMAGE_SHAPE:
         raise InvalidInputError(
-            f"{held_out.name} has images {held_out.images.shape[1:]}, and {digitnet.NAME} measures those of "
-            f"{digitnet.IMAGE_SHAPE} alone; leave --distances out"
+            f"{held_out.name} has images of shape {held_out.images.shape[1:]}, but {digitnet.NAME} needs the shape "
+            f"{digitnet.IMAGE_SHAPE}; leave out --distances"
         )
     if min(n, len(held_out)) <= digitnet.FEATURES:
         raise InvalidInputError(
-            f"a distance in {digitnet.FEATURES} features needs more images than those: {n} generated and "
-            f"{len(held_out)} held-out ones are too few"
+            f"there are {n} generated and {len(held_out)} held-out images; a distance in {digitnet.FEATURES} features "
+            f"needs more than {digitnet.FEATURES} of each. Ask for more with --distances, or leave it out"
         )
 
 
 def distances(
     generators: Iterable[Source], *, held_out: Dataset, network: FeatureNetwork, n: int, seed: int = 0
 ) -> tuple[str, dict[str, float]]:
-    """The distance of each generator's digits from the held-out images.
+    """Measure the distance of each generator's digits from the held-out images.
 
     Args:
-        generators: with cards.
-        held_out: real images; generated digits have their class proportions.
-        network: gives the features.
-        n: generated digits of each.
-        seed: of the drawing.
+        generators: generators with cards.
+        held_out: real images. The generated digits get their class proportions.
+        network: computes the features.
+        n: generated digits per generator.
+        seed: seed of the generated digits.
 
     Returns:
-        What to call the distance, with features and sample size, and its value by generator id.
+        The name of the distance, with features and sample size, and its value by generator id.
 
     Raises:
-        InvalidInputError: the images do not suit the network, or are too few for it.
+        InvalidInputError: the network does not fit the images, or there are too few images.
     """
     real = gaussian(network.measure(held_out.images).features, name="held-out")
     proportions = tuple(np.bincount(held_out.labels, minlength=len(held_out.class_names)).tolist())
     values = {}
     for generator in generators:
-        assert generator.card is not None  # budget_of refuses generators without one
+        assert generator.card is not None  # budget_of refuses generators without a card
         images = generator.draw(n, proportions=proportions, seed=seed).images
         generated = gaussian(network.measure(images).features, name="generated")
         values[str(generator.card["generator_id"])] = frechet_distance(real=real, generated=generated)
@@ -116,15 +121,15 @@ def distances(
 def benefit(
     analysis: Analysis, cells: Mapping[CellKey, CellResult], *, distance_name: str, values: Mapping[str, float]
 ) -> Benefit:
-    """Put distances beside the differences that an experiment found.
+    """Combine distances with the differences that an experiment found.
 
-    Generated digits are judged in two places: with real images against those alone, and in the primary comparison.
-    A generator without a distance is left out.
+    The differences are those of ``gan`` against ``real``, and those of the primary family. Generators without a
+    distance are left out.
 
     Args:
-        analysis: of the cells.
-        cells: which say what generators an arm had.
-        distance_name: what the distance is called, in full.
+        analysis: the analysis of *cells*.
+        cells: finished cells. They name the generators of each arm.
+        distance_name: name of the distance, with features and sample size.
         values: distances by generator id.
     """
     points = []
@@ -169,7 +174,7 @@ def _correlation(points: list[Point]) -> Correlation | None:
     ranks_x, ranks_y = (stats.rankdata(values) - (len(points) + 1) / 2 for values in (x, y))
     test = stats.permutation_test(
         (ranks_x,),
-        lambda ranks, axis: np.abs((ranks * ranks_y).sum(axis=axis)),  # of multiples of a half: ties are exact
+        lambda ranks, axis: np.abs((ranks * ranks_y).sum(axis=axis)),  # exact, so ties count as ties
         permutation_type="pairings",
         alternative="greater",
         vectorized=True,

@@ -1,4 +1,4 @@
-"""An experiment's settings as a TOML file: the options of the command by name."""
+"""Read and write the settings of an experiment as a TOML file."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ from digitforge_client.errors import DataError, InvalidInputError, did_you_mean
 
 
 def read_config(path: Path, *, known: Collection[str]) -> dict[str, Any]:
-    """The settings in the TOML file *path*.
+    """Read the settings in the TOML file *path*.
 
     Args:
         path: the file.
-        known: names of settings, with ``_`` between words; the file may have ``-`` instead.
+        known: allowed names of settings, with ``_`` between words. The file may use ``-`` instead.
 
     Returns:
-        Values by name, numbers as text: what a command line would give, to be converted and checked like it.
+        Values by name. Numbers are text, as on a command line; the command converts and checks them.
 
     Raises:
         DataError: the file cannot be read, or is not TOML.
-        InvalidInputError: it has a setting that does not exist.
+        InvalidInputError: a setting is unknown, or appears twice.
     """
     try:
         values = tomllib.loads(path.read_bytes().decode())
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); expected a TOML file") from error
-    except ValueError as error:  # of TOML or of UTF-8
-        raise DataError(f"{path}: not TOML ({error}); expected lines like `n-per-class = [10, 100]`") from error
+        raise DataError(f"cannot read {path} ({error.strerror}); expected a TOML file") from error
+    except ValueError as error:  # invalid TOML or UTF-8
+        raise DataError(f"{path} is not TOML ({error}); expected lines like `n-per-class = [10, 100]`") from error
     settings: dict[str, Any] = {}
     for key, value in values.items():
         name = key.replace("-", "_")
         if name not in known:
             options = sorted(each.replace("_", "-") for each in known)
-            hint = did_you_mean(name.replace("_", "-"), options) or f"; expected some of {', '.join(options)}"
-            raise InvalidInputError(f"{path}: there is no setting {key!r}{hint}")
+            hint = did_you_mean(name.replace("_", "-"), options) or f"; expected one of {', '.join(options)}"
+            raise InvalidInputError(f"{path}: unknown setting {key!r}{hint}")
         if name in settings:
-            raise InvalidInputError(f"{path}: {key!r} stands there twice, with - and with _; keep one")
+            raise InvalidInputError(f"{path}: {key!r} appears twice, once with - and once with _; remove one")
         settings[name] = value if isinstance(value, list | dict) else str(value)
     return settings
 
 
 def write_config(path: Path, settings: Mapping[str, Any]) -> None:
-    """Write *settings* as TOML that `read_config` reads; those that are None or empty are left out.
+    """Write *settings* as TOML for `read_config`. Leaves out settings that are None, False or empty.
 
     Raises:
         DataError: the file cannot be written.

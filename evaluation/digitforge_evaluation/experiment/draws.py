@@ -1,4 +1,4 @@
-"""What each arm hands out: draws, functions from a number of rows and a random generator to training images."""
+"""The draw of each arm: a function that returns random training images."""
 
 from __future__ import annotations
 
@@ -26,45 +26,45 @@ def draw_for(
     fresh: bool = False,
     elastic: float = ELASTIC,
 ) -> Draw:
-    """What the arm called *name* hands out.
+    """Make the draw of the arm *name*. Make a new one for each fit.
 
     Args:
         name: a key of ``ARMS``.
         images: (n, H, W, C) uint8, the real images.
         labels: (n,) int64, their classes.
-        generated: generated images and labels, for an arm that uses them.
-        generated_share: share of generated digits among the rows of an arm that has both.
-        fresh: hand out every generated digit once, over all calls, before any is handed out again; otherwise they
-            are a fixed set, shuffled anew in every call.
-        elastic: strength of the elastic distortion in classical augmentation, as `shift_rotate_scale` takes it.
+        generated: generated images and labels, for arms that use them.
+        generated_share: share of generated digits among the rows, in arms with both.
+        fresh: draw each generated digit once before any is drawn twice, counted over all calls. Otherwise this holds
+            only within a call, and each call has its own random order.
+        elastic: strength of the elastic distortion in classical augmentation, see `shift_rotate_scale`.
 
     Returns:
-        A function of a number of rows and a random generator; made anew for every fit.
+        A function that takes a number of rows and a random generator, and returns images and labels.
 
     Raises:
-        InvalidInputError: the arm is unknown, or needs generated digits and there are none.
+        InvalidInputError: the arm is unknown, or it needs generated digits and there are none.
     """
     check_arms([name])
     design = ARMS[name]
     draw = _real(design, images, labels)
     if design.generator:
         if generated is None or len(generated[0]) == 0:
-            raise InvalidInputError(f"the arm {name!r} needs generated digits; name a server or a generator")
+            raise InvalidInputError(f"the arm {name!r} needs generated digits; give a server or a generator")
         synthetic = _in_sequence(*generated) if fresh else _in_epochs(*generated)
         draw = _mixed(draw, synthetic, generated_share) if design.real else synthetic
     return _changed(draw, partial(shift_rotate_scale, elastic=elastic)) if design.classical else draw
 
 
 def class_gaps(labels: Labels, *, classes: int, generated_share: float) -> tuple[int, ...]:
-    """Proportions of classes among generated digits that make all classes equally frequent together with real ones.
+    """Class proportions of generated digits that balance the classes of the real images.
 
     Args:
-        labels: (n,) int64, of the real images.
+        labels: (n,) int64, labels of the real images.
         classes: number of classes.
-        generated_share: share of generated digits among all rows; 1 for generated digits alone.
+        generated_share: share of generated digits among all rows; 1 without real images.
 
     Returns:
-        One number ≥ 0 per class. A class that is too frequent even so gets none.
+        One number ≥ 0 per class; 0 for a class that has too many real images to balance.
     """
     if generated_share == 1:
         return (1,) * classes
@@ -84,7 +84,7 @@ def _real(design: Design, images: Images, labels: Labels) -> Draw:
 
 
 def _in_epochs(images: Images, labels: Labels) -> Draw:
-    """Every image once, in random order, before any is drawn again."""
+    """In each call, draw all images once in random order, then all again."""
 
     def draw(rows: int, rng: np.random.Generator) -> Rows:
         indices = _epochs(len(images), rows, rng)
@@ -94,7 +94,7 @@ def _in_epochs(images: Images, labels: Labels) -> Draw:
 
 
 def _in_sequence(images: Images, labels: Labels) -> Draw:
-    """Every image once before any is drawn again, also over several calls; one random order for all of them."""
+    """Draw all images once before any is drawn twice, counted over all calls. The random order is fixed."""
     order = np.zeros(0, np.int64)
     taken = 0
 
@@ -115,7 +115,7 @@ def _epochs(n: int, rows: int, rng: np.random.Generator) -> npt.NDArray[np.int64
 
 
 def _balanced(images: Images, labels: Labels) -> Draw:
-    """Every class equally often; within a class, every image equally likely."""
+    """Draw all classes equally often. Within a class, all images are equally likely."""
     by_class = np.argsort(labels, kind="stable")
     counts = np.unique(labels, return_counts=True)[1]
     starts = np.cumsum(counts) - counts
@@ -147,12 +147,13 @@ def _changed(draw: Draw, change: Callable[[Images, np.random.Generator], Images]
 
 
 def _mixed(first: Draw, second: Draw, share: float) -> Draw:
-    """Rows of both in random order, *share* of them from *second*."""
+    """Rows of both draws in random order. *share* is the share of *second*."""
 
     def draw(rows: int, rng: np.random.Generator) -> Rows:
-        of_second = round(rows * share)
-        one, other = first(rows - of_second, rng), second(of_second, rng)
+        rows_of_second = round(rows * share)
+        images_1, labels_1 = first(rows - rows_of_second, rng)
+        images_2, labels_2 = second(rows_of_second, rng)
         order = rng.permutation(rows)
-        return np.concatenate([one[0], other[0]])[order], np.concatenate([one[1], other[1]])[order]
+        return np.concatenate([images_1, images_2])[order], np.concatenate([labels_1, labels_2])[order]
 
     return draw

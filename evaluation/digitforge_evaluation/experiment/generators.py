@@ -1,12 +1,12 @@
-"""Where an experiment's generated digits come from, and what their generator has seen.
+"""The generators of an experiment, and their budgets.
 
-A generator's *budget* is named from the generator itself, never from what the user says of it:
+A *budget* says which images a generator has seen. It comes from the generator itself, never from the user:
 
-* ``strict``: trained inside the experiment on exactly the real images of a subset, and nothing else;
-* ``transfer``: has seen none of the real images that subsets are drawn from;
-* ``semi``: has seen images of theirs that the classifier has not, but no label: a generator without classes, whose
-  digits are labeled inside the experiment by a classifier that saw the subset alone;
-* ``oracle``: has seen images of theirs that the classifier has not, with their labels.
+* ``strict``: trained inside the experiment, on the real images of one subset and nothing else;
+* ``transfer``: has seen no image of the pool, from which subsets are drawn;
+* ``semi``: has seen images of the pool, but no labels. It has no classes. A classifier that has seen only the subset
+  labels its digits;
+* ``oracle``: has seen images of the pool with their labels.
 
 A generator that has seen a held-out image is refused.
 """
@@ -35,7 +35,7 @@ STRICT_RECIPE: Final = "forge-small"
 
 
 class Budget(StrEnum):
-    """What a generator has seen, in one word."""
+    """What a generator has seen. See the module's docstring."""
 
     STRICT = "strict"
     TRANSFER = "transfer"
@@ -44,11 +44,11 @@ class Budget(StrEnum):
 
 
 class GeneratorSource(Protocol):
-    """Gives each subset its generator. Pickled into worker processes, so it holds no connection."""
+    """Provides a generator for each subset. It is pickled for worker processes, so it holds no connection."""
 
     @property
     def identity(self) -> str:
-        """What the digits depend on besides the subset and the seed."""
+        """Everything that the digits depend on besides the subset and the seed."""
 
     def generator_for(self, real: Dataset, *, seed: int) -> Source:
         """The generator for the subset *real*."""
@@ -65,10 +65,10 @@ def _loaded(version: Path) -> SavedGenerator:
 
 
 class Served:
-    """The same served generator for every subset."""
+    """Uses one served generator for all subsets."""
 
     def __init__(self, target: str) -> None:
-        """Ask the server at *target*, ``host:port``, who its generator is.
+        """Ask the server at *target*, ``host:port``, for its generator id.
 
         Raises:
             ServerError: the server cannot answer.
@@ -82,13 +82,13 @@ class Served:
 
 
 class Exported:
-    """The same exported generator for every subset, loaded into each process that needs it."""
+    """Uses one exported generator for all subsets. Each process loads it."""
 
     def __init__(self, folder: Path) -> None:
-        """Load the generator in *folder*, or its newest version if *folder* holds numbered versions.
+        """Load the generator in *folder*, or the newest version if *folder* holds numbered versions.
 
         Raises:
-            DataError: there is none.
+            DataError: *folder* holds no generator.
         """
         self._version = newest_version(folder)
         self.identity = str(_loaded(self._version).card["generator_id"])
@@ -99,32 +99,33 @@ class Exported:
 
 
 class TrainedInside:
-    """A generator of its own for every subset, trained on its images alone.
+    """Trains a generator for each subset, on the images of the subset alone.
 
-    Trained generators are kept in a folder under the content they were trained on, so that no arm, no resumed run
-    and no other experiment trains the same one again.
+    Trained generators are cached under a hash of images, recipe and seed. Other arms, resumed runs and other
+    experiments in the same folder use them again.
     """
 
     def __init__(self, *, recipe: str = STRICT_RECIPE, overrides: Mapping[str, Any] | None = None, cache: Path) -> None:
-        """Keep what to train.
+        """Resolve the recipe.
 
         Args:
             recipe: name of a recipe.
-            overrides: fields of the recipe to be replaced.
+            overrides: fields of the recipe to replace.
             cache: folder for the trained generators.
 
         Raises:
-            InvalidInputError: there is no such recipe.
+            InvalidInputError: the recipe is unknown.
         """
         self._recipe = resolve(recipe, overrides or {})
         self._cache = cache
         self.identity = json.dumps(self._recipe.as_dict(), sort_keys=True)
 
     def generator_for(self, real: Dataset, *, seed: int) -> Source:
-        """Train a generator on *real*, unless one has been trained on it with this recipe and seed.
+        """The generator trained on *real* with *seed*. Trains it if the cache lacks it.
 
         Raises:
             InvalidInputError: the recipe cannot be trained on these images.
+            DataError: the cache is damaged or cannot be written.
         """
         from filelock import FileLock
 
@@ -141,45 +142,53 @@ class TrainedInside:
                 export(folder / "run", real, to=version.parent)
         generator = _loaded(version)
         if generator.card["training_data"]["sha256"] != real.sha256:
-            raise DataError(f"{folder} holds a generator of other images than these; remove that folder")
+            raise DataError(
+                f"the generator in {folder} was trained on different images; remove that folder and run again"
+            )
         return generator
 
 
 def budget_of(generator: Source, real: RealImages) -> Budget:
-    """Name what *generator*, made outside the experiment, has seen of its real images.
+    """The budget of a generator made outside the experiment.
 
     Raises:
-        InvalidInputError: it has seen held-out images, cannot tell, or makes other images or classes than these.
+        InvalidInputError: the generator has seen held-out images, cannot tell which images it has seen, or does not fit
+            the real images.
     """
     check_fits(generator, real.pool)
     held_out, pool = (generator.seen(image_hashes(data.images)) for data in (real.held_out, real.pool))
     if held_out is None or pool is None:
-        raise InvalidInputError(f"{generator.name} cannot tell which images it has seen; export it with digitforge")
+        raise InvalidInputError(
+            f"{generator.name} cannot tell which images it has seen; export it again with `digitforge export`"
+        )
     if held_out.any():
         raise InvalidInputError(
             f"{generator.name} was trained on {np.count_nonzero(held_out)} of the {len(held_out)} held-out images, so "
-            "accuracy on them would mean nothing; hold out others, or take another generator"
+            "accuracy on them would be meaningless; hold out other images, or use another generator"
         )
     if not pool.any():
         return Budget.TRANSFER
-    assert generator.card is not None  # check_fits refused generators without one
+    assert generator.card is not None  # check_fits refused generators without a card
     return Budget.ORACLE if generator.card["class_names"] else Budget.SEMI
 
 
 def check_fits(generator: Source, real: Dataset) -> None:
-    """Check that generated digits can be mixed with these real ones.
+    """Check that the digits of *generator* can be mixed with the images of *real*.
+
+    A generator without classes fits too. The experiment labels its digits.
 
     Raises:
-        InvalidInputError: the generator has no card, or their shape or classes differ. No classes at all are fine: such
-            digits are labeled inside the experiment.
+        InvalidInputError: the generator has no card, or its image shape or classes differ.
     """
     card = generator.card
     if card is None:
-        raise InvalidInputError(f"{generator.name} has no card; an experiment needs an exported generator")
+        raise InvalidInputError(
+            f"{generator.name} has no card; an experiment needs a generator from `digitforge export`"
+        )
     shape, classes = tuple(card["image_shape"]), tuple(card["class_names"])
     if shape != real.images.shape[1:] or (classes and classes != real.class_names):
         raise InvalidInputError(
-            f"{generator.name} makes images {shape} of {len(classes)} classes ({', '.join(classes[:12])}), but the "
-            f"data set {real.name} has images {real.images.shape[1:]} of {len(real.class_names)} classes "
-            f"({', '.join(real.class_names[:12])}): take a generator trained on such images"
+            f"{generator.name} makes images of shape {shape} in {len(classes)} classes ({', '.join(classes[:12])}), "
+            f"but the data set {real.name} has images of shape {real.images.shape[1:]} in {len(real.class_names)} "
+            f"classes ({', '.join(real.class_names[:12])}); use a generator trained on this kind of images"
         )

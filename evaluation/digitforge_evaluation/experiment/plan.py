@@ -1,7 +1,8 @@
-"""The plan of an experiment: arms × sizes × subsets, one classifier's accuracy per cell.
+"""The plan of an experiment: arms × sizes × subsets.
 
-A *cell* is one arm on one subset of real images. All arms of a subset see the same real images, the same digits of
-a generator and the same classifier seeds, so their differences within the subset are what the arms make of them.
+A *cell* is one arm on one subset of real images. Its result is the accuracy of one classifier. All arms of a subset use
+the same real images, the same digits of a generator and the same classifier seeds. So differences within a subset come
+from the arms alone.
 """
 
 from __future__ import annotations
@@ -19,53 +20,42 @@ from digitforge_evaluation.experiment.generators import GeneratorSource
 from digitforge_evaluation.experiment.store import CellKey
 from digitforge_evaluation.experiment.subsets import HeldOut, RealImages, minority, subset_indices
 
-#: Fields of a plan that say how much of it is run; finished cells stay good when they change.
+#: Fields of a plan that add or remove cells. Finished cells stay valid when these fields change.
 _EXTENT: Final = ("arms", "n_per_class", "curve", "subsets", "sweep", "expansions", "fresh", "filtered")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What an experiment does.
+    """The settings of an experiment.
 
     Raises:
         InvalidInputError: a field is out of range.
     """
 
-    arms: tuple[str, ...] = tuple(ARMS)
-    n_per_class: tuple[int, ...] = (10,)
-    """Sizes: real images per class."""
-    curve: tuple[int, ...] = ()
-    """Further sizes, at which the baseline alone is run, so that its learning curve is known."""
-    subsets: int = 10
-    """Subsets of real images per size; ten are needed for a verdict."""
-    replicates: int = 1
-    """Generator draws and classifier seeds inside each subset; their results are averaged."""
-    classifier: str = "cnn"
-    steps: int = 500
-    """Optimizer steps of every fit, in every arm."""
-    ratio: float = 10.0
-    """Generated digits per real image."""
-    generated_share: float = 0.5
-    """Share of generated digits among the rows an arm with both is trained on."""
-    sweep: tuple[float, ...] = ()
-    """Other ratios to compare with *ratio*."""
-    expansions: tuple[float, ...] = ()
-    """Compare with digits whose latents are multiplied by each of these."""
-    fresh: bool = False
-    """Compare with generated digits of which none is used twice."""
+    arms: tuple[str, ...] = tuple(ARMS)  #: names of arms, keys of ``ARMS``
+    n_per_class: tuple[int, ...] = (10,)  #: sizes: real images per class
+    curve: tuple[int, ...] = ()  #: extra sizes for the baseline alone, which give its learning curve
+    subsets: int = 10  #: subsets of real images per size; a verdict needs at least ten
+    replicates: int = 1  #: classifier seeds and generator draws per subset; their results are averaged
+    classifier: str = "cnn"  #: name of a classifier, or ``MODULE:NAME``
+    steps: int = 500  #: optimizer steps of each classifier
+    ratio: float = 10.0  #: generated digits per real image
+    generated_share: float = 0.5  #: share of generated digits among the training rows, in arms with both
+    sweep: tuple[float, ...] = ()  #: other ratios to compare with *ratio*
+    expansions: tuple[float, ...] = ()  #: factors for the latents, each a variant to compare
+    fresh: bool = False  #: add the variant that uses each generated digit only once
+    #: Add the variant that uses only digits whose label is confirmed by a classifier trained on the subset alone.
     filtered: bool = False
-    """Compare with those generated digits whose label a classifier agrees with that saw the subset alone."""
+    #: For generators without classes, whose digits a classifier labels: use only digits with at least this confidence.
     confidence: float = 0.0
-    """Digits of a generator without classes are used if the classifier that labels them is at least so sure."""
+    #: Names of classes, and the share of their images that subsets keep, between 0 and 1.
     cut: Mapping[str, float] = field(default_factory=dict)
-    """Names of classes, and the share of their images that a subset keeps."""
-    noisy_labels: float = 0.0
-    """Share of a subset's labels that are replaced by another one."""
+    noisy_labels: float = 0.0  #: share of each subset's labels to replace with wrong ones
+    #: Elastic distortion in classical augmentation: root mean square displacement in pixels of a 28-pixel image.
     elastic: float = ELASTIC
-    """Elastic distortion in classical augmentation: root mean square displacement in pixels of a 28-pixel image."""
+    #: ``test``, or ``validation`` to hold out a twelfth of the training set; use that to choose settings.
     held_out: HeldOut = "test"
-    """``validation`` sets a twelfth of the training set aside, for choosing settings without the test set."""
-    seed: int = 0
+    seed: int = 0  #: random seed
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "arms", check_arms(self.arms))
@@ -75,7 +65,7 @@ class Plan:
         object.__setattr__(self, "expansions", tuple(sorted(set(self.expansions))))
         if not self.n_per_class or min(*self.n_per_class, *self.curve, 1) < 1:
             raise InvalidInputError(
-                f"n per class is {[*self.n_per_class, *self.curve]}; expected numbers of at least 1"
+                f"the sizes are {[*self.n_per_class, *self.curve]}; expected at least 1 image per class"
             )
         for name, least in (("subsets", 1), ("replicates", 1), ("steps", 1), ("seed", 0)):
             if getattr(self, name) < least:
@@ -88,27 +78,29 @@ class Plan:
                 raise InvalidInputError(f"{name} is {factor}; expected {expected}")
         for name, share in self.cut.items():
             if not 0 < share < 1:
-                raise InvalidInputError(f"class {name} is cut to {share}; expected a share between 0 and 1, like 0.01")
+                raise InvalidInputError(
+                    f"the share of class {name} to keep is {share}; expected a number above 0 and below 1, such as 0.01"
+                )
         for name in ("noisy_labels", "confidence"):
             if not 0 <= getattr(self, name) < 1:
                 raise InvalidInputError(
-                    f"{name.replace('_', ' ')} is {getattr(self, name)}; expected a share from 0 to below 1"
+                    f"{name.replace('_', '-')} is {getattr(self, name)}; expected a number from 0 to below 1"
                 )
         if not 0 <= self.elastic < math.inf:
             raise InvalidInputError(f"elastic is {self.elastic}; expected a displacement of 0 or more pixels")
         if not 0 < self.generated_share < 1:
-            raise InvalidInputError(f"the share of generated digits is {self.generated_share}; expected 0 to 1")
+            raise InvalidInputError(f"generated-share is {self.generated_share}; expected a number above 0 and below 1")
         if self.held_out not in ("test", "validation"):
-            raise InvalidInputError(f"held out is {self.held_out!r}; expected 'test' or 'validation'")
+            raise InvalidInputError(f"held-out is {self.held_out!r}; expected 'test' or 'validation'")
 
     @property
     def baseline(self) -> Arm:
-        """The arm that the verdict compares with."""
+        """The arm that the primary arm is compared with."""
         return baseline(unbalanced=bool(self.cut))
 
     @property
     def variants(self) -> tuple[Variant, ...]:
-        """How generated digits are used; verdicts are taken on the first, which has no name."""
+        """All variants of arms with a generator. Verdicts use the first, the plain one."""
         return (
             PLAIN,
             *(Variant(ratio=ratio) for ratio in self.sweep),
@@ -119,18 +111,24 @@ class Plan:
 
 
 def plan_arms(plan: Plan, sources: Mapping[str, GeneratorSource]) -> tuple[Arm, ...]:
-    """The plan's arms with each generator and variant: ``real``, ``gan (oracle)``, ``gan (oracle, 5×)`` and so on.
+    """The plan's arms with each generator and variant, such as ``real``, ``gan (oracle)`` and ``gan (oracle, 5×)``.
+
+    Args:
+        plan: the plan.
+        sources: the generators by budget and name.
 
     Raises:
-        InvalidInputError: an arm needs a generator and there is none.
+        InvalidInputError: an arm needs a generator, but *sources* is empty.
     """
     generated = [name for name in plan.arms if ARMS[name].generator]
     if generated and not sources:
-        raise InvalidInputError(f"the arm {generated[0]!r} needs generated digits; name a server with --server")
+        raise InvalidInputError(
+            f"the arm {generated[0]!r} needs generated digits; give a generator with --server, --model or --strict"
+        )
     arms = [Arm(name=name) for name in plan.arms if not ARMS[name].generator]
     for source in sources:
         budget, _, generator = source.partition(" ")
-        # Those with the same digits follow each other, so that these are drawn once (see `run._drawn`).
+        # Arms with the same digits are neighbors, so these digits are drawn only once (see `run._drawn`).
         arms += [
             Arm(name=name, budget=budget, generator=generator, variant=variant)
             for variant in plan.variants
@@ -140,7 +138,7 @@ def plan_arms(plan: Plan, sources: Mapping[str, GeneratorSource]) -> tuple[Arm, 
 
 
 def plan_cells(plan: Plan, sources: Mapping[str, GeneratorSource]) -> list[CellKey]:
-    """All cells, in the order in which they are run: every arm of a subset before the next subset."""
+    """All cells in the order of the run: all arms of a subset, then the next subset."""
     arms = dict.fromkeys(plan.curve, (plan.baseline,)) | {n: plan_arms(plan, sources) for n in plan.n_per_class}
     return [
         CellKey(n_per_class=n, subset=subset, arm=arm)
@@ -151,13 +149,13 @@ def plan_cells(plan: Plan, sources: Mapping[str, GeneratorSource]) -> list[CellK
 
 
 def identity(plan: Plan, real: RealImages, sources: Mapping[str, GeneratorSource]) -> dict[str, Any]:
-    """Everything that a cell's result depends on besides its key; JSON values.
+    """Everything besides its key that a cell's result depends on, as JSON values.
 
-    Arms, sizes, variants and the number of subsets are not part of it: a plan may grow and keep its finished cells.
+    It leaves out arms, sizes, variants and the number of subsets. So a plan can grow and keep its finished cells.
     """
     settings = asdict(plan)
-    for extent in _EXTENT:
-        del settings[extent]
+    for name in _EXTENT:
+        del settings[name]
     return {
         **settings,
         "data": {
@@ -172,10 +170,10 @@ def identity(plan: Plan, real: RealImages, sources: Mapping[str, GeneratorSource
 
 
 def check_sizes(plan: Plan, real: RealImages) -> None:
-    """Fail before the first cell rather than at the largest size.
+    """Check before the first cell that the images suffice for the plan.
 
     Raises:
-        InvalidInputError: a class has fewer images than the largest size asks for, or a class to be cut does not exist.
+        InvalidInputError: a class has too few images for the largest size, or the data lack a class to cut.
     """
     minority(real.pool, plan.cut)
     largest = max(*plan.n_per_class, *plan.curve, 1)

@@ -1,6 +1,6 @@
-"""Run the cells of a plan: train each one's classifier, and store its accuracy.
+"""Run the cells of a plan: train a classifier for each cell, and store its accuracy.
 
-Held-out images are looked at once per cell, when its classifier is finished; nothing is chosen by them.
+A cell uses the held-out images only once, after its classifier is trained. Nothing is chosen by them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from digitforge_training.data import Dataset
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
-    """What a worker process needs for one cell; plain arrays, so that joblib can share them."""
+    """The input of a worker process for one cell. It holds plain arrays, which joblib can share."""
 
     key: CellKey
     plan: Plan
@@ -76,39 +76,39 @@ def _run_cell(job: _Job) -> CellResult:
     )
 
 
-@lru_cache(maxsize=2)  # several arms of a subset ask for the same digits, one after the other
+@lru_cache(maxsize=2)  # consecutive arms of a subset use the same digits
 def _drawn(generator: Any, n: int, proportions: tuple[int, ...], seed: int, expansion: float | None) -> Drawn:
     return generator.draw(n, proportions=proportions, seed=seed, expansion=expansion)
 
 
 def _generated(job: _Job, source: GeneratorSource, model: Classifier, seed: int) -> tuple[Rows, dict[str, Any]]:
-    """Digits for one replicate, with classes that fill up the real ones, and where they came from.
+    """Draw the digits of one replicate so that they balance the real classes. Returns them with a note on their origin.
 
-    *model* is trained where digits must be labeled or filtered, on the subset alone; its next fit forgets that.
+    Trains *model* on the subset alone if digits must be labeled or filtered. Its next fit starts over.
     """
     plan, arm = job.plan, job.key.arm
     generator = source.generator_for(job.real, seed=seed)
     share = plan.generated_share if arm.design.real else 1.0
     n = max(job.classes, round((arm.variant.ratio or plan.ratio) * len(job.real)))
     if arm.variant.fresh:
-        n = max(n, math.ceil(share * plan.steps * BATCH_SIZE))  # as many as any classifier takes
+        n = max(n, math.ceil(share * plan.steps * BATCH_SIZE))  # enough for any classifier
     expansion = arm.variant.expansion
     proportions = class_gaps(job.real.labels, classes=job.classes, generated_share=share)
     drawn = _drawn(cast(Any, generator), n, proportions, seed, expansion)
-    assert generator.card is not None  # check_fits refused generators without one
+    assert generator.card is not None  # check_fits refused generators without a card
     note = {"generator_id": generator.card["generator_id"], "seed": seed, "n": n}
     if expansion is not None:
         note["expansion"] = expansion
     if drawn.labels is not None and not arm.variant.filtered:
         return (drawn.images, drawn.labels), note
-    images, labels = _agreed(job, drawn, model, seed)
+    images, labels = _label_or_filter(job, drawn, model, seed)
     return (images, labels), {**note, "kept": len(labels)}
 
 
-def _agreed(job: _Job, drawn: Drawn, model: Classifier, seed: int) -> Rows:
-    """Digits under the labels of *model*, trained on the subset: of those without a label the ones that it is sure of.
+def _label_or_filter(job: _Job, drawn: Drawn, model: Classifier, seed: int) -> Rows:
+    """Train *model* on the subset, and select digits with it.
 
-    Of the others those are kept whose label it agrees with.
+    It labels digits without labels, and keeps those with enough confidence. It keeps digits with labels if it agrees.
     """
     plan, images = job.plan, drawn.images
     draw = draw_for(plan.baseline.name, images=job.real.images, labels=job.real.labels, elastic=plan.elastic)
@@ -120,11 +120,12 @@ def _agreed(job: _Job, drawn: Drawn, model: Classifier, seed: int) -> Rows:
         predicted = model.predict(images)
         kept = predicted == drawn.labels
     labels = predicted[kept]
-    if len(np.unique(labels)) < (1 if job.key.arm.design.real else 2):  # alone, they must be of two classes
+    found, needed = len(np.unique(labels)), 1 if job.key.arm.design.real else 2  # a classifier needs two classes
+    if found < needed:
         raise InvalidInputError(
-            f"{job.key}: by the classifier that was trained on {len(job.real)} real images, {len(images)} generated "
-            f"digits leave {len(labels)} of {len(np.unique(labels))} classes, on which nothing can be trained; take "
-            "larger sizes, a better generator, a lower --confidence, or leave this arm or --filtered out"
+            f"{job.key}: the classifier trained on the {len(job.real)} real images kept {len(labels)} of {len(images)} "
+            f"generated digits, in {found} of {job.classes} classes; expected at least {needed}. Use a larger size, a "
+            "better generator or a lower --confidence, or leave out this arm or --filtered"
         )
     return images[kept], labels
 
@@ -139,20 +140,20 @@ def run_cells(
     scheduler: str | None = None,
     on_cell: Callable[[CellResult], None] = lambda _: None,
 ) -> None:
-    """Run the cells of *plan* that *store* lacks, and store each as soon as it is finished.
+    """Run the cells of *plan* that *store* lacks, and store each one when it is finished.
 
     Args:
-        plan: what to do.
-        real: the images.
-        sources: where generated digits come from, by budget.
-        store: open for writing, with the `identity` of these three.
-        jobs: processes that run cells side by side.
-        scheduler: address of a Dask scheduler, ``tcp://HOST:PORT``, whose workers run the cells instead.
+        plan: the plan.
+        real: the real images.
+        sources: the generators by budget and name.
+        store: open for writing, with the `identity` of the other arguments.
+        jobs: number of processes that run cells in parallel.
+        scheduler: address of a Dask scheduler, ``tcp://HOST:PORT``. Its workers run the cells instead.
         on_cell: called after each cell is stored.
 
     Raises:
-        InvalidInputError: a class has fewer images than a size asks for.
-        ServerError: a generator's server went away, or the scheduler cannot be reached; finished cells are kept.
+        InvalidInputError: a class has too few images for a size.
+        ServerError: a generator's server went away, or the scheduler cannot be reached. Finished cells are kept.
     """
     missing = [key for key in plan_cells(plan, sources) if key not in store.cells]
     if jobs != 1 or scheduler:
@@ -170,7 +171,7 @@ def run_cells(
 
 
 def subsets_and_seeds(plan: Plan, real: RealImages) -> Iterator[tuple[Dataset, int]]:
-    """Every subset with the seed of each replicate: what strict generators are trained on."""
+    """All pairs of a subset and the seed of a replicate. A strict generator is trained for each pair."""
     for n in plan.n_per_class:
         for subset in range(plan.subsets):
             images = _subset(plan, real, n, subset)
@@ -184,21 +185,22 @@ def _subset(plan: Plan, real: RealImages, n_per_class: int, subset: int) -> Data
 
 
 def _seeds(plan: Plan, n_per_class: int, subset: int) -> tuple[int, ...]:
-    """A seed below 2²¹ for each replicate; it depends on everything but the arm, so that arms are paired."""
+    """A seed below 2²¹ for each replicate. It is the same for all arms, so that arms are paired."""
     texts = (f"{plan.seed}/{n_per_class}/{subset}/{replicate}" for replicate in range(plan.replicates))
     return tuple(zlib.crc32(text.encode()) % SEEDS for text in texts)
 
 
 def interleave(keys: Sequence[CellKey], *, subsets: int) -> list[CellKey]:
-    """In an order for work side by side: so many subsets at once, each arm of theirs before the next arm.
+    """Order *keys* for parallel work: groups of *subsets* subsets, and in each group one arm after the other.
 
-    The cells of one subset share a strict generator, and would wait for each other while it is trained. Subsets of the
-    baseline alone come last, so that none with a generator is left without another to be trained beside it.
+    The cells of one subset share a strict generator, and wait for each other while it is trained. So neighbors should
+    be from different subsets. Subsets with only the baseline come last. Otherwise a subset with a generator might be
+    grouped with them, and its generator would be trained alone.
     """
-    places = {arm: place for place, arm in enumerate(dict.fromkeys(key.arm for key in keys))}
-    by_cells = Counter((key.n_per_class, key.subset) for key in keys).most_common()
-    groups = {of: place // subsets for place, (of, _) in enumerate(by_cells)}
-    return sorted(keys, key=lambda key: (groups[key.n_per_class, key.subset], places[key.arm]))
+    arm_order = {arm: place for place, arm in enumerate(dict.fromkeys(key.arm for key in keys))}
+    most_cells_first = Counter((key.n_per_class, key.subset) for key in keys).most_common()
+    groups = {subset: place // subsets for place, (subset, _) in enumerate(most_cells_first)}
+    return sorted(keys, key=lambda key: (groups[key.n_per_class, key.subset], arm_order[key.arm]))
 
 
 def _jobs(

@@ -1,8 +1,8 @@
-"""Results of an experiment as JSON lines: one line per finished cell, never lost, never counted twice.
+"""Store the results of an experiment as JSON lines.
 
-The first line says what the cells belong to (the *identity*: data, classifier, seeds, generators …); each further
-line is one finished cell. A line is written with one system call and flushed to the disk, so that a process that
-is killed leaves at most one torn line at the end, which the next one removes. Whoever writes holds a lock.
+The first line holds the *identity* of the experiment: data, classifier, seeds, generators and so on. Each further line
+is one finished cell. Each line is written with one system call and flushed to disk. A killed process leaves at most one
+incomplete line, at the end, and the next process removes it. A writer holds a lock.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ RESULTS: Final = "results.jsonl"
 
 @dataclass(frozen=True, kw_only=True)
 class CellKey:
-    """Which cell a result belongs to."""
+    """Identifies a cell."""
 
     n_per_class: int
     subset: int
@@ -36,39 +36,39 @@ class CellKey:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> CellKey:
-        """The key that `as_json` turned into *values*.
+        """The key that `as_json` wrote as *values*.
 
         Raises:
-            KeyError, ValueError: they are not those of a key.
+            KeyError, ValueError: *values* are not those of a key.
         """
         return cls(n_per_class=values["n_per_class"], subset=values["subset"], arm=Arm.parse(values["arm"]))
 
 
 @dataclass(frozen=True, kw_only=True)
 class CellResult:
-    """What one cell gave, averaged over its replicates."""
+    """The result of one cell, over all its replicates."""
 
     key: CellKey
-    accuracy: float  # share of held-out images classified correctly
-    confusion: tuple[tuple[int, ...], ...]  # [true class][predicted class], summed over replicates
-    seconds: float  # wall-clock, of the whole cell
-    generated: tuple[dict[str, Any], ...] = ()  # per replicate: generator_id, seed and n of the digits
+    accuracy: float  #: share of held-out images classified correctly, averaged over replicates
+    confusion: tuple[tuple[int, ...], ...]  #: [true class][predicted class], summed over replicates
+    seconds: float  #: wall-clock time of the cell
+    generated: tuple[dict[str, Any], ...] = ()  #: per replicate: generator_id, seed and n of the generated digits
 
 
 def as_json(value: object) -> Any:
-    """For ``json.dumps(…, default=as_json)``: an arm as its full name, other dataclasses as their fields.
+    """The JSON form of an arm (its full name) or of another dataclass (its fields), for ``json.dumps(default=…)``.
 
     Raises:
-        TypeError: *value* is neither.
+        TypeError: *value* is not a dataclass.
     """
     return str(value) if isinstance(value, Arm) else {each.name: getattr(value, each.name) for each in fields(value)}  # type: ignore[arg-type]
 
 
 class Store:
-    """The results of one experiment, open for writing. Make one with `open_store`."""
+    """The results of one experiment, open for writing. `open_store` makes one."""
 
     def __init__(self, path: Path, descriptor: int, cells: dict[CellKey, CellResult]) -> None:
-        """Take over an open file; `open_store` has checked and repaired it."""
+        """Take an open file that `open_store` has checked and repaired."""
         self.path = path
         self._descriptor = descriptor
         self._cells = cells
@@ -79,39 +79,39 @@ class Store:
         return self._cells
 
     def append(self, result: CellResult) -> None:
-        """Store one finished cell for good.
+        """Store one finished cell on disk.
 
         Raises:
-            InvalidInputError: the cell is already there.
-            DataError: the disk is full or gone; what was stored before is safe.
+            InvalidInputError: the cell is stored already.
+            DataError: the file cannot be written, as on a full disk. Earlier cells are safe.
         """
         if result.key in self._cells:
-            raise InvalidInputError(f"{result.key} is already in {self.path}; a cell is stored once")
+            raise InvalidInputError(f"the cell {result.key} is already in {self.path}; store each cell only once")
         try:
             _write_line(self._descriptor, {"kind": "cell", **vars(result)})
         except OSError as error:
             raise DataError(
-                f"{self.path}: cannot be written ({error}); make room and run the same command again: "
-                f"the {len(self._cells)} finished cells are kept"
+                f"cannot write to {self.path} ({error}); free some disk space and run the same command again. "
+                f"It keeps the {len(self._cells)} finished cells"
             ) from error
         self._cells[result.key] = result
 
 
 @contextmanager
 def open_store(path: Path, *, identity: Mapping[str, Any], about: Mapping[str, Any]) -> Iterator[Store]:
-    """Open the results at *path* for writing, new or to be continued.
+    """Open the results at *path* for writing. Creates the file, or continues it.
 
     Args:
-        path: the file; its folder is made.
-        identity: everything that a cell's result depends on besides its key; JSON values.
-        about: what else to note on the first line of a new file (versions, command); never compared.
+        path: the file. Its folder is created if needed.
+        identity: everything besides its key that a cell's result depends on, as JSON values.
+        about: other facts for the first line of a new file, such as versions and command. They are never compared.
 
     Yields:
         The store, locked against other writers until the block ends.
 
     Raises:
-        DataError: another process writes there, the file is damaged, or another version of digitforge wrote it.
-        InvalidInputError: the file belongs to an experiment with another identity.
+        DataError: another process is writing there, the file is damaged, or another version of digitforge wrote it.
+        InvalidInputError: the file holds an experiment with a different identity.
     """
     from filelock import FileLock, Timeout
 
@@ -120,7 +120,7 @@ def open_store(path: Path, *, identity: Mapping[str, Any], about: Mapping[str, A
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise DataError(f"another process is writing {path}; wait for it, or choose another folder") from error
+        raise DataError(f"another process is writing to {path}; wait for it, or choose another folder") from error
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         content = path.read_bytes()
@@ -146,7 +146,7 @@ def open_store(path: Path, *, identity: Mapping[str, Any], about: Mapping[str, A
 
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """What a results file says."""
+    """The contents of a results file."""
 
     identity: dict[str, Any]
     about: dict[str, Any]
@@ -154,16 +154,16 @@ class Contents:
 
 
 def read_store(path: Path) -> Contents:
-    """Read the results at *path*, also while another process writes them.
+    """Read the results at *path*. This also works while another process writes there.
 
     Raises:
-        DataError: there is no such file, it is damaged, or another version of digitforge wrote it.
+        DataError: the file is missing or damaged, or another version of digitforge wrote it.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(
-            f"{path}: cannot be read ({error.strerror}); expected the results of `digitforge experiment run`"
+            f"cannot read {path} ({error.strerror}); expected the results of `digitforge experiment run`"
         ) from error
     return _parse(content[: content.rfind(b"\n") + 1], path)
 
@@ -171,14 +171,17 @@ def read_store(path: Path) -> Contents:
 def _parse(content: bytes, path: Path) -> Contents:
     lines = content.splitlines()
     if not lines:
-        raise DataError(f"{path}: empty; expected the results of `digitforge experiment run`")
+        raise DataError(f"{path} is empty; expected the results of `digitforge experiment run`")
     head = _json_line(lines[0], path, 1)
     if head.get("kind") != "store":
-        raise DataError(f"{path}: not a results file: its first line is not a store's")
+        raise DataError(
+            f'{path} is not a results file: line 1 lacks "kind": "store"; expected the results of '
+            "`digitforge experiment run`"
+        )
     if head.get("version") != STORE_VERSION:
         raise DataError(
-            f"{path}: written in version {head.get('version')!r} of the results format, this digitforge has version "
-            f"{STORE_VERSION}; read it with the digitforge that wrote it, or start again in another folder"
+            f"{path} has version {head.get('version')!r} of the results format; expected version {STORE_VERSION}. "
+            "Read it with the digitforge that wrote it, or start again in another folder"
         )
     cells: dict[CellKey, CellResult] = {}
     for number, line in enumerate(lines[1:], start=2):
@@ -194,7 +197,7 @@ def _parse(content: bytes, path: Path) -> Contents:
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path}: line {number} is not a finished cell ({error!r}); remove that line") from error
         if result.key in cells:
-            raise DataError(f"{path}: line {number} repeats {result.key}; remove one of the two lines")
+            raise DataError(f"{path}: line {number} repeats the cell {result.key}; remove one of the two lines")
         cells[result.key] = result
     return Contents(identity=head["identity"], about=head["about"], cells=cells)
 
@@ -205,23 +208,23 @@ def _json_line(line: bytes, path: Path, number: int) -> dict[str, Any]:
     except ValueError as error:
         raise DataError(f"{path}: line {number} is damaged ({error}); remove that line") from error
     if not isinstance(value, dict):
-        raise DataError(f"{path}: line {number} is not an object; remove that line")
+        raise DataError(f"{path}: line {number} is not a JSON object; remove that line")
     return value
 
 
 def _check_identity(stored: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:
-    wanted = json.loads(json.dumps(wanted))  # tuples are lists in a file
+    wanted = json.loads(json.dumps(wanted))  # turns tuples into lists, as in the file
     for name in sorted({*stored, *wanted}):
         if stored.get(name) != wanted.get(name):
             raise InvalidInputError(
-                f"{path} holds an experiment whose {name} is {stored.get(name)!r}, this one's is "
-                f"{wanted.get(name)!r}: their results cannot be mixed; use the same setting or another folder"
+                f"{path} holds another experiment: its {name} is {stored.get(name)!r}, but yours is "
+                f"{wanted.get(name)!r}. Use the same setting or another folder"
             )
 
 
 def _write_line(descriptor: int, value: Mapping[str, Any]) -> None:
     line = json.dumps(value, default=as_json, allow_nan=False, separators=(",", ":")).encode() + b"\n"
     written = os.write(descriptor, line)
-    if written != len(line):  # a full disk: what was torn off is removed at the next opening
-        raise OSError(f"only {written} of {len(line)} bytes could be written")
+    if written != len(line):  # a full disk; the next `open_store` removes the incomplete line
+        raise OSError(f"wrote only {written} of {len(line)} bytes")
     sync(descriptor)

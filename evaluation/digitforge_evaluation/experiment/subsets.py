@@ -1,4 +1,4 @@
-"""Which real images are held out, and which make up a subset."""
+"""Choose the held-out images and the subsets of real images."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from digitforge_client.errors import InvalidInputError
 from digitforge_training.data import Dataset
 
 HeldOut = Literal["test", "validation"]
-VALIDATION_SHARE: Final = 1 / 12  # of the training set: 5 000 of MNIST's 60 000
+VALIDATION_SHARE: Final = 1 / 12  #: share of the training set; 5 000 of MNIST's 60 000 images
 
 
 @dataclass(frozen=True, kw_only=True)
 class RealImages:
     """The real images of an experiment."""
 
-    pool: Dataset  # those that subsets are drawn from
-    held_out: Dataset  # those that accuracy is measured on
+    pool: Dataset  #: images that subsets are drawn from
+    held_out: Dataset  #: images that accuracy is measured on
 
 
 def hold_out(training: Dataset, test: Dataset, *, which: HeldOut) -> RealImages:
-    """Decide which images are held out.
+    """Split the real images into pool and held-out images.
 
     Args:
         training: the whole training split.
         test: the whole test split.
-        which: ``test``, or ``validation`` to leave the test set alone and hold out the last twelfth of the training
-            set instead, for choosing settings.
+        which: ``test`` holds out the test split. ``validation`` holds out the last twelfth of the training split and
+            leaves out the test split. Use it to choose settings.
     """
     if which == "test":
         return RealImages(pool=training, held_out=test)
@@ -41,18 +41,18 @@ def hold_out(training: Dataset, test: Dataset, *, which: HeldOut) -> RealImages:
 
 
 def subset_indices(labels: npt.NDArray[np.int64], *, n_per_class: int, subset: int, seed: int) -> npt.NDArray[np.int64]:
-    """Which images make up a subset: *n_per_class* of each class at random, none twice.
+    """Choose *n_per_class* images of each class at random, without replacement.
 
-    Subsets are drawn independently of each other, so two of them may share images.
+    Each subset is drawn independently, so two subsets may share images.
 
     Args:
-        labels: (n,) int64, of the images to choose from.
+        labels: (n,) int64, labels of the images to choose from.
         n_per_class: images per class.
         subset: number of the subset, from 0.
         seed: the experiment's seed.
 
     Returns:
-        (classes × n_per_class,) int64.
+        (classes × n_per_class,) int64, indices into *labels*.
 
     Raises:
         InvalidInputError: a class has too few images.
@@ -63,8 +63,8 @@ def subset_indices(labels: npt.NDArray[np.int64], *, n_per_class: int, subset: i
         members = np.flatnonzero(labels == label)
         if len(members) < n_per_class:
             raise InvalidInputError(
-                f"{n_per_class} images per class were asked for, but class {label} has only {len(members)}; "
-                "ask for fewer"
+                f"class {label} has only {len(members)} images; expected at least {n_per_class} images per class. "
+                "Choose a smaller size"
             )
         chosen.append(rng.choice(members, n_per_class, replace=False))
     return np.concatenate(chosen)
@@ -79,21 +79,21 @@ def subset_of(
     cut: Mapping[str, float] | None = None,
     noisy_labels: float = 0.0,
 ) -> Dataset:
-    """A subset of *pool*, unbalanced or with wrong labels if asked for.
+    """A subset of *pool*, on request with cut classes or wrong labels.
 
-    The same subset without these loses no image but those of the classes that are cut, and has the same images under
-    their true labels: scenarios can be compared.
+    A subset has the same images with and without these options. Cutting only removes images of the cut classes, and
+    noise only changes labels. This makes scenarios comparable.
 
     Args:
         pool: the images to choose from.
         n_per_class: images per class.
         subset: number of the subset, from 0.
         seed: the experiment's seed.
-        cut: names of classes and the share of their images that is kept, above 0 and at most 1; one at least is kept.
-        noisy_labels: share of images, 0 to 1, whose label becomes another one, each of the others equally likely.
+        cut: names of classes, and the share of their images to keep, above 0 and at most 1. At least one image is kept.
+        noisy_labels: share of images, 0 to 1, that get a wrong label. All wrong classes are equally likely.
 
     Raises:
-        InvalidInputError: a class has too few images, or *cut* names one that does not exist.
+        InvalidInputError: a class has too few images, or *cut* names an unknown class.
     """
     chosen = pool.subset(subset_indices(pool.labels, n_per_class=n_per_class, subset=subset, seed=seed))
     kept = np.ones(len(chosen), dtype=bool)
@@ -113,15 +113,15 @@ def subset_of(
 
 
 def minority(pool: Dataset, cut: Mapping[str, float]) -> tuple[int, ...]:
-    """The indices of the classes that are *cut*, in its order.
+    """The indices of the classes in *cut*, in the same order.
 
     Raises:
-        InvalidInputError: there is no such class.
+        InvalidInputError: *pool* does not have one of the classes.
     """
     unknown = [name for name in cut if name not in pool.class_names]
     if unknown:
         raise InvalidInputError(
-            f"there is no class {unknown[0]!r} to be cut in {pool.name}; expected some of "
+            f"cannot cut class {unknown[0]!r}: {pool.name} does not have it; expected one or more of "
             f"{', '.join(pool.class_names[:60])}"
         )
     return tuple(pool.class_names.index(name) for name in cut)

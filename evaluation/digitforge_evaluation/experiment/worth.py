@@ -1,10 +1,12 @@
-"""What generated digits are worth: how many more real images would have bought the same gain.
+"""What generated digits are worth: the number of extra real images that would give the same gain.
 
-A classifier's error on held-out images falls roughly as a power of the number of images it was trained on,
-``error = a · n^(−b)`` (J. Hestness et al., "Deep Learning Scaling is Predictable, Empirically", 2017). The exponent is
-fitted to the baseline's errors at several sizes, by least squares on logarithms. An arm whose error at *n* is *r* times
-the baseline's there is worth the *n′ − n* images for which ``(n′ / n)^(−b) = r``: no gain is worth nothing, whatever
-the misfit of the curve.
+A classifier's error on held-out images falls roughly as a power of the number *n* of training images:
+``error = a · n^(−b)`` (J. Hestness et al., "Deep Learning Scaling is Predictable, Empirically", 2017). The exponent *b*
+is fitted to the baseline's errors at several sizes, by least squares on logarithms.
+
+Let the arm's error at *n* be *r* times the baseline's error at *n*. Then the arm is worth ``n′ − n`` images, where
+``(n′ / n)^(−b) = r``. This uses the measured baseline error, so an arm without a gain is worth zero images even if the
+curve fits badly.
 """
 
 from __future__ import annotations
@@ -26,40 +28,42 @@ RESAMPLES: Final = 2_000
 class Worth:
     """What an arm is worth at one size, in real images per class."""
 
-    images: float | None  # more (or, negative, fewer) real images; None: no number of them, the curve does not fall
-    low: float | None  # 95 % interval by the bootstrap over subsets; None: one subset, or no bound
-    high: float | None
-    exponent: float  # b, above
-    sizes: tuple[int, ...]  # images per class that the curve was fitted to
-    misfit: float  # largest distance of a measured mean error from the curve, as a share of all held-out images
-    extrapolated: bool  # does the answer lie beyond the largest size
+    images: float | None  #: extra real images, negative for a loss; None if the curve does not fall
+    #: Lower end of the 95 % interval, from the bootstrap over subsets; None if unbounded, or with one subset.
+    low: float | None
+    high: float | None  #: upper end of that interval
+    exponent: float  #: *b* of the power law
+    sizes: tuple[int, ...]  #: images per class at which the curve was measured
+    misfit: float  #: largest distance between a measured mean error and the curve, as a share of held-out images
+    extrapolated: bool  #: whether the result lies beyond the largest size
 
 
 def worth(curve: Mapping[int, npt.ArrayLike], *, n: int, arm: npt.ArrayLike, smallest: float) -> Worth:
     """What an arm with these errors is worth.
 
     Args:
-        curve: the baseline's errors, shares of held-out images, by images per class; at least two sizes, *n* among
-            them, each with one number per subset.
+        curve: the baseline's errors by number of images per class, at two sizes or more, including *n*. Each size has
+            one error per subset, as a share of the held-out images.
         n: images per class at which arm and baseline are compared.
-        arm: (k,) the arm's errors on the same subsets as ``curve[n]``, in the same order.
-        smallest: an error below this counts as this, because zero has no logarithm; half a held-out image.
+        arm: (k,) floats, the arm's errors on the subsets of ``curve[n]``, in the same order.
+        smallest: smaller errors are raised to this value, because zero has no logarithm. Half a held-out image is a
+            good choice.
 
     Raises:
-        InvalidInputError: fewer than two sizes, *n* is not among them, or the subsets do not match.
+        InvalidInputError: the curve has fewer than two sizes, lacks *n*, or has other subsets than *arm*.
     """
     errors = {size: np.maximum(np.asarray(values, np.float64), smallest) for size, values in sorted(curve.items())}
-    of_arm = np.maximum(np.asarray(arm, np.float64), smallest)
-    if len(errors) < 2 or n not in errors or errors[n].shape != of_arm.shape:
+    arm_errors = np.maximum(np.asarray(arm, np.float64), smallest)
+    if len(errors) < 2 or n not in errors or errors[n].shape != arm_errors.shape:
         raise InvalidInputError(
-            f"a learning curve over the sizes {sorted(errors)} with {len(of_arm)} subsets of {n} images per class; "
-            "expected two sizes or more, this one among them, with the same subsets of both arms"
+            f"the learning curve has the sizes {sorted(errors)}, and the arm has {len(arm_errors)} subsets of {n} "
+            f"images per class; expected two sizes or more, including {n} with the same subsets as the arm"
         )
     sizes = np.array(list(errors), np.float64)
     means = np.array([values.mean() for values in errors.values()])
     slope, intercept = np.polyfit(np.log(sizes), np.log(means), 1)
-    images = _images(n, means[list(errors).index(n)] / of_arm.mean(), -slope)
-    low, high = _bounds(errors, n, of_arm)
+    images = _images(n, means[list(errors).index(n)] / arm_errors.mean(), -slope)
+    low, high = _bounds(errors, n, arm_errors)
     return Worth(
         images=float(images) if np.isfinite(images) else None,
         low=low,
@@ -71,27 +75,27 @@ def worth(curve: Mapping[int, npt.ArrayLike], *, n: int, arm: npt.ArrayLike, sma
     )
 
 
-def _bounds(errors: Mapping[int, Floats], n: int, of_arm: Floats) -> tuple[float | None, float | None]:
-    """The bootstrap's: subsets are drawn with replacement at every size, arm and baseline together."""
-    if len(of_arm) < 2:
+def _bounds(errors: Mapping[int, Floats], n: int, arm_errors: Floats) -> tuple[float | None, float | None]:
+    """The bootstrap interval. It draws subsets with replacement at each size, the same for arm and baseline."""
+    if len(arm_errors) < 2:
         return None, None
     rng = np.random.default_rng(0)
-    means, of_arm_means = [], np.zeros(0)
+    means, arm_means = [], np.zeros(0)
     for size, values in errors.items():
         rows = rng.integers(0, len(values), (RESAMPLES, len(values)))
         means.append(values[rows].mean(axis=1))
         if size == n:
-            of_arm_means = of_arm[rows].mean(axis=1)
+            arm_means = arm_errors[rows].mean(axis=1)
     table = np.log(np.stack(means))  # (sizes, resamples)
     slopes = np.polyfit(np.log(np.array(list(errors), np.float64)), table, 1)[0]
-    images = _images(n, means[list(errors).index(n)] / of_arm_means, -slopes)
-    # Without interpolation: some may be infinite.
+    images = _images(n, means[list(errors).index(n)] / arm_means, -slopes)
+    # Some values may be infinite, so no interpolation.
     low, high = np.quantile(images, [0.025, 0.975], method="nearest")
     return (float(low) if np.isfinite(low) else None), (float(high) if np.isfinite(high) else None)
 
 
 def _images(n: int, ratio: npt.ArrayLike, exponent: npt.ArrayLike) -> Floats:
-    """``n · (ratio^(1/b) − 1)``; infinite where the curve does not fall."""
+    """``n · (ratio^(1/b) − 1)``; infinite if the curve does not fall."""
     ratio, exponent = np.asarray(ratio, np.float64), np.asarray(exponent, np.float64)
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         images = n * (ratio ** (1 / exponent) - 1)

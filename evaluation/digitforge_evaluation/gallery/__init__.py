@@ -1,1 +1,1 @@
-"""Recipes side by side, on one page."""
+"""The gallery: recipes compared on one page."""

@@ -1,7 +1,7 @@
-"""Recipes trained or loaded, and measured in the same way.
+"""Train or load recipes, and measure each in the same way.
 
-The folder of the runs holds, for each recipe, the run of `digitforge train`, its export in ``models/`` and what was
-measured of it in ``exhibit.json``, so that a stopped gallery goes on where it was.
+The folder of the runs holds one run of ``digitforge train`` per recipe. Each run also holds its export in ``models/``
+and its measurements in ``exhibit.json``. A restarted gallery uses them.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ _RECORD: Final = "exhibit.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Exhibit:
-    """What is known of one generator."""
+    """The facts about one generator."""
 
-    name: str  # of its recipe, with what was overridden
-    recipe: Mapping[str, Any]  # resolved
+    name: str  #: name of the recipe
+    recipe: Mapping[str, Any]  #: the resolved recipe
     generator_id: str
     images_seen: int
-    minutes: float | None  # spent in training steps; None where no run says so
-    parameters: int  # trained ones of the generator
-    figures: Mapping[str, Mapping[str, Any]]  # by key of `registry.METRICS`, as `assess.Measurement` has them
-    seed: int  # of the images measured
-    ended: str = ""  # "equilibrium" where the training ended there, before its last step
+    minutes: float | None  #: time spent in training steps; None if unknown
+    parameters: int  #: number of the generator's trainable parameters
+    figures: Mapping[str, Mapping[str, Any]]  #: the metrics by key of `registry.METRICS`, see `assess.Measurement`
+    seed: int  #: seed of the measured images
+    ended: str = ""  #: ``equilibrium`` if the training stopped there; empty if it ran to its last step
 
     @property
     def title(self) -> str:
-        """The recipe's name, and which of its fields have other values than its preset has, but for its length."""
-        # What a recipe leaves to the device is no change of it, whether it says so or holds what a CPU makes of it.
+        """The recipe's name, and its fields that differ from the preset. Ignores the number of steps."""
+        # Fields that depend on the device are compared as a CPU resolves them.
         preset, recipe = (one.computed(on_gpu=False).as_dict() for one in (RECIPES[self.name], from_dict(self.recipe)))
         changed = [
             f"{field}={written(recipe[field])}"
@@ -54,47 +54,47 @@ class Exhibit:
 
     @property
     def n(self) -> int:
-        """Images measured."""
+        """Number of measured images."""
         return int(next(iter(self.figures.values()))["n"])
 
     @property
     def steps(self) -> int:
-        """Steps trained."""
+        """Number of training steps."""
         return self.images_seen // from_dict(self.recipe).images_per_step
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """An exhibit, and what there is to look at."""
+    """An exhibit with its pictures."""
 
     exhibit: Exhibit
-    source: Source  # to draw samples from
-    animation: Path | None = None  # GIF of the training
+    source: Source  #: draws the samples
+    animation: Path | None = None  #: GIF of the training
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How all recipes are measured."""
+    """How to measure all recipes."""
 
-    real: RealData  # what to train on, and what to measure against
-    network: FeatureNetwork  # gives the features
-    n: int  # generated images to measure
-    seed: int = 0  # of trainings, and of the images measured
-    on_progress: Callable[[str], None] = lambda _: None  # called with a line of text
+    real: RealData  #: images to train on, and images to compare with
+    network: FeatureNetwork  #: computes the features
+    n: int  #: generated images to measure per recipe
+    seed: int = 0  #: random seed of trainings and measured images
+    on_progress: Callable[[str], None] = lambda _: None  #: called with a line of text
 
 
 def train_and_measure(recipe: Recipe, settings: Settings, *, run_dir: Path, training: bool = True) -> Shown:
-    """Train *recipe* on the real training images into *run_dir*, as far as it is not trained yet, and measure it.
+    """Train *recipe* on the real training images, or continue its training, and measure it.
 
     Args:
-        recipe: what to train; a run that *run_dir* holds already must be of the same one.
-        settings: what to train on, and how to measure.
-        run_dir: of the run.
-        training: False to measure the newest checkpoint as it is.
+        recipe: the recipe. If *run_dir* holds a run already, it must have the same recipe.
+        settings: the images, and how to measure.
+        run_dir: folder of the run.
+        training: False to measure the newest checkpoint without training.
 
     Raises:
-        InvalidInputError: the data do not suit the recipe.
-        DataError: the folder cannot be written, holds another run, or holds nothing to measure.
+        InvalidInputError: the recipe does not fit the images.
+        DataError: *run_dir* cannot be written, holds another run, or has no checkpoint to measure.
     """
     from digitforge_training.export.saved_model import export
     from digitforge_training.runs.folder import read_run
@@ -124,7 +124,7 @@ def _newest_export(models: Path) -> Path | None:
 
 
 def measure_export(folder: Path, settings: Settings, *, record: Path) -> Shown:
-    """Measure a generator that was exported before; what was found is kept in *record*.
+    """Measure the exported generator in *folder*. The result is kept in the file *record*.
 
     Raises:
         DataError: *folder* holds no exported generator.
@@ -135,12 +135,12 @@ def measure_export(folder: Path, settings: Settings, *, record: Path) -> Shown:
 
 
 def _training(run_dir: Path) -> tuple[int, float, str]:
-    """Images seen at the newest checkpoint, minutes spent in steps until then, and what ended the training early."""
+    """Images seen at the newest checkpoint, minutes spent in steps until then, and why the training ended early."""
     from digitforge_training.runs import checkpoints
 
     newest = checkpoints.newest(run_dir)
     if newest is None:
-        raise DataError(f"{run_dir} has no checkpoint to measure; train first")
+        raise DataError(f"{run_dir} has no checkpoint to measure; leave out --no-training to train")
     seen, last, seconds, ended = checkpoints.images_of(newest), 0, 0.0, ""
     for line in (run_dir / "stats.jsonl").read_text("utf-8").splitlines():
         report = json.loads(line)
@@ -186,7 +186,7 @@ def _read_record(path: Path) -> Exhibit | None:
     try:
         return Exhibit(**json.loads(path.read_text("utf-8")))
     except (OSError, ValueError, TypeError):
-        return None  # not measured yet, or by another version
+        return None  # not measured yet, or measured by another version of digitforge
 
 
 def _parameters(recipe: Recipe, card: Mapping[str, Any]) -> int:

@@ -1,4 +1,4 @@
-"""The gallery's page: recipes beside each other, with samples, trainings and a table."""
+"""Write the gallery's page: samples and training animations of each recipe, and a table of metrics."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from digitforge_training.recipes import RECIPES
 HTML: Final = "index.html"
 TABLE: Final = "table.md"
 JSON: Final = "gallery.json"
-#: Titles of the table's columns behind the recipe's name.
+#: Titles of the table's columns, without the recipe's name.
 TITLES: Final = (
     "steps",
     "images seen",
@@ -36,7 +36,7 @@ TITLES: Final = (
     "recall",
     "label agreement",
 )
-_ROWS, _COLUMNS = 6, 10  # of a sheet of samples
+_ROWS, _COLUMNS = 6, 10  # of a sheet of samples; with classes, one column per class
 
 
 def cells(exhibit: Exhibit) -> tuple[str, ...]:
@@ -63,43 +63,45 @@ def cells(exhibit: Exhibit) -> tuple[str, ...]:
 
 
 def legend(exhibits: Iterable[Exhibit], real: Dataset) -> tuple[str, ...]:
-    """What the table's figures are, in sentences."""
+    """The sentences below the table, which explain its columns."""
     first = next(iter(exhibits))
-    named = {key: figure["name"] for key, figure in first.figures.items()}
+    floors = [
+        f"{figure['real']['mean']:.3g} in {key}"
+        for key in ("distance", "precision", "recall")
+        if (figure := first.figures.get(key)) and figure["real"]
+    ]
     return (
-        f"{named['distance']}, {first.n} generated images of seed {first.seed} against the {len(real)} "
-        f"test images of {real.name}; the floor is the same distance for as many real training images, which score "
-        + ", ".join(
-            f"{first.figures[key]['real']['mean']:.3g} in {key}"
-            for key in ("distance", "precision", "recall")
-            if key in first.figures and first.figures[key]["real"]
-        )
-        + ". One training of each recipe; no interval covers other trainings.",
-        "Label agreement is the share of images that the network recognizes as the class asked for; a recipe without "
-        "classes has none. Minutes are those spent in training steps on the machine at hand. A dash stands for what "
-        "is not known or has no meaning.",
+        f"The feature distance is {first.figures['distance']['name']} between {first.n} generated images of seed "
+        f"{first.seed} and the {len(real)} test images of {real.name}."
+        + (f" The same number of real training images scores {', '.join(floors)}." if floors else "")
+        + " The column ÷ floor divides the distance by the distance of the real training images. Each recipe was "
+        "trained once. Another training of the same recipe may give different numbers.",
+        "Label agreement is the share of images that the network recognizes as the requested class. Minutes is the "
+        "time spent in training steps on this machine. A dash means unknown or not applicable.",
     )
 
 
 def write_gallery(folder: Path, shown: Sequence[Shown], real: RealData) -> Path:
-    """Write the page, the table in Markdown and all figures as JSON into *folder*; each appears whole or not at all.
+    """Write the page, a table in Markdown, the metrics as JSON, and the samples as PNG files.
+
+    Each file is replaced only when it is complete.
 
     Args:
-        folder: made if need be.
-        shown: what to show, in this order; one at least.
-        real: what was measured against.
+        folder: folder for the files. It is created if needed.
+        shown: the exhibits in the order of the page, at least one.
+        real: the images that the recipes were trained on and compared with.
 
     Returns:
-        The page.
+        The path of the page.
 
     Raises:
-        DataError: the folder cannot be made.
+        DataError: the folder cannot be created or written.
     """
     exhibits = [one.exhibit for one in shown]
     sheets = [_samples(one.source, real.test) for one in shown]
     lines = legend(exhibits, real.test)
     page = template("gallery.html.j2").render(
-        about=f"{len(real.train)} training images of {real.train.name}, measured against {len(real.test)} others.",
+        about=f"Trained on {len(real.train)} images of {real.train.name}, compared with {len(real.test)} test images.",
         titles=TITLES,
         legend=lines,
         exhibits=[
@@ -120,7 +122,9 @@ def write_gallery(folder: Path, shown: Sequence[Shown], real: RealData) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"{folder}: cannot be made ({error.strerror}); choose another folder with --out") from error
+        raise DataError(
+            f"cannot create the folder {folder} ({error.strerror}); choose another folder with --out"
+        ) from error
     for name, text in (
         (JSON, json.dumps([asdict(exhibit) for exhibit in exhibits], indent=2, ensure_ascii=False, default=list)),
         (TABLE, "\n".join([*table, "", *lines])),
@@ -135,7 +139,7 @@ def write_gallery(folder: Path, shown: Sequence[Shown], real: RealData) -> Path:
 
 
 def _samples(source: Source, test: Dataset) -> bytes:
-    """A sheet of generated images, a column for each class, if there are classes."""
+    """A PNG of generated images, with one column per class if there are classes."""
     classes = len(source.card["class_names"]) if source.card else 0
     columns = classes or _COLUMNS
     drawn = source.draw(_ROWS * columns, proportions=(1,) * len(test.class_names), seed=0)

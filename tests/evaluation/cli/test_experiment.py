@@ -1,4 +1,4 @@
-"""The command `digitforge experiment`, as a user runs it."""
+"""Tests of the command ``digitforge experiment``."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ SMALL = ["run", "--data=digits", "--classifier=svm", "--steps=4", "--n-per-class
 
 
 class Command(Protocol):
-    """Runs ``digitforge experiment``: exit status, standard output, standard error."""
+    """Runs ``digitforge experiment``. Returns exit status, standard output and standard error."""
 
     def __call__(self, *arguments: str | Path) -> tuple[int, str, str]: ...
 
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """In this process, as the command's entry point runs it."""
+    """Runs the command's entry point in this process."""
 
     def run(*arguments: str | Path) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["digitforge", "experiment", *map(str, arguments)])
@@ -41,7 +41,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, exported_model: Path) -> tuple[list[str], Path, str]:
-    """The arguments of an experiment with a generator, its folder, and what it printed."""
+    """The arguments, the folder and the standard output of a finished experiment with a generator."""
     folder = tmp_path_factory.mktemp("finished")
     arguments = [*SMALL, "--arms=real,classical,classical+gan", f"--model={exported_model}", f"--out={folder}"]
     result = CliRunner().invoke(experiment, arguments, catch_exceptions=False)
@@ -54,7 +54,7 @@ def test_run_status_and_report_agree(
 ) -> None:
     _, folder, printed = finished
     assert "classical+gan (oracle)" in printed
-    assert "With 1 real image per class (10 in all)" in printed.replace("\n", " ")
+    assert "With 1 real image per class (10 in total)" in printed.replace("\n", " ")
     status, out, _ = command("status", folder, "--json")
     assert (status, json.loads(out)) == (0, {"finished": 12, "planned": 12, "seconds_left": 0.0})
     assert command("status", folder) == (0, "12 of 12 cells are finished\n", "")
@@ -63,8 +63,8 @@ def test_run_status_and_report_agree(
     assert (tmp_path / "report.html").read_bytes() == (folder / "report.html").read_bytes()
     assert max(len(line) for line in out.splitlines() if not line.startswith("Report:")) <= 40
     assert "\x1b" not in out
-    said = [text[text.index("With 1 real") : text.index("Report:")].split() for text in (out, printed)]
-    assert said[0] == said[1]
+    verdicts = [text[text.index("With 1 real") : text.index("Report:")].split() for text in (out, printed)]
+    assert verdicts[0] == verdicts[1]
 
 
 def test_without_a_generator_the_other_arms_run(command: Command, tmp_path: Path) -> None:
@@ -79,16 +79,16 @@ def test_without_a_generator_the_other_arms_run(command: Command, tmp_path: Path
     ("arguments", "status", "message"),
     [
         (["--arms", "real,gan"], 2, "needs generated digits"),
-        (["--arms", "flip"], 2, "expected some of real, oversampled"),
-        (["--strict", "forj", "--data", "/nowhere"], 2, "did you mean 'forge'"),  # said before any data is asked for
+        (["--arms", "flip"], 2, "expected one or more of real, oversampled"),
+        (["--strict", "forj", "--data", "/nowhere"], 2, "did you mean 'forge'"),  # before any data is loaded
         (["--n-per-class", "1,x"], 2, "whole numbers separated by commas"),
-        (["--n-per-class", "9999"], 2, "9999 images per class"),
+        (["--n-per-class", "9999"], 2, "at least 9999 images per class"),
         (["--server", "127.0.0.1:1", "--model", "x"], 2, "--server or --model"),
         (["--server", "127.0.0.1:1"], 3, "127.0.0.1:1"),
         (["--model", "/nowhere"], 4, "/nowhere"),
     ],
 )
-def test_bad_input_gets_one_line_and_its_exit_status(
+def test_bad_input_gives_one_line_and_its_exit_status(
     arguments: list[str], status: int, message: str, command: Command, tmp_path: Path
 ) -> None:
     returned, _, error = command(*SMALL, "--out", tmp_path / "e", *arguments)
@@ -101,7 +101,7 @@ def test_bad_input_gets_one_line_and_its_exit_status(
 def test_another_experiment_in_the_folder_is_refused(finished: tuple[list[str], Path, str], command: Command) -> None:
     status, _, error = command(*finished[0], "--seed=1")
     assert status == 2
-    assert "whose seed is 0, this one's is 1" in error
+    assert "its seed is 0, but yours is 1" in error
 
 
 def test_a_folder_without_an_experiment_is_named(command: Command, tmp_path: Path) -> None:
@@ -111,8 +111,8 @@ def test_a_folder_without_an_experiment_is_named(command: Command, tmp_path: Pat
         assert "results.jsonl" in error
 
 
-def test_no_scheduler_is_one_line_that_says_how_to_start_one(tmp_path: Path) -> None:
-    """In a process of its own, because nothing else may write to its standard error."""
+def test_a_missing_scheduler_gives_one_line_of_advice(tmp_path: Path) -> None:
+    """Uses a separate process, so that nothing else writes to standard error."""
     done = subprocess.run(
         [
             sys.executable,
@@ -133,7 +133,7 @@ def test_no_scheduler_is_one_line_that_says_how_to_start_one(tmp_path: Path) -> 
     assert "no Dask scheduler answers at tcp://127.0.0.1:1" in done.stderr
 
 
-def test_the_commands_defaults_are_the_plans() -> None:
+def test_the_command_has_the_same_defaults_as_the_plan() -> None:
     (run,) = (command for name, command in experiment.commands.items() if name == "run")
     options = {option.name: option for option in run.params}
     for field in dataclasses.fields(Plan):

@@ -1,4 +1,4 @@
-"""What the tests of experiments share: real digits, a generator, and plans that are run in a second."""
+"""Fixtures for the tests of experiments: real digits, generators, and quick plans."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def real() -> RealImages:
 
 @pytest.fixture(scope="session")
 def exported(exported_model: Path) -> Exported:
-    """A generator that has seen the pool of `real`, hardly trained."""
+    """A generator with little training that has seen the pool of `real`."""
     return Exported(exported_model)
 
 
 @pytest.fixture(scope="session")
 def without_classes(real: RealImages, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of an untrained generator without classes that says it has seen the pool of `real`."""
+    """Folder of an untrained generator without classes. Its export lists the pool of `real` as seen."""
     import keras
 
     latents = keras.Input((5,))
@@ -49,7 +49,7 @@ def without_classes(real: RealImages, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="session")
 def run_plan(real: RealImages) -> Callable[..., dict[CellKey, CellResult]]:
-    """Runs what a folder lacks of a plan for some arms: two subsets and a quick classifier, unless settings differ."""
+    """A function that runs the missing cells of a small plan in a folder. The default classifier is quick."""
 
     def run(
         folder: Path,

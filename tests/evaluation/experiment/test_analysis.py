@@ -1,4 +1,4 @@
-"""From cells to verdicts and sentences."""
+"""Tests of the analysis of cells, and of the sentences that report it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HITS = ((8, 2), (1, 9))
 
 
 def _cells(table: dict[tuple[str, int], list[float]]) -> dict[CellKey, CellResult]:
-    """Cells from accuracies per subset, by arm and size."""
+    """Make cells from accuracies: a list with one accuracy per subset, by arm and size."""
     cells: dict[CellKey, CellResult] = {}
     for (arm, n), accuracies in table.items():
         for subset, accuracy in enumerate(accuracies):
@@ -32,7 +32,7 @@ def test_a_clear_gain_on_ten_subsets_helps_and_a_clear_loss_hurts() -> None:
     assert gain.verdict == "helps"
     assert gain.difference == pytest.approx(0.03)
     assert (
-        "With 10 real images per class (20 in all), adding the digits of a strict generator to classical "
+        "With 10 real images per class (20 in total), adding digits from a strict generator to classical "
         in sentence(gain, classes=2)
     )
     assert "helps: +3.00 points" in sentence(gain, classes=2)
@@ -41,38 +41,38 @@ def test_a_clear_gain_on_ten_subsets_helps_and_a_clear_loss_hurts() -> None:
     assert "an oracle generator" in sentence(loss, classes=10)
 
 
-def test_noise_is_no_evidence_and_says_what_could_have_been_found() -> None:
+def test_without_evidence_the_sentence_gives_the_detectable_difference() -> None:
     rng = np.random.default_rng(0)
     noisy = [0.9 + 0.01 * x for x in rng.permutation([-1, 1] * 5)]
     comparison = analyze(_cells({("classical", 10): _ten(0.9), ("classical+gan (strict)", 10): noisy})).primary[0]
     assert comparison.verdict == "no evidence"
     text = sentence(comparison, classes=10)
     assert "there is no evidence" in text
-    assert "find a difference of" in text
+    assert "With 10 subsets, a true difference of" in text
 
 
-def test_nine_subsets_are_descriptive_however_clear() -> None:
+def test_nine_subsets_are_descriptive_even_with_a_clear_gain() -> None:
     cells = _cells({("classical", 10): _ten(0.5)[:9], ("classical+gan (strict)", 10): _ten(0.9)[:9]})
     comparison = analyze(cells).primary[0]
     assert comparison.verdict == "descriptive"
-    assert "a verdict needs 10 subsets" in sentence(comparison, classes=10)
+    assert "a verdict needs at least 10 subsets" in sentence(comparison, classes=10)
 
 
-def test_one_subset_has_no_interval_and_still_a_sentence() -> None:
+def test_one_subset_has_a_sentence_without_interval() -> None:
     cells = _cells({("classical", 1): [0.5], ("classical+gan (strict)", 1): [0.6]})
     comparison = analyze(cells).primary[0]
     assert comparison.interval is None
-    assert sentence(comparison, classes=10).startswith("With 1 real image per class (10 in all)")
+    assert sentence(comparison, classes=10).startswith("With 1 real image per class (10 in total)")
 
 
-def test_only_subsets_that_both_arms_finished_are_compared() -> None:
+def test_only_subsets_that_both_arms_have_finished_are_compared() -> None:
     cells = _cells({("classical", 10): [0.5, 0.6, 0.7], ("classical+gan (strict)", 10): [0.6, 0.7]})
     comparison = analyze(cells).primary[0]
     assert comparison.subsets == 2
     assert comparison.difference == pytest.approx(0.1)
 
 
-def test_the_primary_family_shares_its_error_over_sizes() -> None:
+def test_p_values_and_intervals_are_corrected_over_all_sizes() -> None:
     table: dict[tuple[str, int], list[float]] = {}
     for n in (1, 10, 100):
         table |= {("classical", n): _ten(0.90), ("classical+gan (strict)", n): _ten(0.92, 0.004)}
@@ -87,7 +87,7 @@ def test_the_primary_family_shares_its_error_over_sizes() -> None:
         assert comparison.simultaneous.low < comparison.interval.low
 
 
-def test_what_is_not_primary_gets_no_verdict() -> None:
+def test_only_the_primary_family_gets_verdicts() -> None:
     analysis = analyze(_cells({("real", 10): _ten(0.5), ("classical", 10): _ten(0.9), ("gan (oracle)", 10): _ten(0.9)}))
     assert not analysis.primary
     assert {c.verdict for c in analysis.comparisons} == {"descriptive"}
@@ -104,6 +104,6 @@ def test_recall_is_of_the_true_class() -> None:
     assert analysis.seconds == pytest.approx(4.0)
 
 
-def test_no_cells_are_no_results() -> None:
+def test_without_cells_the_analysis_is_empty() -> None:
     analysis = analyze({})
     assert (analysis.arms, analysis.comparisons) == ((), ())

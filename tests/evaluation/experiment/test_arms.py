@@ -1,4 +1,4 @@
-"""Arms and their full names."""
+"""Tests of arms and their full names."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from digitforge_client.errors import InvalidInputError
 from digitforge_evaluation.experiment.arms import Arm, Variant, check_arms
 
 
-def test_unknown_arms_are_refused_with_the_known_ones() -> None:
-    with pytest.raises(InvalidInputError, match=r"flipped.*expected some of real, oversampled"):
+def test_unknown_arms_are_refused_and_the_known_arms_listed() -> None:
+    with pytest.raises(InvalidInputError, match=r"flipped.*expected one or more of real, oversampled"):
         check_arms(["real", "flipped"])
     with pytest.raises(InvalidInputError, match="no arm"):
         check_arms([])
 
 
-def test_a_full_name_is_taken_apart() -> None:
+def test_a_full_name_is_parsed() -> None:
     assert Arm.parse("classical+gan (strict)") == Arm(name="classical+gan", budget="strict")
     assert Arm.parse("gan (oracle forge-3fa1b2, 5×)") == Arm(
         name="gan", budget="oracle", generator="forge-3fa1b2", variant=Variant(ratio=5)
@@ -35,16 +35,16 @@ def test_a_full_name_is_taken_apart() -> None:
         "gan (oracle, filtered)",
     ],
 )
-def test_a_full_name_is_the_same_after_it_was_taken_apart(name: str) -> None:
+def test_a_parsed_full_name_has_the_same_text(name: str) -> None:
     assert str(Arm.parse(name)) == name
 
 
 @pytest.mark.parametrize("name", ["flipped", "gan (oracle, stale)", "gan (oracle, many×)"])
-def test_a_name_of_no_arm_or_variant_is_refused(name: str) -> None:
+def test_unknown_arms_and_variants_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r"flipped|stale|many"):
         Arm.parse(name)
 
 
-def test_a_variant_is_no_more_exact_than_its_name() -> None:
+def test_a_variant_is_rounded_like_its_name() -> None:
     variant = Variant(ratio=1 / 3)
     assert Variant.parse(str(variant)) == variant

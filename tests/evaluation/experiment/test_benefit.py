@@ -1,4 +1,4 @@
-"""Distance against benefit: distances as `evaluate` measures them, correlations by rank."""
+"""Tests of distance and benefit: the distances, and their rank correlation with the benefit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HITS = ((8, 2), (1, 9))
 
 
 class _Shifted:
-    """A generator of real images with gray levels added: the more, the farther."""
+    """A generator of real images with *by* added to all pixels. A larger *by* means a larger distance."""
 
     def __init__(self, real: Dataset, by: int) -> None:
         self._real, self._by = real, by
@@ -39,7 +39,7 @@ class _Shifted:
         return None
 
 
-def test_distances_are_named_and_grow_with_the_change() -> None:
+def test_distances_have_names_and_grow_with_the_change_of_the_images() -> None:
     real = load("digits")
     network = CallableFeatures(name="rows", function=lambda images: images.mean(axis=(2, 3)))
     name, values = distances(
@@ -63,7 +63,7 @@ def _cells(gains: dict[str, float]) -> dict[CellKey, CellResult]:
     return cells
 
 
-def test_the_nearer_the_better_is_minus_one_and_its_p_value_exact() -> None:
+def test_a_perfect_order_has_a_correlation_of_minus_one_and_an_exact_p_value() -> None:
     cells = _cells({"a": 0.04, "b": 0.03, "c": 0.01, "d": -0.02, "e": -0.05})
     found = benefit(
         analyze(cells), cells, distance_name="fd", values={"a": 1.0, "b": 2.0, "c": 3.0, "d": 50.0, "e": 70.0}
@@ -76,7 +76,7 @@ def test_the_nearer_the_better_is_minus_one_and_its_p_value_exact() -> None:
     assert correlation.p_value == pytest.approx(2 / 120)
 
 
-def test_rank_correlation_agrees_with_scipy_also_with_ties_and_many_generators() -> None:
+def test_the_rank_correlation_agrees_with_scipy_for_ties_and_many_generators() -> None:
     from scipy import stats
 
     rng = np.random.default_rng(0)
@@ -90,15 +90,17 @@ def test_rank_correlation_agrees_with_scipy_also_with_ties_and_many_generators()
     assert correlation.p_value == pytest.approx(expected.pvalue, abs=0.05)
 
 
-def test_three_generators_have_no_correlation_and_unmeasured_ones_no_point() -> None:
+def test_three_generators_give_no_correlation_and_unmeasured_generators_no_point() -> None:
     cells = _cells({"a": 0.04, "b": 0.03, "c": 0.01, "d": 0.0})
     found = benefit(analyze(cells), cells, distance_name="fd", values={"a": 1.0, "b": 2.0, "c": 3.0})
     assert len(found.points) == 3
     assert found.correlations == ()
 
 
-@pytest.mark.parametrize(("n", "message"), [(64, "more images than those: 64 generated"), (1000, "leave --distances")])
-def test_what_has_no_distance_is_refused_beforehand(n: int, message: str) -> None:
+@pytest.mark.parametrize(
+    ("n", "message"), [(64, "64 generated .* needs more than 64"), (1000, "leave out --distances")]
+)
+def test_images_that_do_not_fit_the_distance_are_refused_in_advance(n: int, message: str) -> None:
     digits = load("digits", split="test")
     if n == 1000:
         small = Dataset(
@@ -113,7 +115,9 @@ def test_what_has_no_distance_is_refused_beforehand(n: int, message: str) -> Non
         check_distances(digits, n)
 
 
-def test_an_experiment_measures_its_generators_and_reports_it(tmp_path: Path, exported_model: Path) -> None:
+def test_an_experiment_measures_and_reports_the_distances_of_its_generators(
+    tmp_path: Path, exported_model: Path
+) -> None:
     result = CliRunner().invoke(
         experiment,
         [

@@ -1,4 +1,4 @@
-"""Arms hand out the training images they promise, and differ in nothing else."""
+"""Tests of the draws: each arm returns the training images of its design."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _share_found(images: Images, among: Images) -> float:
 @pytest.mark.parametrize("name", ARMS)
 @given(rows=st.integers(1, 130), seed=st.integers(0, 2**32 - 1))
 @settings(max_examples=10, deadline=None)
-def test_every_arm_hands_out_as_many_rows_as_were_asked_for(name: str, digits: Dataset, rows: int, seed: int) -> None:
+def test_every_arm_draws_the_requested_number_of_rows(name: str, digits: Dataset, rows: int, seed: int) -> None:
     draw = draw_for(name, images=digits.images, labels=digits.labels, generated=_generated())
     images, labels = draw(rows, np.random.default_rng(seed))
     again, _ = draw(rows, np.random.default_rng(seed))
@@ -50,13 +50,13 @@ def test_every_arm_hands_out_as_many_rows_as_were_asked_for(name: str, digits: D
     assert (images == again).all()
 
 
-def test_the_real_arm_hands_out_every_image_equally_often(digits: Dataset) -> None:
+def test_the_real_arm_draws_every_image_equally_often(digits: Dataset) -> None:
     images, _ = _drawn("real", digits, rows=600)
     _, counts = np.unique(images.reshape(600, -1), axis=0, return_counts=True)
     assert set(counts) == {10}
 
 
-def test_the_oversampled_arm_hands_out_every_class_equally_often(digits: Dataset) -> None:
+def test_the_oversampled_arm_draws_every_class_equally_often(digits: Dataset) -> None:
     kept = np.flatnonzero((digits.labels != 3) | (np.arange(60) == np.flatnonzero(digits.labels == 3)[0]))
     _, labels = _drawn("oversampled", digits.subset(kept))
     assert set(np.bincount(labels)) == {60}
@@ -68,7 +68,7 @@ def test_the_oversampled_arm_hands_out_every_class_equally_often(digits: Dataset
     ("name", "real", "generated"),
     [("real", 1.0, 0.0), ("oversampled", 1.0, 0.0), ("noise", 0.5, 0.0), ("gan", 0.5, 0.5), ("synthetic", 0.0, 1.0)],
 )
-def test_an_arm_has_the_real_and_generated_images_it_names(
+def test_each_arm_draws_its_share_of_real_and_generated_images(
     name: str, real: float, generated: float, digits: Dataset
 ) -> None:
     images, _ = _drawn(name, digits)
@@ -84,34 +84,34 @@ def test_labels_stay_with_their_images(digits: Dataset) -> None:
     assert all(expected == label for expected, label in real)
 
 
-def test_classical_with_generated_digits_transforms_both(digits: Dataset) -> None:
+def test_classical_augmentation_changes_real_and_generated_images(digits: Dataset) -> None:
     images, _ = _drawn("classical+gan", digits)
     assert _share_found(images, np.concatenate([digits.images, _generated()[0]])) < 0.05
     assert np.mean(images[:, 14, 14, 0] == GENERATED_MARK) == pytest.approx(0.5, abs=0.1)
 
 
-def test_an_arm_that_needs_generated_digits_says_so(digits: Dataset) -> None:
+def test_an_arm_without_its_generated_digits_is_refused(digits: Dataset) -> None:
     with pytest.raises(InvalidInputError, match="needs generated digits"):
         draw_for("gan", images=digits.images, labels=digits.labels)
 
 
-def test_generated_classes_fill_up_rare_ones() -> None:
+def test_generated_digits_balance_rare_classes() -> None:
     labels = np.repeat(np.arange(4), [100, 100, 100, 1])
     gaps = np.array(class_gaps(labels, classes=4, generated_share=0.5))
     together = np.bincount(labels) / len(labels) + gaps / gaps.sum()
     assert together == pytest.approx(np.full(4, 0.5), rel=1e-3)
 
 
-def test_generated_classes_are_equal_where_real_ones_are_or_where_they_are_alone() -> None:
+def test_generated_classes_are_equal_if_real_classes_are_equal_or_unused() -> None:
     assert class_gaps(np.arange(20) % 5, classes=5, generated_share=0.3) == (1,) * 5
     assert class_gaps(np.zeros(9, np.int64), classes=3, generated_share=1.0) == (1,) * 3
 
 
-def test_a_class_that_is_too_frequent_gets_no_generated_digits() -> None:
+def test_a_class_with_too_many_real_images_gets_no_generated_digits() -> None:
     assert class_gaps(np.array([0] * 90 + [1] * 10), classes=2, generated_share=0.1)[0] == 0
 
 
-def test_fresh_digits_are_handed_out_once_over_all_calls(digits: Dataset) -> None:
+def test_fresh_digits_are_drawn_once_over_all_calls(digits: Dataset) -> None:
     images = np.arange(100, dtype=np.uint8)[:, None, None, None] * np.ones((1, 16, 16, 1), np.uint8)
     labels = np.zeros(100, np.int64)
     draw = draw_for("synthetic", images=images, labels=labels, generated=(images, labels), fresh=True)

@@ -1,4 +1,4 @@
-"""An experiment in a folder: how its generators are named, and what is read back."""
+"""Tests of an experiment in a folder: the names of its generators, and the state read back."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from digitforge_evaluation.experiment.sentences import sentence
 from digitforge_evaluation.experiment.subsets import RealImages
 
 
-def test_one_generator_is_named_by_its_budget_and_none_is_taken_twice(
+def test_a_single_generator_is_named_by_its_budget_and_duplicates_are_refused(
     real: RealImages, exported: Exported, exported_model: Path
 ) -> None:
-    alone, _ = experiment_folder.by_name([exported], real)
+    alone, _ = experiment_folder.name_generators([exported], real)
     assert list(alone) == ["oracle"]
-    with pytest.raises(InvalidInputError, match="named twice"):
-        experiment_folder.by_name([exported, Exported(exported_model)], real)
+    with pytest.raises(InvalidInputError, match="given twice"):
+        experiment_folder.name_generators([exported, Exported(exported_model)], real)
 
 
 def test_a_generator_without_classes_that_saw_the_images_is_semi(
     without_classes: Path, real: RealImages, tmp_path: Path
 ) -> None:
     plan = Plan(arms=("real", "gan"), n_per_class=(4,), subsets=1, classifier="svm", steps=4)
-    sources, cards = experiment_folder.by_name([Exported(without_classes)], real)
+    sources, cards = experiment_folder.name_generators([Exported(without_classes)], real)
     experiment_folder.run(tmp_path, plan, real, sources, cards=cards, command="")
     state = experiment_folder.read(tmp_path)
     assert {str(key.arm) for key in state.finished} == {"real", "gan (semi)"}

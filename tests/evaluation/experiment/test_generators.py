@@ -1,4 +1,4 @@
-"""What a generator has seen decides its name, and whether it may take part."""
+"""Tests of budgets, and of which generators an experiment refuses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from digitforge_training.data import Dataset, load
 
 @pytest.fixture(scope="module")
 def generator(exported_model: Path) -> Source:
-    """Trained on the training split of the digits."""
+    """A generator trained on the training split of the digits."""
     return Exported(exported_model).generator_for(load("digits"), seed=0)
 
 
@@ -60,11 +60,11 @@ def test_a_generator_of_other_classes_is_refused(generator: Source) -> None:
     letters = Dataset(
         images=digits.images, labels=digits.labels, class_names=tuple("abcdefghij"), name="letters", split="train"
     )
-    with pytest.raises(InvalidInputError, match="take a generator trained on such images"):
+    with pytest.raises(InvalidInputError, match="use a generator trained on this kind of images"):
         budget_of(generator, RealImages(pool=letters, held_out=letters))
 
 
-def test_images_that_cannot_tell_where_they_come_from_are_refused() -> None:
+def test_images_without_a_card_are_refused() -> None:
     digits = load("digits")
     unknown = ImageSet(digits.images, digits.labels, "found.npz")
     with pytest.raises(InvalidInputError, match="no card"):

@@ -1,4 +1,4 @@
-"""Plans: what they refuse, and which arms and cells they are made of."""
+"""Tests of plans: their checks, arms and cells."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from digitforge_evaluation.experiment.subsets import RealImages
     ("settings", "message"),
     [
         ({"arms": ("flipped",)}, "flipped"),
-        ({"n_per_class": (0,)}, "n per class"),
-        ({"n_per_class": ()}, "n per class"),
-        ({"curve": (0,)}, "n per class"),
+        ({"n_per_class": (0,)}, "sizes are"),
+        ({"n_per_class": ()}, "sizes are"),
+        ({"curve": (0,)}, "sizes are"),
         ({"subsets": 0}, "subsets is 0"),
         ({"steps": -1}, "steps is -1"),
         ({"classifier": "oracle"}, "no classifier 'oracle'"),
@@ -27,11 +27,11 @@ from digitforge_evaluation.experiment.subsets import RealImages
         ({"sweep": (1.0, 0.0)}, "ratio is 0"),
         ({"expansions": (1.2, 0.0)}, "expansion is 0"),
         ({"generated_share": 1.0}, "share"),
-        ({"cut": {"8": 1.5}}, "class 8 is cut to 1.5"),
-        ({"noisy_labels": 1.0}, "noisy labels is 1.0"),
+        ({"cut": {"8": 1.5}}, "share of class 8 to keep is 1.5"),
+        ({"noisy_labels": 1.0}, "noisy-labels is 1.0"),
         ({"elastic": -1.0}, "elastic is -1"),
         ({"elastic": float("inf")}, "elastic is inf"),
-        ({"held_out": "train"}, "held out is 'train'"),
+        ({"held_out": "train"}, "held-out is 'train'"),
         ({"seed": -1}, "seed is -1"),
     ],
 )
@@ -40,14 +40,14 @@ def test_impossible_plans_are_refused(settings: dict[str, Any], message: str) ->
         Plan(**settings)
 
 
-def test_too_few_images_of_a_class_are_noticed_before_the_first_cell(real: RealImages) -> None:
-    with pytest.raises(InvalidInputError, match=r"500 images per class.*class 0 has only 1"):
+def test_too_few_images_of_a_class_are_refused_before_the_first_cell(real: RealImages) -> None:
+    with pytest.raises(InvalidInputError, match=r"class 0 has only 1.*at least 500 images per class"):
         check_sizes(Plan(arms=("real",), n_per_class=(1, 500)), real)
-    with pytest.raises(InvalidInputError, match="no class 'eight'"):
+    with pytest.raises(InvalidInputError, match="cannot cut class 'eight'"):
         check_sizes(Plan(cut={"eight": 0.1}), real)
 
 
-def test_an_arm_with_a_generator_needs_one() -> None:
+def test_an_arm_with_generated_digits_needs_a_generator() -> None:
     with pytest.raises(InvalidInputError, match="'gan' needs generated digits"):
         plan_cells(Plan(arms=("real", "gan")), {})
 

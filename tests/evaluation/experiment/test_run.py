@@ -1,4 +1,4 @@
-"""Running a plan: pairing, resuming, what reaches the classifier, and the order of work side by side."""
+"""Tests of running a plan: pairing, resuming, the classifier's input, and the order of parallel work."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _confusions(cells: dict[CellKey, CellResult]) -> dict[CellKey, object]:
 # --- which cells are run
 
 
-def test_every_cell_is_run_once_and_a_resumed_run_does_only_what_is_missing(run_plan: RunPlan, tmp_path: Path) -> None:
+def test_every_cell_is_run_once_and_a_resumed_run_adds_only_missing_cells(run_plan: RunPlan, tmp_path: Path) -> None:
     seen: list[CellKey] = []
 
     def stop_after_one(result: CellResult) -> None:
@@ -62,7 +62,7 @@ def test_the_same_seed_gives_the_same_accuracies_in_any_order_and_number_of_proc
     assert _confusions(alone) != _confusions(run_plan(tmp_path / "c", "real", "classical", seed=1))
 
 
-def test_a_cluster_gives_the_same_accuracies_and_its_results_can_be_continued_here(
+def test_a_cluster_gives_the_same_accuracies_and_its_results_can_be_continued_locally(
     scheduler: str, run_plan: RunPlan, tmp_path: Path
 ) -> None:
     on_cluster = run_plan(tmp_path / "a", "real", "classical", options={"scheduler": scheduler})
@@ -72,7 +72,7 @@ def test_a_cluster_gives_the_same_accuracies_and_its_results_can_be_continued_he
     assert (tmp_path / "a" / "results.jsonl").read_text() == stored
 
 
-def test_color_images_of_other_classes_can_be_experimented_with(tmp_path: Path) -> None:
+def test_an_experiment_accepts_color_images_and_other_classes(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     labels = np.arange(60, dtype=np.int64) % 3
     images = (rng.integers(0, 100, (60, 20, 20, 3)) + 50 * labels[:, None, None, None]).astype(np.uint8)
@@ -83,7 +83,7 @@ def test_color_images_of_other_classes_can_be_experimented_with(tmp_path: Path) 
         assert all(cell.accuracy > 0.9 for cell in store.cells.values())
 
 
-def test_work_side_by_side_is_on_different_subsets() -> None:
+def test_parallel_work_is_on_different_subsets() -> None:
     cells = plan_cells(Plan(arms=("real", "classical"), n_per_class=(2, 5), subsets=4), {})
     order = interleave(cells, subsets=2)
     assert len(order) == len(cells)
@@ -98,7 +98,7 @@ def test_work_side_by_side_is_on_different_subsets() -> None:
     ]
 
 
-def test_no_subset_with_a_generator_is_left_alone_where_another_size_has_one_too() -> None:
+def test_strict_generators_of_different_sizes_are_trained_in_parallel() -> None:
     plan = Plan(arms=("real", "classical", "synthetic"), n_per_class=(2, 5), curve=(3,), subsets=3)
     order = interleave(plan_cells(plan, {Budget.STRICT: TrainedInside(cache=Path("unused"))}), subsets=2)
     with_generator = [(cell.n_per_class, cell.subset) for cell in order if cell.arm.design.generator]
@@ -107,11 +107,11 @@ def test_no_subset_with_a_generator_is_left_alone_where_another_size_has_one_too
     assert [cell.n_per_class for cell in order[-3:]] == [3, 3, 3]
 
 
-# --- what a classifier is given
+# --- the input of a classifier
 
 
 class Recorder:
-    """A classifier that notes what it is given and predicts one class."""
+    """A classifier that records its input and always predicts one class."""
 
     def __init__(self, predicted: int = 0) -> None:
         self._predicted = predicted
@@ -126,7 +126,7 @@ class Recorder:
         return np.full(len(images), self._predicted, np.int64)
 
 
-def test_arms_differ_in_their_training_images_only(
+def test_arms_differ_only_in_their_training_images(
     real: RealImages, run_plan: RunPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorder, made = Recorder(), []
@@ -148,7 +148,7 @@ def test_arms_differ_in_their_training_images_only(
         assert cell.accuracy == pytest.approx(np.mean(real.held_out.labels == 0))
 
 
-def test_generated_digits_fill_up_the_class_that_is_cut(
+def test_generated_digits_balance_the_cut_class(
     exported: Exported, run_plan: RunPlan, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     recorder = Recorder()
@@ -157,7 +157,7 @@ def test_generated_digits_fill_up_the_class_that_is_cut(
     assert np.bincount(recorder.drawn[0][1], minlength=10) == pytest.approx(np.full(10, 100), abs=15)
 
 
-def test_generated_digits_reach_the_classifier_and_are_cited(
+def test_generated_digits_reach_the_classifier_and_the_notes_cite_them(
     exported: Exported, run_plan: RunPlan, tmp_path: Path
 ) -> None:
     cells = run_plan(tmp_path, "real", "gan", "synthetic", sources={Budget.ORACLE: exported}, ratio=3.0)
@@ -208,7 +208,7 @@ def test_strict_generators_are_trained_on_the_subset_alone_and_only_once(
 # --- how generated digits are used
 
 
-def test_variants_are_arms_of_their_own_and_take_the_digits_that_they_name(
+def test_variants_are_separate_arms_and_use_the_digits_that_they_name(
     exported: Exported, run_plan: RunPlan, tmp_path: Path
 ) -> None:
     cells = run_plan(
@@ -233,7 +233,7 @@ def test_variants_are_arms_of_their_own_and_take_the_digits_that_they_name(
     }
     assert [note["expansion"] for note in notes.values() if "expansion" in note] == [1.5]
     (kept,) = (note["kept"] for note in notes.values() if "kept" in note)
-    assert 0 < kept < 80  # the generator is hardly trained: few digits agree with the subset's own classifier
+    assert 0 < kept < 80  # with little training, the classifier agrees with the labels of few digits
     assert set(cells) == set(read_store(tmp_path / "results.jsonl").cells)
 
     analysis = analyze(cells)
@@ -244,15 +244,15 @@ def test_variants_are_arms_of_their_own_and_take_the_digits_that_they_name(
     assert ("classical+gan (oracle, 5×)", "classical+gan (oracle)") in compared
 
 
-def test_digits_of_one_class_alone_teach_nothing_and_that_is_said(
+def test_filtered_digits_of_a_single_class_are_refused(
     exported: Exported, run_plan: RunPlan, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(run, "classifier", lambda *_, **__: Recorder(predicted=3))
-    with pytest.raises(InvalidInputError, match=r"400 generated digits leave 40 of 1 classes.*larger sizes"):
+    with pytest.raises(InvalidInputError, match=r"kept 40 of 400 generated digits, in 1 of 10 classes.*larger size"):
         run_plan(tmp_path, "synthetic", sources={"oracle": exported}, filtered=True, n_per_class=(4,))
 
 
-def test_digits_without_classes_are_used_where_the_classifier_is_sure_of_them(
+def test_digits_without_classes_are_used_if_the_confidence_suffices(
     without_classes: Path, run_plan: RunPlan, tmp_path: Path
 ) -> None:
     def kept(confidence: float) -> int:
@@ -262,11 +262,11 @@ def test_digits_without_classes_are_used_where_the_classifier_is_sure_of_them(
         return int(cell.generated[0]["kept"])
 
     assert kept(0.0) == 400
-    with pytest.raises(InvalidInputError, match=r"400 generated digits leave 0 .*a lower --confidence"):
-        kept(0.999)  # after four images of each class it is never so sure
+    with pytest.raises(InvalidInputError, match=r"kept 0 of 400 generated digits.*a lower --confidence"):
+        kept(0.999)  # with four images per class, the confidence never gets this high
 
 
-def test_the_baseline_alone_is_run_at_further_sizes_and_gives_the_worth(
+def test_only_the_baseline_is_run_at_the_extra_sizes_and_gives_the_worth(
     exported: Exported, run_plan: RunPlan, tmp_path: Path
 ) -> None:
     sources, sizes = {"oracle": exported}, {"n_per_class": (4,), "curve": (2, 4, 8)}
@@ -281,10 +281,10 @@ def test_the_baseline_alone_is_run_at_further_sizes_and_gives_the_worth(
     assert "real images per class" in sentence(primary, classes=10)
 
 
-# --- which classifier, and which labels
+# --- classifiers and labels
 
 
-def test_wrong_labels_cost_accuracy(run_plan: RunPlan, tmp_path: Path) -> None:
+def test_wrong_labels_lower_the_accuracy(run_plan: RunPlan, tmp_path: Path) -> None:
     def accuracy(share: float) -> float:
         return analyze(run_plan(tmp_path / str(share), "real", n_per_class=(20,), noisy_labels=share)).arms[0].accuracy
 
@@ -292,9 +292,7 @@ def test_wrong_labels_cost_accuracy(run_plan: RunPlan, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["sklearn.neighbors:KNeighborsClassifier", "sklearn.tree:DecisionTreeClassifier"])
-def test_a_classifier_by_import_path_is_trained_and_repeats_itself(
-    path: str, run_plan: RunPlan, tmp_path: Path
-) -> None:
+def test_a_classifier_by_import_path_gives_repeatable_results(path: str, run_plan: RunPlan, tmp_path: Path) -> None:
     first, again = (run_plan(tmp_path / name, "real", classifier=path, n_per_class=(4,)) for name in "ab")
     assert _confusions(first) == _confusions(again)
     assert all(cell.accuracy > 0.3 for cell in first.values())

@@ -1,4 +1,4 @@
-"""Paired statistics against brute force and published values."""
+"""Tests of the paired statistics against brute force, SciPy and published values."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from digitforge_evaluation.experiment.statistics import (
 )
 
 accuracies = st.lists(st.integers(-300, 300).map(lambda hits: hits / 10_000), min_size=2, max_size=9)
-#: Darwin's maize, crossed minus self-fertilised height in eighths of an inch, as in Fisher (1935), chapter III.
+#: Darwin's maize: height of crossed minus self-fertilized plants in eighths of an inch (Fisher 1935, chapter III).
 DARWIN = [49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48]
 
 
@@ -30,7 +30,7 @@ def test_darwins_maize_has_the_p_value_that_fisher_computed() -> None:
 
 
 @given(accuracies)
-def test_the_permutation_test_counts_what_brute_force_counts(differences: list[float]) -> None:
+def test_the_permutation_test_agrees_with_brute_force(differences: list[float]) -> None:
     observed = abs(sum(differences))
     patterns = list(itertools.product([-1, 1], repeat=len(differences)))
     hits = sum(
@@ -39,11 +39,11 @@ def test_the_permutation_test_counts_what_brute_force_counts(differences: list[f
     assert permutation_p_value(differences) == pytest.approx(hits / len(patterns))
 
 
-def test_five_subsets_cannot_go_below_a_sixteenth() -> None:
+def test_five_subsets_cannot_have_a_p_value_below_a_sixteenth() -> None:
     assert permutation_p_value([0.01, 0.02, 0.03, 0.04, 0.05]) == pytest.approx(2 / 32)
 
 
-def test_beyond_enumeration_random_patterns_agree_with_the_normal_approximation() -> None:
+def test_random_patterns_agree_with_the_t_test() -> None:
     differences = np.random.default_rng(0).normal(0.3, 1.0, 60)
     expected = stats.ttest_1samp(differences, 0.0).pvalue
     assert permutation_p_value(differences) == pytest.approx(expected, abs=0.01)
@@ -54,7 +54,7 @@ def test_random_patterns_never_give_a_p_value_of_zero() -> None:
 
 
 @given(accuracies)
-def test_the_t_interval_is_scipys(differences: list[float]) -> None:
+def test_the_t_interval_agrees_with_scipy(differences: list[float]) -> None:
     interval = t_interval(differences, confidence=0.9)
     if np.std(differences) > 0:
         expected = stats.ttest_1samp(differences, 0.0).confidence_interval(0.9)
@@ -81,7 +81,7 @@ def test_the_same_seed_gives_the_same_bootstrap_interval() -> None:
     assert bootstrap_interval(DARWIN, seed=3) != bootstrap_interval(DARWIN, seed=4)
 
 
-def test_holm_gives_the_adjusted_values_of_a_worked_example() -> None:
+def test_holm_agrees_with_a_worked_example() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
 
@@ -91,7 +91,7 @@ def test_holm_never_lowers_a_p_value_and_keeps_their_order(p_values: list[float]
     assert all(before <= after <= 1 for before, after in zip(p_values, adjusted, strict=True))
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])
     assert [adjusted[i] for i in order] == sorted(adjusted)
-    # Rejecting by the adjusted values is the step-down procedure itself.
+    # Rejecting by adjusted values must equal the step-down procedure.
     rejected = set()
     for rank, i in enumerate(order):
         if p_values[i] * (len(p_values) - rank) >= 0.05:
@@ -100,7 +100,7 @@ def test_holm_never_lowers_a_p_value_and_keeps_their_order(p_values: list[float]
     assert {i for i, p in enumerate(adjusted) if p < 0.05} == rejected
 
 
-def test_the_smallest_detectable_difference_is_found_four_times_in_five() -> None:
+def test_the_smallest_detectable_difference_is_found_with_80_percent_probability() -> None:
     scatter = np.array([-1.0, 1.0] * 5)
     scatter /= scatter.std(ddof=1)
     effect = smallest_detectable(scatter)
@@ -125,7 +125,7 @@ def test_a_verdict_needs_significance_and_ten_subsets(
 
 
 @pytest.mark.parametrize("differences", [[], [float("nan"), 1.0], [[1.0, 2.0]], [float("inf")] * 3])
-def test_what_is_no_list_of_finite_differences_is_refused(differences: list[float]) -> None:
+def test_differences_must_be_a_list_of_finite_numbers(differences: list[float]) -> None:
     for statistic in (t_interval, bootstrap_interval, permutation_p_value, smallest_detectable):
         with pytest.raises(InvalidInputError, match="difference"):
             statistic(differences)

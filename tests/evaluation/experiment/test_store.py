@@ -1,4 +1,4 @@
-"""The store of results: nothing is lost, nothing counts twice, whatever happens to the writer."""
+"""Tests of the store: no result is lost or repeated, whatever happens to the writer."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _result(subset: int, arm: str = "real") -> CellResult:
     return CellResult(key=key, accuracy=0.5, confusion=((3, 1), (2, 4)), seconds=1.5, generated=note)
 
 
-def test_what_was_stored_is_read_again(tmp_path: Path) -> None:
+def test_stored_results_are_read_back(tmp_path: Path) -> None:
     path = tmp_path / "new" / "results.jsonl"
     results = [_result(0), _result(1), _result(0, "gan (oracle)")]
     with open_store(path, identity=IDENTITY, about={"command": "x"}) as store:
@@ -55,7 +55,7 @@ def test_what_was_stored_is_read_again(tmp_path: Path) -> None:
     assert contents.about == {"command": "x"}
 
 
-def test_a_killed_writer_loses_and_repeats_nothing(tmp_path: Path) -> None:
+def test_a_killed_writer_loses_no_cell_and_repeats_none(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     reported: list[int] = []
     for _ in range(3):
@@ -68,12 +68,12 @@ def test_a_killed_writer_loses_and_repeats_nothing(tmp_path: Path) -> None:
     assert stored == list(range(len(stored)))
     assert reported == sorted(set(reported))
     assert set(reported) <= set(stored)
-    assert len(stored) - len(reported) <= 3  # stored, but killed before it was said
+    assert len(stored) - len(reported) <= 3  # each of three writers may be killed between storing and printing
 
 
 @given(cut=st.integers(0, 10_000))
 @settings(max_examples=60, deadline=None)
-def test_a_file_torn_anywhere_keeps_its_whole_lines_and_can_be_continued(
+def test_a_file_cut_off_anywhere_keeps_its_complete_lines_and_can_be_continued(
     cut: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.mktemp("torn") / "results.jsonl"
@@ -99,7 +99,7 @@ def test_a_cell_is_stored_once(tmp_path: Path) -> None:
     assert len(read_store(tmp_path / "r.jsonl").cells) == 1
 
 
-def test_a_line_that_is_there_twice_is_refused_and_named(tmp_path: Path) -> None:
+def test_a_repeated_line_is_refused_with_its_number(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     with open_store(path, identity=IDENTITY, about={}) as store:
         store.append(_result(0))
@@ -119,17 +119,17 @@ def test_a_second_writer_is_refused(tmp_path: Path) -> None:
         pass
 
 
-def test_an_experiment_of_another_identity_is_refused_and_the_difference_named(tmp_path: Path) -> None:
+def test_an_experiment_with_another_identity_is_refused_with_the_difference(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     with open_store(path, identity=IDENTITY, about={}):
         pass
     with (
-        pytest.raises(InvalidInputError, match="whose seed is 0, this one's is 1"),
+        pytest.raises(InvalidInputError, match="its seed is 0, but yours is 1"),
         open_store(path, identity={**IDENTITY, "seed": 1}, about={}),
     ):
         pass
     with open_store(path, identity={**IDENTITY, "sizes": (1, 2)}, about={"command": "another"}):
-        pass  # a tuple is a list in a file, and what is only noted is not compared
+        pass  # JSON turns a tuple into a list, and `about` is not compared
 
 
 @pytest.mark.parametrize(
@@ -139,12 +139,12 @@ def test_an_experiment_of_another_identity_is_refused_and_the_difference_named(t
         (b'{"images":3}\n', "not a results file"),
         (b"not json\n", "line 1 is damaged"),
         (b'{"kind":"store","version":2,"identity":{},"about":{}}\n{"kind":"cell"}\n', "line 2 is not a finished cell"),
-        (b'{"kind":"store","version":2,"identity":{},"about":{}}\n[1]\n', "line 2 is not an object"),
-        (UNKNOWN_ARM, "line 2 is not a finished cell .*no arm 'flipped'"),
+        (b'{"kind":"store","version":2,"identity":{},"about":{}}\n[1]\n', "line 2 is not a JSON object"),
+        (UNKNOWN_ARM, "line 2 is not a finished cell .*unknown arm 'flipped'"),
         (b"", "empty"),
     ],
 )
-def test_other_files_are_refused_with_what_is_wrong(content: bytes, message: str, tmp_path: Path) -> None:
+def test_other_files_are_refused_with_the_reason(content: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     path.write_bytes(content)
     with pytest.raises(DataError, match=message):
@@ -155,12 +155,12 @@ def test_other_files_are_refused_with_what_is_wrong(content: bytes, message: str
         assert path.read_bytes() == content
 
 
-def test_a_missing_file_says_what_was_expected(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused_with_what_was_expected(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="digitforge experiment run"):
         read_store(tmp_path / "none.jsonl")
 
 
-def test_every_line_is_json_on_its_own(tmp_path: Path) -> None:
+def test_every_line_is_valid_json(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     with open_store(path, identity=IDENTITY, about={}) as store:
         store.append(_result(0))
@@ -168,13 +168,13 @@ def test_every_line_is_json_on_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_is_reported_and_keeps_what_was_finished(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_finished_cells_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     with open_store(path, identity=IDENTITY, about={}) as store:
         store.append(_result(0))
         full = os.open("/dev/full", os.O_WRONLY)
         kept, store._descriptor = store._descriptor, full
-        with pytest.raises(DataError, match="make room"):
+        with pytest.raises(DataError, match="free some disk space"):
             store.append(_result(1))
         store._descriptor = kept
         os.close(full)
@@ -182,7 +182,7 @@ def test_a_full_disk_is_reported_and_keeps_what_was_finished(tmp_path: Path) -> 
     assert len(read_store(path).cells) == 2
 
 
-def test_a_reader_may_read_while_another_writes(tmp_path: Path) -> None:
+def test_results_can_be_read_while_another_process_writes(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     process = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True)
     try:
@@ -191,9 +191,9 @@ def test_a_reader_may_read_while_another_writes(tmp_path: Path) -> None:
         counts = []
         for _ in range(20):
             counts.append(len(read_store(path).cells))
-            process.stdout.readline()  # at least one more is stored
+            process.stdout.readline()  # at least one more cell is stored
         assert counts == sorted(counts)
-        assert all(count >= said for said, count in enumerate(counts, start=1))
+        assert all(count >= printed for printed, count in enumerate(counts, start=1))
     finally:
         process.kill()
         process.communicate()

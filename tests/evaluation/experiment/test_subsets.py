@@ -1,4 +1,4 @@
-"""Subsets of real images: balanced or cut, with true labels or wrong ones, and what is held out."""
+"""Tests of subsets of real images, with cut classes and wrong labels, and of the held-out images."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from digitforge_evaluation.experiment.subsets import RealImages, hold_out, minor
 from digitforge_training.data import load
 
 
-def test_a_subset_has_so_many_different_images_of_each_class(real: RealImages) -> None:
+def test_a_subset_has_n_different_images_of_each_class(real: RealImages) -> None:
     indices = subset_indices(real.pool.labels, n_per_class=7, subset=0, seed=0)
     assert len(set(indices.tolist())) == 70
     assert set(np.bincount(real.pool.labels[indices])) == {7}
 
 
-def test_subsets_differ_and_are_the_same_again(real: RealImages) -> None:
+def test_subsets_differ_but_each_can_be_drawn_again(real: RealImages) -> None:
     def chosen(*, subset: int = 0, seed: int = 0) -> list[int]:
         return subset_indices(real.pool.labels, n_per_class=5, subset=subset, seed=seed).tolist()
 
@@ -34,7 +34,7 @@ def test_validation_holds_out_training_images_and_leaves_the_test_set_alone() ->
     assert not kept & {image.tobytes() for image in test.images}
 
 
-def test_a_cut_class_keeps_its_share_and_at_least_one_image_and_the_others_are_the_same(real: RealImages) -> None:
+def test_cutting_removes_images_of_the_cut_classes_alone_and_keeps_at_least_one(real: RealImages) -> None:
     whole = subset_of(real.pool, n_per_class=20, subset=3, seed=0)
     cut = subset_of(real.pool, n_per_class=20, subset=3, seed=0, cut={"8": 0.25, "1": 0.001})
     assert np.bincount(cut.labels).tolist() == [20, 1, 20, 20, 20, 20, 20, 20, 5, 20]
@@ -42,15 +42,15 @@ def test_a_cut_class_keeps_its_share_and_at_least_one_image_and_the_others_are_t
 
 
 def test_a_class_to_be_cut_must_exist(real: RealImages) -> None:
-    with pytest.raises(InvalidInputError, match=r"no class 'eight'.*expected some of 0, 1"):
+    with pytest.raises(InvalidInputError, match=r"cannot cut class 'eight'.*expected one or more of 0, 1"):
         minority(real.pool, {"eight": 0.1})
 
 
-def test_so_many_labels_are_wrong_and_the_images_are_the_same(real: RealImages) -> None:
+def test_noisy_labels_change_a_share_of_the_labels_and_no_image(real: RealImages) -> None:
     clean = subset_of(real.pool, n_per_class=20, subset=1, seed=0)
     noisy = subset_of(real.pool, n_per_class=20, subset=1, seed=0, noisy_labels=0.3)
     again = subset_of(real.pool, n_per_class=20, subset=1, seed=0, noisy_labels=0.3)
     assert (clean.images == noisy.images).all()
     assert np.count_nonzero(clean.labels != noisy.labels) == 60
     assert (noisy.labels == again.labels).all()
-    assert noisy.sha256 != clean.sha256  # so that strict generators are trained anew
+    assert noisy.sha256 != clean.sha256  # so the cache of strict generators keeps them apart

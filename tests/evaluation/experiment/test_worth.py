@@ -1,4 +1,4 @@
-"""How many real images a gain is worth."""
+"""Tests of the worth of generated digits in real images."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ EXPONENT = 0.5
 
 
 def _errors(n: float, subsets: int = 10, scatter: float = 0.0) -> npt.NDArray[np.float64]:
-    """Errors on a power law, with the same mean whatever the scatter."""
+    """Errors on a power law. The scatter does not change their mean."""
     return 0.3 * n**-EXPONENT * (1 + scatter * np.linspace(-1, 1, subsets))
 
 
-def test_the_error_that_n_images_reach_is_worth_that_many() -> None:
+def test_an_arm_with_the_error_of_n_images_is_worth_n_images() -> None:
     curve = {n: _errors(n, scatter=0.1) for n in (10, 20, 50, 100)}
     found = worth(curve, n=10, arm=_errors(35, scatter=0.1), smallest=1e-4)
     assert found.images == pytest.approx(25, rel=1e-3)
@@ -31,7 +31,7 @@ def test_the_error_that_n_images_reach_is_worth_that_many() -> None:
     assert found.sizes == (10, 20, 50, 100)
 
 
-def test_no_gain_is_worth_nothing_even_where_the_curve_misses_the_point() -> None:
+def test_no_gain_is_worth_nothing_even_if_the_curve_fits_badly() -> None:
     bent = {10: _errors(10) * 1.3, 100: _errors(100), 1000: _errors(1000) * 1.3}
     found = worth(bent, n=10, arm=bent[10], smallest=1e-4)
     assert found.images == pytest.approx(0, abs=1e-9)
@@ -43,11 +43,11 @@ def test_a_loss_is_worth_fewer_images() -> None:
     assert found.images == pytest.approx(-50)
 
 
-def test_beyond_the_largest_size_it_is_said_to_be_extrapolated() -> None:
+def test_a_result_beyond_the_largest_size_is_marked_as_extrapolated() -> None:
     assert worth({10: _errors(10), 20: _errors(20)}, n=10, arm=_errors(35), smallest=1e-4).extrapolated
 
 
-def test_a_curve_that_does_not_fall_gives_no_number() -> None:
+def test_a_curve_that_does_not_fall_gives_no_worth() -> None:
     found = worth({10: _errors(10), 100: _errors(10)}, n=10, arm=_errors(20), smallest=1e-4)
     assert found.images is None or found.images > 1e6
     rising = worth({10: _errors(100), 100: _errors(10)}, n=10, arm=_errors(200), smallest=1e-4)
@@ -55,8 +55,8 @@ def test_a_curve_that_does_not_fall_gives_no_number() -> None:
     assert rising.high is None
 
 
-def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
-    """Errors scatter by a tenth; the law and the gain are known, and 40 experiments are made of it."""
+def test_the_interval_covers_the_true_worth_in_most_experiments() -> None:
+    """Simulates 40 experiments with a known power law and gain, and errors that scatter by a tenth."""
     rng = np.random.default_rng(0)
     covered = 0
     for _ in range(40):
@@ -65,10 +65,10 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
         assert found.low is not None
         assert found.high is not None
         covered += found.low <= 15 <= found.high
-    assert covered >= 33  # 95 % less what ten subsets make of a bootstrap; chance alone would go below in 1 of 100
+    assert covered >= 33  # with ten subsets, a bootstrap covers less than 95 %; fewer than 33 has a probability of 1 %
 
 
-def test_no_error_at_all_counts_as_half_an_image() -> None:
+def test_an_error_of_zero_counts_as_half_an_image() -> None:
     found = worth({10: _errors(10), 100: _errors(100)}, n=10, arm=np.zeros(10), smallest=1e-3)
     assert found.images is not None
     assert np.isfinite(found.images)
@@ -76,13 +76,13 @@ def test_no_error_at_all_counts_as_half_an_image() -> None:
 
 
 @pytest.mark.parametrize("curve", [{10: [0.1]}, {20: [0.1], 40: [0.1]}, {10: [0.1, 0.1], 20: [0.1]}])
-def test_what_cannot_be_compared_is_refused(curve: dict[int, list[float]]) -> None:
-    with pytest.raises(InvalidInputError, match="expected two sizes"):
+def test_arms_and_curves_that_do_not_match_are_refused(curve: dict[int, list[float]]) -> None:
+    with pytest.raises(InvalidInputError, match="expected two sizes or more, including 10"):
         worth(curve, n=10, arm=[0.1], smallest=1e-4)
 
 
-def test_what_is_read_off_a_curve_that_fits_badly_is_said_to_be_unreliable() -> None:
+def test_the_sentence_warns_if_the_curve_fits_badly() -> None:
     near = worth({n: _errors(n) for n in (1, 10, 100)}, n=10, arm=_errors(20), smallest=1e-4)
-    assert "do not rely" not in worth_sentence(near)
+    assert "Do not rely" not in worth_sentence(near)
     bent = {1: np.full(10, 0.4), 10: np.full(10, 0.04), 100: np.full(10, 0.03)}
     assert "misses the measured errors by up to" in worth_sentence(worth(bent, n=10, arm=bent[100], smallest=1e-4))

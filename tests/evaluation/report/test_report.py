@@ -105,7 +105,7 @@ def test_the_verdict_comes_first_in_the_page_and_in_the_json(plain: tuple[Path, 
     html, json_file = plain
     _, text = _parsed(html)
     verdict = json.loads(json_file.read_text())["verdicts"][0]
-    assert "adding the digits of an oracle generator to classical augmentation helps: +5" in verdict
+    assert "adding digits from an oracle generator to classical augmentation helps: +5" in verdict
     text = text.replace("\u00a0", " ")
     assert verdict in text
     assert text.index(verdict) < text.index("Accuracy")
@@ -203,7 +203,7 @@ def test_rare_classes_worth_power_and_variants_are_explained_and_plots_lie_besid
         "A semi generator has seen",
         "would have been found four times in five",
         "recall of rare classes +30.00",
-        "That is worth",
+        "The effect equals",
         "through two sizes a curve always passes",
         "rare classes 62.00",
     ):
