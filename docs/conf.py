@@ -6,9 +6,11 @@ import os
 import re
 from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Generic, TypeVar
 
+import numpy.typing
 from sphinx.application import Sphinx
+from sphinx.ext.napoleon.docstring import GoogleDocstring
 
 ROOT: Final = Path(__file__).parents[1]
 DOCS: Final = ROOT / "docs"
@@ -40,6 +42,40 @@ autodoc_mock_imports = ["torch"]  # the one library with an adapter that the dev
 napoleon_numpy_docstring = True  # the sampler's docstrings follow scikit-learn
 python_maximum_signature_line_length = 80
 python_use_unqualified_type_names = True
+
+nitpick_ignore_regex = [
+    # Other libraries: the build works without a network, so it has no list of their names.
+    ("py:class", r"(collections\.abc|enum|pathlib|numpy|np|npt|grpc|keras|tensorflow|tf|torch)\..+"),
+    ("py:class", "Path|Mapping|Sequence"),
+    # Types that public signatures name, and that no user makes or reads.
+    ("py:class", r"([a-z_]+\.)*(CellResult|Headers|Measure|PixelRange|State|Strategy|Transport|_\w+)"),
+]
+
+# -- types
+
+T = TypeVar("T")
+
+
+class NDArray(Generic[T]):
+    """Stands for NumPy's type, which signatures would spell out as ndarray[tuple[Any, ...], dtype[T]]."""
+
+
+class ArrayLike:
+    """Stands for NumPy's type, which signatures would spell out as a union of seven types."""
+
+
+for stand_in in (NDArray, ArrayLike):
+    stand_in.__module__ = "numpy.typing"
+    setattr(numpy.typing, stand_in.__name__, stand_in)
+
+# Napoleon takes "count: of rows" in the documentation of a field for a type and its description.
+GoogleDocstring._parse_attribute_docstring = GoogleDocstring._consume_to_end  # type: ignore[method-assign]
+
+
+def keep_numpy_types(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Keep Sphinx from looking for classes in "array-like of shape (n, pixels)", the types of numpydoc."""
+    if any(re.fullmatch(r" *-{3,}", line) for line in lines):
+        lines[:] = [re.sub(r"^(\w+) : (.+)$", r"\1 : ``\2``", line) for line in lines]
 
 # -- links
 
@@ -95,5 +131,6 @@ def adapt_included(app: Sphinx, relative: Path, name: str, content: list[str]) -
 
 
 def setup(app: Sphinx) -> None:
+    app.connect("autodoc-process-docstring", keep_numpy_types, priority=400)  # before napoleon
     app.connect("source-read", adapt_page)
     app.connect("include-read", adapt_included)
