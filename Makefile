@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help demo test test-fast test-slow verify-tfs benchmark lint format types clean
+.PHONY: help demo test test-fast test-slow verify-tfs benchmark lint format types docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ format: $(VENV)/installed-dev ## fix style and formatting automatically
 
 types: $(VENV)/installed-dev ## check types
 	$(BIN)/mypy
+
+docs: $(VENV)/installed-dev ## build the documentation site into build/docs
+	$(BIN)/python -m sphinx --builder html --nitpicky --fail-on-warning --keep-going $(ARGS) docs build/docs
 
 clean: ## remove .venv, caches and build output, but keep runs/
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from importlib.metadata import version as version_of
+import tomllib
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
@@ -18,7 +18,7 @@ DOCS: Final = ROOT / "docs"
 project = "digitforge"
 author = "the digitforge authors"
 project_copyright = f"2026, {author}"
-version = release = version_of("digitforge")
+version = release = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
@@ -47,8 +47,11 @@ nitpick_ignore_regex = [
     # Other libraries: the build works without a network, so it has no list of their names.
     ("py:class", r"(collections\.abc|enum|pathlib|numpy|np|npt|grpc|keras|tensorflow|tf|torch)\..+"),
     ("py:class", "Path|Mapping|Sequence"),
-    # Types that public signatures name, and that no user makes or reads.
-    ("py:class", r"([a-z_]+\.)*(CellResult|Headers|Measure|PixelRange|State|Strategy|Transport|_\w+)"),
+    # Types that public fields and arguments have, and that the reference leaves out: few readers need them.
+    ("py:class", r"([a-z_]+\.)*(CellResult|Headers|PixelRange|State|Strategy|Transport|Trouble|_\w+)"),
+    ("py:class", r"digitforge_evaluation\.experiment\.([a-z]+\.)(Comparison|Design|Estimate|Interval|Worth)"),
+    ("py:class", r"digitforge_evaluation\.metrics\.([a-z_]+\.)(Gaussian|Nearness|PRDC)"),
+    ("py:class", r"digitforge_evaluation\.quality\.([a-z_]+\.)(Accuracies|Real|Reference|Sample|Training)"),
 ]
 
 # -- types
@@ -72,10 +75,12 @@ for stand_in in (NDArray, ArrayLike):
 GoogleDocstring._parse_attribute_docstring = GoogleDocstring._consume_to_end  # type: ignore[method-assign]
 
 
-def keep_numpy_types(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+def keep_numpy_types(*event: Any) -> None:
     """Keep Sphinx from looking for classes in "array-like of shape (n, pixels)", the types of numpydoc."""
+    lines: list[str] = event[-1]
     if any(re.fullmatch(r" *-{3,}", line) for line in lines):
         lines[:] = [re.sub(r"^(\w+) : (.+)$", r"\1 : ``\2``", line) for line in lines]
+
 
 # -- links
 
@@ -87,6 +92,8 @@ PAGES: Final = {
     ROOT / "CHANGELOG.md": DOCS / "changelog.md",
     ROOT / "CONTRIBUTING.md": DOCS / "contributing.md",
 }
+#: Experiments, whose reports the build writes into the site.
+EXPERIMENTS: Final = ROOT / "evaluation" / "results"
 LINK: Final = re.compile(r"(!?\[[^\]]*\]\()([^)\s#]+)(#[^)\s]*)?(\))")
 FENCED: Final = re.compile(r"(^```.*?^```)", flags=re.M | re.S)
 
@@ -106,6 +113,9 @@ def adapt_links(text: str, *, source: Path, page: Path) -> str:
         if re.match(r"[a-z]+:", target) or not path.exists():
             return link[0]
         path = PAGES.get(path, path)
+        if path.parent == EXPERIMENTS:
+            report = DOCS / "results" / path.name / "report.html"
+            return f'<a href="{os.path.relpath(report, page.parent)}">{opening.strip("[](")}</a>'
         if opening.startswith("!") or path.is_relative_to(DOCS):
             target = os.path.relpath(path, page.parent)
         elif REPOSITORY:
@@ -130,7 +140,18 @@ def adapt_included(app: Sphinx, relative: Path, name: str, content: list[str]) -
     content[0] = adapt_links(content[0], source=source, page=Path(app.env.doc2path(name)))
 
 
+def write_reports(app: Sphinx, error: Exception | None) -> None:
+    """Write the report of each experiment in evaluation/results, which keeps the results alone."""
+    if error or app.builder.name != "html":
+        return
+    from digitforge_evaluation import experiment_folder  # late: it needs SciPy and matplotlib
+
+    for folder in sorted(EXPERIMENTS.iterdir()):
+        experiment_folder.report(folder, out=app.outdir / "results" / folder.name)
+
+
 def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", keep_numpy_types, priority=400)  # before napoleon
     app.connect("source-read", adapt_page)
     app.connect("include-read", adapt_included)
+    app.connect("build-finished", write_reports)

@@ -182,7 +182,7 @@ def test_the_client_installs_exactly_six_libraries(wheel: zipfile.ZipFile) -> No
 
 def test_the_wheel_has_exactly_the_documented_extras(wheel: zipfile.ZipFile) -> None:
     extras = wheel_metadata(wheel).get_all("Provides-Extra") or []
-    assert set(extras) == {*CLIENTS_EXTRAS, "training", "serving", "evaluation", "all", "dev"}
+    assert set(extras) == {*CLIENTS_EXTRAS, "training", "serving", "evaluation", "all", "docs", "dev"}
 
 
 def test_every_component_with_a_command_has_an_extra() -> None:
