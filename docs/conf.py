@@ -36,7 +36,7 @@ myst_enable_extensions = ["smartquotes"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented_params"
-autodoc_default_options = {"members": True, "undoc-members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True, "undoc-members": True}
 autodoc_preserve_defaults = True
 autodoc_mock_imports = ["torch"]  # the one library with an adapter that the development tools leave out
 napoleon_numpy_docstring = True  # the sampler's docstrings follow scikit-learn
@@ -113,20 +113,31 @@ def adapt_links(text: str, *, source: Path, page: Path) -> str:
         if re.match(r"[a-z]+:", target) or not path.exists():
             return link[0]
         path = PAGES.get(path, path)
+        label = opening.strip("[](")
         if path.parent == EXPERIMENTS:
             report = DOCS / "results" / path.name / "report.html"
-            return f'<a href="{os.path.relpath(report, page.parent)}">{opening.strip("[](")}</a>'
+            return f'<a href="{os.path.relpath(report, page.parent)}">{label}</a>'
         if opening.startswith("!") or path.is_relative_to(DOCS):
             target = os.path.relpath(path, page.parent)
         elif REPOSITORY:
             target = f"{REPOSITORY}/{'tree' if path.is_dir() else 'blob'}/main/{path.relative_to(ROOT)}"
         else:
-            target = path.as_uri()
+            return f'<a href="{path.as_uri()}{anchor}">{label}</a>'  # Markdown makes no links to files
         return f"{opening}{target}{anchor}{closing}"
 
     parts = FENCED.split(text)
     parts[::2] = [LINK.sub(adapted, outside) for outside in parts[::2]]
     return "".join(parts)
+
+
+def name_defaults(*event: Any) -> tuple[str | None, str | None]:
+    """Write the values of the client's constants into signatures."""
+    from digitforge_client import client  # late: after the stand-ins for NumPy's types
+
+    signature, returned = event[-2:]
+    for name in ("DEFAULT_TARGET", "MODEL_NAME", "MAX_ROWS"):
+        signature = signature and re.sub(rf"\b{name}\b", repr(getattr(client, name)), signature)
+    return signature, returned
 
 
 def adapt_page(app: Sphinx, name: str, content: list[str]) -> None:
@@ -152,6 +163,7 @@ def write_reports(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", keep_numpy_types, priority=400)  # before napoleon
+    app.connect("autodoc-process-signature", name_defaults)
     app.connect("source-read", adapt_page)
     app.connect("include-read", adapt_included)
     app.connect("build-finished", write_reports)
