@@ -1,4 +1,4 @@
-"""The settings of the site: `make docs` builds it into build/docs."""
+"""Settings of the documentation site. `make docs` builds it into build/docs."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ python_maximum_signature_line_length = 80
 python_use_unqualified_type_names = True
 
 nitpick_ignore_regex = [
-    # Other libraries: the build works without a network, so it has no list of their names.
+    # Names of other libraries. The build works offline, so it cannot look them up.
     ("py:class", r"(collections\.abc|enum|pathlib|numpy|np|npt|grpc|keras|tensorflow|tf|torch)\..+"),
     ("py:class", "Path|Mapping|Sequence"),
-    # Types that public fields and arguments have, and that the reference leaves out: few readers need them.
+    # Types of some public fields and arguments. The reference leaves them out, because few readers need them.
     ("py:class", r"([a-z_]+\.)*(CellResult|Headers|PixelRange|State|Strategy|Transport|Trouble|_\w+)"),
     ("py:class", r"digitforge_evaluation\.experiment\.([a-z]+\.)(Comparison|Design|Estimate|Interval|Worth)"),
     ("py:class", r"digitforge_evaluation\.metrics\.([a-z_]+\.)(Gaussian|Nearness|PRDC)"),
@@ -60,23 +60,23 @@ T = TypeVar("T")
 
 
 class NDArray(Generic[T]):
-    """Stands for NumPy's type, which signatures would spell out as ndarray[tuple[Any, ...], dtype[T]]."""
+    """Replaces NumPy's type, which the reference would show as ndarray[tuple[Any, ...], dtype[T]]."""
 
 
 class ArrayLike:
-    """Stands for NumPy's type, which signatures would spell out as a union of seven types."""
+    """Replaces NumPy's type, which the reference would show as a union of seven types."""
 
 
 for stand_in in (NDArray, ArrayLike):
     stand_in.__module__ = "numpy.typing"
     setattr(numpy.typing, stand_in.__name__, stand_in)
 
-# Napoleon takes "count: of rows" in the documentation of a field for a type and its description.
+# Napoleon reads "text: more text" in the documentation of a field as a type and a description. We write no types there.
 GoogleDocstring._parse_attribute_docstring = GoogleDocstring._consume_to_end  # type: ignore[method-assign]
 
 
 def keep_numpy_types(*event: Any) -> None:
-    """Keep Sphinx from looking for classes in "array-like of shape (n, pixels)", the types of numpydoc."""
+    """Show numpydoc types, such as "array-like of shape (n, pixels)", as text. Sphinx would look for classes."""
     lines: list[str] = event[-1]
     if any(re.fullmatch(r" *-{3,}", line) for line in lines):
         lines[:] = [re.sub(r"^(\w+) : (.+)$", r"\1 : ``\2``", line) for line in lines]
@@ -84,22 +84,22 @@ def keep_numpy_types(*event: Any) -> None:
 
 # -- links
 
-#: The repository in the browser, where a build knows it: in GitHub's own jobs. Elsewhere links lead into this checkout.
+#: Address of the repository. Only GitHub's own jobs know it. In other builds, links lead into this checkout.
 REPOSITORY: Final = "/".join(filter(None, (os.environ.get("GITHUB_SERVER_URL"), os.environ.get("GITHUB_REPOSITORY"))))
-#: Files at the top that are pages of the site.
+#: Files at the top of the repository that are pages of the site.
 PAGES: Final = {
     ROOT / "README.md": DOCS / "index.md",
     ROOT / "CHANGELOG.md": DOCS / "changelog.md",
     ROOT / "CONTRIBUTING.md": DOCS / "contributing.md",
 }
-#: Experiments, whose reports the build writes into the site.
+#: The committed experiments. The build writes their reports into the site.
 EXPERIMENTS: Final = ROOT / "evaluation" / "results"
 LINK: Final = re.compile(r"(!?\[[^\]]*\]\()([^)\s#]+)(#[^)\s]*)?(\))")
 FENCED: Final = re.compile(r"(^```.*?^```)", flags=re.M | re.S)
 
 
 def adapt_links(text: str, *, source: Path, page: Path) -> str:
-    """Make the relative links of a Markdown file, which lead through the repository, lead through the site.
+    """Rewrite the relative links of a Markdown file, which fit the repository, so that they fit the site.
 
     Args:
         text: Markdown.
@@ -131,8 +131,8 @@ def adapt_links(text: str, *, source: Path, page: Path) -> str:
 
 
 def name_defaults(*event: Any) -> tuple[str | None, str | None]:
-    """Write the values of the client's constants into signatures."""
-    from digitforge_client import client  # late: after the stand-ins for NumPy's types
+    """Show the values of the client's constants in signatures, not their names."""
+    from digitforge_client import client  # late: the replaced types must be there first
 
     signature, returned = event[-2:]
     for name in ("DEFAULT_TARGET", "MODEL_NAME", "MAX_ROWS"):
@@ -152,16 +152,25 @@ def adapt_included(app: Sphinx, relative: Path, name: str, content: list[str]) -
 
 
 def write_reports(app: Sphinx, error: Exception | None) -> None:
-    """Write the report of each experiment in evaluation/results, which keeps the results alone."""
+    """Write the report of each committed experiment into the site."""
     if error or app.builder.name != "html":
         return
     from digitforge_evaluation import experiment_folder  # late: it needs SciPy and matplotlib
 
-    for folder in sorted(EXPERIMENTS.iterdir()):
-        experiment_folder.report(folder, out=app.outdir / "results" / folder.name)
+    for results in sorted(EXPERIMENTS.glob("*/results.jsonl")):
+        experiment_folder.report(results.parent, out=app.outdir / "results" / results.parent.name)
+
+
+def import_tensorflow(*event: Any) -> None:
+    """Import TensorFlow before the reference needs it, without its messages."""
+    if any(name.startswith("api/") for name in event[-1]):
+        from digitforge_client.common.command import import_quietly
+
+        import_quietly("tensorflow")
 
 
 def setup(app: Sphinx) -> None:
+    app.connect("env-before-read-docs", import_tensorflow)
     app.connect("autodoc-process-docstring", keep_numpy_types, priority=400)  # before napoleon
     app.connect("autodoc-process-signature", name_defaults)
     app.connect("source-read", adapt_page)
