@@ -133,8 +133,8 @@ class AddressedRows:
 class SampleOptions(ScalingOptions, total=False):
     """Options of `DigitClient.sample` and `DigitClient.stream`, described there.
 
-    To add an option, add a line here, and a field and a check to `SampleSpec`. An option that scales latents belongs to
-    `ScalingOptions` and `Scaling` instead.
+    To add an option, add a line here, and a field and a check to ``SampleSpec``. An option that scales latents belongs
+    to `ScalingOptions` and `Scaling` instead.
     """
 
     labels: Any

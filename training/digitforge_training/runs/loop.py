@@ -50,7 +50,7 @@ class Progress:
     images_seen: int  #: Real images shown so far.
     images_total: int  #: Real images of the whole training.
     images_per_second: float  #: Speed since the last report.
-    #: Means since the last report. Reports at a sheet also have `diagnosis.image_statistics`.
+    #: Means since the last report. Reports at a sheet also have ``diagnosis.image_statistics``.
     statistics: dict[str, float]
     at_equilibrium: bool = False  #: The training ends here, because it has reached the recipe's equilibrium.
     troubles: tuple[Trouble, ...] = ()  #: New troubles. Each is reported once per run.
