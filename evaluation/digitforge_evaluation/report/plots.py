@@ -14,6 +14,7 @@ from digitforge_evaluation.experiment.arms import PLAIN, Arm
 from digitforge_evaluation.report.svg import ACCENT, INK, LINE, PAPER, SMALL, axes_of, legend_below, svg_of
 
 _EDGE: Final = 5  # half the axis of differences, in units of the primary family's farthest interval end
+_LONG: Final = 58  # characters of two arms: more do not fit into one line of the plot of differences
 _SHORT: Final = 22  # characters: names up to this length fit into a legend of two columns
 
 #: One color and one marker for each arm, on light and dark pages. The marker alone tells arms apart without color.
@@ -38,7 +39,9 @@ def forest(analysis: Analysis) -> str:
     rows = [(c, i) for c in reversed(analysis.comparisons) if (i := c.simultaneous or c.interval) is not None]
     primary = [interval for comparison, interval in rows if comparison.primary] or [interval for _, interval in rows]
     edge = max(0.01, *(_EDGE * abs(end) for interval in primary for end in (interval.low, interval.high)))
-    figure, axes = axes_of(height=0.7 + 0.36 * len(rows))
+    long = max(len(f"{c.arm}{c.baseline}") for c, _ in rows) > _LONG
+    gap = "\n" if long else " "
+    figure, axes = axes_of(height=0.7 + (0.52 if long else 0.36) * len(rows))
     for y, (comparison, interval) in enumerate(rows):
         color = ACCENT if comparison.primary else INK
         ends = np.clip([interval.low, interval.high], -edge, edge)
@@ -52,8 +55,8 @@ def forest(analysis: Analysis) -> str:
             axes.plot(100 * edge, y, marker=">", color=color, markersize=5)
         axes.text(
             0,
-            y + 0.22,
-            f"{comparison.arm} − {comparison.baseline}, n = {comparison.n_per_class}",
+            y + (0.16 if long else 0.22),
+            f"{comparison.arm}{gap}− {comparison.baseline}, n = {comparison.n_per_class}",
             transform=axes.get_yaxis_transform(),
             fontsize=SMALL,
             color=color,

@@ -19,7 +19,7 @@ ACCENT: Final = "#000003"
 PAPER: Final = "#000004"
 _VARIABLES: Final = {INK: "var(--ink)", LINE: "var(--line)", ACCENT: "var(--accent)", PAPER: "var(--paper)"}
 
-WIDTH: Final = 4.5  # inches of 72 units; text of 9 units is then readable on a screen 400 pixels wide
+WIDTH: Final = 4.2  # inches of 72 units: on a screen of 400 pixels, text of 9 units is 11 pixels high
 TEXT: Final = 9.0  # size of labels and legends
 SMALL: Final = 8.0  # size of names and numbers inside a plot
 _FILE_WIDTH: Final = 560  # pixels of an SVG file where there is room for them
