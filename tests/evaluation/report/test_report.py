@@ -1,4 +1,4 @@
-"""The report: self-contained, with the verdict first, and whole or not there."""
+"""The report: a self-contained page with the verdict first, and its plots."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _facts(**changes: Any) -> Facts:
 
 
 class _References(HTMLParser):
-    """Everything that a browser would fetch."""
+    """What a page refers to, and its text."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -145,7 +145,7 @@ def test_the_verdict_comes_first_in_the_page_and_in_the_json(plain: tuple[Path, 
     assert text.index(verdict) < text.index("Accuracy")
 
 
-def test_what_a_reader_needs_to_repeat_it_is_there(plain: tuple[Path, Path]) -> None:
+def test_the_page_names_data_generator_versions_and_command(plain: tuple[Path, Path]) -> None:
     _, text = _parsed(plain[0])
     for fact in ("ab" * 32, "cd" * 32, "0123456789abcdef", "2.21.0", "digitforge experiment run --out <b>x</b>"):
         assert fact in text
@@ -167,7 +167,7 @@ def test_one_subset_makes_curves_without_bands(monkeypatch: pytest.MonkeyPatch) 
     assert not any(band.get_paths() for band in axes.collections)
 
 
-def test_nothing_finished_figures_not_for_citing_and_measured_ones_are_said(tmp_path: Path) -> None:
+def test_the_page_says_that_nothing_is_finished_and_numbers_are_not_for_citing(tmp_path: Path) -> None:
     facts = _facts(
         identity={**_facts().identity, "held_out": "validation"},
         quality=(
@@ -226,7 +226,9 @@ def _unbalanced() -> Analysis:
     return analyze(cells, minority=[8])
 
 
-def test_rare_classes_worth_power_and_variants_are_explained_and_plots_lie_beside_the_report(tmp_path: Path) -> None:
+def test_rare_classes_worth_power_and_variants_are_explained_and_plots_are_written_beside_the_page(
+    tmp_path: Path,
+) -> None:
     identity = {**_facts().identity, "cut": {"8": 0.01}, "noisy_labels": 0.2}
     _, text = _parsed(write_report(tmp_path, _unbalanced(), _facts(identity=identity))[0])
     for said in (
@@ -252,7 +254,7 @@ def test_rare_classes_worth_power_and_variants_are_explained_and_plots_lie_besid
     }
 
 
-def test_sizes_of_the_learning_curve_alone_take_no_place_among_the_matrices() -> None:
+def test_sizes_with_the_baseline_alone_have_no_confusion_matrix() -> None:
     cells: dict[CellKey, CellResult] = {}
     for n, arms in ((10, ARMS), (20, ("classical",)), (50, ("classical",)), (100, ARMS), (1000, ARMS)):
         for arm in arms:
