@@ -2,7 +2,7 @@
 
     DIGITFORGE_DATA_DIR=… python evaluation/pictures/draw.py
 
-Neither side is chosen: the first eight test images of each class, and rows 0 to 79 of seed 0.
+Nothing is picked by hand: the first eight test images of each class, and rows 0 to 79 of seed 0.
 """
 
 from __future__ import annotations

@@ -19,12 +19,13 @@ from digitforge_client.common.files import replacing
 from digitforge_client.errors import DataError
 from digitforge_evaluation.images.sources import Images, Labels
 from digitforge_evaluation.metrics.arrays import nearest_neighbors
-from digitforge_evaluation.report.plots import STYLES, Style
+from digitforge_evaluation.report.histogram import distance_histogram
+from digitforge_evaluation.report.svg import svg_file
 from digitforge_evaluation.report.templates import data_uri, template
 
 HTML: Final = "neighbors.html"
 PNG: Final = "neighbors.png"
-DISTANCES: Final = "distances.png"
+DISTANCES: Final = "distances.svg"
 NEIGHBORS: Final = 5
 ROWS: Final = 20  #: images in each section of the page
 _GAP: Final = 3  # pixels between images on the sheet
@@ -107,15 +108,15 @@ def write_neighbors(folder: Path, found: Neighborhood, origin: Origin) -> Path:
     """
     nearest = np.argsort(found.distances[:, 0], kind="stable")[:ROWS]
     some = np.random.default_rng(origin.seed).permutation(len(found.generated))[:ROWS]
-    drawn = {name: _histogram(found, style) for name, style in STYLES.items()}
-    page = _render(found, origin, {"nearest": nearest, "some": some}, drawn)
+    histogram = distance_histogram(generated=found.distances[:, 0], held_out=found.held_out)
+    page = _render(found, origin, {"nearest": nearest, "some": some}, histogram)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"cannot create the folder {folder}: {error.strerror}; choose another one") from error
     for name, content in (
         (PNG, _sheet(found, [nearest, some])),
-        (DISTANCES, drawn["wide light"]),
+        (DISTANCES, svg_file(histogram)),
         (HTML, page.encode()),
     ):
         with replacing(folder / name) as file:
@@ -123,16 +124,14 @@ def write_neighbors(folder: Path, found: Neighborhood, origin: Origin) -> Path:
     return folder / HTML
 
 
-def _render(
-    found: Neighborhood, origin: Origin, chosen: dict[str, npt.NDArray[np.intp]], drawn: dict[str, bytes]
-) -> str:
+def _render(found: Neighborhood, origin: Origin, chosen: dict[str, npt.NDArray[np.intp]], histogram: str) -> str:
     return template("neighbors.html.j2").render(
         origin=origin,
         count=len(found.generated),
         known=len(found.training),
         held_out=len(found.held_out),
         medians=[f"{np.median(values):.4g}" for values in (found.distances[:, 0], found.held_out)],
-        pictures={name.replace(" ", "_"): data_uri(png) for name, png in drawn.items()},
+        histogram=histogram,
         sections={name: _rows(found, rows) for name, rows in chosen.items()},
     )
 
@@ -181,36 +180,4 @@ def _picture(image: npt.NDArray[np.uint8], *, enlarged: int = 1) -> bytes:
     picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
     buffer = io.BytesIO()
     picture.resize((picture.width * enlarged, picture.height * enlarged), Image.Resampling.NEAREST).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def _histogram(found: Neighborhood, style: Style) -> bytes:
-    """A PNG with two histograms: the distance to the nearest training image, for generated and held-out images."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(style.width, 3.0), layout="constrained", facecolor=style.paper)
-    axes = figure.add_subplot(facecolor=style.paper)
-    far = float(max(np.quantile(found.held_out, 0.995), np.quantile(found.distances[:, 0], 0.995), 1e-12))
-    bins = np.linspace(0, far, 61)
-    of_generated, of_held_out = np.minimum(found.distances[:, 0], far), np.minimum(found.held_out, far)
-    shares = [np.full(len(values), 100 / len(values)) for values in (of_generated, of_held_out)]
-    axes.hist(
-        of_generated,
-        list(bins),
-        weights=shares[0],
-        color=style.accent,
-        label="generated",
-        histtype="stepfilled",
-        alpha=0.45,
-    )
-    axes.hist(of_held_out, list(bins), weights=shares[1], color=style.ink, label="held-out real", histtype="step")
-    axes.set_xlabel("distance to the nearest training image", color=style.ink)
-    axes.set_ylabel("share, %", color=style.ink)
-    axes.tick_params(colors=style.ink, labelsize=9)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side == "bottom")
-        spine.set_color(style.faint)
-    axes.legend(frameon=False, labelcolor=style.ink)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=200, facecolor=style.paper)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""The report of an experiment: one HTML file that needs nothing else, and the same as JSON."""
+"""Reports of experiments: a self-contained HTML file, and the same contents as JSON."""
 
 from digitforge_evaluation.report.page import Facts, SampleSheet, write_report
 

@@ -1,4 +1,4 @@
-"""The confusion matrices of a report: what is taken for what."""
+"""The confusion matrices of a report: which classes are taken for which."""
 
 from __future__ import annotations
 
@@ -6,74 +6,63 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from digitforge_evaluation.experiment.analysis import ArmResult
-from digitforge_evaluation.report.plots import NARROW, Style, png_of
+from digitforge_evaluation.report.svg import ACCENT, INK, LINE, PAPER, SMALL, TEXT, WIDTH, svg_of
 
-_WRITTEN_CLASSES: Final = 12  # up to so many, numbers and names fit into a matrix
+_WRITTEN_CLASSES: Final = 12  # numbers and names fit into a matrix of up to this many classes
+_LEAST: Final = 0.005  # smaller shares are neither written nor colored
 
 
-def confusions(results: Sequence[ArmResult], class_names: Sequence[str], style: Style) -> bytes:
-    """One matrix for each arm: what share of each class's images is taken for each other class. PNG.
+def confusions(results: Sequence[ArmResult], class_names: Sequence[str], *, title: str) -> str:
+    """One matrix for each arm, one below the other: the share of each class's images taken for each other class. SVG.
 
-    The diagonal, which would outshine everything, holds the recall as a number only.
+    The diagonal is not colored, because it would outshine the mistakes. It holds the recall as a number only.
 
     Args:
         results: the arms.
-        class_names: of the matrices' rows and columns.
-        style: how it looks; narrow matrices stand below each other.
+        class_names: names of the rows and columns.
+        title: what a screen reader says.
     """
     from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
 
-    stacked = style.width == NARROW
-    side = style.width if stacked else style.width / len(results)
-    figure = Figure(
-        figsize=(style.width, side * (len(results) if stacked else 1) + 0.3),
-        layout="constrained",
-        facecolor=style.paper,
-    )
+    figure = Figure(figsize=(WIDTH, 3.6 * len(results)), layout="constrained", facecolor=PAPER)
     shares = [np.array(r.confusion) / np.maximum(np.sum(r.confusion, axis=1, keepdims=True), 1) for r in results]
     wrong = [np.where(np.eye(len(share), dtype=bool), 0.0, share) for share in shares]
     strongest = max(*(float(part.max()) for part in wrong), 0.01)
-    written = len(class_names) <= _WRITTEN_CLASSES
+    classes = len(class_names)
+    written = classes <= _WRITTEN_CLASSES
     for axes, result, share, errors in zip(
-        np.ravel(figure.subplots(len(results) if stacked else 1, 1 if stacked else len(results))),
-        results,
-        shares,
-        wrong,
-        strict=True,
+        np.ravel(figure.subplots(len(results), 1)), results, shares, wrong, strict=True
     ):
-        axes.set_facecolor(style.paper)
-        axes.imshow(_shades(errors / strongest, style))
-        for row, column in np.argwhere(share >= 0.005) if written else ():
-            loud = errors[row, column] > 0.65 * strongest
-            axes.text(
-                column,
-                row,
-                f"{100 * share[row, column]:.0f}",
-                ha="center",
-                va="center",
-                fontsize=7,
-                color=style.paper if loud else style.ink,
-                fontweight="bold" if row == column else "normal",
-                in_layout=False,  # it stays inside, so the layout need not measure it
-            )
-        axes.set_title(str(result.arm), color=style.ink, fontsize=9)
+        axes.set_facecolor("none")
+        axes.set(xlim=(-0.5, classes - 0.5), ylim=(classes - 0.5, -0.5), aspect="equal")
+        for row, column in np.argwhere(share >= _LEAST):
+            strength = errors[row, column] / strongest
+            if strength:
+                axes.add_patch(
+                    Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=ACCENT, alpha=strength, linewidth=0)
+                )
+            if written:
+                axes.text(
+                    column,
+                    row,
+                    f"{100 * share[row, column]:.0f}",
+                    ha="center",
+                    va="center",
+                    fontsize=SMALL,
+                    color=PAPER if strength > 0.65 else INK,
+                    fontweight="bold" if row == column else "normal",
+                    in_layout=False,  # it stays inside its cell, so the layout need not measure it
+                )
+        axes.set_title(str(result.arm), color=INK, fontsize=TEXT)
         if written:
-            axes.set_xticks(range(len(class_names)), class_names)
-            axes.set_yticks(range(len(class_names)), class_names)
-        axes.set_xlabel("taken for", color=style.ink)
-        axes.set_ylabel("is a", color=style.ink)
-        axes.tick_params(colors=style.ink, length=0, labelsize=8)
+            axes.set_xticks(range(classes), class_names)
+            axes.set_yticks(range(classes), class_names)
+        axes.set_xlabel("taken for", color=INK, fontsize=TEXT)
+        axes.set_ylabel("is a", color=INK, fontsize=TEXT)
+        axes.tick_params(colors=INK, length=0, labelsize=SMALL)
         for spine in axes.spines.values():
-            spine.set_color(style.faint)
-    return png_of(figure, style)
-
-
-def _shades(shares: npt.NDArray[np.float64], style: Style) -> npt.NDArray[np.float64]:
-    """From the paper's color (0) to the accent (1): (h, w) => (h, w, 3)."""
-    from matplotlib.colors import to_rgb
-
-    paper, accent = np.array(to_rgb(style.paper)), np.array(to_rgb(style.accent))
-    return paper + shares[..., np.newaxis] * (accent - paper)
+            spine.set_color(LINE)
+    return svg_of(figure, title)

@@ -1,11 +1,10 @@
-"""Puts the report together and writes it: ``report.html`` and ``report.json``."""
+"""Writes the report of an experiment: ``report.html``, ``report.json`` and the plots."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,9 +19,10 @@ from digitforge_evaluation.experiment.benefit import Benefit
 from digitforge_evaluation.experiment.sentences import points, sentence, worth_sentence
 from digitforge_evaluation.experiment.store import as_json
 from digitforge_evaluation.report import confusion, plots, scatter
+from digitforge_evaluation.report.svg import svg_file
 from digitforge_evaluation.report.templates import data_uri, template
 
-MATRICES: Final = 2  # sizes whose confusion matrices are shown, the smallest ones
+MATRICES: Final = 2  # confusion matrices are shown at the smallest sizes, this many
 HTML: Final = "report.html"
 JSON: Final = "report.json"
 SHEET_ROWS: Final = 8  # images of each class on a sheet of samples
@@ -30,49 +30,51 @@ SHEET_ROWS: Final = 8  # images of each class on a sheet of samples
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SampleSheet:
-    """Images to show, one column per class."""
+    """Images to show, one column for each class."""
 
     title: str
-    images: npt.NDArray[np.uint8]  # (n, H, W, C)
-    labels: npt.NDArray[np.int64]  # (n,)
+    images: npt.NDArray[np.uint8]  #: (n, H, W, C)
+    labels: npt.NDArray[np.int64]  #: (n,)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What a report says besides the analysis; JSON values throughout."""
+    """The contents of a report besides the analysis. All values fit into JSON."""
 
-    identity: Mapping[str, Any]  # of the store: settings, data hashes, generators
-    about: Mapping[str, Any]  # versions, command, machine, date
+    identity: Mapping[str, Any]  #: identity of the store: settings, data hashes, generators
+    about: Mapping[str, Any]  #: versions, command, machine, date
     class_names: tuple[str, ...]
-    cards: Mapping[str, Mapping[str, Any]]  # of the generators, by budget
-    planned_cells: int  # to say how many are missing
-    benefit: Benefit | None = None  # the generators' distances beside what they did, where they were measured
-    quality: tuple[Mapping[str, Any], ...] = ()  # figures of generated digits, as `quality.Figure` has them
-    notes: tuple[str, ...] = ()  # what a reader must know besides
+    cards: Mapping[str, Mapping[str, Any]]  #: cards of the generators, by budget
+    planned_cells: int  #: number of cells that the whole experiment has
+    benefit: Benefit | None = None  #: the generators' distances beside their effects, if distances were measured
+    quality: tuple[Mapping[str, Any], ...] = ()  #: metrics of the generated digits: fields of `assess.Measurement`
+    notes: tuple[str, ...] = ()  #: further notes for the reader
 
 
 def write_report(
     folder: Path, analysis: Analysis, facts: Facts, samples: tuple[SampleSheet, ...] = ()
 ) -> tuple[Path, Path]:
-    """Write the report into *folder*, and its plots as PNG files; each file appears whole or not at all.
+    """Write the report and its plots into *folder*. Each file is replaced atomically.
 
     Args:
-        folder: made if need be.
+        folder: created if it does not exist.
         analysis: of the finished cells.
-        facts: everything else in words and numbers.
+        facts: the other contents.
         samples: images to show, real ones first.
 
     Returns:
-        The HTML and the JSON file.
+        Paths of the HTML file and of the JSON file.
 
     Raises:
-        DataError: the folder cannot be made.
-        InvalidInputError: it cannot be written to.
+        DataError: the folder cannot be created.
+        InvalidInputError: a file cannot be written there.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"{folder}: cannot be made ({error.strerror}); choose another folder with --out") from error
+        raise DataError(
+            f"cannot create the folder {folder} ({error.strerror}); choose another folder with --out"
+        ) from error
     verdicts = [
         sentence(comparison, classes=len(facts.class_names), measure=analysis.measure)
         for comparison in analysis.primary
@@ -82,33 +84,31 @@ def write_report(
     page = _render(analysis, facts, samples, verdicts, drawn)
     with replacing(folder / JSON) as file:
         file.write(json.dumps(content, default=as_json, indent=2, allow_nan=False).encode() + b"\n")
-    for name, styles in drawn.items():
-        with replacing(folder / f"{name}.png") as file:
-            file.write(styles["wide_light"])
+    for name, plot in drawn.items():
+        with replacing(folder / f"{name}.svg") as file:
+            file.write(svg_file(plot))
     with replacing(folder / HTML) as file:
         file.write(page.encode())
     return folder / HTML, folder / JSON
 
 
-def _plots(analysis: Analysis, facts: Facts) -> dict[str, dict[str, bytes]]:
-    """The report's plots as PNG, by name and then by style."""
-    draw: dict[str, Callable[[plots.Style], bytes]] = {}
+def _plots(analysis: Analysis, facts: Facts) -> dict[str, str]:
+    """The report's plots as SVG elements, by name."""
+    drawn: dict[str, str] = {}
     if analysis.arms:
-        draw["accuracy"] = partial(plots.accuracies, analysis)
+        drawn["accuracy"] = plots.accuracies(analysis)
     if any(comparison.interval for comparison in analysis.comparisons):
-        draw["differences"] = partial(plots.forest, analysis)
+        drawn["differences"] = plots.forest(analysis)
     if facts.benefit and facts.benefit.points:
-        draw["distance"] = partial(scatter.distance_against_benefit, facts.benefit, analysis.measure)
+        drawn["distance"] = scatter.distance_against_benefit(facts.benefit, analysis.measure)
     for n, pair in _compared(analysis).items():
-        draw[f"confusion-{n}"] = partial(confusion.confusions, pair, facts.class_names)
-    return {
-        name: {look.replace(" ", "_"): plot(style) for look, style in plots.STYLES.items()}
-        for name, plot in draw.items()
-    }
+        title = f"confusion of classes at {n} real images per class"
+        drawn[f"confusion-{n}"] = confusion.confusions(pair, facts.class_names, title=title)
+    return drawn
 
 
 def _compared(analysis: Analysis) -> dict[int, tuple[ArmResult, ArmResult]]:
-    """The smallest sizes with two arms to compare, and these two: a baseline, and what is compared with it."""
+    """The baseline and the arm whose confusion is shown, for each of the smallest sizes with a comparison."""
     results = {(result.arm, result.n_per_class): result for result in analysis.arms}
     pairs: dict[int, tuple[ArmResult, ArmResult]] = {}
     for c in analysis.comparisons:  # the primary ones come first
@@ -121,7 +121,7 @@ def _render(
     facts: Facts,
     samples: tuple[SampleSheet, ...],
     verdicts: list[str],
-    drawn: Mapping[str, Mapping[str, bytes]],
+    drawn: Mapping[str, str],
 ) -> str:
     return template(
         "report.html.j2",
@@ -135,7 +135,7 @@ def _render(
         analysis=analysis,
         facts=facts,
         verdicts=verdicts,
-        pictures={name: {look: data_uri(png) for look, png in styles.items()} for name, styles in drawn.items()},
+        drawn=drawn,
         sheets=[
             (sample.title, data_uri(_sheet(sample, len(facts.class_names))), len(sample.images)) for sample in samples
         ],

@@ -1,4 +1,4 @@
-"""The generators of a report: distance against benefit."""
+"""The plot of distance against benefit."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from typing import Any
 
 from digitforge_evaluation.experiment.analysis import Measure
 from digitforge_evaluation.experiment.benefit import Benefit
-from digitforge_evaluation.report.plots import MARKS, NARROW, Style, axes_of, png_of
+from digitforge_evaluation.report.plots import MARKS
+from digitforge_evaluation.report.svg import INK, LINE, SMALL, axes_of, legend_below, svg_of
 
 
-def distance_against_benefit(benefit: Benefit, measure: Measure, style: Style) -> bytes:
-    """Each generator's difference against its distance, one marker per arm, one shade per size. PNG."""
+def distance_against_benefit(benefit: Benefit, measure: Measure) -> str:
+    """Each generator's difference against its distance, one marker for each arm, one shade for each size. SVG."""
     from matplotlib.ticker import LogLocator, NullLocator
 
-    figure, axes = axes_of(style, height=4.2)
+    figure, axes = axes_of(height=4)
     sizes = sorted({point.n_per_class for point in benefit.points})
     for point in benefit.points:
         color, marker = MARKS[point.arm]
@@ -35,39 +36,35 @@ def distance_against_benefit(benefit: Benefit, measure: Measure, style: Style) -
             [100 * point.difference],
             color=color,
             marker=marker,
+            markersize=5,
             alpha=alpha,
             linestyle="none",
             label=None if known else label,
         )
-    axes.axhline(0, color=style.ink, linewidth=1, linestyle=(0, (4, 3)))
+    axes.axhline(0, color=INK, linewidth=1, linestyle=(0, (4, 3)))
     distances = [point.distance for point in benefit.points]
     if min(distances) > 0 and max(distances) > 10 * min(distances):
         axes.set_xscale("log")
-        few = max(distances) < 100 * min(distances)  # then powers of ten alone would be too few ticks
+        few = max(distances) < 100 * min(distances)  # powers of ten alone would be too few ticks
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_locator(NullLocator())
     axes.margins(x=0.15)
     axes.set_xlabel(benefit.distance_name)
     axes.set_ylabel(f"points of {measure}")
-    axes.grid(color=style.faint, linewidth=0.6)
-    figure.legend(
-        loc="outside lower center", ncols=1 if style.width == NARROW else 2, frameon=False, labelcolor=style.ink
-    )
+    axes.grid(color=LINE, linewidth=0.6)
+    legend_below(figure, columns=1)
     highest = {point.generator: point for point in sorted(benefit.points, key=lambda point: point.difference)}
     name_points(
         axes,
         [(p.distance, 100 * p.difference) for p in benefit.points],
-        style,
         {name: (point.distance, 100 * point.difference) for name, point in highest.items()},
     )
-    return png_of(figure, style)
+    return svg_of(figure, f"difference in {measure} against distance, one point for each generator")
 
 
-def name_points(
-    axes: Any, points: Sequence[tuple[float, float]], style: Style, names: Mapping[str, tuple[float, float]]
-) -> None:
-    """Write a name beside each point that has one, where it covers no other name, no point and not the line at zero."""
+def name_points(axes: Any, points: Sequence[tuple[float, float]], names: Mapping[str, tuple[float, float]]) -> None:
+    """Write each name beside its point, where it covers no other name, no point and not the line at zero."""
     from matplotlib.transforms import Bbox
 
     axes.figure.draw_without_rendering()  # decides where points are
@@ -76,7 +73,7 @@ def name_points(
     taken += [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in axes.transData.transform(points)]
     for name, point in names.items():
         label = axes.annotate(
-            name, point, xytext=(0, 0), textcoords="offset points", fontsize=7, color=style.ink, in_layout=False
+            name, point, xytext=(0, 0), textcoords="offset points", fontsize=SMALL, color=INK, in_layout=False
         )
         for far, (right, up) in itertools.product((5, 13, 21, 29), ((1, 1), (1, -1), (-1, 1), (-1, -1))):
             label.set(ha="left" if right > 0 else "right", va="bottom" if up > 0 else "top")

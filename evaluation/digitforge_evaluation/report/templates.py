@@ -1,4 +1,4 @@
-"""What the pages share: their templates, which lie here, and pictures inside the page."""
+"""The HTML templates in this folder, and images inside a page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def template(name: str, **filters: Any) -> Any:
-    """The jinja2 template *name* of this folder; what it does not know is an error, and text is escaped."""
+    """The jinja2 template *name* of this folder. It escapes text, and an undefined name is an error."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -22,5 +22,5 @@ def template(name: str, **filters: Any) -> Any:
 
 
 def data_uri(content: bytes, kind: str = "png") -> str:
-    """A picture, *kind* being ``png`` or ``gif``, as an address that contains it."""
+    """The ``data:`` URI of an image. *kind* is ``png`` or ``gif``."""
     return f"data:image/{kind};base64," + base64.b64encode(content).decode()

@@ -105,7 +105,7 @@ def test_the_page_shows_nearest_training_images_and_reveals_copies(real_npz: Pat
     assert status == 0, err
     assert f"Nearest training images: {tmp_path / 'near' / 'neighbors.html'}" in out
     assert sorted(path.name for path in (tmp_path / "near").iterdir()) == [
-        "distances.png",
+        "distances.svg",
         "neighbors.html",
         "neighbors.png",
     ]

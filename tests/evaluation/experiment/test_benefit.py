@@ -133,4 +133,4 @@ def test_an_experiment_measures_and_reports_the_distances_of_its_generators(
     page = (tmp_path / "report.html").read_text()
     assert page.index("Distance against benefit") < page.index("192 images into its training")
     assert f"{point['distance']:.4g}" in page
-    assert (tmp_path / "distance.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "distance.svg").read_bytes().startswith(b"<svg")

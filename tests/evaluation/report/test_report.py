@@ -1,4 +1,4 @@
-"""The report: self-contained, with the verdict first, and whole or not there."""
+"""The report: a self-contained page with the verdict first, and its plots."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from digitforge_evaluation.experiment.analysis import Analysis, analyze
 from digitforge_evaluation.experiment.arms import Arm
 from digitforge_evaluation.experiment.store import CellKey, CellResult
 from digitforge_evaluation.report import Facts, SampleSheet, confusion, page, plots, scatter, write_report
+from digitforge_evaluation.report.svg import svg_file
 from digitforge_training.data import load
 
 ARMS = {"real": 0.8, "classical": 0.9, "gan (oracle)": 0.91, "classical+gan (oracle)": 0.95}
@@ -64,7 +66,7 @@ def _facts(**changes: Any) -> Facts:
 
 
 class _References(HTMLParser):
-    """Everything that a browser would fetch."""
+    """What a page refers to, and its text."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,9 +98,41 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_the_page_refers_to_nothing_outside_itself(plain: tuple[Path, Path]) -> None:
     html, _ = plain
     references, _ = _parsed(html)
-    assert len(references) == 3 * 4 + 1
-    assert all(reference.startswith("data:image/png;base64,iVBOR") for reference in references)
-    assert not re.search(r"url\(|@import|https?://", html.read_text("utf-8"))
+    assert sum(reference.startswith("data:image/png;base64,iVBOR") for reference in references) == 1  # the sheet
+    assert all(reference.startswith(("data:", "#")) for reference in references)
+    assert not re.search(r"url\((?!#)|@import|https?://", html.read_text("utf-8"))
+
+
+def test_every_plot_is_drawn_once_in_the_colors_of_the_page(plain: tuple[Path, Path]) -> None:
+    page = plain[0].read_text("utf-8")
+    plots_of_page = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    assert [re.findall(r'aria-label="([^"]*)"', plot) for plot in plots_of_page] == [
+        ["accuracy of each arm"],
+        ["differences in accuracy with their intervals"],
+        ["confusion of classes at 10 real images per class"],
+    ]
+    for plot in plots_of_page:
+        assert "var(--ink)" in plot
+        assert not re.search("#00000[0-9]", plot)
+        assert not re.search(r"<svg[^>]*(width|height)=", plot)  # the page's style decides
+    names = re.findall(r' id="([^"]+)"', page)
+    assert len(names) == len(set(names))
+
+
+def test_an_svg_file_brings_its_colors_for_light_and_dark_pages(plain: tuple[Path, Path]) -> None:
+    file = plain[0].with_name("accuracy.svg").read_text("utf-8")
+    root = ElementTree.fromstring(file)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert int(root.attrib["width"]) > 400
+    style = root.findtext("{http://www.w3.org/2000/svg}style") or ""
+    for variable in re.findall(r"var\((--\w+)\)", file):
+        assert style.count(f"{variable}:") == 2
+    assert "prefers-color-scheme: dark" in style
+
+
+def test_the_same_plot_is_the_same_file() -> None:
+    first, second = (svg_file(plots.accuracies(_analysis())) for _ in range(2))
+    assert first == second
 
 
 def test_the_verdict_comes_first_in_the_page_and_in_the_json(plain: tuple[Path, Path]) -> None:
@@ -111,7 +145,7 @@ def test_the_verdict_comes_first_in_the_page_and_in_the_json(plain: tuple[Path, 
     assert text.index(verdict) < text.index("Accuracy")
 
 
-def test_what_a_reader_needs_to_repeat_it_is_there(plain: tuple[Path, Path]) -> None:
+def test_the_page_names_data_generator_versions_and_command(plain: tuple[Path, Path]) -> None:
     _, text = _parsed(plain[0])
     for fact in ("ab" * 32, "cd" * 32, "0123456789abcdef", "2.21.0", "digitforge experiment run --out <b>x</b>"):
         assert fact in text
@@ -126,14 +160,14 @@ def test_one_subset_makes_a_report(tmp_path: Path) -> None:
 
 
 def test_one_subset_makes_curves_without_bands(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plots, "png_of", lambda figure, _: figure)
-    figure: Any = plots.accuracies(_analysis((1, 10), subsets=1), plots.STYLES["narrow light"])
+    monkeypatch.setattr(plots, "svg_of", lambda figure, _: figure)
+    figure: Any = plots.accuracies(_analysis((1, 10), subsets=1))
     (axes,) = figure.axes
     assert [line.get_label() for line in axes.lines] == list(ARMS)
     assert not any(band.get_paths() for band in axes.collections)
 
 
-def test_nothing_finished_figures_not_for_citing_and_measured_ones_are_said(tmp_path: Path) -> None:
+def test_the_page_says_that_nothing_is_finished_and_numbers_are_not_for_citing(tmp_path: Path) -> None:
     facts = _facts(
         identity={**_facts().identity, "held_out": "validation"},
         quality=(
@@ -164,7 +198,7 @@ def test_a_sheet_has_one_column_per_class() -> None:
 
 def test_a_folder_that_cannot_be_written_is_named_and_nothing_is_left(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DigitforgeError, match="cannot be made"):
+    with pytest.raises(DigitforgeError, match="cannot create"):
         write_report(tmp_path / "file" / "folder", analyze({}), _facts())
     (tmp_path / "out" / "report.html").mkdir(parents=True)
     with pytest.raises(DigitforgeError, match=r"report\.html"):
@@ -192,16 +226,18 @@ def _unbalanced() -> Analysis:
     return analyze(cells, minority=[8])
 
 
-def test_rare_classes_worth_power_and_variants_are_explained_and_plots_lie_beside_the_report(tmp_path: Path) -> None:
+def test_rare_classes_worth_power_and_variants_are_explained_and_plots_are_written_beside_the_page(
+    tmp_path: Path,
+) -> None:
     identity = {**_facts().identity, "cut": {"8": 0.01}, "noisy_labels": 0.2}
     _, text = _parsed(write_report(tmp_path, _unbalanced(), _facts(identity=identity))[0])
     for said in (
         "of class 8 only 1 % of that number",
-        "20 % of the real images bear a wrong label",
+        "20 % of the real images have a wrong label",
         "points of balanced accuracy",
         "“5×” has five per real image",
         "A semi generator has seen",
-        "would have been found four times in five",
+        "points is found with 80 % probability",
         "recall of rare classes +30.00",
         "The effect equals",
         "through two sizes a curve always passes",
@@ -210,15 +246,15 @@ def test_rare_classes_worth_power_and_variants_are_explained_and_plots_lie_besid
         assert said in text, said
     assert text.count("This is descriptive") == 2  # sizes
     assert "“fresh”" not in text
-    assert {path.name for path in tmp_path.glob("*.png")} == {
-        "accuracy.png",
-        "differences.png",
-        "confusion-10.png",
-        "confusion-100.png",
+    assert {path.name for path in tmp_path.glob("*.svg")} == {
+        "accuracy.svg",
+        "differences.svg",
+        "confusion-10.svg",
+        "confusion-100.svg",
     }
 
 
-def test_sizes_of_the_learning_curve_alone_take_no_place_among_the_matrices() -> None:
+def test_sizes_with_the_baseline_alone_have_no_confusion_matrix() -> None:
     cells: dict[CellKey, CellResult] = {}
     for n, arms in ((10, ARMS), (20, ("classical",)), (50, ("classical",)), (100, ARMS), (1000, ARMS)):
         for arm in arms:
@@ -228,12 +264,13 @@ def test_sizes_of_the_learning_curve_alone_take_no_place_among_the_matrices() ->
     assert [str(result.arm) for result in compared[10]] == ["classical", "classical+gan (oracle)"]
 
 
-def test_confusion_is_shown_for_many_classes_too(tmp_path: Path) -> None:
+def test_confusion_is_shown_for_many_classes_too() -> None:
     analysis = _unbalanced()
     names = [f"class {i}" for i in range(10)] + ["x"] * 20
     wide = [replace(arm, confusion=tuple(tuple(1 for _ in range(30)) for _ in range(30))) for arm in analysis.arms[:2]]
-    png = confusion.confusions(wide, names, plots.STYLES["narrow dark"])
-    assert png.startswith(b"\x89PNG")
+    drawn = confusion.confusions(wide, names, title="confusion")
+    assert "class 3" not in drawn  # 30 names have no room
+    assert drawn.count("var(--accent)") == 2 * 30 * 29
 
 
 def test_names_of_near_points_cover_neither_each_other_nor_a_point_nor_the_line_at_zero() -> None:
@@ -245,7 +282,7 @@ def test_names_of_near_points_cover_neither_each_other_nor_a_point_nor_the_line_
     axes = Figure(figsize=(3.5, 4.2)).add_subplot()
     axes.plot([x for x, _ in points.values()], [y for _, y in points.values()], linestyle="none", marker="o")
     axes.set_xscale("log")
-    scatter.name_points(axes, list(points.values()), plots.STYLES["narrow light"], points)
+    scatter.name_points(axes, list(points.values()), points)
     boxes = [text.get_window_extent() for text in axes.texts]
     assert [text.get_text() for text in axes.texts] == list(points)
     for number, box in enumerate(boxes):
