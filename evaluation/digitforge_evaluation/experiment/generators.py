@@ -118,7 +118,10 @@ class TrainedInside:
         """
         self._recipe = resolve(recipe, overrides or {})
         self._cache = cache
-        self.identity = json.dumps(self._recipe.as_dict(), sort_keys=True)
+        described = self._recipe.as_dict()
+        for text in ("summary", "notes"):  # new words do not make a new generator
+            del described[text]
+        self.identity = json.dumps(described, sort_keys=True)
 
     def generator_for(self, real: Dataset, *, seed: int) -> Source:
         """The generator trained on *real* with *seed*. Trains it if the cache lacks it.
