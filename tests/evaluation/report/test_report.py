@@ -119,6 +119,7 @@ def test_what_a_reader_needs_to_repeat_it_is_there(plain: tuple[Path, Path]) -> 
     assert "Unfinished" not in text
 
 
+@pytest.mark.usefixtures("with_blank_plots")
 def test_one_subset_makes_a_report(tmp_path: Path) -> None:
     _, text = _parsed(write_report(tmp_path, _analysis(subsets=1), _facts())[0])
     assert text.count("This is descriptive") == 1
@@ -192,6 +193,7 @@ def _unbalanced() -> Analysis:
     return analyze(cells, minority=[8])
 
 
+@pytest.mark.usefixtures("with_blank_plots")
 def test_rare_classes_worth_power_and_variants_are_explained_and_plots_lie_beside_the_report(tmp_path: Path) -> None:
     identity = {**_facts().identity, "cut": {"8": 0.01}, "noisy_labels": 0.2}
     _, text = _parsed(write_report(tmp_path, _unbalanced(), _facts(identity=identity))[0])
