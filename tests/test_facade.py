@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import digitforge
 import digitforge_client
@@ -74,8 +75,14 @@ def test_exporting_a_folder_needs_the_training_data(run: digitforge.TrainedRun, 
     assert chosen == [1.1]
 
 
-def test_an_experiment_returns_verdicts_and_a_report(model: Path, tmp_path: Path) -> None:
+def test_an_experiment_returns_verdicts_and_a_report(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     arms = ["classical", "classical+gan"]
+    # Save blank plots. Drawing them takes ten seconds.
+    monkeypatch.setattr(
+        "matplotlib.figure.Figure.savefig", lambda _, file, **__: Image.new("L", (8, 8)).save(file, "PNG")
+    )
     result = digitforge.run_experiment(
         tmp_path / "e", data="digits", model=model, classifier="svm", subsets=2, n_per_class=[2], ratio=1, arms=arms
     )
