@@ -49,7 +49,7 @@ def test_a_generator_is_trained_exported_served_and_evaluated(
     report = digitforge.evaluate(batch.images, batch.labels)
     assert (report.n, report.figures[0].name) == (1000, "fd[digitnet-64]@1k")
     assert "no labels" in report.left_out["agreement"]
-    pair = data, digitforge.load_data("digits", split="test")
+    pair = data.subset(np.arange(600)), digitforge.load_data("digits", split="test").subset(np.arange(200))
     report = digitforge.evaluate(batch.images[..., np.newaxis], list(range(10)) * 100, real=pair, n=200, k=3)
     assert (report.n, report.k, report.reference) == (200, 3, "digits test")
     assert "agreement" not in report.left_out
@@ -83,9 +83,8 @@ def test_an_experiment_returns_verdicts_and_a_report(
     monkeypatch.setattr(
         "matplotlib.figure.Figure.savefig", lambda _, file, **__: Image.new("L", (8, 8)).save(file, "PNG")
     )
-    result = digitforge.run_experiment(
-        tmp_path / "e", data="digits", model=model, classifier="svm", subsets=2, n_per_class=[2], ratio=1, arms=arms
-    )
+    few: dict[str, Any] = {"classifier": "svm", "steps": 4, "subsets": 2, "n_per_class": [2], "ratio": 1}
+    result = digitforge.run_experiment(tmp_path / "e", data="digits", model=model, arms=arms, **few)
     assert [str(arm.arm) for arm in result.analysis.arms] == ["classical", "classical+gan (semi)"]
     (verdict,) = result.verdicts
     assert "2 subsets" in verdict
