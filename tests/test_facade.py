@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import digitforge
 import digitforge_client
@@ -48,7 +49,7 @@ def test_a_generator_is_trained_exported_served_and_evaluated(
     report = digitforge.evaluate(batch.images, batch.labels)
     assert (report.n, report.figures[0].name) == (1000, "fd[digitnet-64]@1k")
     assert "no labels" in report.left_out["agreement"]
-    pair = data, digitforge.load_data("digits", split="test")
+    pair = data.subset(np.arange(600)), digitforge.load_data("digits", split="test").subset(np.arange(200))
     report = digitforge.evaluate(batch.images[..., np.newaxis], list(range(10)) * 100, real=pair, n=200, k=3)
     assert (report.n, report.k, report.reference) == (200, 3, "digits test")
     assert "agreement" not in report.left_out
@@ -74,11 +75,16 @@ def test_exporting_a_folder_needs_the_training_data(run: digitforge.TrainedRun, 
     assert chosen == [1.1]
 
 
-def test_an_experiment_returns_verdicts_and_a_report(model: Path, tmp_path: Path) -> None:
+def test_an_experiment_returns_verdicts_and_a_report(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     arms = ["classical", "classical+gan"]
-    result = digitforge.run_experiment(
-        tmp_path / "e", data="digits", model=model, classifier="svm", subsets=2, n_per_class=[2], ratio=1, arms=arms
+    # Save blank plots. Drawing them takes ten seconds.
+    monkeypatch.setattr(
+        "matplotlib.figure.Figure.savefig", lambda _, file, **__: Image.new("L", (8, 8)).save(file, "PNG")
     )
+    few: dict[str, Any] = {"classifier": "svm", "steps": 4, "subsets": 2, "n_per_class": [2], "ratio": 1}
+    result = digitforge.run_experiment(tmp_path / "e", data="digits", model=model, arms=arms, **few)
     assert [str(arm.arm) for arm in result.analysis.arms] == ["classical", "classical+gan (semi)"]
     (verdict,) = result.verdicts
     assert "2 subsets" in verdict

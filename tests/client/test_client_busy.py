@@ -135,7 +135,7 @@ def embedded(exported_model: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_a_stream_delivers_every_row_from_a_server_that_accepts_two_requests(embedded: str, asynchronous: bool) -> None:
-    assert rows_of_streams(embedded, 20_000, streams=1, asynchronous=asynchronous) == expected(20_000, 1)
+    assert rows_of_streams(embedded, 6000, streams=1, asynchronous=asynchronous) == expected(6000, 1)
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
@@ -154,16 +154,16 @@ def test_a_server_with_a_full_batch_queue_counts_as_busy(exported_model: Path, a
     with EmbeddedServer(exported_model, batching=batching) as target:
         # the client waits for a busy server, but not for one that is away
         options = {"retry": ONCE, "timeout": Timeout(outage_s=0)}
-        rows = rows_of_streams(target, 2000, streams=4, asynchronous=asynchronous, **options)
-    assert rows == expected(2000, 4)
+        rows = rows_of_streams(target, 1000, streams=4, asynchronous=asynchronous, **options)
+    assert rows == expected(1000, 4)
 
 
 CALLS: dict[str, Callable[[DigitClient], Any]] = {
-    "sample": lambda client: client.sample(2000, seed=1),
-    "truncated": lambda client: client.sample(2000, seed=1, truncation=0.5),
-    "fetch": lambda client: client.fetch([(7, row) for row in range(2000)]),
+    "sample": lambda client: client.sample(1000, seed=1),
+    "truncated": lambda client: client.sample(1000, seed=1, truncation=0.5),
+    "fetch": lambda client: client.fetch([(7, row) for row in range(1000)]),
     "latents": lambda client: client.latents(np.arange(5000)),
-    "interpolate": lambda client: client.interpolate((1, 2), (3, 4), steps=2000),
+    "interpolate": lambda client: client.interpolate((1, 2), (3, 4), steps=1000),
     "seen": lambda client: client.seen(np.arange(5000)),
     "card": lambda client: client.card(),
     "metadata": lambda client: client.metadata(),

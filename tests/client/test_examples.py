@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -32,11 +33,15 @@ def test_scikit_learn_gets_its_missing_threes(server: Any) -> None:
     assert " 60 threes" in output
 
 
-def test_keras_trains_on_mixed_batches(server: Any) -> None:
+def test_keras_trains_on_mixed_batches(
+    server: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Runs in this process because a new one takes seconds to import TensorFlow."""
     pytest.importorskip("keras")
     example = EXAMPLES / "keras_mixed_batches.py"
-    output = run(server, sys.executable, example, "--server", server.target, "--epochs", "1")
-    assert "accuracy on 899 real images" in output
+    monkeypatch.setattr(sys, "argv", [str(example), "--server", server.target, "--epochs", "1"])
+    runpy.run_path(str(example), run_name="__main__")
+    assert "accuracy on 899 real images" in capsys.readouterr().out
 
 
 def test_pytorch_trains_on_synthetic_digits(server: Any) -> None:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import commands
 import pytest
 
 COMMAND = [sys.executable, "-m", "digitforge", "demo"]
@@ -35,6 +36,19 @@ def _interruptible() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def _here(environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prepare this process to run the command. A new process for each refusal takes seconds."""
+    monkeypatch.delenv("DIGITFORGE_DATA_DIR", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+
+
+def _refused(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return commands.run("demo", *SMALL, *arguments, "--out", "here")
 
 
 def _listens(target: str) -> bool:
@@ -87,9 +101,9 @@ def test_the_demo_runs_without_mnist_and_says_so(
 
 
 @pytest.mark.usefixtures("_interruptible")
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "stage"), [(signal.SIGINT, "training classifiers"), (signal.SIGTERM, "requesting")])
 def test_an_interrupt_stops_the_server_too_and_leaves_no_report(
-    number: signal.Signals, status: int, exported_model: Path, environment: dict[str, str], tmp_path: Path
+    number: signal.Signals, stage: str, exported_model: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
     demo = subprocess.Popen(
         [*COMMAND, "--model-base-path", str(exported_model), "--digits", "1000", "--out", "here"],
@@ -105,7 +119,7 @@ def test_an_interrupt_stops_the_server_too_and_leaves_no_report(
         for line in demo.stderr:
             if found := re.search(r"from (127\.0\.0\.1:\d+)", line):
                 target = found[1]
-            if "training classifiers" in line:
+            if stage in line:
                 break
         assert target
         assert _listens(target)
@@ -113,25 +127,18 @@ def test_an_interrupt_stops_the_server_too_and_leaves_no_report(
         stdout, stderr = demo.communicate(timeout=120)
     finally:
         demo.kill()
-    assert demo.returncode == status, stderr
+    assert demo.returncode == 128 + number, stderr
     assert stdout == ""
     assert "Traceback" not in stderr
     assert not _listens(target)
     assert list((tmp_path / "here").iterdir()) == []
 
 
-def test_a_server_that_does_not_start_is_reported_with_its_output(environment: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.usefixtures("_here")
+def test_a_server_that_does_not_start_is_reported_with_its_output(tmp_path: Path) -> None:
     (tmp_path / "damaged" / "1").mkdir(parents=True)
     (tmp_path / "damaged" / "1" / "saved_model.pb").write_bytes(b"not a model")
-    done = subprocess.run(
-        [*COMMAND, *SMALL, "--model-base-path", str(tmp_path / "damaged"), "--out", "here"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=200,
-    )
+    done = _refused("--model-base-path", tmp_path / "damaged")
     assert done.returncode == 3
     assert "the embedded server did not start: it ended with exit status" in done.stderr
     assert "damaged" in done.stderr.partition("It wrote:")[2]
@@ -139,20 +146,11 @@ def test_a_server_that_does_not_start_is_reported_with_its_output(environment: d
     assert done.stdout == ""
 
 
+@pytest.mark.usefixtures("_here")
 @pytest.mark.parametrize("folder", ["empty", "nowhere"])
-def test_a_folder_without_a_generator_is_refused_without_waiting(
-    environment: dict[str, str], tmp_path: Path, folder: str
-) -> None:
+def test_a_folder_without_a_generator_is_refused_without_waiting(tmp_path: Path, folder: str) -> None:
     (tmp_path / "empty").mkdir()
-    done = subprocess.run(
-        [*COMMAND, *SMALL, "--model-base-path", folder, "--out", "here"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=100,
-    )
+    done = _refused("--model-base-path", folder)
     assert done.returncode == 4
     assert f"{folder}: no generator here" in done.stderr
     assert done.stdout == ""
@@ -174,15 +172,8 @@ def test_a_folder_that_cannot_be_written_is_refused_first(environment: dict[str,
     assert "starting the embedded server" not in done.stderr
 
 
-def test_a_given_data_folder_must_hold_mnist(environment: dict[str, str], tmp_path: Path) -> None:
-    done = subprocess.run(
-        [*COMMAND, *SMALL, "--data-dir", str(tmp_path), "--out", "here"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=100,
-    )
+@pytest.mark.usefixtures("_here")
+def test_a_given_data_folder_must_hold_mnist(tmp_path: Path) -> None:
+    done = _refused("--data-dir", tmp_path)
     assert done.returncode == 4
     assert str(tmp_path) in done.stderr

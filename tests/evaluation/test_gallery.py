@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import commands
 import pytest
 from PIL import Image
 
@@ -14,16 +15,14 @@ from digitforge_training.data import load
 from digitforge_training.recipes import resolve
 from digitforge_training.runs.loop import train
 
-COMMAND = [sys.executable, "-m", "digitforge"]
+
+def _gallery(*arguments: object, data: str | Path = "digits") -> subprocess.CompletedProcess[str]:
+    return commands.run("gallery", "--data", data, *arguments)
 
 
-def _gallery(*arguments: object, command: list[str] = COMMAND) -> subprocess.CompletedProcess[str]:
-    whole = [*command, "gallery", "--data", "digits", *map(str, arguments)]
-    return subprocess.run(whole, capture_output=True, text=True, check=False)
-
-
+@pytest.mark.usefixtures("eagerly")
 def test_a_gallery_shows_trained_and_loaded_recipes_and_measures_nothing_twice(
-    exported_model: Path, tmp_path: Path
+    exported_model: Path, few_npz: Path, tmp_path: Path
 ) -> None:
     runs, out = tmp_path / "runs", tmp_path / "out"
     narrow: dict[str, str | float] = {
@@ -33,7 +32,7 @@ def test_a_gallery_shows_trained_and_loaded_recipes_and_measures_nothing_twice(
         "steps": 4,
         "jit": "false",
     }
-    train(resolve("dense-bn", narrow), load("digits"), run_dir=runs / "dense-bn")
+    train(resolve("dense-bn", narrow), load(str(few_npz)), run_dir=runs / "dense-bn")
     arguments = [
         "--recipe",
         "dense-bn",
@@ -49,7 +48,7 @@ def test_a_gallery_shows_trained_and_loaded_recipes_and_measures_nothing_twice(
         "--n",
         "200",
     ]
-    done = _gallery(*arguments)
+    done = _gallery(*arguments, data=few_npz)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(out / "index.html")
 
@@ -70,14 +69,15 @@ def test_a_gallery_shows_trained_and_loaded_recipes_and_measures_nothing_twice(
     for name in (str(2**63), "1.old"):  # not version numbers
         (runs / "dense-bn" / "models" / name).mkdir()
     exports = sorted((runs / "dense-bn" / "models").iterdir())
-    assert _gallery(*arguments).returncode == 0
+    assert _gallery(*arguments, data=few_npz).returncode == 0
     assert (runs / "dense-bn" / "exhibit.json").stat().st_mtime_ns == measured
     assert sorted((runs / "dense-bn" / "models").iterdir()) == exports
 
 
-def test_a_gallery_trains_missing_recipes(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("eagerly")
+def test_a_gallery_trains_missing_recipes(few_npz: Path, tmp_path: Path) -> None:
     folders = ["--runs", tmp_path / "runs", "--out", tmp_path / "out"]
-    done = _gallery("--recipe", "bp-gan", "--steps", "bp-gan=2", "--n", "200", *folders)
+    done = _gallery("--recipe", "bp-gan", "--steps", "bp-gan=2", "--n", "200", *folders, data=few_npz)
     assert done.returncode == 0, done.stderr
     (exhibit,) = json.loads((tmp_path / "out" / "gallery.json").read_text())
     assert exhibit["images_seen"] <= 2 * 1_000
@@ -96,9 +96,10 @@ def test_a_gallery_trains_missing_recipes(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_argument_gives_one_line_and_its_exit_status_at_once(
-    arguments: list[str], status: int, message: str, without_tensorflow: list[str]
+    arguments: list[str], status: int, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done = _gallery(*arguments, command=without_tensorflow)
+    monkeypatch.setitem(sys.modules, "tensorflow", None)  # refusals must not wait for its import
+    done = _gallery(*arguments)
     assert done.returncode == status, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr

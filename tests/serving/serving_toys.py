@@ -203,8 +203,6 @@ def free_port() -> int:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    """Wait until a condition holds, for up to four minutes."""
-    deadline = time.monotonic() + 240
+    """Wait until a condition holds. pytest's timeout ends a test that waits too long."""
     while not condition():
-        assert time.monotonic() < deadline, "the condition did not hold within four minutes"
         time.sleep(0.05)

@@ -161,9 +161,7 @@ def test_workers_end_when_the_command_is_killed(server: Any, gate: threading.Eve
         left = workers(process)
         assert len(left) == 2
         process.kill()
-    deadline = time.monotonic() + 60
     while any(Path(f"/proc/{child}").exists() for child in left):
-        assert time.monotonic() < deadline
         time.sleep(0.05)
 
 

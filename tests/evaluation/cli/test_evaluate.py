@@ -90,8 +90,10 @@ def test_the_table_says_which_metrics_are_left_out_and_why(real_npz: Path, run: 
     assert "digits.npz does not say what its generator was trained on" in out
 
 
-def test_with_real_images_the_table_has_all_metrics_possible_with_few_images(real_npz: Path, run: Run) -> None:
-    status, out, err = run("--images", real_npz, "--n", 300, "--data", "digits", "--k", 3)
+def test_with_real_images_the_table_has_all_metrics_possible_with_few_images(
+    real_npz: Path, few_npz: Path, run: Run
+) -> None:
+    status, out, err = run("--images", real_npz, "--n", 300, "--data", few_npz, "--k", 3)
 
     assert status == 0, err
     for title in ("precision", "recall", "density", "coverage", "label agreement", "authenticity", "k = 3"):
@@ -99,8 +101,8 @@ def test_with_real_images_the_table_has_all_metrics_possible_with_few_images(rea
     assert "\x1b" not in out + err  # no colors, because this is not a terminal
 
 
-def test_the_page_shows_nearest_training_images_and_reveals_copies(real_npz: Path, run: Run, tmp_path: Path) -> None:
-    status, out, err = run("--images", real_npz, "--n", 200, "--data", "digits", "--neighbors", tmp_path / "near")
+def test_the_page_shows_nearest_training_images_and_reveals_copies(few_npz: Path, run: Run, tmp_path: Path) -> None:
+    status, out, err = run("--images", few_npz, "--n", 200, "--data", few_npz, "--neighbors", tmp_path / "near")
 
     assert status == 0, err
     assert f"Nearest training images: {tmp_path / 'near' / 'neighbors.html'}" in out

@@ -6,6 +6,8 @@ import dataclasses
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -40,15 +42,21 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, exported_model: Path) -> tuple[list[str], Path, str]:
+def finished(
+    tmp_path_factory: pytest.TempPathFactory,
+    exported_model: Path,
+    blank_plots: Callable[[], AbstractContextManager[None]],
+) -> tuple[list[str], Path, str]:
     """The arguments, the folder and the standard output of a finished experiment with a generator."""
     folder = tmp_path_factory.mktemp("finished")
     arguments = [*SMALL, "--arms=real,classical,classical+gan", f"--model={exported_model}", f"--out={folder}"]
-    result = CliRunner().invoke(experiment, arguments, catch_exceptions=False)
+    with blank_plots():
+        result = CliRunner().invoke(experiment, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return arguments, folder, result.stdout
 
 
+@pytest.mark.usefixtures("with_blank_plots")
 def test_run_status_and_report_agree(
     finished: tuple[list[str], Path, str], command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -67,6 +75,7 @@ def test_run_status_and_report_agree(
     assert verdicts[0] == verdicts[1]
 
 
+@pytest.mark.usefixtures("with_blank_plots")
 def test_without_a_generator_the_other_arms_run(command: Command, tmp_path: Path) -> None:
     status, out, _ = command(*SMALL, "--n-per-class=1", "--subsets=1", "--json", "--out", tmp_path)
     assert status == 0

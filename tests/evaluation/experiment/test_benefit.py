@@ -115,6 +115,7 @@ def test_images_that_do_not_fit_the_distance_are_refused_in_advance(n: int, mess
         check_distances(digits, n)
 
 
+@pytest.mark.usefixtures("with_blank_plots")
 def test_an_experiment_measures_and_reports_the_distances_of_its_generators(
     tmp_path: Path, exported_model: Path
 ) -> None:

@@ -76,6 +76,7 @@ def _run(*arguments: object) -> str:
     return result.stdout
 
 
+@pytest.mark.usefixtures("with_blank_plots")
 def test_an_experiment_runs_from_a_file_or_its_saved_settings_and_options_override_them(tmp_path: Path) -> None:
     config = tmp_path / "c.toml"
     config.write_text(SMALL + f"out = {json.dumps(str(tmp_path / 'a'))}\ncut = {{ '8' = 0.5 }}\n")

@@ -185,11 +185,13 @@ def test_digits_are_drawn_once_for_all_arms_that_use_them(
     assert len(drawn) == len(set(drawn)) == 2 * 4
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_strict_generators_are_trained_on_the_subset_alone_and_only_once(
     real: RealImages, run_plan: RunPlan, tmp_path: Path
 ) -> None:
-    tiny = {"steps": 2, "width": 8, "generator_blocks": 1, "discriminator_blocks": 1, "batch_size": 8}
-    source = TrainedInside(recipe="forge-small", overrides=tiny, cache=tmp_path / "generators")
+    small = {"network": "dense", "generator_widths": "8", "discriminator_widths": "8", "clusters": 1}
+    overrides = small | {"steps": 2, "batch_size": 8}
+    source = TrainedInside(recipe="forge-small", overrides=overrides, cache=tmp_path / "generators")
     cells = run_plan(tmp_path, "gan", "synthetic", sources={Budget.STRICT: source}, subsets=1)
     (folder,) = (path for path in (tmp_path / "generators").iterdir() if path.is_dir())
     made = (folder / "models" / "1" / "saved_model.pb").stat().st_mtime_ns

@@ -80,9 +80,10 @@ def test_a_class_without_images_has_no_missing_bins() -> None:
 
 
 def test_the_partitions_differ_from_those_of_any_training(digits: Dataset) -> None:
-    found = find_bins(digits, 32, seeds=[*partition_seeds(), *range(4)])  # the number of clusters in training
+    few = digits.subset(np.arange(600))
+    found = find_bins(few, 32, seeds=[*partition_seeds(), *range(4)])  # the number of clusters in training
     for label in range(10):
-        ours, trained_on = np.split(found[:, digits.labels == label], [PARTITIONS])
+        ours, trained_on = np.split(found[:, few.labels == label], [PARTITIONS])
         for partition in ours:
             assert max(adjusted_rand_score(partition, clusters) for clusters in trained_on) < 1
 

@@ -48,6 +48,12 @@ class Copier:
         return np.isin(hashes, image_hashes(self._known.images))
 
 
+@pytest.fixture(scope="module")
+def generator(exported_model: Path) -> SavedGenerator:
+    """The tiny generator. All tests share it, because reading it takes seconds."""
+    return SavedGenerator(exported_model)
+
+
 def floor(found: Measurement) -> Floor:
     assert found.real is not None
     return found.real
@@ -63,8 +69,8 @@ def measurements(report: Report) -> dict[str, Measurement]:
     return {found.key: found for found in report.figures}
 
 
-def test_a_generator_gets_every_metric_possible_with_few_images(exported_model: Path, real: RealData) -> None:
-    report = assess(SavedGenerator(exported_model), network=digitnet(), n=300, real=real)
+def test_a_generator_gets_every_metric_possible_with_few_images(generator: SavedGenerator, real: RealData) -> None:
+    report = assess(generator, network=digitnet(), n=300, real=real)
 
     found = measurements(report)
     assert set(found) == set(METRICS) - {"kernel", "train_on_generated", "train_on_real"}
@@ -82,9 +88,9 @@ def test_a_generator_gets_every_metric_possible_with_few_images(exported_model: 
 
 
 def test_without_real_images_distances_use_the_shipped_statistics_and_other_metrics_are_left_out(
-    exported_model: Path,
+    generator: SavedGenerator,
 ) -> None:
-    report = assess(SavedGenerator(exported_model), network=digitnet(), n=1000)
+    report = assess(generator, network=digitnet(), n=1000)
 
     found = measurements(report)
     assert set(found) == {"distance", "extrapolated", "agreement", "score"}
@@ -99,8 +105,8 @@ def test_without_real_images_distances_use_the_shipped_statistics_and_other_metr
     assert report.left_out["recall"] == "needs real images: give --data"
 
 
-def test_a_note_says_that_a_sample_size_has_no_floor(exported_model: Path) -> None:
-    report = assess(SavedGenerator(exported_model), network=digitnet(), n=700)
+def test_a_note_says_that_a_sample_size_has_no_floor(generator: SavedGenerator) -> None:
+    report = assess(generator, network=digitnet(), n=700)
 
     assert measurements(report)["distance"].real is None
     assert any("no floor is known for n = 700" in note for note in report.notes)

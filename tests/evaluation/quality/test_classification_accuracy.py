@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from digitforge_client.errors import InvalidInputError
+from digitforge_evaluation.classifiers.classifiers import Classifier, classifier
 from digitforge_evaluation.images.sources import Drawn
+from digitforge_evaluation.quality import classification_accuracy
 from digitforge_evaluation.quality.classification_accuracy import Accuracies, classification_accuracies
 from digitforge_evaluation.quality.comparison import RealData
 
 ROWS = 500
+
+
+@pytest.fixture(autouse=True)
+def _quick_classifier(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use support vector machines. The convolutional network has its own tests and takes seconds."""
+
+    def quick(name: str, **settings: Any) -> Classifier:
+        assert name == "cnn"
+        return classifier("svm", **settings)
+
+    monkeypatch.setattr(classification_accuracy, "classifier", quick)
 
 
 def accuracies(real: RealData, generated: Drawn, steps: int) -> Accuracies:

@@ -153,6 +153,7 @@ def test_the_page_names_data_generator_versions_and_command(plain: tuple[Path, P
     assert "Unfinished" not in text
 
 
+@pytest.mark.usefixtures("with_blank_plots")
 def test_one_subset_makes_a_report(tmp_path: Path) -> None:
     _, text = _parsed(write_report(tmp_path, _analysis(subsets=1), _facts())[0])
     assert text.count("This is descriptive") == 1
@@ -226,6 +227,7 @@ def _unbalanced() -> Analysis:
     return analyze(cells, minority=[8])
 
 
+@pytest.mark.usefixtures("with_blank_plots")
 def test_rare_classes_worth_power_and_variants_are_explained_and_plots_are_written_beside_the_page(
     tmp_path: Path,
 ) -> None:

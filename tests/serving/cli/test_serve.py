@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -108,10 +107,7 @@ def test_a_signal_stops_a_server_that_waits_for_its_first_version(tmp_path: Path
     base = tmp_path / "empty"
     base.mkdir()
     with serving(tmp_path, *toy(base)) as process:
-        deadline = time.monotonic() + 60
-        while "waiting" not in process.stderr.read_text():
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_for(lambda: "waiting" in process.stderr.read_text())
         assert process.end(number) == 0
 
 
