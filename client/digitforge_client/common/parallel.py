@@ -84,7 +84,9 @@ def _local_processes(imports: Sequence[str]) -> Iterator[None]:
     # joblib replaces a process that uses too much memory; this is no reason for a warning
     warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
     # idle processes stay alive while others work, because joblib warns when one ends
-    with parallel_config(backend="loky", idle_worker_timeout=_IDLE_S, initializer=_prepare, initargs=(imports,)):
+    with parallel_config(
+        backend="loky", idle_worker_timeout=_IDLE_S, initializer=_prepare, initargs=(imports, os.getpid())
+    ):
         yield
 
 
@@ -148,14 +150,14 @@ def _on_cluster(address: str, work: Callable[..., Any]) -> Iterator[Any]:
             ) from error
 
 
-def _prepare(imports: Sequence[str]) -> None:
+def _prepare(imports: Sequence[str], parent: int) -> None:
     """Prepare a worker process: ignore signals, watch the parent, import modules.
 
     Ctrl-C may reach all processes. Only the parent handles it, and the parent ends its workers.
     """
     for number in ENDING_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_exit_with_parent, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()
     for module in imports:
         import_quietly(module)
 
