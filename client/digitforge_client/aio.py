@@ -234,7 +234,7 @@ class AsyncDigitClient:
 
 
 class _AsyncChannel:
-    """A gRPC channel to one target. Each event loop opens its own on first use."""
+    """Sends messages to one target. Each event loop opens its own gRPC channel on first use."""
 
     def __init__(self, target: str, settings: Settings) -> None:
         self.target = target
@@ -275,7 +275,7 @@ class _AsyncChannel:
             self._channel = None
 
     async def close(self) -> None:
-        """Close the connection, if this event loop opened it."""
+        """Close the channel if the current event loop opened it. Otherwise only forget it."""
         if self._channel is not None and self._loop is asyncio.get_running_loop():
             await self._channel.close()
         self._channel = None

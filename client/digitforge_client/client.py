@@ -36,8 +36,8 @@ class DigitClient:
 
     Args:
         target: where the server listens, in gRPC's syntax: ``"host:port"``, ``"unix:/path"``, or ``"dns:///name:port"``
-            to use all addresses of the name in turn. A list of targets is used in turn; all must serve the same
-            generator.
+            to use all addresses of the name in turn. With a list, requests go to the targets in turn. All targets must
+            serve the same generator.
         model: the model's name on the server.
         version: number of the model's folder on the server. None for the newest.
         timeout: how long to wait.
@@ -45,7 +45,7 @@ class DigitClient:
         limits: how much to request at once.
         tls: encryption. None for a plain connection.
         keepalive: pings on an idle connection. None for no pings.
-        compression: compression of requests. The server decides about answers.
+        compression: compression of requests. The server chooses how to compress its answers.
         headers: gRPC metadata for every request, such as ``[("authorization", "Bearer …")]``.
         transports: used instead of gRPC, for tests. They replace *target* and the options of the connection.
 
@@ -106,13 +106,13 @@ class DigitClient:
             labels: class numbers or class names, one for each digit or a single one for all.
                 None gives balanced classes: row *i* has class ``i mod K``.
             seed: 0 … 2²¹ − 1. None draws a seed; the batch contains it.
-            start: number of the first row of the seed.
+            start: number of the first row to request. The rows of a seed are numbered from 0.
             truncation: largest absolute value of a latent's components, see `latent_space.truncated`. A smaller value
-                gives more typical digits with less variety. Try 1 for normal latents; for uniform latents the largest
-                value is 1. None leaves the latents unchanged.
+                gives more typical digits with less variety. Try 1 for normal latents. Uniform latents allow at most 1.
+                None leaves the latents unchanged.
             expansion: factor for the latents, instead of *truncation*. A larger factor gives more unusual digits, and
                 more digits that do not look like their label. Try 1 to 1.6. None leaves the latents unchanged.
-            class_weights: instead of *labels*: (n, K) floats, or (K,) for all digits, for blends of classes. Each row
+            class_weights: for blends of classes, instead of *labels*: (n, K) floats, or (K,) for all digits. Each row
                 sums to 1. The labels of blends are −1.
 
         Raises:
@@ -166,11 +166,11 @@ class DigitClient:
 
         Args:
             addresses: an earlier batch, its ``addresses`` or a part of them, or pairs of label and row seed. Pairs
-                accept any generator.
+                name no generator, so any generator may answer.
 
         Raises:
             GeneratorChangedError: the server has another generator than the addresses.
-            InvalidInputError: *addresses* are invalid, or too many for a sample.
+            InvalidInputError: *addresses* are invalid, or there are more than ``Limits.sample_rows``.
             ServerError: the server could not answer; the subclass says why.
         """
         return self._run(sampling.fetch(self._connection, addresses_of(addresses)))
@@ -235,7 +235,7 @@ class DigitClient:
             seeds: (n,) integers, row seeds.
 
         Returns:
-            (n, d) float32. The card names their distribution.
+            (n, d) float32. The generator's card names their distribution.
 
         Raises:
             InvalidInputError: *seeds* are not row seeds.
@@ -385,7 +385,7 @@ def check_targets(target: str | Sequence[str]) -> list[str]:
     """
     targets = [target] if isinstance(target, str) else list(target)
     for one in targets or [""]:
-        # Without a port, gRPC would use port 443. It would look up a URL as a host name.
+        # Without a port, gRPC would use port 443. It would treat a URL as a host name.
         if not isinstance(one, str) or ":" not in one or one.startswith(("http:", "https:")):
             raise InvalidInputError(
                 f'target is {target!r}; expected "host:port" with the gRPC port, such as "{DEFAULT_TARGET}", '

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from digitforge_client.errors import InvalidInputError
 
-#: First point of the table for the normal distribution. No generator draws a float32 below it.
+#: First point of the table for the normal distribution. Normal latents in float32 never lie below it.
 _LOWEST: Final = -9.0
 #: Points of the table. Linear interpolation between them is exact to 1e-5.
 _POINTS: Final = 4001

@@ -13,7 +13,8 @@ from digitforge_client.errors import InvalidInputError
 class Timeout:
     """How long to wait, in seconds. None waits without limit."""
 
-    #: Deadline of one request, including gRPC's retries. A request to a busy server is repeated for the same time.
+    #: Deadline of one request, including gRPC's retries. If the server is busy, the client also repeats the request for
+    #: this long.
     request_s: float | None = 30.0
     #: How long a stream waits for a server that went away or is busy.
     outage_s: float | None = 60.0
@@ -89,7 +90,7 @@ class Compression(IntEnum):
     """Compression of requests, with gRPC's numbers.
 
     It saves little, because a request holds only a label and a seed per digit. Compressed answers save time on a slow
-    network, and the server decides about them: start TensorFlow Serving or ``digitforge serve`` with
+    network. To get them, start TensorFlow Serving or ``digitforge serve`` with
     ``--grpc_channel_arguments=grpc.default_compression_algorithm=2``.
     """
 

@@ -1,6 +1,6 @@
 """The whole experiment in one function, for ``digitforge.run_experiment`` and ``digitforge experiment run``.
 
-This module imports without TensorFlow and SciPy.
+Importing this module does not import TensorFlow or SciPy.
 """
 
 from __future__ import annotations
@@ -72,11 +72,11 @@ def run_experiment(
         data_dir: see `digitforge.load_data`.
         transpose: see `digitforge.load_data`.
         server: ``host:port`` of a server whose generator makes the digits.
-        model: instead of *server*, the folder of an exported generator or of its versions; several are compared.
+        model: instead of *server*, the folder of an exported generator or of its versions. A list compares several.
         strict: also train a generator of this recipe on each subset's images. This is slow.
         strict_steps: training steps of the strict generators; None for the recipe's number.
         arms: names of the arms to run, keys of ``experiment.arms.ARMS``; None for all that are possible.
-        distances: generated digits for measuring each generator's feature distance; 0 to skip this.
+        distances: number of generated digits for measuring each generator's feature distance; 0 to skip this.
         jobs: number of processes that run cells in parallel.
         scheduler: address of a Dask scheduler, ``tcp://HOST:PORT``. Its workers run the cells instead.
         on_cell: called with the newest result (None at the start) and the numbers of finished and planned cells.
@@ -111,7 +111,9 @@ def run_experiment(
         arms = _possible_arms(generator=bool(server or models or strict), unbalanced=bool(settings.get("cut")))
     plan = Plan(arms=tuple(arms), **settings)
     steps = {"steps": strict_steps} if strict_steps else {}
-    inside = generators.TrainedInside(recipe=strict, overrides=steps, cache=folder / "generators") if strict else None
+    strict_source = (
+        generators.TrainedInside(recipe=strict, overrides=steps, cache=folder / "generators") if strict else None
+    )
     training, test = load_splits(data, data_dir=data_dir, transpose=transpose)
     real = subsets.hold_out(training, test, which=plan.held_out)
     if distances:
@@ -120,10 +122,10 @@ def run_experiment(
         for each in models:
             newest_version(each)
         import_quietly("tensorflow")  # slow, so only after the arguments are checked
-    outside = [generators.Served(server)] if server else [generators.Exported(each) for each in models]
-    sources, cards = experiment_folder.name_generators(outside, real)
-    if inside:
-        sources[str(generators.Budget.STRICT)] = inside
+    given_sources = [generators.Served(server)] if server else [generators.Exported(each) for each in models]
+    sources, cards = experiment_folder.name_generators(given_sources, real)
+    if strict_source:
+        sources[str(generators.Budget.STRICT)] = strict_source
     experiment_folder.run(
         folder,
         plan,

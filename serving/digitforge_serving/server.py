@@ -89,7 +89,7 @@ class Server:
         Like TensorFlow Serving, waits while a model's folder has no version.
 
         Returns:
-            True once the server runs; False if `stop` or `interrupt` ended the wait.
+            True when the server runs; False if `stop` or `interrupt` ended the wait.
 
         Raises:
             DataError: a model's folder does not exist, it is itself the folder of a version, or none of its versions

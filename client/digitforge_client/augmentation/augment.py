@@ -63,14 +63,14 @@ def augment(
     digits = resampling.match_images(batch.images, images, pixel_range)
     return Augmented(
         X=append_rows(X, digits),
-        y=append_rows(*_targets(y, new)),
+        y=append_rows(*_labels_to_append(y, new)),
         added=added,
         batch=batch,
     )
 
 
-def _targets(y: Any, new: Array) -> tuple[Any, Array]:
-    """Return the given labels, and the new labels in the same form. A column of labels becomes a vector."""
+def _labels_to_append(y: Any, new: Array) -> tuple[Any, Array]:
+    """Return the given labels, and the new labels in the same form. Labels of shape (n, 1) become (n,)."""
     given = np.asarray(y)
     if given.ndim == 2 and given.shape[1] > 1:
         return y, np.eye(given.shape[1], dtype=given.dtype)[new]

@@ -43,8 +43,8 @@ def digits_to_add(y: Array, strategy: Strategy, synthetic_per_real: float | None
     if synthetic_per_real is not None:
         if strategy != "auto" or not 0 <= synthetic_per_real < np.inf:
             raise InvalidInputError(
-                f"synthetic_per_real is {synthetic_per_real!r} and strategy is {strategy!r}; expected 0 or more, and "
-                "no strategy"
+                f"synthetic_per_real is {synthetic_per_real!r} and strategy is {strategy!r}; expected "
+                "synthetic_per_real to be 0 or more, and strategy to be left out"
             )
         return {label: round(count * synthetic_per_real) for label, count in have.items()}
     if callable(strategy):
@@ -94,7 +94,7 @@ def check_images(X: Any, generator: Generator, pixel_range: PixelRange | None) -
         The images as an array, and their range.
 
     Raises:
-        InvalidInputError: the images have another shape than the generator's, *pixel_range* is missing, or a value lies
+        InvalidInputError: the images do not have the generator's shape, *pixel_range* is missing, or a value lies
             outside it.
     """
     if hasattr(X, "toarray"):

@@ -1,8 +1,8 @@
 """Generates very large data sets in shards, in parallel, and continues after an interruption.
 
-A shard is written in a hidden folder, renamed into its place when it is complete, and then recorded in the manifest.
-So a shard that the manifest calls finished is complete, even after a power loss. All other shards are made again. A
-lock file keeps two commands from writing into the same folder.
+A shard is written in a hidden folder. When it is complete, it is moved to its final place, and the manifest marks it
+as finished. So finished shards are complete, even after a power loss. All other shards are made again. A lock file
+keeps two commands from writing into the same folder.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def _make_shards(
 
 
 def _make_shard(job: _Job) -> _Outcome:
-    """Write one shard. This runs in a worker. It returns errors as values, so that no other shard is lost."""
+    """Write one shard. This runs in a worker. It returns errors instead of raising them, to keep the other shards."""
     plan, shard = job.plan, job.shard
     try:
         with job.client as client, WRITERS[plan.format](job.temporary, shard.n) as add:
@@ -176,7 +176,7 @@ def _make_shard(job: _Job) -> _Outcome:
 
 
 def _finished_shard(outcome: _Outcome) -> Shard:
-    """Return the finished shard after a check that its file is visible here. Raise the worker's error, if any."""
+    """Return the finished shard if this process can see its file. Raise the worker's error, if any."""
     if outcome.error is not None:
         raise outcome.error
     assert outcome.shard is not None

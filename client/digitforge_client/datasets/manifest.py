@@ -19,7 +19,7 @@ from digitforge_client.latent_space import SCALING, Scaling
 from digitforge_client.protocol.rows import SampleOptions
 
 NAME: Final = "manifest.json"
-#: Version of the file format. Increase it if older releases would misread a new manifest; they reject later versions.
+#: Version of the file format. Increase it if an older release would misread a new manifest. It then rejects the file.
 #: Version 2 added *expansion*.
 MANIFEST_VERSION: Final = 2
 #: Formats with one file per shard that `readers` can read.
@@ -74,7 +74,7 @@ class Plan(Scaling):
 
     @property
     def shard_count(self) -> int:
-        """Number of shards. Only the last shard may have fewer rows than the others."""
+        """Number of shards. Only the last shard may be smaller."""
         return -(-self.n // self.rows_per_shard)
 
     def shards(self) -> list[Shard]:

@@ -53,7 +53,7 @@ class Sent:
 class Window:
     """How many requests of one call may be in flight. The number shrinks while the server is busy.
 
-    As in TCP, a busy server halves the number, and calm raises it by one at a time.
+    As in TCP, a busy server halves the number. Each second without a busy server raises it by one.
 
     Args:
         largest: size while the server is not busy.
@@ -69,7 +69,7 @@ class Window:
         self._changed_s = 0.0
 
     def note_busy(self, sent: Sent) -> None:
-        """Shrink the window because the server was too busy for a request. A burst of such answers counts once."""
+        """Shrink the window, because the server was too busy for a request. A burst of busy answers counts once."""
         if sent.time_s >= self._changed_s:
             self.size = max(1, self.size // 2)
             self._changed_s = time.monotonic()
@@ -94,7 +94,7 @@ class Connection:
         limits: how much to request at once.
 
     Attributes:
-        known: the generator; None until the server was asked.
+        cached_generator: the generator; None until the server was asked.
         window: number of requests that a call may have in flight.
     """
 
@@ -109,7 +109,7 @@ class Connection:
         self.limits = limits
         self.window = Window(limits.requests_in_flight)
         self._turns = itertools.count()
-        self.known: description.Generator | None = None
+        self.cached_generator: description.Generator | None = None
 
     def metadata(self, *, outage_s: float | None = 0.0) -> Steps[description.Metadata]:
         """Request the model's signatures."""
@@ -124,12 +124,12 @@ class Connection:
 
     def generator(self, *, outage_s: float | None = 0.0) -> Steps[description.Generator]:
         """Return the generator. The server is asked only once."""
-        known = self.known
-        if known is None:
+        generator = self.cached_generator
+        if generator is None:
             metadata = yield from self.metadata(outage_s=outage_s)
-            known = description.describe(metadata, (yield from self.card(outage_s=outage_s)))
-            self.known = known
-        return known
+            generator = description.describe(metadata, (yield from self.card(outage_s=outage_s)))
+            self.cached_generator = generator
+        return generator
 
     def ready(self, timeout_s: float) -> Steps[None]:
         """Wait until every target serves the model.
@@ -179,9 +179,9 @@ class Connection:
 
         Args:
             sent: the request.
-            same_target: ask no other target.
-            outage_s: how long to wait for a server that is away or busy; None waits without limit. With 0, a busy
-                server still gets ``Timeout.request_s``.
+            same_target: send the request to no other target.
+            outage_s: how long to wait for a server that is away or busy; None waits without limit. With 0, the request
+                is still repeated for ``Timeout.request_s`` if the server is busy.
 
         Returns:
             The answer, and the index of the target that sent it.
@@ -219,7 +219,7 @@ class Pipeline(Generic[Item]):
 
     Args:
         connection: the connection to use.
-        requests: pairs of an item and a request. An item identifies its answer. Pairs are taken when needed.
+        requests: pairs of an item and a request. The item comes back with the answer. Pairs are read when needed.
         outage_s: how long to wait for a server that is away or busy; None waits without limit.
     """
 

@@ -117,7 +117,7 @@ def read_metadata(reply: messages.GetModelMetadataResponse) -> Metadata:
         UnexpectedReplyError: the signatures are not readable.
     """
     try:
-        # parsed by hand, because Any.Unpack requires TensorFlow's name for this message
+        # Any.Unpack does not work here, because it requires TensorFlow's name for this message
         signatures = messages.SignatureDefMap.FromString(reply.metadata["signature_def"].value).signature_def
     except DecodeError as error:
         raise UnexpectedReplyError(

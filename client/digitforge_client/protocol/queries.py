@@ -26,8 +26,8 @@ Inputs = Mapping[str, npt.NDArray[Any]]
 def seen(connection: Connection, images: npt.ArrayLike) -> Steps[npt.NDArray[np.bool_]]:
     """Find out which images the generator was trained on; see `DigitClient.seen`."""
     array = np.asarray(images)
-    identities = array.ndim == 1 and array.dtype == np.int64
-    hashes = array if identities else image_hashes(array[..., np.newaxis] if array.ndim == 3 else array)
+    given_hashes = array.ndim == 1 and array.dtype == np.int64
+    hashes = array if given_hashes else image_hashes(array[..., np.newaxis] if array.ndim == 3 else array)
     inputs = {Field.HASHES: hashes}
     return (yield from _rows(connection, Signature.SEEN, inputs, Field.SEEN, dtype="bool", shape=()))
 
@@ -86,11 +86,11 @@ def interpolate(
             "unconditional; use the label -1"
         )
     start, end = yield from latents(connection, np.array([first[1], last[1]]))
-    way = walk(start, end, steps=int(steps), distribution=generator.latent_distribution)
+    path = walk(start, end, steps=int(steps), distribution=generator.latent_distribution)
     weights = None
     if numbers is not None:
         weights = blend(int(numbers[0]), int(numbers[1]), steps=int(steps), classes=len(generator.class_names))
-    return (yield from from_latents(connection, way, labels=None, class_weights=weights))
+    return (yield from from_latents(connection, path, labels=None, class_weights=weights))
 
 
 def _latent_size(generator: Generator) -> int:

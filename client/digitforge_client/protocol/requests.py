@@ -113,7 +113,7 @@ class Joiner:
         """Add one answer.
 
         Raises:
-            UnexpectedReplyError: the answer breaks the contract, or the server rejects a label of the card.
+            UnexpectedReplyError: the answer breaks the contract, or the server rejects a label that the card contains.
         """
         if chunk.offset == 0:
             self.begin(chunk.batch_rows)

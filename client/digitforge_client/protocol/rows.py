@@ -50,7 +50,7 @@ class Rows(Protocol):
 
     @property
     def latent_options(self) -> LatentOptions | None:
-        """None if label and row seed determine the digits."""
+        """None if the digits depend on label and row seed only."""
 
     def __len__(self) -> int: ...
 
@@ -204,7 +204,7 @@ class SampleSpec(Scaling):
         return cast(SampleOptions, {name: getattr(self, name) for name in own} | self.scaling)
 
     def part(self, first: int, end: int) -> SampleSpec:
-        """The request for rows *first* … *end − 1* of this one."""
+        """The request for the part of this request from row *first* to *end − 1*."""
         labels, weights = self.labels, self.class_weights
         return replace(
             self,

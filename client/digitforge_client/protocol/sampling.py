@@ -1,4 +1,4 @@
-"""Sampling: delivers digits in batches, in order, each batch complete and from one generator. It does no I/O."""
+"""Sampling: delivers complete batches in order. Each batch comes from one generator. It does no I/O."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from digitforge_client.protocol.requests import Joiner, empty_batch, sample_requ
 from digitforge_client.protocol.rows import AddressedRows, Rows, SampleSpec, check_sample_size, check_stream
 from digitforge_client.protocol.steps import Emit, Steps, first_emitted
 
-#: After more changes than this in a row, the servers disagree; give up.
+#: Give up after more changes of the generator in a row than this, because the servers disagree.
 _MAX_CHANGES: Final = 3
 
 #: One check of the generator covers all batches that have arrived, up to this many rows. A check after every small
@@ -49,7 +49,7 @@ def sample(connection: Connection, spec: SampleSpec) -> Steps[Batch]:
     """Return one batch; see `DigitClient.sample`."""
     check_sample_size(spec.n, connection.limits.sample_rows)
     if spec.n == 0:
-        return empty_batch(connection.known, seed=spec.seed)
+        return empty_batch(connection.cached_generator, seed=spec.seed)
     batches = _batches(connection, spec.rows, batch_size=spec.n, outage_s=0.0, accept_change=True)
     return (yield from first_emitted(batches))
 
@@ -70,7 +70,7 @@ def fetch(connection: Connection, addresses: Addresses) -> Steps[Batch]:
     """Return one batch with the digits of *addresses*; see `DigitClient.fetch`."""
     check_sample_size(len(addresses), connection.limits.sample_rows)
     if not len(addresses):
-        return empty_batch(connection.known, seed=None)
+        return empty_batch(connection.cached_generator, seed=None)
 
     def rows(generator: Generator) -> Rows:
         return AddressedRows.of(addresses, generator)
@@ -106,7 +106,7 @@ def _batches(
         try:
             yield from deliver(connection, generator, rows, progress, batch_size=batch_size, outage_s=outage_s)
         except _Changed:
-            connection.known = None
+            connection.cached_generator = None
             previous, generator = generator, (yield from connection.generator(outage_s=outage_s))
             progress.changes += 1
             targets = ", ".join(connection.targets)
@@ -127,15 +127,15 @@ def _batches(
 
 
 def _begin(connection: Connection, rows_of: RowsOf) -> Steps[tuple[Generator, Rows]]:
-    """Get the generator and make the rows. If a cached generator makes an error, ask the server and try again."""
-    fresh = connection.known is None
+    """Get the generator and make the rows. If they do not fit a cached generator, ask the server and try once more."""
+    fresh = connection.cached_generator is None
     generator = yield from connection.generator()
     try:
         return generator, rows_of(generator)
     except (InvalidInputError, GeneratorChangedError):
         if fresh:
             raise
-    connection.known = None
+    connection.cached_generator = None
     generator = yield from connection.generator()
     return generator, rows_of(generator)
 
@@ -149,7 +149,7 @@ def _deliver(
     batch_size: int,
     outage_s: float | None,
 ) -> Steps[None]:
-    """Send requests ahead. Emit a batch when it is complete and a check has shown that the generator is the same."""
+    """Send requests ahead. Emit a batch when it is complete and the generator has not changed."""
     max_rows = min(connection.limits.rows_per_request, generator.max_rows)
     chunks = split(rows, batch_size=batch_size, max_rows=max_rows, first_batch=progress.delivered)
     pipeline = Pipeline(

@@ -25,7 +25,7 @@ class Send:
 
 @dataclass(frozen=True, kw_only=True)
 class Receive:
-    """Wait for an answer. The outcome is the message. If the request fails, the client throws a ServerError in."""
+    """Wait for an answer. The outcome is the message. If the request fails, the yield raises its ServerError."""
 
     pending: Any
 

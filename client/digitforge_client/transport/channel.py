@@ -1,4 +1,4 @@
-"""A gRPC channel to one target. It opens on first use and raises only digitforge's errors.
+"""Sends messages to one target over gRPC. The connection opens on first use. All errors are digitforge's errors.
 
 gRPC channels do not survive a fork, and PyTorch's DataLoader forks. So each process opens its own channel when it
 first sends a message.
@@ -24,7 +24,7 @@ from digitforge_client.transport.rpc_errors import translate
 from digitforge_client.transport.waiting import WaitingThreads
 from digitforge_client.transport.wire import Method
 
-#: gRPC's default wait before it reconnects grows to two minutes, far longer than the restart of a server takes.
+#: Wait before gRPC reconnects. By default it grows to two minutes, but a server restarts much faster.
 _FIRST_RECONNECT_MS: Final = 100
 _LONGEST_RECONNECT_MS: Final = 2_000
 
@@ -74,7 +74,7 @@ class Transport(Protocol):
 
 
 class Channel:
-    """A gRPC channel to one target. Each process opens its own on first use. Threads may share it.
+    """Sends messages to one target. Each process opens its own gRPC channel on first use. Threads may share the object.
 
     Args:
         target: in gRPC's syntax: ``host:port``, ``unix:/path``, or ``dns:///name:port`` to use all addresses of the
@@ -127,7 +127,7 @@ class Channel:
     def _abandon(self, channel: grpc.Channel) -> None:
         """Send no further messages through a channel that timed out.
 
-        Its connection may be dead without a notice, for example if a firewall drops packets. Requests that it has
+        Its connection may be dead without an error, for example if a firewall drops packets. Requests that it has
         already sent may still be answered. gRPC closes a channel that is no longer in use.
         """
         with self._lock:
@@ -171,7 +171,7 @@ class _Call:
         return future.done() and not future.cancelled() and future.exception() is None
 
     def cancel(self) -> None:
-        self._future.cancel()  # a request that was already sent ends with its answer, its deadline or its channel
+        self._future.cancel()  # a request that was already sent goes on until its answer, its deadline or `close`
 
 
 _CHANNELS: weakref.WeakSet[Channel] = weakref.WeakSet()

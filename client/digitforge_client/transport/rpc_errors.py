@@ -68,7 +68,8 @@ _RULES: Final = (
     ),
     _Rule(
         codes="RESOURCE_EXHAUSTED",
-        # Texts of TensorFlow Serving (which may be empty), Python's gRPC and proxies. Out of memory has another text.
+        # TensorFlow Serving may send no text. The other texts are from Python's gRPC and proxies. A server that is out
+        # of memory sends none of these texts.
         text=r"^$|(?i:thread ?pool|concurrent rpc|rate.?limit)",
         error=ServerBusyError,
         message=_BUSY,
@@ -136,7 +137,8 @@ class FailedCall(grpc.RpcError):
 def translate(error: grpc.RpcError, *, target: str, model: str, timeout_s: float | None) -> ServerError:
     """Turn gRPC's error into a ServerError with a helpful message.
 
-    The result already has a cause. Raise it outside the ``except`` block, or Python adds gRPC's error as its context.
+    The result has a cause that can be pickled. Raise it outside the ``except`` block: inside, Python would add gRPC's
+    own error as its context.
 
     Args:
         error: gRPC's error.

@@ -50,7 +50,7 @@ class Settings:
 
 
 class Listener(Protocol):
-    """Is told about the progress of the demo."""
+    """Receives the progress of the demo."""
 
     def stage(self, name: str) -> None:
         """The stage *name* begins."""
@@ -69,12 +69,12 @@ class Outcome:
     quality: Report
     state: experiment_folder.State
     real: str  #: name of the real images
-    notes: tuple[str, ...]  #: sentences that a reader must know
+    notes: tuple[str, ...]  #: notes on the real images, for the reader
     html: Path  #: the report
 
 
 class _Streamed(ServedGenerator):
-    """A served generator that streams its digits and reports progress. It keeps the last digits."""
+    """A served generator that streams its digits and reports progress. It keeps the digits of the last draw."""
 
     def __init__(self, client: DigitClient, target: str, progress: Callable[[int, int], None]) -> None:
         super().__init__(client, target)
@@ -105,7 +105,7 @@ def run(folder: Path, settings: Settings, *, listener: Listener, command: str) -
     Args:
         folder: folder for the report. It is created if needed. An earlier report in it is replaced.
         settings: the settings.
-        listener: is told about the progress.
+        listener: receives the progress.
         command: the command line, for the report.
 
     Raises:
@@ -142,7 +142,7 @@ def run(folder: Path, settings: Settings, *, listener: Listener, command: str) -
                 command=command,
             )
             listener.stage("writing the report")
-            assert streamed.drawn is not None  # assess drew
+            assert streamed.drawn is not None  # `assess` has drawn them
             sheets = samples(test, streamed.drawn)
             with replacing(folder / RESULTS) as file, (Path(scratch) / RESULTS).open("rb") as results:
                 shutil.copyfileobj(results, file)
@@ -170,10 +170,10 @@ def run(folder: Path, settings: Settings, *, listener: Listener, command: str) -
 
 
 def check_folder(folder: Path) -> None:
-    """Check before the work that *folder* can be created and written.
+    """Create *folder* and check that it can be written, before the work starts.
 
     Raises:
-        DataError: it cannot.
+        DataError: the folder cannot be created or written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -59,7 +59,7 @@ def serving(model_base_path: Path | None = None) -> Iterator[str]:
 
 
 def _target(process: subprocess.Popen[str], stderr: IO[str]) -> str:
-    """Wait until the server prints its address. It does so when it is ready."""
+    """Wait until the server is ready. Then it prints its address, which is returned."""
     lines: queue.Queue[str] = queue.Queue()
     threading.Thread(target=_pass_on, args=(process.stdout, lines), daemon=True).start()
     end = time.monotonic() + START_TIMEOUT_S

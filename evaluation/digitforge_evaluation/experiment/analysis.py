@@ -1,9 +1,9 @@
 """Analyze finished cells: accuracies, paired differences and verdicts.
 
 Only the *primary family* of comparisons gets verdicts. It is fixed before any result is seen: classical augmentation
-with generated digits against classical augmentation alone, in accuracy, for each size and generator. If classes are
-cut, the baseline draws all classes equally often, and the measure is balanced accuracy. All other comparisons are
-descriptive.
+with generated digits against classical augmentation alone, in accuracy, for each size and generator. If some classes
+are cut (they keep only a share of their images), the baseline draws all classes equally often, and the measure is
+balanced accuracy. All other comparisons are descriptive.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class ArmResult:
     accuracy: float  #: mean over subsets
     interval: Interval | None  #: Student's t interval for the mean; None for a single subset
     balanced: Estimate  #: balanced accuracy: the mean of the classes' recalls
-    minority: Estimate | None  #: mean recall of the cut classes; None if no class is cut
+    minority: Estimate | None  #: mean recall of the cut classes; None if no classes are cut
     recalls: tuple[float, ...]  #: recall of each class, over all subsets
     confusion: tuple[tuple[int, ...], ...]  #: [true class][predicted class], summed over subsets and replicates
 
@@ -75,9 +75,10 @@ class Comparison:
     primary: bool  #: whether the comparison is in the primary family
     adjusted_p: float | None = None  #: after Holm's correction; only in the primary family
     simultaneous: Interval | None = None  #: t interval with Bonferroni's correction; only in the primary family
-    detectable: float | None = None  #: smallest true difference found with probability 0.8, at Bonferroni's level
+    #: Smallest true difference that the test finds with probability 0.8, at Bonferroni's level.
+    detectable: float | None = None
     minority: Estimate | None = None  #: difference in mean recall of the cut classes; None if no class is cut
-    worth: Worth | None = None  #: in real images per class; None if the baseline was run at one size only
+    worth: Worth | None = None  #: difference in real images per class; None if the baseline was run at one size only
     verdict: Verdict = "descriptive"
 
 
@@ -127,13 +128,13 @@ class _Analyst:
         pairs = list(self._cells)
         primary = [(arm, self._baseline, n) for arm, n in pairs if _is_primary(arm)]
         variants = [(arm, replace(arm, variant=PLAIN), n) for arm, n in pairs if arm.variant != PLAIN]
-        # The primary arm has its comparison with the baseline already.
+        # `primary` already compares the primary arm with the baseline.
         with_baseline = [(arm, self._baseline, n) for arm, n in pairs if arm.design.generator and not _is_primary(arm)]
         with_real = [(arm, REAL, n) for arm, n in pairs if arm != REAL]
         return Analysis(
             arms=tuple(self._arm_result(arm, n, list(cells.values())) for (arm, n), cells in self._cells.items()),
             comparisons=(
-                *self._judged(self._compared(primary)),
+                *self._with_verdicts(self._compared(primary)),
                 *self._compared([*variants, *with_baseline, *with_real]),
             ),
             cells=len(self._all_cells),
@@ -202,14 +203,14 @@ class _Analyst:
         held_out = int(np.sum(arm_cells[0].confusion))
         return worth({**curve, n: errors(baseline_cells)}, n=n, arm=errors(arm_cells), smallest=0.5 / held_out)
 
-    def _judged(self, family: list[Comparison]) -> list[Comparison]:
+    def _with_verdicts(self, family: list[Comparison]) -> list[Comparison]:
         """Add adjusted p-values, simultaneous intervals and verdicts to the primary family."""
-        judged = []
+        finished = []
         for comparison, adjusted in zip(family, holm([c.p_value for c in family]), strict=True):
             differences = self._differences(comparison.arm, comparison.baseline, comparison.n_per_class, self._score)
             several = len(differences) > 1
             level = LEVEL / len(family)
-            judged.append(
+            finished.append(
                 replace(
                     comparison,
                     adjusted_p=adjusted,
@@ -218,7 +219,7 @@ class _Analyst:
                     verdict=verdict(mean=comparison.difference, adjusted_p=adjusted, subsets=comparison.subsets),
                 )
             )
-        return judged
+        return finished
 
 
 def _is_primary(arm: Arm) -> bool:
@@ -226,7 +227,7 @@ def _is_primary(arm: Arm) -> bool:
 
 
 def _display_order(arm: Arm) -> tuple[int, str, float, str]:
-    """A sort key: the order of ``ARMS``, then no variant first, then ratios in order, then other variants."""
+    """A sort key: by arm as in ``ARMS``, then by generator, then by variant: none, ratios in order, others."""
     without_ratio = 0.0 if arm.variant == PLAIN else np.inf
     return list(ARMS).index(arm.name), arm.source, arm.variant.ratio or without_ratio, str(arm.variant)
 

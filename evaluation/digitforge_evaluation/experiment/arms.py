@@ -26,7 +26,7 @@ class Design:
     generator: bool = False  #: whether it uses generated digits
     balanced: bool = False  #: whether it draws all classes equally often, whatever their size
     classical: bool = False  #: whether it applies classical augmentation to every image
-    cheap: str = ""  #: ``noise`` or ``smote``, for half of the images; empty for none
+    cheap: str = ""  #: cheap augmentation of half of the images: ``noise`` or ``smote``; empty for none
 
 
 ARMS: Final[dict[str, Design]] = {
@@ -61,7 +61,7 @@ class Variant:
     ratio: float | None = None  #: generated digits per real image; None for the plan's ratio
     expansion: float | None = None  #: factor for the latents; None leaves them unchanged
     fresh: bool = False  #: use each digit only once
-    filtered: bool = False  #: use only digits whose label is confirmed by a classifier trained on the subset
+    filtered: bool = False  #: use only digits whose label a classifier trained on the subset confirms
 
     def __post_init__(self) -> None:
         for name in ("ratio", "expansion"):

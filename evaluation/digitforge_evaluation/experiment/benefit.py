@@ -35,7 +35,7 @@ ORDERS: Final = math.factorial(8)
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One generator in one arm at one size. Strict generators share one point, the mean over all subsets."""
+    """One generator in one arm at one size. All strict generators together are one point: the mean over all subsets."""
 
     generator: str  #: budget and name, as in ``Arm.source``
     arm: str  #: name of the arm, without the generator
@@ -174,7 +174,7 @@ def _correlation(points: list[Point]) -> Correlation | None:
     ranks_x, ranks_y = (stats.rankdata(values) - (len(points) + 1) / 2 for values in (x, y))
     test = stats.permutation_test(
         (ranks_x,),
-        lambda ranks, axis: np.abs((ranks * ranks_y).sum(axis=axis)),  # exact, so ties count as ties
+        lambda ranks, axis: np.abs((ranks * ranks_y).sum(axis=axis)),  # no rounding, so equal values stay equal
         permutation_type="pairings",
         alternative="greater",
         vectorized=True,

@@ -1,4 +1,4 @@
-"""The draw of each arm: a function that returns random training images."""
+"""For each arm, a function (the arm's *draw*) that returns random training images."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def draw_for(
         labels: (n,) int64, their classes.
         generated: generated images and labels, for arms that use them.
         generated_share: share of generated digits among the rows, in arms with both.
-        fresh: draw each generated digit once before any is drawn twice, counted over all calls. Otherwise this holds
-            only within a call, and each call has its own random order.
+        fresh: over all calls, use every generated digit once before using any digit again. If False, this holds only
+            within a call, and each call has its own random order.
         elastic: strength of the elastic distortion in classical augmentation, see `shift_rotate_scale`.
 
     Returns:
@@ -84,7 +84,7 @@ def _real(design: Design, images: Images, labels: Labels) -> Draw:
 
 
 def _in_epochs(images: Images, labels: Labels) -> Draw:
-    """In each call, draw all images once in random order, then all again."""
+    """In each call, draw all images in random order, then all again in another order."""
 
     def draw(rows: int, rng: np.random.Generator) -> Rows:
         indices = _epochs(len(images), rows, rng)
@@ -94,7 +94,7 @@ def _in_epochs(images: Images, labels: Labels) -> Draw:
 
 
 def _in_sequence(images: Images, labels: Labels) -> Draw:
-    """Draw all images once before any is drawn twice, counted over all calls. The random order is fixed."""
+    """Over all calls, draw every image once before drawing any image again. The random order is fixed."""
     order = np.zeros(0, np.int64)
     taken = 0
 

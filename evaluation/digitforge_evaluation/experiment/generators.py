@@ -48,7 +48,7 @@ class GeneratorSource(Protocol):
 
     @property
     def identity(self) -> str:
-        """Everything that the digits depend on besides the subset and the seed."""
+        """Everything that the digits depend on, apart from the subset and the seed."""
 
     def generator_for(self, real: Dataset, *, seed: int) -> Source:
         """The generator for the subset *real*."""
@@ -102,7 +102,7 @@ class TrainedInside:
     """Trains a generator for each subset, on the images of the subset alone.
 
     Trained generators are cached under a hash of images, recipe and seed. Other arms, resumed runs and other
-    experiments in the same folder use them again.
+    experiments in the same folder reuse them.
     """
 
     def __init__(self, *, recipe: str = STRICT_RECIPE, overrides: Mapping[str, Any] | None = None, cache: Path) -> None:

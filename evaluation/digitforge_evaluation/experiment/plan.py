@@ -1,8 +1,8 @@
 """The plan of an experiment: arms × sizes × subsets.
 
-A *cell* is one arm on one subset of real images. Its result is the accuracy of one classifier. All arms of a subset use
-the same real images, the same digits of a generator and the same classifier seeds. So differences within a subset come
-from the arms alone.
+A *cell* is one arm on one subset of real images. Its result is the accuracy of a classifier, averaged over replicates.
+All arms of a subset use the same real images, the same digits of a generator and the same classifier seeds. So
+differences within a subset come from the arms alone.
 """
 
 from __future__ import annotations
@@ -42,18 +42,19 @@ class Plan:
     ratio: float = 10.0  #: generated digits per real image
     generated_share: float = 0.5  #: share of generated digits among the training rows, in arms with both
     sweep: tuple[float, ...] = ()  #: other ratios to compare with *ratio*
-    expansions: tuple[float, ...] = ()  #: factors for the latents, each a variant to compare
+    expansions: tuple[float, ...] = ()  #: factors for the latents; each adds a variant to compare
     fresh: bool = False  #: add the variant that uses each generated digit only once
-    #: Add the variant that uses only digits whose label is confirmed by a classifier trained on the subset alone.
+    #: Add the variant that uses only digits whose label a classifier confirms. The classifier is trained on the subset
+    #: alone.
     filtered: bool = False
-    #: For generators without classes, whose digits a classifier labels: use only digits with at least this confidence.
+    #: A classifier labels the digits of generators without classes. Use only digits with at least this confidence.
     confidence: float = 0.0
     #: Names of classes, and the share of their images that subsets keep, between 0 and 1.
     cut: Mapping[str, float] = field(default_factory=dict)
     noisy_labels: float = 0.0  #: share of each subset's labels to replace with wrong ones
     #: Elastic distortion in classical augmentation: root mean square displacement in pixels of a 28-pixel image.
     elastic: float = ELASTIC
-    #: ``test``, or ``validation`` to hold out a twelfth of the training set; use that to choose settings.
+    #: ``test``, or ``validation`` to hold out a twelfth of the training set. Choose settings with ``validation``.
     held_out: HeldOut = "test"
     seed: int = 0  #: random seed
 
@@ -149,7 +150,7 @@ def plan_cells(plan: Plan, sources: Mapping[str, GeneratorSource]) -> list[CellK
 
 
 def identity(plan: Plan, real: RealImages, sources: Mapping[str, GeneratorSource]) -> dict[str, Any]:
-    """Everything besides its key that a cell's result depends on, as JSON values.
+    """Everything that a cell's result depends on, apart from the cell's key, as JSON values.
 
     It leaves out arms, sizes, variants and the number of subsets. So a plan can grow and keep its finished cells.
     """

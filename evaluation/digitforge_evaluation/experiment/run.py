@@ -1,6 +1,6 @@
 """Run the cells of a plan: train a classifier for each cell, and store its accuracy.
 
-A cell uses the held-out images only once, after its classifier is trained. Nothing is chosen by them.
+A cell uses the held-out images only after its classifier is trained, so no choice depends on them.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def _generated(job: _Job, source: GeneratorSource, model: Classifier, seed: int)
     share = plan.generated_share if arm.design.real else 1.0
     n = max(job.classes, round((arm.variant.ratio or plan.ratio) * len(job.real)))
     if arm.variant.fresh:
-        n = max(n, math.ceil(share * plan.steps * BATCH_SIZE))  # enough for any classifier
+        n = max(n, math.ceil(share * plan.steps * BATCH_SIZE))  # enough to use each digit only once
     expansion = arm.variant.expansion
     proportions = class_gaps(job.real.labels, classes=job.classes, generated_share=share)
     drawn = _drawn(cast(Any, generator), n, proportions, seed, expansion)
@@ -194,8 +194,8 @@ def interleave(keys: Sequence[CellKey], *, subsets: int) -> list[CellKey]:
     """Order *keys* for parallel work: groups of *subsets* subsets, and in each group one arm after the other.
 
     The cells of one subset share a strict generator, and wait for each other while it is trained. So neighbors should
-    be from different subsets. Subsets with only the baseline come last. Otherwise a subset with a generator might be
-    grouped with them, and its generator would be trained alone.
+    be from different subsets. Subsets with only the baseline come last. If one were in a group with a subset that has a
+    generator, this generator would be trained while no other is.
     """
     arm_order = {arm: place for place, arm in enumerate(dict.fromkeys(key.arm for key in keys))}
     most_cells_first = Counter((key.n_per_class, key.subset) for key in keys).most_common()

@@ -104,8 +104,8 @@ def permutation_p_value(differences: npt.ArrayLike, *, seed: int = 0) -> float:
         InvalidInputError: there are no differences, or one is not finite.
     """
     values = _checked(differences, least=1)
-    # The tolerance keeps ties that rounding would break. SciPy's permutation_test has a narrower tolerance, and takes
-    # seconds for 2²⁰ patterns where this takes milliseconds.
+    # With this tolerance, sums that differ only by rounding count as equal. SciPy's permutation_test has a narrower
+    # tolerance, and takes seconds for 2²⁰ patterns where this takes milliseconds.
     threshold = abs(values.sum()) - 1e-9 * np.abs(values).sum()
     if len(values) <= EXACT_UP_TO:
         sums = np.zeros(1)
@@ -130,7 +130,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
         p_values: one per comparison of the family, in any order.
 
     Returns:
-        The adjusted p-values in the same order, each from its original value up to 1.
+        The adjusted p-values in the same order. Each is at least its original value and at most 1.
     """
     adjusted = [0.0] * len(p_values)
     running = 0.0
@@ -143,8 +143,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def smallest_detectable(differences: npt.ArrayLike, *, alpha: float = 0.05, power: float = 0.8) -> float:
     """The smallest true mean difference that the test finds with probability *power*.
 
-    Assumes the number and the spread of *differences*. Computed for the two-sided one-sample t test, from the
-    noncentral t distribution.
+    It assumes as many differences as in *differences*, with the same spread. It holds for the two-sided one-sample t
+    test, and is computed from the noncentral t distribution.
 
     Args:
         differences: (n,) floats, n ≥ 2, one per subset.

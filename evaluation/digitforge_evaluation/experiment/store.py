@@ -103,7 +103,7 @@ def open_store(path: Path, *, identity: Mapping[str, Any], about: Mapping[str, A
 
     Args:
         path: the file. Its folder is created if needed.
-        identity: everything besides its key that a cell's result depends on, as JSON values.
+        identity: everything that a cell's result depends on, apart from the cell's key, as JSON values.
         about: other facts for the first line of a new file, such as versions and command. They are never compared.
 
     Yields:

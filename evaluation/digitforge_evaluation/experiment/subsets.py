@@ -81,8 +81,8 @@ def subset_of(
 ) -> Dataset:
     """A subset of *pool*, on request with cut classes or wrong labels.
 
-    A subset has the same images with and without these options. Cutting only removes images of the cut classes, and
-    noise only changes labels. This makes scenarios comparable.
+    A subset starts with the same images for all options. Cutting only removes images of the cut classes, and noise only
+    changes labels. So results with and without these options are comparable.
 
     Args:
         pool: the images to choose from.

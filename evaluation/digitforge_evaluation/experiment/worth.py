@@ -76,7 +76,7 @@ def worth(curve: Mapping[int, npt.ArrayLike], *, n: int, arm: npt.ArrayLike, sma
 
 
 def _bounds(errors: Mapping[int, Floats], n: int, arm_errors: Floats) -> tuple[float | None, float | None]:
-    """The bootstrap interval. It draws subsets with replacement at each size, the same for arm and baseline."""
+    """The bootstrap interval. At each size it draws subsets with replacement. Arm and baseline get the same subsets."""
     if len(arm_errors) < 2:
         return None, None
     rng = np.random.default_rng(0)
@@ -89,13 +89,13 @@ def _bounds(errors: Mapping[int, Floats], n: int, arm_errors: Floats) -> tuple[f
     table = np.log(np.stack(means))  # (sizes, resamples)
     slopes = np.polyfit(np.log(np.array(list(errors), np.float64)), table, 1)[0]
     images = _images(n, means[list(errors).index(n)] / arm_means, -slopes)
-    # Some values may be infinite, so no interpolation.
+    # Do not interpolate, because some values may be infinite.
     low, high = np.quantile(images, [0.025, 0.975], method="nearest")
     return (float(low) if np.isfinite(low) else None), (float(high) if np.isfinite(high) else None)
 
 
 def _images(n: int, ratio: npt.ArrayLike, exponent: npt.ArrayLike) -> Floats:
-    """``n · (ratio^(1/b) − 1)``; infinite if the curve does not fall."""
+    """``n · (ratio^(1/b) − 1)``, where *ratio* is baseline error ÷ arm error. Infinite if the curve does not fall."""
     ratio, exponent = np.asarray(ratio, np.float64), np.asarray(exponent, np.float64)
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         images = n * (ratio ** (1 / exponent) - 1)

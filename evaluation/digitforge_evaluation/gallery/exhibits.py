@@ -1,7 +1,7 @@
 """Train or load recipes, and measure each in the same way.
 
 The folder of the runs holds one run of ``digitforge train`` per recipe. Each run also holds its export in ``models/``
-and its measurements in ``exhibit.json``. A restarted gallery uses them.
+and its measurements in ``exhibit.json``. A restarted gallery reuses both.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Exhibit:
 
     @property
     def title(self) -> str:
-        """The recipe's name, and its fields that differ from the preset. Ignores the number of steps."""
+        """The recipe's name, and the fields that differ from the preset, apart from the number of steps."""
         # Fields that depend on the device are compared as a CPU resolves them.
         preset, recipe = (one.computed(on_gpu=False).as_dict() for one in (RECIPES[self.name], from_dict(self.recipe)))
         changed = [

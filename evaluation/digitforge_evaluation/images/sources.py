@@ -57,7 +57,7 @@ class Source(Protocol):
         """Tell which images the generator was trained on.
 
         Args:
-            hashes: (n,) identities of the images, from `digitforge_client.contract.image_hashes`.
+            hashes: (n,) hashes of the images, from `digitforge_client.contract.image_hashes`.
 
         Returns:
             (n,) bool; None if the source does not know.

@@ -1,4 +1,4 @@
-"""95 % intervals over the generated images: how much another sample of the same generator would differ."""
+"""95 % intervals for metrics. They show how much the metric varies between samples of the same generator."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def jackknife_interval(value: float, left_out: npt.ArrayLike) -> Interval:
     """The 95 % interval of a delete-a-group jackknife: *value* ± Student's t times the standard error.
 
     With G groups, SE² = (G − 1) / G · Σ (θ_g − mean θ)². It works for any metric that depends smoothly on its sample;
-    for others the interval tends to be too wide (Efron and Stein, *The jackknife estimate of variance*, 1981). It is
-    used instead of the bootstrap, whose samples contain duplicates: these shift a Fréchet distance and fill the
-    neighborhoods of precision, recall, density and coverage.
+    for others the interval tends to be too wide (Efron and Stein, *The jackknife estimate of variance*, 1981). The
+    bootstrap is not used, because its samples contain duplicates. Duplicates shift a Fréchet distance, and they count
+    as nearest neighbors in precision, recall, density and coverage.
 
     Args:
         value: the metric of the whole sample.

@@ -97,7 +97,7 @@ def left_out_discrepancies(*, real: npt.ArrayLike, generated: npt.ArrayLike, gro
         (G,) values.
 
     Raises:
-        InvalidInputError: the features or the groups are invalid, or fewer than two points remain without a group.
+        InvalidInputError: the features or the groups are invalid, or fewer than two points remain without one group.
     """
     real_points, points = checked_pair(real, generated)
     which = checked_groups(groups, len(points))
@@ -107,7 +107,8 @@ def left_out_discrepancies(*, real: npt.ArrayLike, generated: npt.ArrayLike, gro
             f"without the largest group, {len(points) - counts.max()} generated points remain; expected at least 2"
         )
 
-    points = points[np.argsort(which, kind="stable")].astype(np.float64)  # sorted: now each group is a slice
+    # Sorted by group, so that each group is a slice.
+    points = points[np.argsort(which, kind="stable")].astype(np.float64)
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
 
     def within_block(at: slice) -> Floats:

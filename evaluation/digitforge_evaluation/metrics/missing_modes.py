@@ -9,9 +9,9 @@ Bins are computed in pixels, because a classifier's features ignore details that
 a foot and a 1 without are far apart in pixels but close in features, so recall can overlook that no generated 1 has a
 foot.
 
-The share is averaged over several partitions into bins: in some a rare mode has its own bin, in others it shares a bin
-with other digits. The partitions have different seeds than those of training (`digitforge_training.gan.clusters`),
-because a generator must not be measured on the partition that it was trained on.
+The share is averaged over several partitions into bins, because a rare mode has its own bin only in some of them. In
+the others it shares a bin with other digits. The partitions have different seeds than those of training
+(`digitforge_training.gan.clusters`), because a generator must not be measured on the partition that it was trained on.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def count_images(centers: Floats, *, pixels: npt.NDArray[np.uint8], labels: npt.
 
 
 def missing(expected: Counts, found: Counts) -> npt.NDArray[np.bool_]:
-    """Compute which bins are missing: less than a quarter of the real share, and significantly so.
+    """Compute which bins are missing: their share is less than a quarter of the real share, and significantly smaller.
 
     The test is Fisher's exact test, one-sided, at 0.1 %: the level is low because many bins are tested.
 

@@ -2,12 +2,14 @@
 
 Each point of a set has a ball around it that reaches to its k-th nearest neighbor in the set.
 
-* precision: share of generated points in at least one real ball; recall: share of real points in at least one
-  generated ball. Kynkäänniemi et al., *Improved precision and recall metric for assessing generative models*, NeurIPS
-  2019.
-* density: mean number of real balls that hold a generated point, divided by k (1 is ideal, more is possible);
-  coverage: share of real balls that hold at least one generated point. Naeem et al., *Reliable fidelity and diversity
-  metrics for generative models*, ICML 2020.
+* precision: share of generated points in at least one real ball.
+* recall: share of real points in at least one generated ball.
+* density: mean number of real balls that hold a generated point, divided by k. 1 is ideal, more is possible.
+* coverage: share of real balls that hold at least one generated point.
+
+Precision and recall: Kynkäänniemi et al., *Improved precision and recall metric for assessing generative models*,
+NeurIPS 2019. Density and coverage: Naeem et al., *Reliable fidelity and diversity metrics for generative models*, ICML
+2020.
 
 Compare values only at equal n, m and k.
 """
@@ -46,7 +48,7 @@ class PRDC:
 def prdc(*, real: npt.ArrayLike, generated: npt.ArrayLike, k: int = 5) -> PRDC:
     """Compute precision, recall, density and coverage. A point on the surface of a ball is inside.
 
-    Memory stays below about 100 MiB for any n and m, plus one of the arrays in float64.
+    It needs about 100 MiB at most for any n and m, plus a copy of one of the arrays in float64.
 
     Args:
         real: (n, d) features of real images.
@@ -106,7 +108,7 @@ def prdc_left_out(
         k: see `prdc`.
 
     Raises:
-        InvalidInputError: an argument is invalid, or not more than k generated points remain without a group.
+        InvalidInputError: an argument is invalid, or without one of the groups only k generated points or fewer remain.
     """
     real_points, points = _checked(real, generated, k)
     which = checked_groups(groups, len(points))
@@ -114,7 +116,7 @@ def prdc_left_out(
     if len(points) - counts.max() <= k:
         left = len(points) - counts.max()
         raise InvalidInputError(f"without the largest group, {left} generated points remain; expected more than {k}")
-    points = points[np.argsort(which, kind="stable")]  # sorted: now each group is a slice of columns
+    points = points[np.argsort(which, kind="stable")]  # sorted by group, so that each group is a slice of columns
     starts = np.cumsum(counts) - counts
     slices = [slice(start, start + count) for start, count in zip(starts, counts, strict=True)]
     slack = rounding(real_points, points)
@@ -127,7 +129,7 @@ def prdc_left_out(
         in_real_ball = squares <= real_radii[at, None]
         held = np.logical_or.reduceat(in_real_ball, starts, axis=1)  # by a point of each group
         reached = np.logical_or.reduceat(squares <= radii, starts, axis=1)
-        # Leaving a group out only makes balls larger, so a point inside balls of two groups stays inside a ball.
+        # Without a group, the other balls never shrink. So a point inside balls of two groups stays inside a ball.
         unsure = np.flatnonzero(reached.sum(axis=1) < 2)
         for group, larger in enumerate(radii_without):
             covered[group, at] = np.delete(held, group, axis=1).any(axis=1)

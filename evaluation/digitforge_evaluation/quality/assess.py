@@ -1,4 +1,4 @@
-"""Measures generated images with all metrics, and real images in their place for comparison."""
+"""Computes all metrics of generated images, and of real images for comparison."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Measurement:
     value: float
     n: int  #: number of generated images
     interval: Interval | None  #: 95 %, over the generated images alone; None if it cannot be computed
-    real: Floor | None  #: what real images score in their place; None if unknown
+    real: Floor | None  #: the same metric of real images; None if unknown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,7 +209,7 @@ def _training(source: Source, network: FeatureNetwork, real: RealData) -> Traini
 
 
 def _measure(comparison: Comparison, progress: Callable[[str], None]) -> tuple[dict[str, Estimate], dict[str, str]]:
-    """Compute every metric and the distance of every class; also return why metrics are left out."""
+    """Compute every metric and the distance of every class. Also return the reasons for metrics that are left out."""
     found: dict[str, Estimate] = {}
     left_out: dict[str, str] = {}
     stage = ""
@@ -229,7 +229,7 @@ def _measure(comparison: Comparison, progress: Callable[[str], None]) -> tuple[d
 
 
 def _floors(comparison: Comparison, found: Mapping[str, Estimate]) -> dict[str, Floor]:
-    """What real images score: the shipped floors if they fit these images, n and k; measured now otherwise."""
+    """The metrics of real images. Uses the shipped floors if they fit these images, n and k. Measures all others."""
     n = len(comparison.generated)
     if comparison.real is None:
         return dict(comparison.reference.floors.get(n, {}))

@@ -38,8 +38,8 @@ Rows = npt.NDArray[np.intp] | npt.NDArray[np.bool_]
 class RealData:
     """The two splits of a data set."""
 
-    train: Dataset  #: what generators are trained on
-    test: Dataset  #: held out: what generators are measured against
+    train: Dataset  #: training images of generators
+    test: Dataset  #: held-out images, to compare generators with
 
     @classmethod
     def load(cls, data: str, data_dir: Path | None = None) -> Self:
@@ -209,7 +209,7 @@ class Comparison:
 
     @functools.cached_property
     def missing_modes(self) -> tuple[Floats, Floats]:
-        """The share in missing modes on each partition, and without each group."""
+        """The share of real images in missing modes, (P,) on each partition, and (G, P) without each group."""
         return missing_modes(
             self.training.partitions, pixels=self.generated.images, labels=self.labels, groups=self.groups
         )
@@ -238,7 +238,7 @@ class Comparison:
         )
 
 
-#: Gives comparisons with real images in place of the generated ones, without intervals.
+#: Yields comparisons that have real images in place of the generated images, and no intervals.
 StandIns = Callable[[Comparison], Iterator[Comparison]]
 
 
@@ -256,7 +256,7 @@ def training_subsets(comparison: Comparison, repeats: int = FLOOR_REPEATS) -> It
 def held_out_subsets(comparison: Comparison) -> Iterator[Comparison]:
     """Random subsets of the held-out images, of the same size as the generated set.
 
-    If there are not more held-out than generated images: all held-out images, once.
+    Yields all held-out images once if the generated set has as many images or more.
     """
     total = len(comparison.test)
     n = min(len(comparison.generated), total)
@@ -272,7 +272,7 @@ def held_out_images(comparison: Comparison) -> Iterator[Comparison]:
 
 
 def held_out_halves(comparison: Comparison, repeats: int = FLOOR_REPEATS, seed: int = 0) -> Iterator[Comparison]:
-    """Random halves of the held-out images: one takes the place of the generated images, the other is held out."""
+    """Random halves of the held-out images. One half replaces the generated images. The other half is held out."""
     test, training = comparison.test, comparison.training
     rng = np.random.default_rng(seed)
     for _ in range(repeats):

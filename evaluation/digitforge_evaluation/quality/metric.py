@@ -45,10 +45,10 @@ class Metric:
     value: Value  #: computes the value of a comparison
     interval: IntervalOf  #: computes the interval
     fewest: Callable[[Comparison], int] = lambda _: 2  #: smallest number of generated images
-    held_out_too: bool = False  #: whether ``fewest`` also applies to the held-out images
+    fewest_applies_to_held_out: bool = False  #: whether ``fewest`` also applies to the held-out images
     stand_ins: StandIns = training_subsets  #: real images to measure in place of generated ones, for the floor
     floor: Callable[[Comparison], Floor] | None = None  #: computes the floor; None: measure ``stand_ins``
-    named: bool = False  #: whether tables show the full name instead of the title
+    named: bool = False  #: whether tables show the full name, not the title
     stage: str = "comparing"  #: progress message while the metric is computed
 
     def full_name(self, *, features: str, n: int, k: int) -> str:
@@ -72,7 +72,7 @@ class Metric:
                 "left out:".
         """
         fewest = self.fewest(comparison)
-        if self.held_out_too and len(comparison.test) < fewest:
+        if self.fewest_applies_to_held_out and len(comparison.test) < fewest:
             raise InvalidInputError(f"needs at least {fewest} held-out images; there are {len(comparison.test)}")
         if len(comparison.generated) < fewest:
             raise InvalidInputError(f"needs at least {fewest} generated images; there are {len(comparison.generated)}")
@@ -95,7 +95,7 @@ def jackknife(value: Value, comparison: Comparison, whole: float) -> Interval:
 def jackknife_of(
     left_out: Callable[[Comparison, Groups], npt.ArrayLike], *, low: float = -inf, high: float = inf
 ) -> IntervalOf:
-    """A jackknife interval for a metric with a fast function for its values without each group.
+    """A jackknife interval for a metric that has a fast function to leave groups out.
 
     Args:
         left_out: computes the metric without each group of generated images.

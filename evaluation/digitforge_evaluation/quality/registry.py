@@ -50,7 +50,7 @@ def _prdc(name: str, better: Better, *, high: float = 1.0) -> Metric:
         value=lambda c: getattr(c.prdc, name),
         interval=jackknife_of(lambda c, _: [getattr(each, name) for each in c.prdc_left_out], low=0, high=high),
         fewest=lambda c: c.k + 1,
-        held_out_too=True,
+        fewest_applies_to_held_out=True,
     )
 
 
@@ -61,8 +61,8 @@ def missing_modes_interval(shares: Floats, left_out: Floats) -> Interval | None:
     partitions from Student's t.
 
     Args:
-        shares: (P,) the share in missing modes on each of P partitions.
-        left_out: (G, P) the same without each of G groups of images.
+        shares: (P,) share of real images in missing modes, on each of P partitions.
+        left_out: (G, P) the same share without each of G groups of generated images.
 
     Returns:
         The interval, cut off at 0 and 1; None if the margin is 0.
@@ -126,7 +126,7 @@ METRICS: Final = {
             )
         ),
         fewest=lambda _: KERNEL_SUBSET_SIZE,
-        held_out_too=True,
+        fewest_applies_to_held_out=True,
         named=True,
     ),
     "precision": _prdc("precision", better="higher"),

@@ -79,7 +79,7 @@ def _abort(context: grpc.ServicerContext, code: grpc.StatusCode, text: str) -> N
 
 
 def _method(request_type: type[Message], answer: Callable[[Any, grpc.ServicerContext], Message]) -> Any:
-    """A gRPC method that receives and returns bytes, so that we choose the error for an invalid message."""
+    """A gRPC method on bytes. It parses the message itself, to choose the error for an invalid message."""
 
     def handle(message: bytes, context: grpc.ServicerContext) -> bytes:
         try:

@@ -253,7 +253,7 @@ def _handler(rest: Rest) -> type[BaseHTTPRequestHandler]:
         do_GET = do_POST = _respond  # noqa: N815 - http.server's names
 
         def _disconnected(self) -> bool:
-            """Whether the client has closed the connection. Leaves data of a next request in the socket."""
+            """Whether the client has closed the connection. Does not consume data of the next request."""
             with selectors.DefaultSelector() as selector:
                 selector.register(self.connection, selectors.EVENT_READ)
                 try:

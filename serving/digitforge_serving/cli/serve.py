@@ -33,7 +33,7 @@ from digitforge_serving.server import Server
 
 _LEGACY_KERAS = "TF_USE_LEGACY_KERAS"
 _POLL_S = 0.5  # seconds between checks for a signal
-_FORCE_EXIT_S = 1.5  # this long after the grace period, the process exits even if TensorFlow computes
+_FORCE_EXIT_S = 1.5  # seconds after the grace period; then the process exits even if TensorFlow still computes
 
 
 def flag(name: str, **attributes: Any) -> Any:
@@ -58,13 +58,13 @@ def switch(name: str, default: bool, **attributes: Any) -> Any:
 @flag(
     "model_config_file",
     type=click.Path(path_type=Path),
-    help="File that lists several models (ModelServerConfig in protobuf text). Replaces the two options above.",
+    help="File that lists several models (ModelServerConfig in protobuf text), instead of the two options above.",
 )
 @flag(
     "model_config_file_poll_wait_seconds",
     type=click.FloatRange(min=0),
     default=ServerOptions.model_config_file_poll_wait_seconds,
-    help="Seconds between checks of that file. 0: read it only at startup.",
+    help="Seconds between checks of the model config file. 0: read it only at startup.",
 )
 @flag("port", type=click.IntRange(0, 65535), default=contract.GRPC_PORT, help="Port for gRPC. 0: any free port.")
 @flag("rest_api_port", type=click.IntRange(0, 65535), default=0, help="Port for REST. 0: no REST.", show_default="off")
@@ -170,7 +170,7 @@ def serve(as_json: bool, **flags: Any) -> None:
 
 
 def _import_tensorflow() -> None:
-    """Import TensorFlow without Keras: SavedModels do not need it, and it takes longer to import than TensorFlow."""
+    """Import TensorFlow without Keras. SavedModels do not need Keras, and its import takes longer than TensorFlow's."""
     if "tensorflow" in sys.modules:
         return
     given = os.environ.get(_LEGACY_KERAS)
@@ -225,7 +225,7 @@ def _run_until_signal(server: Server, *, as_json: bool, grace_s: float) -> None:
                 pass
             logging.getLogger("digitforge.serving").info("stopping: waiting for requests in flight")
         interrupted = received[0] == signal.SIGINT
-        # TensorFlow stops a computation only between two operations, and Python would wait for it.
+        # TensorFlow stops a computation only between two operations, and at exit Python waits for it.
         force_exit = threading.Timer(grace_s + _FORCE_EXIT_S, os._exit, [128 + signal.SIGINT if interrupted else 0])
         force_exit.daemon = True
         force_exit.start()

@@ -173,7 +173,7 @@ def parse_channel_arguments(text: str) -> tuple[tuple[str, str | int], ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class ServerOptions:
-    """How a server behaves. Names and defaults match TensorFlow Serving's flags, if it has the option."""
+    """How a server behaves. Options of TensorFlow Serving have its names and defaults. Comments name the exceptions."""
 
     host: str = "127.0.0.1"  #: address to listen on (TensorFlow Serving listens on all interfaces)
     port: int = contract.GRPC_PORT  #: port for gRPC; 0: any free port

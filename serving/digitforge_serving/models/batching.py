@@ -1,10 +1,11 @@
 """Merge concurrent requests into batches, like TensorFlow Serving's batching session.
 
-A request starts at once while fewer than ``num_batch_threads`` batches run. Otherwise it joins a batch that waits. When
-a batch ends, its thread wakes the thread of a request in the next batch, and that thread computes the batch. So there
-are no extra threads, and batching costs a single request nothing.
+A request joins the newest waiting batch if it has room. Otherwise it starts a new batch. While fewer than
+``num_batch_threads`` batches run, a new batch runs at once, or after ``batch_timeout_micros`` if that is above 0. Other
+batches wait. When a batch ends, its thread wakes the thread of a request in the next batch, and that thread computes
+the batch. So there are no extra threads, and without a timeout a single request is as fast as without batching.
 
-A request that is cancelled or expires leaves its queue at once and is not computed.
+A request that is canceled or expires leaves its queue at once and is not computed.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _QUEUE_TIMEOUT: Final = "Run() timeout exceeded while waiting in batching queue"
 
 
 class Caller:
-    """The client that waits for an answer. Tells whether it still waits. Thread-safe."""
+    """The client that sent a request. Knows whether the client still waits for the answer. Thread-safe."""
 
     def __init__(self, deadline: float | None = None, *, disconnected: Callable[[], bool] = lambda: False) -> None:
         """Create a caller.
@@ -47,7 +48,7 @@ class Caller:
         self._woken = threading.Event()
 
     def cancel(self) -> None:
-        """Mark the call as cancelled or ended, and wake its thread."""
+        """Mark the call as canceled or ended, and wake its thread."""
         self._cancelled = True
         self.wake()
 
@@ -61,11 +62,11 @@ class Caller:
 
     @property
     def gone(self) -> bool:
-        """Whether the call was cancelled or the client has disconnected."""
+        """Whether the call was canceled or the client has disconnected."""
         return self._cancelled or self._disconnected()
 
     def error(self) -> refusal.RefusedError | None:
-        """Why the request should no longer be computed: expired or cancelled. None if the client still waits."""
+        """The error for a request that has expired or was canceled. None if the client still waits."""
         if self._deadline is not None and time.monotonic() >= self._deadline:
             return refusal.RefusedError(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
         return refusal.cancelled() if self.gone else None
@@ -88,7 +89,7 @@ class Unbatched:
         """Compute a request.
 
         Raises:
-            RefusedError: the call was cancelled, or its deadline has passed.
+            RefusedError: the call was canceled, or its deadline has passed.
             tf.errors.OpError: an operation failed.
         """
         if not self._enter(caller):
@@ -132,14 +133,14 @@ class Unbatched:
 
 @dataclass(eq=False)
 class _Task:
-    """A request in a batch. Its thread waits until it is notified of a result or of a batch to compute."""
+    """A request in a batch. Its thread waits for `notify`. Then it takes its result, or computes a batch."""
 
     feeds: Feeds
     rows: int
     caller: Caller
     entered: float = field(default_factory=time.monotonic)
     notified: bool = False
-    to_compute: _Batch | None = None  # this thread computes the batch
+    to_compute: _Batch | None = None  # batch that the thread of this request must compute
     values: list[Array] | None = None
     error: BaseException | None = None
 
@@ -153,7 +154,7 @@ class _Task:
 class _Batch:
     tasks: list[_Task]
     rows: int
-    claimed: bool = False  # a thread is going to compute it, and waits for other requests to join
+    claimed: bool = False  # a thread waits for more requests to join, and then computes it
     full: threading.Event = field(default_factory=threading.Event)
 
 
@@ -198,7 +199,7 @@ class Batcher:
 
         Raises:
             RefusedError: the request has too many rows, its inputs or outputs cannot be batched, the queue is full, its
-                deadline has passed, or it was cancelled.
+                deadline has passed, or it was canceled.
             tf.errors.OpError: an operation failed for this request.
         """
         task = _Task(feeds, _rows(feeds), caller)
@@ -225,7 +226,7 @@ class Batcher:
         return task.values
 
     def _enter(self, queue: _Queue, task: _Task) -> _Batch | None:
-        """Put a task into a batch. Return the batch if this thread is to compute it."""
+        """Put a task into a batch. Return the batch if this thread must compute it."""
         if queue.waiting and queue.waiting[-1].rows + task.rows <= self._options.max_batch_size:
             batch = queue.waiting[-1]
             batch.tasks.append(task)
@@ -281,7 +282,7 @@ class Batcher:
         return False
 
     def _start_next(self, queue: _Queue, key: Any) -> None:
-        """Let the thread of a task in the next batch compute that batch."""
+        """Take the next batch, and let the thread of its first task compute it."""
         with self._lock:
             batch = next((batch for batch in queue.waiting if not batch.claimed), None)
             if batch is not None:

@@ -53,7 +53,7 @@ class Models:
         self._models = {source.name: _Model(source=source) for source in sources}
         self._changing = threading.Lock()  # held while versions are loaded or unloaded
         self._ready: dict[str, dict[int, Served]] = {}  # replaced but never modified, so readers need no lock
-        self._loaded: weakref.WeakSet[SavedModel] = weakref.WeakSet()  # includes those that only requests in flight use
+        self._loaded: weakref.WeakSet[SavedModel] = weakref.WeakSet()  # also unloaded ones that requests still use
         self._stopping = threading.Event()
         self._poller: threading.Thread | None = None
         #: Called when a version starts or stops serving.
@@ -62,7 +62,7 @@ class Models:
     # -- used by requests ----------------------------------------------------------------------------------------
 
     def find(self, spec: model_pb2.ModelSpec) -> Served:
-        """Find the version that a request asks for: by number, by label, or the highest that serves.
+        """Find the version that a request asks for, by number or label. By default, the highest that serves.
 
         Raises:
             RefusedError: that version does not serve.
@@ -105,7 +105,7 @@ class Models:
         """Load all models, waiting for those whose folder is empty, then keep checking for new versions.
 
         Returns:
-            True once every model serves; False if `stop` or `interrupt` ended the wait.
+            True when every model serves; False if `stop` or `interrupt` ended the wait.
 
         Raises:
             DataError: a folder has versions but none of them can be loaded, or a label is not allowed yet.
@@ -149,8 +149,8 @@ class Models:
         """Serve exactly these models: load new models, unload models that are not listed.
 
         Raises:
-            RefusedError: a base path does not exist or a label names a version that does not serve (then nothing has
-                changed), or a model did not become available (then the other changes stay).
+            RefusedError: a base path does not exist, or a label names a version that does not serve. In these cases
+                nothing changes. Also if a model does not become available. In this case the other changes stay.
         """
         with self._changing:
             for source in sources:
@@ -202,7 +202,7 @@ class Models:
         self._poller.start()
 
     def _check_labels(self) -> None:
-        """Reject labels, like TensorFlow Serving, because no version is loaded yet."""
+        """Reject all labels, as TensorFlow Serving does, because no version is loaded at startup."""
         if self._options.allow_version_labels_for_unavailable_models:
             return
         for model in self._models.values():

@@ -48,7 +48,7 @@ def predict(
 def run(
     served: Served, request: predict_pb2.PredictRequest, *, as_content: bool, caller: Caller
 ) -> predict_pb2.PredictResponse:
-    """Answer a request with a given version, whichever version its ``model_spec`` asks for.
+    """Answer a request with a given version. Ignores the version in the request's ``model_spec``.
 
     Raises:
         RefusedError: as in `predict`.

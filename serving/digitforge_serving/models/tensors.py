@@ -1,8 +1,8 @@
 """Convert TensorProto messages to arrays and back, with the rules of TensorFlow's ``Tensor::FromProto``.
 
 A message holds its elements as little-endian bytes in ``tensor_content``, or in a typed field such as ``float_val``. If
-a typed field has too few values, the last value is repeated; if it is empty, all elements are zero. Strings in
-``tensor_content`` are written as all their lengths (varints) followed by all their bytes.
+a typed field has too few values, the last value is repeated. If it is empty, all elements are zero. For strings,
+``tensor_content`` holds first the lengths of all strings (varints), then the bytes of all strings.
 """
 
 from __future__ import annotations
@@ -119,7 +119,10 @@ def _fill(values: Array, count: int, zero: Array) -> Array:
     if values.size >= count:
         return values[:count]
     if count * values.dtype.itemsize > MAX_REPEATED_BYTES:
-        raise ValueError(f"the message has {values.size} of {count} elements, too few to repeat the last one")
+        raise ValueError(
+            f"the message has {values.size} of {count} elements; expected all, because a tensor with repeated elements "
+            f"may have at most {MAX_REPEATED_BYTES} bytes"
+        )
     last = values[-1:] if values.size else zero
     return np.concatenate([values, np.repeat(last, count - values.size)])
 

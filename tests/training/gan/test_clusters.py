@@ -56,7 +56,7 @@ def test_a_rare_way_of_writing_is_a_cluster_of_its_own() -> None:
 
 def test_every_class_has_every_cluster(digits: Dataset) -> None:
     clusters = find_clusters(digits, 5, seed=1)
-    counts = count_clusters(clusters, digits.labels, classes=10, each=5)
+    counts = count_clusters(clusters, digits.labels, classes=10, per_class=5)
     assert counts.min() > 0
     np.testing.assert_array_equal(counts.sum(axis=1), np.bincount(digits.labels))
     assert not find_clusters(digits, 1, seed=1).any()
@@ -155,7 +155,7 @@ def test_every_network_takes_clusters(network: str, conditioning: str, digits: D
     trainer = Trainer(_tiny(network=network, conditioning=conditioning, batch_size=200, **widths), digits, seed=0)
     assert all(np.isfinite(value) for value in trainer.run(2).values())
     state = trainer.state()
-    counts = count_clusters(find_clusters(digits, 3, seed=0), digits.labels, classes=10, each=3)
+    counts = count_clusters(find_clusters(digits, 3, seed=0), digits.labels, classes=10, per_class=3)
     # Counts of the generator and of the averaged one. No averaging may have changed them.
     assert sum(np.array_equal(value, counts) for value in state.values()) == 2
 

@@ -1,9 +1,9 @@
 """Expansion: a factor for the latents of an exported generator. Above 1 it gives more variety.
 
-Images of a trained generator often crowd where real images are dense: their density is above that of real images, and
-their recall is below. Slightly larger latents restore some variety. Expansion is the reverse of truncation (Brock et
-al. 2018, arXiv:1809.11096). A judge (see ``runs/judging.py``) can choose the factor on training images. The card
-records it.
+A trained generator often makes too many typical images: its density is higher than that of real images, and its recall
+is lower. Slightly larger latents restore some variety. Expansion is the reverse of truncation (Brock et al. 2018,
+arXiv:1809.11096). A judge (see ``runs/judging.py``) can choose the factor, by comparison with held-out images or else
+with training images. The card records the factor.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def choose(
     """Choose the factor whose images *judge* scores best.
 
     Args:
-        generate: factor => images (n, H, W, C) uint8 of the classes in *labels*. Use the same latents before the
-            expansion for every factor, so that luck favors none.
+        generate: factor => images (n, H, W, C) uint8 of the classes in *labels*. It should multiply the same latents by
+            every factor, so that only the factor makes a difference.
         labels: (n,) int64.
         judge: ``judge(images, labels)``, lower is better.
         name: name of the judge.

@@ -51,8 +51,8 @@ class ServedGenerator(tf.Module):
             seen: (m,) int64, hashes of the training images, in any order.
         """
         super().__init__(name="served_generator")
-        # Hold the weights as plain variables. The writer of SavedModels does not find those inside a Keras model, and
-        # a TF1 session, with which TensorFlow Serving runs the graph, would leave them uninitialized.
+        # Hold the weights as plain variables, because tf.saved_model.save does not find variables inside a Keras model.
+        # TensorFlow Serving runs the graph in a TF1 session, which would leave such variables uninitialized.
         self.weights = [variable.value for variable in generator.variables]
         self._generate: Callable[..., tf.Tensor] = lambda *inputs: generator(
             list(inputs) if len(inputs) > 1 else inputs[0], training=False
@@ -88,8 +88,8 @@ class ServedGenerator(tf.Module):
     def sample(self, *labels_and_seeds: tf.Tensor) -> Outputs:
         """Images of labels and row seeds.
 
-        A label outside the classes blanks its own row. An error would also fail the requests of other clients that a
-        batching server has merged with this one.
+        A label outside the classes gives a black image in its own row. An error would also fail the requests of other
+        clients that a batching server has merged with this one.
         """
         *labels, seeds = labels_and_seeds
         latents = latents_of(seeds, self._size, self._distribution)
@@ -145,7 +145,7 @@ def _limited(method: Callable[..., Outputs]) -> Callable[..., Outputs]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Trained:
-    """A run with its averaged generator, from the judge's best checkpoint or else the newest."""
+    """A run with its averaged generator, from the judge's best checkpoint, or from the newest without a judge."""
 
     run: Run
     generator: Any

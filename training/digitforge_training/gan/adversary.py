@@ -57,7 +57,7 @@ class Adversary:
         return tuple(outputs) if self.recipe.auxiliary else (outputs, None)
 
     def class_loss(self, logits: tf.Tensor | None, class_weights: tf.Tensor) -> tf.Tensor:
-        """Cross-entropy of the first n logits (n or 2n, K) with n class weights. 0 without a classifier."""
+        """Cross-entropy of n class weights with the first n of the logits (n or 2n, K). 0 without a classifier."""
         if logits is None:
             return tf.constant(0.0)
         weights = without_clusters(class_weights, self.recipe.clusters)
@@ -66,7 +66,7 @@ class Adversary:
     def penalty(
         self, images: tf.Tensor, class_weights: tf.Tensor, score: tf.Tensor, *, step: tf.Tensor, seed: tf.Tensor
     ) -> tf.Tensor:
-        """R1 + R2: (γ/2)·‖∇D‖² on real plus generated images, where γ falls along a cosine.
+        """R1 + R2: (γ/2)·‖∇D‖², summed over real and generated images. γ falls along a cosine.
 
         Computed every `Recipe.penalty_every` steps and multiplied by that number. 0 at other steps.
         """
@@ -122,5 +122,5 @@ class Adversary:
         half_life = tf.minimum(float(recipe.ema_images), 0.1 * tf.cast((step + 1) * recipe.images_per_step, tf.float32))
         keep = tf.pow(0.5, recipe.images_per_step / half_life)
         for average, weight in zip(self.averaged.weights, self.generator.weights, strict=True):
-            if average.dtype != "int32":  # skip counts
+            if average.dtype != "int32":  # the counts of images per cluster need no average
                 average.assign(keep * average + (1.0 - keep) * weight)

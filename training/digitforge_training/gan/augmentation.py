@@ -27,7 +27,7 @@ def augment(images: tf.Tensor, recipe: Recipe, seed: tf.Tensor) -> tf.Tensor:
         float32 (n, H, W, C) in [−1, 1].
     """
     if recipe.augment_rotation or recipe.augment_scale:
-        images = _rotate(images, recipe, seed + [0, 7])
+        images = _rotate_and_scale(images, recipe, seed + [0, 7])
     if recipe.augment_shift:
         images = _shift(images, recipe, seed + [0, 2])
     if recipe.augment_cutout:
@@ -35,7 +35,7 @@ def augment(images: tf.Tensor, recipe: Recipe, seed: tf.Tensor) -> tf.Tensor:
     return images
 
 
-def _rotate(images: tf.Tensor, recipe: Recipe, seed: tf.Tensor) -> tf.Tensor:
+def _rotate_and_scale(images: tf.Tensor, recipe: Recipe, seed: tf.Tensor) -> tf.Tensor:
     """Rotate and scale each image about its center."""
     n, height, width = tf.shape(images)[0], images.shape[1], images.shape[2]
     draws = draw(tf.random.stateless_uniform, (n, 2), seed, -1.0, 1.0, batch=recipe.batch_size)
@@ -49,7 +49,7 @@ def _rotate(images: tf.Tensor, recipe: Recipe, seed: tf.Tensor) -> tf.Tensor:
 
 
 def _bilinear(images: tf.Tensor, y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-    """Interpolate at the coordinates y and x (n, H, W). Outside of the image is background."""
+    """Interpolate at the coordinates y and x (n, H, W). Points outside of the image are background."""
     height, width = images.shape[1], images.shape[2]
     padded = tf.pad(images, [[0, 0], [1, 1], [1, 1], [0, 0]], constant_values=_BACKGROUND)
     y, x = tf.clip_by_value(y + 1.0, 0.0, height + 1.0), tf.clip_by_value(x + 1.0, 0.0, width + 1.0)

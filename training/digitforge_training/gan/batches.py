@@ -1,4 +1,4 @@
-"""The batches of a step: real images, class weights, latents and seeds. All depend on (seed, step) only."""
+"""The batches of a step: real images, class weights, latents and seeds. Random choices depend only on (seed, step)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from digitforge_training.gan.clusters import count_clusters, find_clusters
 from digitforge_training.gan.latents import place_in_clusters
 from digitforge_training.recipes import Recipe
 
-_STREAMS = 16  # independent random streams per update; use number s takes seed + [0, s]
+_STREAMS = 16  # independent random streams per update; stream s has the seed ``seed + [0, s]``
 
 
 class Batch(NamedTuple):
@@ -35,11 +35,11 @@ class Batches:
     """Draws the batches of a training."""
 
     def __init__(self, dataset: Dataset, recipe: Recipe, *, seed: int) -> None:
-        self._recipe, self._seed, each = recipe, seed, recipe.clusters
-        found = find_clusters(dataset, each, seed=seed)
+        self._recipe, self._seed, per_class = recipe, seed, recipe.clusters
+        found = find_clusters(dataset, per_class, seed=seed)
         #: (K, m) int32, images of each cluster.
-        self.counts = count_clusters(found, dataset.labels, classes=len(dataset.class_names), each=each)
-        clusters = dataset.labels * each + found  # class and cluster in one number
+        self.counts = count_clusters(found, dataset.labels, classes=len(dataset.class_names), per_class=per_class)
+        clusters = dataset.labels * per_class + found  # class and cluster in one number
         # All images stay on the device as uint8, so the loop copies nothing from the host.
         self._images, self._clusters = tf.constant(dataset.images), tf.constant(clusters)
         self._by_cluster = tf.constant(np.argsort(clusters, kind="stable"))
@@ -75,8 +75,8 @@ class Batches:
         position = turn * size + tf.range(size, dtype=tf.int64)
         epoch = position // n
         seeds = tf.stack([tf.fill([size], tf.constant(self._seed, tf.int64)), epoch, tf.zeros_like(epoch)], axis=1)
-        # The raw operation takes a seed per row. tf.random.experimental.index_shuffle takes one seed for the whole
-        # batch, which may belong to two epochs.
+        # A batch may contain rows of two epochs, so each row needs its own seed. The raw operation takes one seed per
+        # row, but tf.random.experimental.index_shuffle takes only one for the whole batch.
         index = tf.raw_ops.RandomIndexShuffle(
             index=position % n, seed=seeds, max_index=tf.constant(n - 1, tf.int64), rounds=4
         )
@@ -86,11 +86,11 @@ class Batches:
 
     def _any_cluster(self, index: tf.Tensor, turn: tf.Tensor) -> tf.Tensor:
         """Replace each image by one of its class, from a cluster drawn uniformly among the class's clusters."""
-        each, counts = self._recipe.clusters, tf.constant(self.counts.ravel(), tf.int64)
+        per_class, counts = self._recipe.clusters, tf.constant(self.counts.ravel(), tf.int64)
         chances = tf.random.stateless_uniform((2, self._recipe.batch_size), self._seed_of(turn, 0))
-        label = tf.gather(self._clusters, index) // each
+        label = tf.gather(self._clusters, index) // per_class
         nonempty = tf.gather(tf.constant((self.counts > 0).sum(axis=1), tf.float32), label)
-        cluster = label * each + tf.cast(chances[0] * nonempty, tf.int64)
+        cluster = label * per_class + tf.cast(chances[0] * nonempty, tf.int64)
         before, size = tf.gather(tf.cumsum(counts, exclusive=True), cluster), tf.gather(counts, cluster)
         within = tf.minimum(tf.cast(chances[1] * tf.cast(size, tf.float32), tf.int64), size - 1)
         return tf.gather(self._by_cluster, before + within)
@@ -107,5 +107,5 @@ class Batches:
         return place_in_clusters(latents, class_weights, self.counts, distribution=distribution)
 
     def _seed_of(self, step: tf.Tensor, turn: int) -> tf.Tensor:
-        """Seed of an update, int64 (2,). The random streams of the update differ in the second number."""
+        """Seed of an update, int64 (2,). Its random streams add their number to the second element."""
         return tf.stack([tf.constant(self._seed + (turn << 32), tf.int64), step * _STREAMS])

@@ -5,10 +5,10 @@ between a 1 with a foot and a 1 without one look bad, so no gradient leads from 
 this, because both networks see the cluster of each image. Liu et al. 2020 (arXiv:2006.10728) cluster the
 discriminator's features during the training. We cluster the pixels once, before the training. A quarter of each batch
 shows all clusters of a class equally often, so that rare clusters are learned. The auxiliary classifier does not see
-clusters. Its small term keeps images true to their class, and separating clusters too would weaken that.
+clusters. Its only task is to keep images in their class. It would do this less well if it had to separate clusters too.
 
-Users never see clusters. The quantile of a latent's first number chooses the cluster, and each cluster gets a share of
-the distribution equal to its share of the class's training images.
+Users never see clusters. The first number of a latent chooses the cluster. Its range is divided among the clusters so
+that each cluster is as frequent as in the class's training images.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from digitforge_training.data import Dataset
 
 Seed = int | np.random.RandomState
 
-_COMPONENTS = 40  # principal components of a class; enough for the strokes, and k-means is fast on them
+_COMPONENTS = 40  # principal components of a class; they keep the strokes, and k-means is fast
 _STARTS = 3  # k-means runs; the best one counts
 _BINS = 32  # bins of a class before they are merged into clusters; 16 bins did not separate 1s with a foot
 
@@ -97,8 +97,8 @@ def _divide(pixels: npt.NDArray[np.float32], bins: int, seeds: Sequence[Seed]) -
 
 
 def count_clusters(
-    clusters: npt.NDArray[np.int64], labels: npt.NDArray[np.int64], *, classes: int, each: int
+    clusters: npt.NDArray[np.int64], labels: npt.NDArray[np.int64], *, classes: int, per_class: int
 ) -> npt.NDArray[np.int32]:
-    """Count the images in each cluster: (classes, each) int32, where *each* is the number of clusters per class."""
-    counts = np.bincount(labels * each + clusters, minlength=classes * each)
-    return counts.reshape(classes, each).astype(np.int32)
+    """Count the images in each cluster: (classes, per_class) int32. There are *per_class* clusters in each class."""
+    counts = np.bincount(labels * per_class + clusters, minlength=classes * per_class)
+    return counts.reshape(classes, per_class).astype(np.int32)

@@ -83,7 +83,7 @@ def of_generator(loss: LossName, score: tf.Tensor, *, real: tf.Tensor) -> tf.Ten
 def boundary(loss: LossName, score_real: tf.Tensor, score_generated: tf.Tensor) -> tf.Tensor:
     """The score above which an image passes for real.
 
-    The wasserstein and relativistic losses do not define it. There it is the midpoint of the two mean scores.
+    The wasserstein and relativistic losses define no such score. For them it is the midpoint of the two mean scores.
     """
     match loss:
         case "minimax" | "non-saturating" | "hinge":

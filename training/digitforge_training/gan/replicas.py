@@ -30,9 +30,9 @@ _CLUSTER = "TF_CONFIG"  # environment variable that describes the machines
 def strategy() -> tf.distribute.Strategy:
     """The distribution strategy of this process.
 
-    ``MultiWorkerMirroredStrategy`` if TF_CONFIG names more than one task. ``MirroredStrategy`` if there are several
-    GPUs, or several logical CPU devices and no GPU. Otherwise the default strategy. With several machines, this must be
-    the first call to TensorFlow in the process.
+    It is ``MultiWorkerMirroredStrategy`` if TF_CONFIG names more than one task, and ``MirroredStrategy`` if there are
+    several GPUs, or several logical CPU devices and no GPU. Otherwise it is the default strategy. With several
+    machines, call this before anything else from TensorFlow.
 
     Raises:
         InvalidInputError: TF_CONFIG is malformed.
@@ -53,7 +53,7 @@ def strategy() -> tf.distribute.Strategy:
 
 
 def only_chief_writes(train: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Make only one of several machines (the chief) write to *train*'s keyword argument ``run_dir``.
+    """Let only one of several machines (the chief) write to the folder ``run_dir``, a keyword argument of *train*.
 
     The other machines work in temporary copies of the folder. All machines thus start from the same state and run the
     same code.
@@ -112,7 +112,7 @@ def own_rows(whole: tf.Tensor, *, batch: int) -> tf.Tensor:
 
 
 def draw(sample: Callable[..., tf.Tensor], shape: Sequence[Any], *arguments: Any, batch: int) -> tf.Tensor:
-    """Draw random numbers for the rows of this replica, the same that a single device would draw for them.
+    """Draw random numbers for the rows of this replica. A single device would draw the same numbers for these rows.
 
     Args:
         sample: draws random numbers; called with a shape and *arguments*.
@@ -128,7 +128,7 @@ def mean(tensors: list[tf.Tensor | None]) -> list[tf.Tensor | None]:
     """The mean of each tensor over the replicas. None stays None."""
     if count() == 1:
         return tensors
-    # Reduce copies: arguments of a graph have no device, and TensorFlow cannot reduce them between machines.
+    # Copy the tensors, because TensorFlow cannot reduce arguments of a graph between machines: they have no device.
     present = [tf.identity(tensor) for tensor in tensors if tensor is not None]
     if present:
         present = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, present)
@@ -166,7 +166,7 @@ def check_same(step: int) -> None:
     (average,) = everywhere(tf.function(mean), [tf.constant(float(step))])
     if float(average) != step:
         raise DataError(
-            f"this machine would resume after step {step}, but other machines after other steps; "
+            f"this machine would resume after step {step}, but another machine would resume after a different step; "
             "give all machines the same --out on a shared disk"
         )
 

@@ -1,7 +1,7 @@
 """One training step: updates of the discriminator and the generator.
 
-`paired_step` trains ``forge`` and its variants. `published_step` trains the five published recipes, in the order and
-number of updates that the recipe describes.
+`paired_step` trains ``forge`` and its variants. `published_step` trains the five published recipes. It updates the
+networks in the order and as often as the recipe says.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ def published_step(gan: Adversary, batches: Sequence[Batch], step: tf.Tensor) ->
 
     Args:
         gan: the networks to update.
-        batches: one batch per update of the discriminator. With shared latents, the generator's updates use the same
-            batches from the first on. Otherwise they use the batches that follow.
+        batches: one batch per update. The discriminator takes the first batches. With shared latents, the generator
+            also starts with the first batch. Otherwise it takes the batches after those of the discriminator.
         step: int64 scalar, counted from 0.
 
     Returns:
@@ -109,14 +109,15 @@ def published_step(gan: Adversary, batches: Sequence[Batch], step: tf.Tensor) ->
         scores.append(score_real)
         watched.append(statistics)
 
-    # With one update each, shared latents and the generator in training mode, one forward pass serves both networks.
-    once = recipe.shared_latents and not recipe.generator_predicts and turns == recipe.generator_steps == 1
+    # One forward pass of the generator serves both networks if each has one update, both use the same latents, and the
+    # generator runs in training mode.
+    reuse_generated = recipe.shared_latents and not recipe.generator_predicts and turns == recipe.generator_steps == 1
     discriminator = gan.discriminator.trainable_variables
     copied = recipe.discriminator_in_chain == "copied"
     before = [tf.identity(variable.value) for variable in discriminator] if copied else []
     first = 0 if recipe.shared_latents else turns
     for turn, batch in enumerate(batches[first : first + recipe.generator_steps]):
-        if not once:
+        if not reuse_generated:
             with tf.GradientTape() as tape:
                 generated = gan.generate(batch.class_weights, batch.latents)
         with tape:

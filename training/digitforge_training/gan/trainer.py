@@ -27,7 +27,7 @@ from digitforge_training.gan.pixels import generated_pixels
 from digitforge_training.gan.steps import learned_by_generator, step_of
 from digitforge_training.recipes import Recipe
 
-State = dict[str, npt.NDArray[Any]]  # name => value of each variable of a training
+State = dict[str, npt.NDArray[Any]]  # name of a variable => its value
 
 
 def on_gpu() -> bool:
@@ -42,7 +42,7 @@ def _cluster_counts(generator: keras.Model) -> Any:
 class Trainer:
     """Trains a recipe's generator on a data set.
 
-    With several devices (see ``gan/replicas.py``) each takes its share of every batch, so the recipe keeps its meaning.
+    Several devices (see ``gan/replicas.py``) share each batch, so a recipe means the same on any number of devices.
 
     Raises:
         InvalidInputError: the batch size is not a multiple of the number of devices.
@@ -51,40 +51,40 @@ class Trainer:
     def __init__(self, recipe: Recipe, dataset: Dataset, *, seed: int) -> None:
         strategy = replicas.strategy()
         self.recipe = recipe = recipe.computed(on_gpu=on_gpu())
-        self._alone = replicas.share(recipe.batch_size) == 1
-        self._checked_same = self._alone  # whether all machines are known to have started from the same step
+        self._single_device = replicas.share(recipe.batch_size) == 1
+        self._checked_same = self._single_device  # whether it was checked that all machines start from the same step
         self._classes = len(dataset.class_names)
         self._batches = Batches(dataset, recipe, seed=seed)
         with strategy.scope():
             self._adversary = self._build(dataset.images.shape[1:], seed)
         self._step_of_recipe = step_of(recipe)
         # XLA only with one device: several devices exchange gradients within an update.
-        self._jit = bool(recipe.jit and self._alone)
-        self._steps = tf.function(self._take_steps, jit_compile=True) if self._jit else self._take_steps
+        self._jit = bool(recipe.jit and self._single_device)
+        self._many_steps = tf.function(self._take_steps, jit_compile=True) if self._jit else self._take_steps
 
     def _build(self, image_shape: tuple[int, int, int], seed: int) -> Adversary:
         recipe = self.recipe
-        draw = None if self._alone else functools.partial(replicas.draw, batch=recipe.batch_size)
+        draw = None if self._single_device else functools.partial(replicas.draw, batch=recipe.batch_size)
 
-        def generator() -> keras.Model:
+        def new_generator() -> keras.Model:
             classes = self._classes if recipe.conditional else 0
             built = build_generator(recipe, image_shape=image_shape, classes=classes, seed=1000 * seed, draw=draw)
             if recipe.clusters > 1:
                 _cluster_counts(built).assign(self._batches.counts)
             return built
 
-        learning = generator()
+        generator = new_generator()
         discriminator = build_discriminator(
             recipe, image_shape=image_shape, classes=self._classes, seed=1000 * seed + 500, draw=draw
         )
         return Adversary(
             recipe=recipe,
-            generator=learning,
+            generator=generator,
             discriminator=discriminator,
-            averaged=generator() if recipe.ema_images else learning,
+            averaged=new_generator() if recipe.ema_images else generator,
             generator_optimizer=build_optimizer(
                 recipe,
-                learned_by_generator(learning, discriminator, recipe),
+                learned_by_generator(generator, discriminator, recipe),
                 rate=recipe.learning_rate,
                 decay=recipe.decay,
                 updates=recipe.generator_steps,
@@ -136,7 +136,7 @@ class Trainer:
             taken = tf.minimum(first + steps - begin, most)
             drawn = begin + tf.range(most if self._jit else taken, dtype=tf.int64)
             batches = tf.map_fn(self._batches.draw, drawn, fn_output_signature=self._batches.dtypes)
-            sums = self._steps(begin, taken, batches)
+            sums = self._many_steps(begin, taken, batches)
             totals = {name: totals[name] + sums[name] for name in totals}
         return {name: total / tf.cast(steps, tf.float32) for name, total in totals.items()}
 
@@ -196,7 +196,7 @@ class Trainer:
         # Older checkpoints use the spelling "optimiser".
         state = {name.replace("optimiser/", "optimizer/"): value for name, value in state.items()}
         if {k: v.shape for k, v in state.items()} != {k: tuple(v.shape) for k, v in variables.items()}:
-            raise DataError("the checkpoint has variables of other networks; train into another folder")
+            raise DataError("the checkpoint does not fit the recipe's networks; train into another folder")
         for name, variable in variables.items():
             variable.assign(state[name])
         if self.recipe.clusters > 1 and not np.array_equal(_cluster_counts(self.averaged), self._batches.counts):

@@ -20,8 +20,8 @@ _REPORTED_IMAGES = 1_600  # images between two reports
 class Recipe:
     """How a generator is trained.
 
-    All counts of images count real images shown to the discriminator. Two recipes are equal if all fields except
-    `summary` and `notes` are equal.
+    Every number of images is a number of real images shown to the discriminator. Two recipes are equal if all fields
+    except `summary` and `notes` are equal.
 
     Raises:
         InvalidInputError: a value is out of range, or two values contradict each other.
@@ -44,8 +44,8 @@ class Recipe:
     conditioning: Literal["none", "projection", "auxiliary", "both"] = "both"
     embedding_size: int = 32  #: Size of the class embedding in the generator's input.
     #: Clusters per class, found in the training images (see ``gan/clusters.py``). Both networks see the cluster of an
-    #: image, and a quarter of each batch shows all clusters of a class equally often, which keeps rare modes in the
-    #: training. 1 turns clusters off.
+    #: image. A quarter of each batch shows all clusters of a class equally often, so the networks see rare modes often
+    #: enough. 1 turns clusters off.
     clusters: int = 1
 
     # Networks (see gan/networks/).
@@ -74,7 +74,7 @@ class Recipe:
     loss: LossName = "relativistic"  #: Adversarial loss.
     label_smoothing: float = 0.0  #: The discriminator's target for real images is 1 − label_smoothing.
     gamma: float = 0.1  #: Weight γ of the R1 + R2 penalty (γ/2)·‖∇D‖² on real and generated images, at the first step.
-    #: γ at the last step. γ falls along a cosine, as in R3GAN, so that detail can still be learned.
+    #: γ at the last step. γ falls along a cosine, as in R3GAN, so that the networks can learn fine detail at the end.
     gamma_end: float = 0.01
     #: Steps between two penalties. The penalty is multiplied by this number, so γ keeps its meaning.
     penalty_every: int = 2
@@ -92,8 +92,8 @@ class Recipe:
     separate_batches: bool = False
     shared_latents: bool = True  #: The generator's updates reuse the latents of the discriminator's updates.
     generator_predicts: bool = False  #: The generator runs in inference mode when the discriminator learns.
-    #: The discriminator's weights while the generator learns through them. ``frozen``: fixed. ``trained``: updated
-    #: too. ``copied``: a copy is updated and then discarded.
+    #: What an update of the generator does to the discriminator's weights. ``frozen``: nothing. ``trained``: it updates
+    #: them too. ``copied``: it updates a copy, which is then discarded.
     discriminator_in_chain: Literal["frozen", "trained", "copied"] = "frozen"
     #: Stop when the share of generated images that pass for real is within this distance of 0.5. 0: never.
     equilibrium: float = 0.0
@@ -103,7 +103,7 @@ class Recipe:
     batch_size: int = 64  #: Real images per update.
     steps: int = 15_000  #: Training steps.
     optimizer: Literal["adam", "rmsprop"] = "adam"  #: Optimizer of both networks.
-    learning_rate: float = 4e-4  #: Learning rate at the first step, of the generator.
+    learning_rate: float = 4e-4  #: The generator's learning rate at the first step.
     discriminator_learning_rate: float = 0.0  #: The discriminator's learning rate. 0: the generator's.
     #: Learning rate schedule. ``cosine`` falls to zero. ``inverse-time`` divides by 1 + decay · updates.
     schedule: Literal["cosine", "constant", "inverse-time"] = "cosine"
@@ -118,7 +118,7 @@ class Recipe:
 
     augment_shift: int = 0  #: Largest shift in each direction, in pixels.
     augment_rotation: float = 0.0  #: Largest rotation in either direction, in degrees.
-    augment_scale: float = 0.0  #: Largest change of size, as a share: 0.1 scales by 0.9 to 1.1.
+    augment_scale: float = 0.0  #: Largest change of size: 0.1 scales by a factor from 0.9 to 1.1.
     augment_cutout: int = 0  #: Side of the blanked square, in pixels. 0: none.
 
     # How the step is computed.
@@ -127,7 +127,7 @@ class Recipe:
     #: for dense networks and slower for convolutions and dropout.
     jit: bool | None = None
     #: Layers compute in bfloat16. Weights and exports stay float32. None (written ``auto``): only on a GPU. Processors
-    #: without bfloat16 instructions take several times as long.
+    #: without bfloat16 instructions are several times slower with it.
     bfloat16: bool | None = None
 
     # Progress.
@@ -207,7 +207,7 @@ class Recipe:
         return 1 if self.equilibrium else max(1, _REPORTED_IMAGES // self.images_per_step)
 
     def computed(self, *, on_gpu: bool) -> Recipe:
-        """The recipe with `jit` and `bfloat16` decided: on a GPU both default to True, else to False."""
+        """The recipe with `jit` and `bfloat16` set: if they are None, True on a GPU and False elsewhere."""
         return self.computed_like(dataclasses.replace(self, jit=on_gpu, bfloat16=on_gpu))
 
     def computed_like(self, other: Recipe) -> Recipe:

@@ -2,7 +2,7 @@
 
 | trouble | symptom |
 |---|---|
-| ``noise`` | images stay much rougher than real ones, or farther from them than the mean real image is |
+| ``noise`` | images stay much rougher than real ones, or more than twice as far from them as the mean real image |
 | ``discriminator`` | the discriminator's loss has collapsed to zero |
 | ``collapse`` | generated images differ little from each other, or miss most modes of the real images |
 | ``decline`` | the distance from real images, or the judge's score, has become much worse than it was |
@@ -36,18 +36,18 @@ FEWEST_IMAGES: Final = 50  # fewer real images make the statistics too noisy
 _SIDE = 7  # pixels, side of the averaged images
 _NEIGHBORS = 5  # for coverage
 
-_EARLIEST = 16_000  # images; earlier every training shows noise and a winning discriminator
+_EARLIEST = 16_000  # images; before, every training shows noise and a winning discriminator
 _WARM_UP = 0.25  # share of the training during which noise and collapse are normal
-_PATIENCE = 2  # sheets; a training still improves if within them …
-_BETTER = 0.9  # … the pixel distance falls to this share
+_PATIENCE = 2  # sheets over which the pixel distance is compared
+_BETTER = 0.9  # a training still improves if the pixel distance falls below this share within `_PATIENCE` sheets
 _ROUGH = 1.75  # roughness above which images are noise; untrained networks: 2.9 to 5.2
-_FAR = 2.0  # pixel distance above which images are noise; the mean image repeated: 1; untrained networks: 4 and more
+_FAR = 2.0  # pixel distance above which images are noise; mean real image, repeated: 1; untrained networks: 4 or more
 _UNIFORM = 0.4  # variety below which the generator has collapsed
-_UNVARIED = 0.9  # variety below which it has collapsed if also …
-_UNCOVERED = 0.25  # … coverage is below this share
+_UNVARIED = 0.9  # variety below which it has collapsed if coverage is also below `_UNCOVERED`
+_UNCOVERED = 0.25  # coverage for `_UNVARIED`
 _WON = 0.05  # the discriminator has won if its loss is below this share of `_UNDECIDED`
 _WON_SHARE = 0.01  # share of the training over which the loss is averaged
-_WORSE = 1.5  # quality has declined if it is this many times worse than the best; medians of three values
+_WORSE = 1.5  # quality has declined if it is this many times worse than the best; both are medians of three values
 _SLACK = {"pixel_distance": 0.05, "judge": 0.0}  # sampling noise of 400 images (real against real: 0.03)
 _DECLINING = {"pixel_distance": "pixel distance", "judge": "judge's score"}
 
@@ -76,7 +76,7 @@ def image_statistics(*, real: Images, generated: Images, labels: npt.NDArray[np.
     Args:
         real: (n, H, W, C) uint8.
         generated: (n, H, W, C) uint8.
-        labels: (n,) int64, classes of both; all equal without classes.
+        labels: (n,) int64, classes of both. Without classes, the same number for all images.
 
     Returns:
         An empty dictionary for fewer than 50 images, or if all real images are equal. Otherwise:
@@ -135,7 +135,7 @@ def _distances(a: _Floats, b: _Floats) -> _Floats:
 
 
 def _frechet(a: _Floats, b: _Floats) -> float:
-    """‖μ − μ'‖² + tr(Σ + Σ' − 2 (Σ Σ')^½). Takes the root of the symmetric Σ^½ Σ' Σ^½, which has equal eigenvalues."""
+    """‖μ − μ'‖² + tr(Σ + Σ' − 2 (Σ Σ')^½). Uses the symmetric Σ^½ Σ' Σ^½, which has the eigenvalues of Σ Σ'."""
     difference = a.mean(axis=0) - b.mean(axis=0)
     first, second = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
     values, vectors = np.linalg.eigh(first)

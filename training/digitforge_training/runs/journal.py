@@ -40,7 +40,7 @@ class Journal:
     """
 
     def __init__(self, run_dir: Path, *, images_seen: int) -> None:
-        """Open the reports of a run and remove those after *images_seen* images, whose steps are taken again."""
+        """Open the reports of a run. Remove reports after *images_seen* images, because those steps are repeated."""
         self._stats = run_dir / STATS_FILE
         self.lines = _remove_lines_after(self._stats, images_seen)
         folder = run_dir / EVENTS
@@ -94,7 +94,7 @@ def _event(images_seen: int, values: list[dict[str, Any]]) -> Any:
 
 
 def _remove_lines_after(path: Path, images: int) -> list[_Line]:
-    """Remove later lines and a last line that a kill cut short. Returns the lines that stay."""
+    """Remove lines after *images* images, and an incomplete last line. Returns the lines that stay."""
     if not path.exists():
         return []
     kept: list[_Line] = []
@@ -111,7 +111,7 @@ def _remove_lines_after(path: Path, images: int) -> list[_Line]:
 
 
 def _remove_events_after(folder: Path, images: int) -> None:
-    """Merge all event files into one, without later events."""
+    """Merge all event files into one, without events after *images* images."""
     old = sorted(folder.glob("*.tfevents.*"))
     with _as_data_error(folder):
         kept = [event for path in old for event in _events_of(path) if event.step <= images and not event.file_version]
@@ -127,7 +127,7 @@ def _remove_events_after(folder: Path, images: int) -> None:
 
 
 def _events_of(path: Path) -> Iterator[Any]:
-    """Read the events of a file, up to one that a kill cut short."""
+    """Read the events of a file. Stops at an incomplete event, which a killed process left."""
     try:
         for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
             yield tf.compat.v1.Event.FromString(record)
@@ -142,5 +142,5 @@ def _as_data_error(path: Path) -> Iterator[None]:
     except (OSError, tf.errors.OpError) as error:
         reason = error.strerror if isinstance(error, OSError) else error.message
         raise DataError(
-            f"cannot write {path}: {reason}; fix this and repeat the command, the newest checkpoint is intact"
+            f"cannot write {path}: {reason}; fix this and repeat the command (the newest checkpoint is intact)"
         ) from error

@@ -18,7 +18,7 @@ from digitforge_client.errors import InvalidInputError
 from digitforge_training.data import Dataset
 
 ENTRY_POINT_GROUP: Final = "digitforge.judges"
-JUDGED_SEED: Final = 1  #: User seed of the latents whose images are scored.
+JUDGED_SEED: Final = 1  #: User seed of the latents of the scored images.
 
 Judge = Callable[[npt.NDArray[np.uint8], npt.NDArray[np.int64]], float]
 JudgeFactory = Callable[[npt.NDArray[np.uint8], npt.NDArray[np.int64]], Judge]

@@ -8,7 +8,7 @@ A run folder holds::
     tensorboard/    the same numbers and the sheets, for TensorBoard
     sheets/         <images seen>.png, samples of the averaged generator on fixed latents
     training.gif    the sheets in order, written at the end
-    walks.png       each row a walk between two generated digits, written at the end
+    walks.png       each row shows the digits between two generated digits, written at the end
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Progress:
     images_per_second: float  #: Speed since the last report.
     #: Means since the last report. Reports at a sheet also have ``diagnosis.image_statistics``.
     statistics: dict[str, float]
-    at_equilibrium: bool = False  #: The training ends here, because it has reached the recipe's equilibrium.
+    at_equilibrium: bool = False  #: Whether the training ends here, because it has reached the recipe's equilibrium.
     troubles: tuple[Trouble, ...] = ()  #: New troubles. Each is reported once per run.
 
 
@@ -69,9 +69,9 @@ def train(
 ) -> Run:
     """Train *recipe* on *dataset* into *run_dir*, or resume an earlier call.
 
-    More steps extend a finished training. Schedules then depend on steps done ÷ all steps, so a learning rate that had
-    fallen along a cosine starts higher again. The result differs from a single training of that length, and
-    `Run.earlier_steps` records this.
+    A finished training continues if *recipe* has more steps. Schedules depend on the fraction of all steps that are
+    done, so a learning rate that has fallen along a cosine starts higher again. The result differs from that of one
+    longer training, and `Run.earlier_steps` records this.
 
     With a *judge* (see ``runs/judging.py``), *held_out* images are not trained on. The judge compares each checkpoint
     with them, and the best checkpoint is kept and exported. A KeyboardInterrupt writes a checkpoint, then propagates.
@@ -158,11 +158,12 @@ def _train_on(
             journal.show(path, images_seen=trainer.images_seen)
             found |= watch.statistics(trainer)
         if keep_best and trainer.steps_done and (trainer.steps_done % every_checkpoint == 0 or ended):
-            found |= keep_best()  # before the checkpoint: after a kill between the two, the judge is asked again
+            # Before the checkpoint, so that the judge is asked again if the process is killed in between.
+            found |= keep_best()
         return found
 
     if trainer.steps_done == 0 or journal.images_seen < trainer.images_seen:
-        evaluate(ended=trainer.steps_done == total)  # a new run, or an interrupt prevented this before
+        evaluate(ended=trainer.steps_done == total)  # the run is new, or was interrupted before this
     # The last report belongs to the newest checkpoint.
     ended = any("ended" in line for line in journal.lines[-1:])
     while (done := trainer.steps_done) < total and not ended:
@@ -221,8 +222,8 @@ def _check_room(run_dir: Path, trainer: Trainer, *, judged: bool) -> None:
     """Check that the disk has room for the run's checkpoints and sheets."""
     state = sum(array.nbytes for array in trainer.state().values())
     present = sum(path.stat().st_size for path in (run_dir / checkpoints.FOLDER).glob("*.npz"))
-    # A new checkpoint is written before the oldest is removed. The best one has about a third of the size of a
-    # checkpoint and also exists twice for a moment.
+    # A new checkpoint is written before the oldest is removed, so there is one more for a moment. There are also two
+    # best checkpoints for a moment, each at most a third of the size of a checkpoint.
     needed = (_CHECKPOINTS_KEPT + 1 + judged) * state + _ROOM - present
     free = shutil.disk_usage(run_dir).free
     if free < needed:

@@ -55,7 +55,7 @@ def draw_sheet(trainer: Trainer, classes: int, path: Path) -> None:
 
 
 def draw_walks(trainer: Trainer, classes: int, path: Path) -> None:
-    """Save rows of images. Each row walks from one latent to another, and from one class to the next if there are any.
+    """Save rows of images. Each row goes from one latent to another, and with classes also from one class to the next.
 
     Raises:
         DataError: the file cannot be written.
@@ -86,6 +86,6 @@ class Watch:
         return cls(images=dataset.images[chosen], labels=labels if conditional else np.zeros_like(labels))
 
     def statistics(self, trainer: Trainer) -> dict[str, float]:
-        """Compare the averaged generator's images of the same classes. See `diagnosis.image_statistics`."""
+        """Compare with the averaged generator's images of the same classes. See `diagnosis.image_statistics`."""
         generated = trainer.sample(self.labels, draw_latents(trainer, _WATCHED_SEED, len(self.labels)))
         return image_statistics(real=self.images, generated=generated, labels=self.labels)

@@ -36,11 +36,10 @@ class SharedDropout(layers.Dropout):
 
 
 class Clusters(layers.Layer):
-    """Chooses a cluster of each class by the latent (see ``gan/clusters.py``).
+    """Chooses one cluster of each class from the first number of a latent (see ``gan/clusters.py``).
 
-    Class weights (n, K) and latents (n, d) => (n, K·m). Each class's weight moves to the cluster whose part of the
-    distribution contains the latent's first number. The layer's weight `counts` (K, m) holds the number of images of
-    each cluster.
+    Class weights (n, K) and latents (n, d) => (n, K·m). The chosen cluster gets the weight of its class, and the other
+    clusters get 0. The layer's weight `counts` (K, m) holds the number of images of each cluster.
     """
 
     def __init__(self, classes: int, each: int, *, distribution: str) -> None:
@@ -52,7 +51,7 @@ class Clusters(layers.Layer):
     def call(self, class_weights: Any, latents: Any) -> Any:
         """Choose the clusters."""
         upper = ops.cumsum(ops.cast(self.counts, "float32"), axis=1)
-        # Below 1, so that no latent chooses an empty cluster at the end of a class with fewer clusters.
+        # Keep below 1. At 1, a latent would choose the last cluster, which is empty if a class has fewer clusters.
         quantile = ops.minimum(to_quantile(latents[:, 0], self._distribution), 1 - 2**-24)[:, None, None]
         classes, each = self.counts.shape
         passed = ops.cast(quantile >= (upper / upper[:, -1:])[None, :, :-1], "int32")
@@ -100,11 +99,11 @@ class Parts:
         self._draw = draw
 
     def he(self) -> keras.initializers.Initializer:
-        """Initializer for layers before or after a leaky ReLU."""
+        """Initializer for layers next to a leaky ReLU."""
         return keras.initializers.HeNormal(seed=next(self._seeds))
 
     def glorot(self) -> keras.initializers.Initializer:
-        """Initializer for last layers. Also Keras's default, which the published networks use."""
+        """Initializer for last layers. It is also Keras's default, which the published networks use."""
         return keras.initializers.GlorotUniform(seed=next(self._seeds))
 
     def weighted(self, layer: Any) -> Any:
@@ -142,7 +141,8 @@ class Parts:
         embedded = layers.Dense(recipe.embedding_size, use_bias=False, kernel_initializer=self.he())(class_weights)
         if recipe.clusters > 1:
             chosen = Clusters(classes, recipe.clusters, distribution=recipe.latent_distribution)(class_weights, latents)
-            # Initialized to the same scale as the class embedding, whose kernel has fewer rows.
+            # Start at the scale of the class embedding. HeNormal would give another scale, because this kernel has more
+            # rows.
             initial = keras.initializers.RandomNormal(stddev=(2 / classes) ** 0.5, seed=next(self._seeds))
             embedded += layers.Dense(recipe.embedding_size, use_bias=False, kernel_initializer=initial)(chosen)
         return [class_weights, latents], layers.Concatenate()([x, embedded])
