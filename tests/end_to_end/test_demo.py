@@ -84,8 +84,8 @@ def test_the_demo_runs_without_mnist_and_says_so(
 
     out = tmp_path / "here"
     names = {path.name for path in out.iterdir()}
-    assert {"report.html", "report.json", "results.jsonl", "accuracy.png", "differences.png"} <= names
-    assert all(name.endswith(".png") for name in names - {"report.html", "report.json", "results.jsonl"})
+    assert {"report.html", "report.json", "results.jsonl", "accuracy.svg", "differences.svg"} <= names
+    assert all(name.endswith(".svg") for name in names - {"report.html", "report.json", "results.jsonl"})
     page = (out / "report.html").read_text("utf-8")
     assert not re.search(r"https?://|<script|<link", page)
     assert "MNIST is not available" in page

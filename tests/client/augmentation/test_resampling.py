@@ -123,7 +123,7 @@ def test_the_range_of_pixels_is_never_guessed(client: DigitClient) -> None:
     for wrong in ((1, 0), (0, 0), (0, float("inf"))):
         with pytest.raises(InvalidInputError, match="pixel_range"):
             client.augment(images(44, np.float32), Y, pixel_range=wrong)
-    with pytest.raises(InvalidInputError, match="outside"):
+    with pytest.raises(InvalidInputError, match="within pixel_range"):
         client.augment(np.full((44, 28, 28), np.nan), Y, pixel_range=(0, 1))
 
 

@@ -21,7 +21,7 @@ from digitforge_evaluation.experiment.subsets import RealImages
         ({"curve": (0,)}, "sizes are"),
         ({"subsets": 0}, "subsets is 0"),
         ({"steps": -1}, "steps is -1"),
-        ({"classifier": "oracle"}, "no classifier 'oracle'"),
+        ({"classifier": "oracle"}, "unknown classifier 'oracle'"),
         ({"ratio": 0.0}, "ratio is 0"),
         ({"ratio": float("nan")}, "ratio is nan"),
         ({"sweep": (1.0, 0.0)}, "ratio is 0"),

@@ -102,7 +102,7 @@ def test_two_devices_train_as_one_does(case: list[Any]) -> None:
         shared = json.loads(process.communicate()[0])
     for one, two in zip(curve, shared["curve"], strict=True):
         _compare(one, two)
-    assert "batch_size is 15, which 2 devices cannot share equally" in shared["error"]
+    assert "batch_size is 15, but 2 devices share a batch" in shared["error"]
 
 
 @pytest.mark.parametrize("config", ["{", '{"cluster": 3}', '{"cluster": {"worker": ["a:1", "b:1"]}}'])
