@@ -21,6 +21,7 @@ def test_train_then_export_prints_the_folders_on_standard_output(tmp_path: Path)
     tiny = [f"--set={field}" for field in ("width=8", "generator_blocks=1", "discriminator_blocks=1", "batch_size=32")]
     done = _digitforge("train", "--data", "digits", "--steps", 2, "--seed", 5, "--out", run, *tiny)
     assert (done.returncode, done.stdout.strip()) == (0, str(run)), done.stderr
+    assert f"digitforge export {run} --data=digits --to models/digits" in done.stderr
     report = tmp_path / "report.json"
     report.write_text(json.dumps({"figures": [{"name": "fd[ours]@1k", "value": 1.5, "n": 1000, "interval": None}]}))
     done = _digitforge(

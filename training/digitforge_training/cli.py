@@ -143,7 +143,10 @@ def train(  # noqa: PLR0917 – click passes by name
     if recipe.equilibrium and run.last is not None:
         how = "at equilibrium" if run.last.at_equilibrium else "without an equilibrium"
         click.echo(f"ended {how}, after {run.last.images_seen // recipe.images_per_step} rounds", err=True)
-    click.echo(f"done; publish it with: digitforge export {out} --to models/digits", err=True)
+    same_data = [f"--data={data}"] if data != "mnist" else [f"--data-dir={data_dir}"] if data_dir else []
+    same_data += ["--transpose"] if transpose else []
+    publish = ["digitforge", "export", str(out), *same_data, "--to", "models/digits"]
+    click.echo(f"done; publish it with: {shlex.join(publish)}", err=True)
 
 
 def _parse_overrides(overrides: tuple[str, ...], **options: float | None) -> dict[str, str | float]:
