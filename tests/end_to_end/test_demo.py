@@ -87,7 +87,7 @@ def test_the_demo_runs_without_mnist_and_says_so(
     assert {"report.html", "report.json", "results.jsonl", "accuracy.svg", "differences.svg"} <= names
     assert all(name.endswith(".svg") for name in names - {"report.html", "report.json", "results.jsonl"})
     page = (out / "report.html").read_text("utf-8")
-    assert not re.search(r"https?://|<script|<link", page)
+    assert not re.search(r"""(src|href)=["']?https?:|url\(["']?https?:|<script|<link""", page)
     assert "MNIST is not available" in page
     report = json.loads((out / "report.json").read_text())
     assert report["cells"] == 8

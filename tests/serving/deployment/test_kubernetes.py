@@ -117,7 +117,7 @@ def test_the_service_is_headless_and_all_resources_select_the_same_pods() -> Non
     name, namespace = service["metadata"]["name"], read("base/kustomization.yaml")["namespace"]
     address = f"dns:///{name}.{namespace}.svc.cluster.local:{contract.GRPC_PORT}"
     assert address in (KUBERNETES / "base" / "service.yaml").read_text()
-    assert address in (ROOT / "serving" / "README.md").read_text()
+    assert address in (ROOT / "docs" / "guides" / "production.md").read_text()
     labels = deployment["spec"]["template"]["metadata"]["labels"]
     budget = read("base/disruption.yaml")["spec"]
     assert service["spec"]["selector"] == labels
