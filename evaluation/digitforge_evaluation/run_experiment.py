@@ -101,7 +101,7 @@ def run_experiment(
     folder = Path(out)
     models = [Path(model)] if isinstance(model, str | Path) else [Path(each) for each in model]
     if server is not None and models:
-        raise InvalidInputError("both a server and a model are given; give only one of --server or --model")
+        raise InvalidInputError("both a server and a model are given; give only one of them")
     from digitforge_evaluation import experiment_folder
     from digitforge_evaluation.experiment import benefit, generators, subsets
     from digitforge_evaluation.experiment.plan import Plan

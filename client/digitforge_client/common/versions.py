@@ -14,8 +14,6 @@ from typing import Final
 
 from digitforge_client.common.files import sync
 
-__all__ = ["publish", "sync", "versions"]
-
 _NUMBER: Final = re.compile(r"\s*\+?(\d+)\s*", re.ASCII)
 _HIGHEST: Final = 2**63 - 1
 

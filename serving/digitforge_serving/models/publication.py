@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from digitforge_client.common.versions import publish, sync
+from digitforge_client.common.files import sync
+from digitforge_client.common.versions import publish
 from digitforge_client.common.versions import versions as folders
 from digitforge_client.errors import DataError, InvalidInputError
 
