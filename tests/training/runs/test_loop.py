@@ -1,24 +1,19 @@
-"""The loop: the run folder, resuming to the same weights, interrupts, and unsuitable data."""
+"""The loop: the run folder, resuming to the same weights, and unsuitable data."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import json
-import os
-import select
-import shlex
 import shutil
-import signal
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageSequence
+from small_recipes import DENSE
 
 from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_training.data import Dataset, load
@@ -28,23 +23,9 @@ from digitforge_training.runs import checkpoints
 from digitforge_training.runs.folder import read_run
 from digitforge_training.runs.loop import Progress, train
 
-#: Commands that this starts compile their steps.
 pytestmark = pytest.mark.usefixtures("eagerly")
 
 TINY = {"clusters": 1, "width": 8, "generator_blocks": 1, "discriminator_blocks": 1, "batch_size": 32}
-
-
-#: Class-conditional, and fast to compile.
-DENSE: dict[str, str | float] = {
-    "network": "dense",
-    "generator_widths": "8",
-    "discriminator_widths": "8",
-    "batch_size": 32,
-    "width": 8,
-    "clusters": 1,
-    "images_per_checkpoint": 64,
-    "images_per_sheet": 64,
-}
 
 
 def _tiny(**overrides: str | float) -> Recipe:
@@ -102,113 +83,6 @@ def test_a_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(digits
         for name in ("whole", "parts")
     ]
     assert images[0] == images[1]
-
-
-#: The command. It takes SIGINT even if the tests run in the background, where shells ignore it.
-COMMAND = (
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    "from digitforge_client.common.command import main; main()"
-)
-
-
-def _endless(run_dir: Path) -> list[str]:
-    """Arguments of a training that runs until it is stopped and writes no checkpoint before."""
-    fields = {**DENSE, "images_per_checkpoint": 1e9, "images_per_sheet": 1e9}
-    sets = [f"--set={field}={value}" for field, value in fields.items()]
-    return ["train", "--data", "digits", "--out", str(run_dir), *sets, "--steps", "10000000"]
-
-
-def _images(run_dir: Path) -> list[int]:
-    try:
-        lines = (run_dir / "stats.jsonl").read_text().splitlines()
-    except FileNotFoundError:
-        return []
-    return [json.loads(line)["images"] for line in lines]
-
-
-def _interrupt(arguments: list[str], run_dir: Path, number: int) -> tuple[int, str]:
-    """Start a training and send a signal after its next report. Returns its exit status and standard error."""
-    before = len(_images(run_dir))
-    with subprocess.Popen([sys.executable, "-c", COMMAND, *arguments], stderr=subprocess.PIPE, text=True) as process:
-        while len(_images(run_dir)) <= before:
-            assert process.poll() is None
-            time.sleep(0.1)
-        process.send_signal(number)
-        _, errors = process.communicate(timeout=120)
-    return process.returncode, errors
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_writes_a_checkpoint_and_the_same_command_goes_on(number: int, tmp_path: Path) -> None:
-    found, errors = _interrupt(_endless(tmp_path), tmp_path, number)
-    assert found == 128 + number
-    assert "Traceback" not in errors
-    first = checkpoints.newest(tmp_path)
-    assert first is not None
-    assert checkpoints.images_of(first) > 0
-    *_, stopped, command, last = filter(None, errors.splitlines())
-    assert stopped == f"stopped; the same command resumes from the checkpoint in {tmp_path}:"
-    assert last == "digitforge: interrupted"
-    program, *again = shlex.split(command)
-    assert (program, again) == ("digitforge", _endless(tmp_path))
-
-    if number == signal.SIGTERM:
-        assert _interrupt(again, tmp_path, number)[0] == 143
-        images = _images(tmp_path)
-        assert checkpoints.images_of(checkpoints.newest(tmp_path)) >= images[-1] > checkpoints.images_of(first)  # type: ignore[arg-type]
-        assert images == sorted(set(images))
-
-
-def test_a_closed_terminal_writes_a_checkpoint(tmp_path: Path) -> None:
-    ours, theirs = os.openpty()
-    code = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n" + COMMAND
-    with subprocess.Popen(
-        [sys.executable, "-c", code, *_endless(tmp_path)],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        start_new_session=True,
-    ) as process:
-        os.close(theirs)
-        while not _images(tmp_path):
-            assert process.poll() is None
-            if select.select([ours], [], [], 0.1)[0]:
-                os.read(ours, 10_000)
-        os.close(ours)
-        assert process.wait(timeout=120) == 129
-    assert checkpoints.newest(tmp_path) is not None
-
-
-def test_a_training_that_is_stopped_before_it_began_does_not_promise_a_checkpoint(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", COMMAND, *_endless(tmp_path / "run")]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        assert process.stderr.readline().startswith("forge: ")  # it has the data, and imports TensorFlow
-        process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=120)
-    assert process.returncode == 143
-    assert "Traceback" not in errors
-    assert "the checkpoint in" not in errors
-    assert not (tmp_path / "run").exists()
-
-
-def test_kill_9_leaves_only_whole_checkpoints(digits: Dataset, tmp_path: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path\n"
-        "from digitforge_training.data import load\n"
-        "from digitforge_training.runs.loop import train\n"
-        "from digitforge_training.recipes import resolve\n"
-        f"recipe = resolve('forge', {DENSE | {'images_per_checkpoint': 32, 'steps': 100000}})\n"
-        "train(recipe, load('digits'), run_dir=Path(sys.argv[1]))"
-    )
-    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stderr=subprocess.DEVNULL) as process:
-        while len(list(tmp_path.glob("checkpoints/[0-9]*.npz"))) < 2:
-            assert process.poll() is None
-            time.sleep(0.02)
-        os.kill(process.pid, signal.SIGKILL)
-    for path in (tmp_path / "checkpoints").glob("[0-9]*.npz"):
-        state = checkpoints.load(path)
-        assert int(state["generator_optimizer/000"]) * int(DENSE["batch_size"]) == int(path.stem)
 
 
 def test_another_recipe_seed_or_data_set_does_not_go_into_the_same_folder(digits: Dataset, trained_run: Path) -> None:
