@@ -22,6 +22,7 @@ from digitforge_serving.models.locations import shipped_models
 
 if TYPE_CHECKING:
     from digitforge_serving.api.health import Health
+    from digitforge_serving.api.in_flight import InFlight
     from digitforge_serving.api.management import ConfigWatch
     from digitforge_serving.api.rest import RestServer
     from digitforge_serving.metrics import Metrics
@@ -31,6 +32,7 @@ log = logging.getLogger("digitforge.serving")
 
 _MAX_MESSAGE_BYTES: Final = 2**31 - 1  # the same limit as TensorFlow Serving
 _POLL_S: Final = 0.5
+_CLOSE_S: Final = 0.5  # time to tell clients that the connection closes
 _GRPC_OPTIONS: Final = (
     ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
@@ -54,6 +56,7 @@ class Server:
         self._health: Health | None = None
         self._watch: ConfigWatch | None = None
         self._rest: RestServer | None = None
+        self._in_flight: InFlight | None = None
         self._target = ""
 
     @property
@@ -115,13 +118,20 @@ class Server:
         """Open the ports and start answering requests."""
         from digitforge_serving.api.grpc import handlers
         from digitforge_serving.api.health import Health
+        from digitforge_serving.api.in_flight import InFlight
 
+        self._in_flight = InFlight()
         # REST first, because a gRPC server keeps its port until it is garbage-collected.
-        self._rest = self._open_rest(models, metrics)
+        self._rest = self._open_rest(models, metrics, self._in_flight)
         self._server = grpc.server(
             # Every request in flight holds a thread, even while it waits for its computation.
             ThreadPoolExecutor(self._options.max_requests, thread_name_prefix="digitforge-grpc"),
-            handlers=handlers(models, metrics, as_content=self._options.enable_serialization_as_tensor_content),
+            handlers=handlers(
+                models,
+                metrics,
+                self._in_flight,
+                as_content=self._options.enable_serialization_as_tensor_content,
+            ),
             options=(*_GRPC_OPTIONS, *self._options.grpc_channel_arguments),
             maximum_concurrent_rpcs=self._options.max_requests,
         )
@@ -147,10 +157,12 @@ class Server:
             self._watch.stop()
         if self._health is not None:
             self._health.drain()
-        grace_s = self._options.grace_seconds if grace_s is None else grace_s
-        ended = None if self._server is None else self._server.stop(grace_s)
+        if self._in_flight is not None:
+            self._in_flight.drain(self._options.grace_seconds if grace_s is None else grace_s)
+        # gRPC answers a call that arrives at this moment only when its own grace period ends, so that is short.
+        ended = None if self._server is None else self._server.stop(_CLOSE_S)
         if self._rest is not None:
-            self._rest.stop(grace_s)
+            self._rest.stop()
         while ended is not None and not ended.wait(_POLL_S):  # Python handles a second signal between two waits
             pass
         if self._models is not None:
@@ -180,7 +192,7 @@ class Server:
             ) from error
         return port
 
-    def _open_rest(self, models: Models, metrics: Metrics) -> RestServer | None:
+    def _open_rest(self, models: Models, metrics: Metrics, in_flight: InFlight) -> RestServer | None:
         if self._options.rest_api_port is None:
             return None
         from digitforge_serving.api.rest import Rest, RestServer
@@ -188,7 +200,7 @@ class Server:
         timeout_s = self._options.rest_api_timeout_in_ms / 1000 or None
         rest = Rest(models, metrics, metrics_path=self._options.metrics_path, timeout_s=timeout_s)
         try:
-            return RestServer(rest, host=self._options.host, port=self._options.rest_api_port)
+            return RestServer(rest, in_flight, host=self._options.host, port=self._options.rest_api_port)
         except OSError as error:
             raise _port_error(self._options.host, self._options.rest_api_port, "--rest-api-port", error) from error
 

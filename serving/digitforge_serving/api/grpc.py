@@ -12,7 +12,9 @@ from google.protobuf.message import DecodeError, Message
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_management_pb2, predict_pb2
 
 from digitforge_serving.api import management, metadata
+from digitforge_serving.api.in_flight import InFlight
 from digitforge_serving.metrics import Metrics
+from digitforge_serving.models import refusal
 from digitforge_serving.models.batching import Caller
 from digitforge_serving.models.manager import Models
 from digitforge_serving.models.predict import predict
@@ -26,12 +28,13 @@ _MAX_DEADLINE_S: Final = 24 * 3600.0
 _UNSUPPORTED: Final = ("Classify", "Regress", "MultiInference")
 
 
-def handlers(models: Models, metrics: Metrics, *, as_content: bool) -> list[Any]:
+def handlers(models: Models, metrics: Metrics, in_flight: InFlight, *, as_content: bool) -> list[Any]:
     """Create the handlers for a ``grpc.server``.
 
     Args:
         models: the models to serve.
         metrics: where to record the requests.
+        in_flight: counts the requests, and says when to reject them.
         as_content: answer with ``tensor_content`` instead of typed fields.
     """
 
@@ -51,17 +54,20 @@ def handlers(models: Models, metrics: Metrics, *, as_content: bool) -> list[Any]
         metrics.observe_latency(request.model_spec.name, 1e6 * (time.monotonic() - start), entry="GRPC")
         return response
 
+    def method(request_type: type[Message], answer: Callable[[Any, grpc.ServicerContext], Message]) -> Any:
+        return _method(request_type, answer, in_flight)
+
     prediction = {
-        "Predict": _method(predict_pb2.PredictRequest, answer),
-        "GetModelMetadata": _method(
+        "Predict": method(predict_pb2.PredictRequest, answer),
+        "GetModelMetadata": method(
             get_model_metadata_pb2.GetModelMetadataRequest, lambda request, _: metadata.metadata(models, request)
         ),
     }
     model = {
-        "GetModelStatus": _method(
+        "GetModelStatus": method(
             get_model_status_pb2.GetModelStatusRequest, lambda request, _: metadata.status(models, request)
         ),
-        "HandleReloadConfigRequest": _method(
+        "HandleReloadConfigRequest": method(
             model_management_pb2.ReloadConfigRequest, lambda request, _: management.reload(models, request)
         ),
     }
@@ -78,10 +84,16 @@ def _abort(context: grpc.ServicerContext, code: grpc.StatusCode, text: str) -> N
     raise AssertionError("unreachable")
 
 
-def _method(request_type: type[Message], answer: Callable[[Any, grpc.ServicerContext], Message]) -> Any:
+def _method(
+    request_type: type[Message], answer: Callable[[Any, grpc.ServicerContext], Message], in_flight: InFlight
+) -> Any:
     """A gRPC method on bytes. It parses the message itself, to choose the error for an invalid message."""
 
     def handle(message: bytes, context: grpc.ServicerContext) -> bytes:
+        if not in_flight.begin():
+            _abort(context, grpc.StatusCode.UNAVAILABLE, refusal.STOPPING)
+        if not context.add_callback(in_flight.end):  # the call has ended already
+            in_flight.end()
         try:
             request = request_type.FromString(message)
         except DecodeError:

@@ -19,6 +19,7 @@ from google.protobuf import json_format
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_pb2, predict_pb2
 
 from digitforge_serving.api import json_tensors, metadata
+from digitforge_serving.api.in_flight import InFlight
 from digitforge_serving.metrics import Metrics
 from digitforge_serving.models import refusal
 from digitforge_serving.models.batching import Caller
@@ -155,13 +156,15 @@ def _error(status: int, text: str) -> tuple[int, str, bytes]:
 class RestServer:
     """An HTTP server that runs one thread per connection."""
 
-    def __init__(self, rest: Rest, *, host: str, port: int) -> None:
+    def __init__(self, rest: Rest, in_flight: InFlight, *, host: str, port: int) -> None:
         """Open the port. Requests wait until `start`.
 
         Raises:
             OSError: the port cannot be opened.
         """
-        self._server = _Server((host, port), _handler(rest), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        self._server = _Server(
+            (host, port), _handler(rest, in_flight), family=socket.AF_INET6 if ":" in host else socket.AF_INET
+        )
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, name="digitforge-rest", daemon=True)
 
@@ -169,14 +172,12 @@ class RestServer:
         """Start answering requests."""
         self._thread.start()
 
-    def stop(self, grace_s: float) -> None:
-        """Reject new connections, let requests in flight finish for up to *grace_s* seconds, and stop."""
-        ends = time.monotonic() + grace_s
+    def stop(self) -> None:
+        """Reject new connections."""
         if self._thread.ident is not None:  # the thread was started
             self._server.shutdown()
             self._thread.join()
         self._server.server_close()
-        self._server.drain(max(0.0, ends - time.monotonic()))
 
 
 class _Server(ThreadingHTTPServer):
@@ -187,8 +188,6 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler], *, family: int) -> None:
         self.address_family = family
         self._free = threading.BoundedSemaphore(_MAX_CONNECTIONS)
-        self._answering = 0
-        self._idle = threading.Condition()
         super().__init__(address, handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -206,31 +205,18 @@ class _Server(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Ignore errors of a connection, such as a client that disconnects."""
 
-    def begin_request(self) -> None:
-        """Count a request as in flight."""
-        with self._idle:
-            self._answering += 1
 
-    def end_request(self) -> None:
-        """Count a request as finished."""
-        with self._idle:
-            self._answering -= 1
-            self._idle.notify_all()
-
-    def drain(self, grace_s: float) -> None:
-        """Wait up to *grace_s* seconds until no request is in flight."""
-        with self._idle:
-            self._idle.wait_for(lambda: self._answering == 0, grace_s)
-
-
-def _handler(rest: Rest) -> type[BaseHTTPRequestHandler]:
+def _handler(rest: Rest, in_flight: InFlight) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         timeout = _IDLE_TIMEOUT_S
         server: _Server
 
         def _respond(self) -> None:
-            self.server.begin_request()
+            if not in_flight.begin():
+                self.close_connection = True
+                self._send(*_error(503, refusal.STOPPING))
+                return
             try:
                 try:
                     length = int(self.headers.get("Content-Length") or 0)
@@ -248,7 +234,7 @@ def _handler(rest: Rest) -> type[BaseHTTPRequestHandler]:
                     path = self.path.partition("?")[0]
                     self._send(*rest.answer(self.command, path, body, disconnected=self._disconnected))
             finally:
-                self.server.end_request()
+                in_flight.end()
 
         do_GET = do_POST = _respond  # noqa: N815 - http.server's names
 

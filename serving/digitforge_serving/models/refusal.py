@@ -9,6 +9,9 @@ import grpc
 #: Maximum characters of a message. TensorFlow Serving cuts longer ones too.
 MAX_TEXT: Final = 1024
 
+#: Message for requests that arrive after the server was told to stop.
+STOPPING: Final = "the server is stopping; send the request again to another server, or later"
+
 
 class RefusedError(Exception):
     """The server rejects a request.

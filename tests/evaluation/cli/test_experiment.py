@@ -92,7 +92,7 @@ def test_without_a_generator_the_other_arms_run(command: Command, tmp_path: Path
         (["--strict", "forj", "--data", "/nowhere"], 2, "did you mean 'forge'"),  # before any data is loaded
         (["--n-per-class", "1,x"], 2, "whole numbers separated by commas"),
         (["--n-per-class", "9999"], 2, "at least 9999 images per class"),
-        (["--server", "127.0.0.1:1", "--model", "x"], 2, "--server or --model"),
+        (["--server", "127.0.0.1:1", "--model", "x"], 2, "a server and a model are given"),
         (["--server", "127.0.0.1:1"], 3, "127.0.0.1:1"),
         (["--model", "/nowhere"], 4, "/nowhere"),
     ],

@@ -13,7 +13,7 @@ import tensorflow as tf
 from google.protobuf import text_format
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
-from serving_toys import Publish, Stubs, connect, predict_request, wait_for
+from serving_toys import Gate, Publish, Stubs, connect, predict_request, wait_for
 from tensorflow_serving.apis import model_management_pb2
 
 from digitforge_serving import Server, ServerOptions
@@ -169,7 +169,7 @@ def test_health_follows_the_models(stubs: Stubs, base_path: Path, toy_version: P
     assert caught.value.code() == grpc.StatusCode.NOT_FOUND
 
 
-def test_a_stopping_server_reports_not_serving_first(base_path: Path) -> None:
+def test_a_stopping_server_reports_not_serving_first(base_path: Path, tmp_path: Path) -> None:
     from digitforge_serving import ModelSource
 
     server = Server([ModelSource(name="toy", base_path=base_path)], ServerOptions(port=0))
@@ -177,12 +177,12 @@ def test_a_stopping_server_reports_not_serving_first(base_path: Path) -> None:
     stubs = connect(server.target)
     watch = health_pb2_grpc.HealthStub(stubs.channel).Watch(health_pb2.HealthCheckRequest(), timeout=60)
     assert next(watch).status == SERVING
-    in_flight = stubs.prediction.Predict.future(predict_request(signature="slow", inputs={"x": [2000.0]}))
+    gate = Gate(stubs, tmp_path)
     stopping = threading.Thread(target=server.stop)
     stopping.start()
     assert next(watch).status == NOT_SERVING
-    watch.cancel()
-    assert list(in_flight.result(timeout=60).outputs) == ["y"]
+    gate.open()
+    assert list(gate.answer.result(timeout=60).outputs) == ["y"]
     stopping.join()
 
 

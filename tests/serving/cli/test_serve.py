@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -17,11 +18,13 @@ from pathlib import Path
 import grpc
 import pytest
 from click.testing import CliRunner
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from serve_process import serving
 from serving_toys import Gate, Stubs, connect, free_port, predict_request, wait_for
 
 from digitforge_client.errors import DataError, DigitforgeError
 from digitforge_serving.cli.serve import _import_tensorflow, serve
+from digitforge_serving.models.refusal import STOPPING
 
 
 def refused(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> DigitforgeError:
@@ -50,20 +53,39 @@ def test_sigterm_lets_a_request_in_flight_finish_and_rejects_new_ones(base_path:
         stubs = connect(announced[1])
         gate = Gate(stubs, tmp_path)
         process.popen.send_signal(signal.SIGTERM)
-        wait_for(lambda: error_code(stubs) == grpc.StatusCode.UNAVAILABLE)
+        wait_for(lambda: error(stubs) == (grpc.StatusCode.UNAVAILABLE, STOPPING))
+        assert rest_status(port) == (503, STOPPING)
         assert not gate.answer.done()
         gate.open()
         assert list(gate.answer.result(timeout=60).outputs) == ["y"]
         assert process.end() == 0
 
 
-def error_code(stubs: Stubs) -> grpc.StatusCode | None:
-    """Send a request. Return its error code, or None if it succeeds."""
+def error(stubs: Stubs) -> tuple[grpc.StatusCode, str] | None:
+    """Send a request. Return its error code and text, or None if it succeeds."""
     try:
         stubs.predict(predict_request())
     except grpc.RpcError as error:
-        return error.code()
+        return error.code(), error.details()
     return None
+
+
+def rest_status(port: int) -> tuple[int, str]:
+    """Ask for the model's status over REST. Return the HTTP status and the error's text."""
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models/toy", timeout=30)
+    return caught.value.code, json.loads(caught.value.read())["error"]
+
+
+@pytest.mark.timeout(200)  # shorter than the grace period
+def test_clients_that_watch_the_health_do_not_delay_the_end(base_path: Path, tmp_path: Path) -> None:
+    with serving(tmp_path, *toy(base_path), "--grace-seconds=250") as process:
+        stubs = connect(json.loads(process.line())["grpc_target"])
+        watch = health_pb2_grpc.HealthStub(stubs.channel).Watch(health_pb2.HealthCheckRequest())
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+        process.popen.send_signal(signal.SIGTERM)
+        assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert process.end() == 0
 
 
 def test_a_second_sigterm_stops_the_server_at_once(base_path: Path, tmp_path: Path) -> None:
@@ -71,7 +93,7 @@ def test_a_second_sigterm_stops_the_server_at_once(base_path: Path, tmp_path: Pa
         stubs = connect(json.loads(process.line())["grpc_target"])
         gate = Gate(stubs, tmp_path)
         process.popen.send_signal(signal.SIGTERM)
-        wait_for(lambda: error_code(stubs) == grpc.StatusCode.UNAVAILABLE)
+        wait_for(lambda: error(stubs) is not None)
         assert process.popen.poll() is None
         assert process.end(signal.SIGTERM) == 128 + signal.SIGTERM
         assert isinstance(gate.answer.exception(timeout=60), grpc.RpcError)

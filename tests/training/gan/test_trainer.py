@@ -72,6 +72,15 @@ def test_steps_are_the_same_in_one_call_or_in_several(jit: str, few: Dataset) ->
         assert mean == pytest.approx(sum(steps * part[name] for steps, part in parts) / 5, rel=1e-5), name
 
 
+def test_a_call_as_long_as_the_last_one_works_at_full_size(digits: Dataset) -> None:
+    """TensorFlow saves memory in graphs of this size, but not in the small ones of the other tests."""
+    many = digits.subset(np.arange(60_000) % len(digits.labels))
+    trainer = Trainer(resolve("forge", {"batch_size": 8, "clusters": 1, "jit": "false"}), many, seed=0)
+    for _ in range(2):
+        trainer.run(2)
+    assert trainer.steps_done == 4
+
+
 @pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize(
     ("loss", "generator_steps"),

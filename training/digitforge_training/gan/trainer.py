@@ -60,7 +60,6 @@ class Trainer:
         self._step_of_recipe = step_of(recipe)
         # XLA only with one device: several devices exchange gradients within an update.
         self._jit = bool(recipe.jit and self._single_device)
-        self._many_steps = tf.function(self._take_steps, jit_compile=True) if self._jit else self._take_steps
 
     def _build(self, image_shape: tuple[int, int, int], seed: int) -> Adversary:
         recipe = self.recipe
@@ -114,45 +113,56 @@ class Trainer:
         return self.steps_done * self.recipe.images_per_step
 
     def run(self, steps: int) -> dict[str, float]:
-        """Take *steps* steps in one compiled call. Returns the mean of each statistic.
+        """Take *steps* steps. Returns the mean of each statistic.
 
         Raises:
             DataError: the machines of a training resume after different steps, or a machine does not answer.
         """
-        first = self.steps_done
+        first, most = self.steps_done, self.recipe.steps_at_once
         with replicas.machines_answer(after=first):
             if not self._checked_same:
                 replicas.check_same(first)
                 self._checked_same = True
-            means = self._run(tf.constant(first, tf.int64), tf.constant(steps, tf.int64))
-            return {name: float(value) for name, value in means.items()}
+            if self._jit:
+                begins = range(first, first + steps, most)
+                sums = [self._compiled_steps(begin, min(most, first + steps - begin)) for begin in begins]
+            else:
+                sums = [self._one_step(tf.constant(step, tf.int64)) for step in range(first, first + steps)]
+            return {name: float(tf.add_n([each[name] for each in sums])) / steps for name in self._adversary.statistics}
+
+    # One step per call. If a graph loops over steps, TensorFlow's memory optimizer may put temporary variables into the
+    # loop that outlive it, and the next call with as many steps fails: "Resource … tmp_var … AlreadyExists".
+    @tf.function(reduce_retracing=True)
+    def _one_step(self, step: tf.Tensor) -> Statistics:
+        """Draw the batches of a step and take it."""
+        return replicas.everywhere(self._step, step, self._batches.draw(step))
+
+    def _compiled_steps(self, first: int, steps: int) -> Statistics:
+        """Take *steps* steps in one loop that XLA compiled. Returns the sum of their statistics."""
+        begin = tf.constant(first, tf.int64)
+        return self._loop(begin, tf.constant(steps, tf.int64), self._draw_many(begin))
 
     @tf.function(reduce_retracing=True)
-    def _run(self, first: tf.Tensor, steps: tf.Tensor) -> Statistics:
-        totals, most = dict.fromkeys(self._adversary.statistics, 0.0), self.recipe.steps_at_once
-        for begin in tf.range(first, first + steps, most):
-            # With XLA, always draw the same number of batches, because XLA compiles again for every new shape. Draw
-            # them outside of XLA, which does not support RandomIndexShuffle and has other normal random numbers.
-            taken = tf.minimum(first + steps - begin, most)
-            drawn = begin + tf.range(most if self._jit else taken, dtype=tf.int64)
-            batches = tf.map_fn(self._batches.draw, drawn, fn_output_signature=self._batches.dtypes)
-            sums = self._many_steps(begin, taken, batches)
-            totals = {name: totals[name] + sums[name] for name in totals}
-        return {name: total / tf.cast(steps, tf.float32) for name, total in totals.items()}
+    def _draw_many(self, first: tf.Tensor) -> list[Batch]:
+        """Draw batches outside of XLA, which lacks RandomIndexShuffle and has other normal random numbers.
 
-    def _take_steps(self, first: tf.Tensor, steps: tf.Tensor, batches: list[Batch]) -> Statistics:
-        """Take *steps* steps, each with its slice of *batches*, and sum their statistics."""
+        Draws as many in every call, because XLA compiles again for every new shape.
+        """
+        steps = first + tf.range(self.recipe.steps_at_once, dtype=tf.int64)
+        return tf.map_fn(self._batches.draw, steps, fn_output_signature=self._batches.dtypes)
+
+    @tf.function(jit_compile=True)
+    def _loop(self, first: tf.Tensor, steps: tf.Tensor, batches: list[Batch]) -> Statistics:
+        """Take *steps* steps, each with its slice of *batches*. Returns the sum of their statistics."""
         sums = dict.fromkeys(self._adversary.statistics, 0.0)
         for i in tf.range(steps):
-            statistics = replicas.everywhere(
-                self._step, first + i, tf.nest.map_structure(operator.itemgetter(i), batches)
-            )
+            statistics = self._step(first + i, tf.nest.map_structure(operator.itemgetter(i), batches))
             sums = {name: sums[name] + statistics[name] for name in sums}
         return sums
 
     @tf.autograph.experimental.do_not_convert
     def _step(self, step: tf.Tensor, batches: Sequence[Batch]) -> Statistics:
-        """Take one step on this replica's rows. Returns the statistics over all replicas."""
+        """Take one step on this replica's rows. Returns the mean statistics of all replicas."""
         watched = self._step_of_recipe(self._adversary, [batch.own_rows() for batch in batches], step)
         names = self._adversary.statistics
         return dict(zip(names, replicas.mean([watched[name] for name in names]), strict=True))
