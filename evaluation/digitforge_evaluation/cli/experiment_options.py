@@ -103,7 +103,7 @@ _OPTIONS: Final = (
         default=(),
         metavar="N,N,…",
         help="Extra sizes for the baseline alone. Its learning curve shows how many real images the generated digits "
-        "are worth.",
+        "are worth. Use --passes with it.",
     ),
     _shown("--subsets", type=_COUNT, default=10, help="Subsets per size. A verdict needs at least 10."),
     _shown("--replicates", type=_COUNT, default=1, help="Classifier seeds and generator draws per subset."),
@@ -116,7 +116,15 @@ _OPTIONS: Final = (
         "--steps",
         type=_COUNT,
         default=500,
-        help="Optimizer steps of a cnn, each on 64 images. Other classifiers train on as many images, at most 4000.",
+        help="Least number of optimizer steps of a cnn, each on 64 images. Other classifiers train on as many images, "
+        "at most 4000.",
+    ),
+    _shown(
+        "--passes",
+        type=click.FloatRange(min=0),
+        default=0.0,
+        help="Least number of passes over the real images: large subsets get more steps than --steps. All arms of a "
+        "subset get the same number.",
     ),
     _shown(
         "--ratio", type=click.FloatRange(min=0, min_open=True), default=10.0, help="Generated digits per real image."

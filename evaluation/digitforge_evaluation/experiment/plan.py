@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from digitforge_client.errors import InvalidInputError
-from digitforge_evaluation.classifiers.classifiers import check_classifier
+from digitforge_evaluation.classifiers.classifiers import BATCH_SIZE, check_classifier
 from digitforge_evaluation.classifiers.transformations import ELASTIC
 from digitforge_evaluation.experiment.arms import ARMS, PLAIN, Arm, Variant, baseline, check_arms
 from digitforge_evaluation.experiment.generators import GeneratorSource
@@ -38,7 +38,10 @@ class Plan:
     subsets: int = 10  #: subsets of real images per size; a verdict needs at least ten
     replicates: int = 1  #: classifier seeds and generator draws per subset; their results are averaged
     classifier: str = "cnn"  #: name of a classifier, or ``MODULE:NAME``
-    steps: int = 500  #: optimizer steps of each classifier
+    steps: int = 500  #: least number of optimizer steps of each classifier
+    #: Least number of passes over the real images. Large subsets get more steps than `steps` to reach it. All arms of a
+    #: subset get the same number.
+    passes: float = 0.0
     ratio: float = 10.0  #: generated digits per real image
     generated_share: float = 0.5  #: share of generated digits among the training rows, in arms with both
     sweep: tuple[float, ...] = ()  #: other ratios to compare with *ratio*
@@ -68,8 +71,9 @@ class Plan:
             raise InvalidInputError(
                 f"the sizes are {[*self.n_per_class, *self.curve]}; expected at least 1 image per class"
             )
-        for name, least in (("subsets", 1), ("replicates", 1), ("steps", 1), ("seed", 0)):
-            if getattr(self, name) < least:
+        numbers = {"subsets": 1, "replicates": 1, "steps": 1, "seed": 0, "passes": 0, "elastic": 0}
+        for name, least in numbers.items():
+            if not least <= getattr(self, name) < math.inf:
                 raise InvalidInputError(f"{name} is {getattr(self, name)}; expected at least {least}")
         check_classifier(self.classifier)
         ratios = [("ratio", each, "more than 0 generated digits per real image") for each in (self.ratio, *self.sweep)]
@@ -87,12 +91,14 @@ class Plan:
                 raise InvalidInputError(
                     f"{name.replace('_', '-')} is {getattr(self, name)}; expected a number from 0 to below 1"
                 )
-        if not 0 <= self.elastic < math.inf:
-            raise InvalidInputError(f"elastic is {self.elastic}; expected a displacement of 0 or more pixels")
         if not 0 < self.generated_share < 1:
             raise InvalidInputError(f"generated-share is {self.generated_share}; expected a number above 0 and below 1")
         if self.held_out not in ("test", "validation"):
             raise InvalidInputError(f"held-out is {self.held_out!r}; expected 'test' or 'validation'")
+
+    def steps_for(self, images: int) -> int:
+        """Optimizer steps of a classifier on a subset of *images* real images."""
+        return max(self.steps, math.ceil(self.passes * images / BATCH_SIZE))
 
     @property
     def baseline(self) -> Arm:
@@ -157,6 +163,8 @@ def identity(plan: Plan, real: RealImages, sources: Mapping[str, GeneratorSource
     settings = asdict(plan)
     for name in _EXTENT:
         del settings[name]
+    if not plan.passes:  # keeps the identity of experiments begun before this setting existed
+        del settings["passes"]
     return {
         **settings,
         "data": {

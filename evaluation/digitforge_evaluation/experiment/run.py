@@ -44,11 +44,15 @@ class _Job:
     def classes(self) -> int:
         return len(self.real.class_names)
 
+    @property
+    def steps(self) -> int:
+        return self.plan.steps_for(len(self.real))
+
 
 def _run_cell(job: _Job) -> CellResult:
     started = time.monotonic()
     arm, plan = job.key.arm, job.plan
-    model = classifier(plan.classifier, image_shape=job.real.images.shape[1:], classes=job.classes, steps=plan.steps)
+    model = classifier(plan.classifier, image_shape=job.real.images.shape[1:], classes=job.classes, steps=job.steps)
     confusion = np.zeros((job.classes, job.classes), np.int64)
     notes: list[dict[str, Any]] = []
     for seed in _seeds(plan, job.key.n_per_class, job.key.subset):
@@ -91,7 +95,7 @@ def _generated(job: _Job, source: GeneratorSource, model: Classifier, seed: int)
     share = plan.generated_share if arm.design.real else 1.0
     n = max(job.classes, round((arm.variant.ratio or plan.ratio) * len(job.real)))
     if arm.variant.fresh:
-        n = max(n, math.ceil(share * plan.steps * BATCH_SIZE))  # enough to use each digit only once
+        n = max(n, math.ceil(share * job.steps * BATCH_SIZE))  # enough to use each digit only once
     expansion = arm.variant.expansion
     proportions = class_gaps(job.real.labels, classes=job.classes, generated_share=share)
     drawn = _drawn(cast(Any, generator), n, proportions, seed, expansion)

@@ -8,7 +8,7 @@ from digitforge_evaluation.experiment.analysis import LEVEL, Comparison, Measure
 from digitforge_evaluation.experiment.statistics import SUBSETS_FOR_A_VERDICT, Interval
 from digitforge_evaluation.experiment.worth import Worth
 
-#: Warn when the learning curve misses a measured error by more than this share of the held-out images.
+#: Warn when the learning curve misses a size that is left out by more than this share of the held-out images.
 _LARGEST_MISFIT: Final = 0.01
 
 
@@ -62,18 +62,26 @@ def worth_sentence(value: Worth) -> str:
             "The effect cannot be expressed in real images, because the baseline's error does not fall with more of "
             "them."
         )
-    low, high = (_signed(bound) if bound is not None else "unbounded" for bound in (value.low, value.high))
-    interval = "" if value.low is value.high is None else f" (95 % interval {low} to {high})"
     direction = "fewer" if value.images < 0 else "more"
-    text = f"The effect equals {_rounded(abs(value.images))} {direction} real images per class{interval}."
-    if value.extrapolated:
-        text += f" This extrapolates the learning curve beyond {value.sizes[-1]} images per class."
-    if value.misfit > _LARGEST_MISFIT:
+    most = f"{value.sizes[-1]}" if value.images > 0 else f"{value.sizes[0]}"
+    number = f"{'more than ' if value.beyond else ''}{_rounded(abs(value.images))} {direction} real images per class"
+    text = f"The effect equals {number}{_worth_interval(value)}."
+    if value.beyond:
+        text += f" No measured size has this accuracy; the last one is {most} images per class."
+    if value.misfit is not None and value.misfit > _LARGEST_MISFIT:
         text += (
-            " Do not rely on this number: the learning curve misses the measured errors by up to "
+            " Do not rely on this number: the learning curve misses a size that is left out by "
             f"{100 * value.misfit:.1f} points."
         )
     return text
+
+
+def _worth_interval(value: Worth) -> str:
+    if value.low is value.high is None:
+        return ""
+    low = f"less than {_signed(value.sizes[0] - value.n)}" if value.low is None else _signed(value.low)
+    high = f"more than {_signed(value.sizes[-1] - value.n)}" if value.high is None else _signed(value.high)
+    return f" (95 % interval {low} to {high})"
 
 
 def _rounded(images: float) -> str:

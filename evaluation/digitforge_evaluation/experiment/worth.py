@@ -1,51 +1,57 @@
 """What generated digits are worth: the number of extra real images that would give the same gain.
 
-A classifier's error on held-out images falls roughly as a power of the number *n* of training images:
-``error = a · n^(−b)`` (J. Hestness et al., "Deep Learning Scaling is Predictable, Empirically", 2017). The exponent *b*
-is fitted to the baseline's errors at several sizes, by least squares on logarithms.
-
-Let the arm's error at *n* be *r* times the baseline's error at *n*. Then the arm is worth ``n′ − n`` images, where
-``(n′ / n)^(−b) = r``. This uses the measured baseline error, so an arm without a gain is worth zero images even if the
-curve fits badly.
+The learning curve is the baseline's mean error at several numbers *n* of real images. Between two neighboring sizes,
+the logarithm of the error is linear in log *n*: a power law (J. Hestness et al., "Deep Learning Scaling is Predictable,
+Empirically", 2017). Nothing is extrapolated. An arm at size *n* is worth ``n′ − n`` images, where *n′* is the nearest
+size at which the curve reaches the arm's error. If no measured size reaches it, the result is a bound.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 
 from digitforge_client.errors import InvalidInputError
 
 Floats = npt.NDArray[np.float64]
-RESAMPLES: Final = 2_000
+_GRID: Final = 200  # sizes to test between the smallest and the largest, evenly in log n
+_FEWEST_FOR_AN_INTERVAL: Final = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Worth:
     """What an arm is worth at one size, in real images per class."""
 
-    images: float | None  #: extra real images, negative for a loss; None if the curve does not fall
-    #: Lower end of the 95 % interval, from the bootstrap over subsets; None if unbounded, or with one subset.
-    low: float | None
+    #: Extra real images, negative for a loss. None if the curve does not fall from the smallest size to the largest.
+    images: float | None
+    beyond: bool  #: whether no measured size has the arm's error, so the true worth is farther from zero than `images`
+    low: float | None  #: lower end of the 95 % interval; None if it is beyond the measured sizes, or not computed
     high: float | None  #: upper end of that interval
-    exponent: float  #: *b* of the power law
-    sizes: tuple[int, ...]  #: images per class at which the curve was measured
-    misfit: float  #: largest distance between a measured mean error and the curve, as a share of held-out images
-    extrapolated: bool  #: whether the result lies beyond the largest size
+    n: int  #: real images per class that the arm has
+    sizes: tuple[int, ...]  #: images per class at which the curve was measured, ascending
+    #: How well the curve predicts a size that it does not use: each inner size is left out in turn. The largest
+    #: difference from the measured mean error, as a share of the held-out images. None for two sizes.
+    misfit: float | None
 
 
 def worth(curve: Mapping[int, npt.ArrayLike], *, n: int, arm: npt.ArrayLike, smallest: float) -> Worth:
     """What an arm with these errors is worth.
 
+    The interval holds all sizes whose error does not differ from the arm's, by a t test on the logarithms with Welch's
+    degrees of freedom. It takes subsets as independent, except that arm and baseline at size *n* share theirs.
+
     Args:
         curve: the baseline's errors by number of images per class, at two sizes or more, including *n*. Each size has
             one error per subset, as a share of the held-out images.
         n: images per class at which arm and baseline are compared.
-        arm: (k,) floats, the arm's errors on the subsets of ``curve[n]``, in the same order.
+        arm: (k,) floats, the arm's errors on the subsets of ``curve[n]``, in the same order. An interval needs k ≥ 3,
+            and as many subsets at the other sizes.
         smallest: smaller errors are raised to this value, because zero has no logarithm. Half a held-out image is a
             good choice.
 
@@ -59,44 +65,69 @@ def worth(curve: Mapping[int, npt.ArrayLike], *, n: int, arm: npt.ArrayLike, sma
             f"the learning curve has the sizes {sorted(errors)}, and the arm has {len(arm_errors)} subsets of {n} "
             f"images per class; expected two sizes or more, including {n} with the same subsets as the arm"
         )
-    sizes = np.array(list(errors), np.float64)
-    means = np.array([values.mean() for values in errors.values()])
-    slope, intercept = np.polyfit(np.log(sizes), np.log(means), 1)
-    images = _images(n, means[list(errors).index(n)] / arm_errors.mean(), -slope)
-    low, high = _bounds(errors, n, arm_errors)
+    sizes = np.log(np.array(list(errors), np.float64))
+    means = np.log([values.mean() for values in errors.values()])
+    falls = means[-1] < means[0]
+    place = _place(sizes, means, start=list(errors).index(n), target=float(np.log(arm_errors.mean())))
+    low, high = _interval(errors, n, arm_errors) if falls else (None, None)
     return Worth(
-        images=float(images) if np.isfinite(images) else None,
+        images=float(np.exp(sizes[0] if place == -np.inf else min(place, sizes[-1]))) - n if falls else None,
+        beyond=not np.isfinite(place),
         low=low,
         high=high,
-        exponent=float(-slope),
+        n=n,
         sizes=tuple(errors),
-        misfit=float(np.abs(np.exp(intercept) * sizes**slope - means).max()),
-        extrapolated=bool(n + images > sizes[-1]),
+        misfit=_misfit(sizes, means),
     )
 
 
-def _bounds(errors: Mapping[int, Floats], n: int, arm_errors: Floats) -> tuple[float | None, float | None]:
-    """The bootstrap interval. At each size it draws subsets with replacement. Arm and baseline get the same subsets."""
-    if len(arm_errors) < 2:
+def _place(sizes: Floats, means: Floats, *, start: int, target: float) -> float:
+    """The log size nearest to ``sizes[start]`` where the curve has the log error *target*; ±inf if there is none."""
+    if target == means[start]:
+        return float(sizes[start])
+    gain = target < means[start]
+    walk = range(start, len(sizes)) if gain else range(start, -1, -1)
+    for near, far in pairwise(walk):
+        if (means[far] <= target) if gain else (means[far] >= target):
+            share = (target - means[near]) / (means[far] - means[near])
+            return float(sizes[near] + share * (sizes[far] - sizes[near]))
+    return np.inf if gain else -np.inf
+
+
+def _misfit(sizes: Floats, means: Floats) -> float | None:
+    """See ``Worth.misfit``."""
+    inner = range(1, len(sizes) - 1)
+    predicted = [np.interp(sizes[i], np.delete(sizes, i), np.delete(means, i)) for i in inner]
+    return max((abs(float(np.exp(p) - np.exp(means[i]))) for p, i in zip(predicted, inner, strict=True)), default=None)
+
+
+def _interval(errors: Mapping[int, Floats], n: int, arm_errors: Floats) -> tuple[float | None, float | None]:
+    """The ends of the 95 % interval, in images; None for an end beyond the measured sizes."""
+    if min(map(len, errors.values())) < _FEWEST_FOR_AN_INTERVAL:
         return None, None
-    rng = np.random.default_rng(0)
-    means, arm_means = [], np.zeros(0)
-    for size, values in errors.items():
-        rows = rng.integers(0, len(values), (RESAMPLES, len(values)))
-        means.append(values[rows].mean(axis=1))
+    sizes = np.log(np.array(list(errors), np.float64))
+    grid = np.union1d(np.linspace(sizes[0], sizes[-1], _GRID), sizes)
+    # (grid, sizes): how much each size counts in the curve at each point of the grid.
+    weights = np.stack([np.interp(grid, sizes, unit) for unit in np.eye(len(sizes))], axis=1)
+    difference = np.full(len(grid), np.log(arm_errors.mean()))
+    # (grid,): variance of the difference, and the sum that Welch's degrees of freedom divide by.
+    variance, divisor = np.zeros(len(grid)), np.zeros(len(grid))
+    for weight, (size, values) in zip(weights.T, errors.items(), strict=True):
+        difference -= weight * np.log(values.mean())
+        # The change of the log mean with each value, to first order.
+        parts = -weight[:, None] * (values / values.mean() - 1)
         if size == n:
-            arm_means = arm_errors[rows].mean(axis=1)
-    table = np.log(np.stack(means))  # (sizes, resamples)
-    slopes = np.polyfit(np.log(np.array(list(errors), np.float64)), table, 1)[0]
-    images = _images(n, means[list(errors).index(n)] / arm_means, -slopes)
-    # Do not interpolate, because some values may be infinite.
-    low, high = np.quantile(images, [0.025, 0.975], method="nearest")
-    return (float(low) if np.isfinite(low) else None), (float(high) if np.isfinite(high) else None)
-
-
-def _images(n: int, ratio: npt.ArrayLike, exponent: npt.ArrayLike) -> Floats:
-    """``n · (ratio^(1/b) − 1)``, where *ratio* is baseline error ÷ arm error. Infinite if the curve does not fall."""
-    ratio, exponent = np.asarray(ratio, np.float64), np.asarray(exponent, np.float64)
-    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-        images = n * (ratio ** (1 / exponent) - 1)
-    return np.where((exponent > 0) & ~np.isnan(images), images, np.inf)
+            parts = parts + (arm_errors / arm_errors.mean() - 1)
+        own = parts.var(axis=1, ddof=1) / len(values)
+        variance += own
+        divisor += own**2 / (len(values) - 1)
+    freedom = variance**2 / np.maximum(divisor, np.finfo(float).tiny)
+    reach = stats.t.ppf(0.975, np.maximum(freedom, 1)) * np.sqrt(variance)
+    accepted = np.flatnonzero(np.abs(difference) <= reach)
+    if not len(accepted):
+        return None, None
+    first, last = int(accepted[0]), int(accepted[-1])
+    return (
+        None if first == 0 else float(np.exp(grid[first])) - n,
+        None if last == len(grid) - 1 else float(np.exp(grid[last])) - n,
+    )

@@ -31,6 +31,7 @@ from digitforge_evaluation.experiment.subsets import RealImages
         ({"noisy_labels": 1.0}, "noisy-labels is 1.0"),
         ({"elastic": -1.0}, "elastic is -1"),
         ({"elastic": float("inf")}, "elastic is inf"),
+        ({"passes": -1.0}, "passes is -1"),
         ({"held_out": "train"}, "held-out is 'train'"),
         ({"seed": -1}, "seed is -1"),
     ],
@@ -38,6 +39,12 @@ from digitforge_evaluation.experiment.subsets import RealImages
 def test_impossible_plans_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         Plan(**settings)
+
+
+def test_steps_grow_with_the_images_to_reach_the_passes() -> None:
+    plan = Plan(steps=500, passes=20)
+    assert [plan.steps_for(images) for images in (100, 1_000, 2_000, 10_000)] == [500, 500, 625, 3125]
+    assert Plan(steps=500).steps_for(10_000) == 500
 
 
 def test_too_few_images_of_a_class_are_refused_before_the_first_cell(real: RealImages) -> None:

@@ -283,6 +283,14 @@ def test_only_the_baseline_is_run_at_the_extra_sizes_and_gives_the_worth(
     assert "real images per class" in sentence(primary, classes=10)
 
 
+def test_more_passes_train_on_more_rows(run_plan: RunPlan, tmp_path: Path) -> None:
+    """With one step, the classifier sees 64 of the 200 images. With 13 passes, it sees 41 × 64 rows."""
+    few, many = (
+        run_plan(tmp_path / str(passes), "real", steps=1, passes=passes, n_per_class=(20,)) for passes in (0.0, 13.0)
+    )
+    assert analyze(many).arms[0].accuracy > analyze(few).arms[0].accuracy
+
+
 # --- classifiers and labels
 
 

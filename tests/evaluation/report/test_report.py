@@ -242,7 +242,7 @@ def test_rare_classes_worth_power_and_variants_are_explained_and_plots_are_writt
         "points is found with 80 % probability",
         "recall of rare classes +30.00",
         "The effect equals",
-        "through two sizes a curve always passes",
+        "Two sizes cannot show",
         "rare classes 62.00",
     ):
         assert said in text, said
