@@ -88,7 +88,7 @@ def row_seeds(seed: int, n: int, start: int = 0) -> npt.NDArray[np.int64]:
     check_seed(seed)
     if start < 0 or n < 0 or start + n > ROWS_PER_SEED:
         raise InvalidInputError(
-            f"rows {start} to {start + n} were requested, but a seed only has rows 0 to {ROWS_PER_SEED - 1}; "
+            f"rows {start} to {start + n - 1} were requested, but a seed only has rows 0 to {ROWS_PER_SEED - 1}; "
             "use another seed or another start"
         )
     return np.arange(start, start + n, dtype=np.int64) + np.int64(seed) * ROWS_PER_SEED

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from digitforge_client.common.files import sync
+from digitforge_client.errors import DataError
 
 _NUMBER: Final = re.compile(r"\s*\+?(\d+)\s*", re.ASCII)
 _HIGHEST: Final = 2**63 - 1
@@ -49,10 +50,16 @@ def publish(base_path: Path, write: Callable[[Path], object]) -> Path:
         The folder of the new version. It survives a power loss.
 
     Raises:
+        DataError: the base path has the highest version that TensorFlow Serving can serve.
         OSError: the folder cannot be written. After an error the incomplete folder is removed.
     """
     base_path.mkdir(parents=True, exist_ok=True)
     number = 1 + max(versions(base_path), default=0)
+    if number > _HIGHEST:
+        raise DataError(
+            f"{base_path} has version {_HIGHEST}, the highest possible number, so there is no next version; "
+            "rename its folder to a lower number, or use another folder"
+        )
     temporary, published = base_path / f".{number}.tmp", base_path / str(number)
     shutil.rmtree(temporary, ignore_errors=True)  # left by a process that was killed
     try:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from digitforge_client.common.versions import publish, versions
+from digitforge_client.errors import DataError
 
 
 def write(folder: Path) -> None:
@@ -28,6 +29,12 @@ def test_a_new_version_gets_the_next_number_in_any_notation(tmp_path: Path) -> N
     assert published == tmp_path / "124"
     assert (published / "variables" / "data").read_bytes() == b"weights"
     assert not (tmp_path / ".124.tmp").exists()
+
+
+def test_nothing_follows_the_highest_version(tmp_path: Path) -> None:
+    (tmp_path / str(2**63 - 1)).mkdir()
+    with pytest.raises(DataError, match="so there is no next version"):
+        publish(tmp_path, write)
 
 
 def test_the_base_path_is_created(tmp_path: Path) -> None:
