@@ -157,8 +157,8 @@ def write_reports(app: Sphinx, error: Exception | None) -> None:
         return
     from digitforge_evaluation import experiment_folder  # late: it needs SciPy and matplotlib
 
-    for results in sorted(EXPERIMENTS.glob("*/results.jsonl")):
-        experiment_folder.report(results.parent, out=app.outdir / "results" / results.parent.name)
+    folders = [results.parent for results in sorted(EXPERIMENTS.glob("*/results.jsonl"))]
+    experiment_folder.report_together(folders, out=app.outdir / "results")
 
 
 def import_tensorflow(*event: Any) -> None:

@@ -44,6 +44,8 @@ class Outline:
     cells: tuple[CellKey, ...]  #: all planned cells
     class_names: tuple[str, ...]
     cards: Mapping[str, Mapping[str, Any]]  #: cards of the generators made outside the experiment, by budget and name
+    #: Other numbers of subsets that were planned in this folder, when it had results already.
+    earlier_subsets: tuple[int, ...] = ()
 
 
 def budget_and_card(source: Served | Exported, real: RealImages) -> tuple[Budget, Mapping[str, Any]]:
@@ -136,7 +138,12 @@ def run(
             f"cannot create the folder {folder} ({error.strerror}); choose another folder with --out"
         ) from error
     with open_store(folder / RESULTS, identity=identity(plan, real, sources), about=about(command)) as store:
-        outline = Outline(cells=cells, class_names=real.pool.class_names, cards=cards)
+        outline = Outline(
+            cells=cells,
+            class_names=real.pool.class_names,
+            cards=cards,
+            earlier_subsets=_earlier_subsets(folder / EXPERIMENT, plan.subsets) if store.cells else (),
+        )
         with replacing(folder / EXPERIMENT) as file:
             file.write(json.dumps(outline, default=as_json, indent=1).encode())
         if config is not None:
@@ -157,6 +164,16 @@ def run(
             scheduler=scheduler,
             on_cell=lambda result: on_cell(result, finished(), len(cells)),
         )
+
+
+def _earlier_subsets(path: Path, subsets: int) -> tuple[int, ...]:
+    """The numbers of subsets, other than *subsets*, that the ``experiment.json`` at *path* was planned with."""
+    try:
+        outline = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return ()
+    planned = len({key["subset"] for key in outline["cells"]})
+    return tuple(sorted({*outline.get("earlier_subsets", ()), planned} - {subsets}))
 
 
 def measure_distances(
@@ -216,8 +233,12 @@ class State:
     finished: Mapping[CellKey, CellResult]  #: finished cells of the last plan
 
 
-def read(folder: Path) -> State:
+def read(folder: Path, *, others: Sequence[float] = ()) -> State:
     """Read the experiment in *folder*, even while it runs. It uses only cells of the last plan.
+
+    Args:
+        folder: folder of the experiment.
+        others: p-values of comparisons in other experiments. The verdicts are corrected for these comparisons as well.
 
     Raises:
         DataError: *folder* holds no experiment, or a damaged one.
@@ -228,6 +249,7 @@ def read(folder: Path) -> State:
         outline = json.loads((folder / EXPERIMENT).read_bytes())
         planned = tuple(CellKey.from_json(key) for key in outline["cells"])
         class_names = tuple(outline["class_names"])
+        earlier_subsets = tuple(outline.get("earlier_subsets", ()))
         measured: tuple[str, dict[str, float]] | None = None
         if (folder / DISTANCES).exists():
             found = json.loads((folder / DISTANCES).read_bytes())
@@ -246,7 +268,13 @@ def read(folder: Path) -> State:
             f"{EXPERIMENT}, {SAMPLES} or {DISTANCES} in {folder} is missing or damaged ({error!r}); {again}"
         ) from error
     finished = {key: stored.cells[key] for key in planned if key in stored.cells}
-    analysis = analyze(finished, minority=[class_names.index(name) for name in stored.identity.get("cut", {})])
+    analysis = analyze(
+        finished,
+        minority=[class_names.index(name) for name in stored.identity.get("cut", {})],
+        replicates=stored.identity["replicates"],
+        planned=planned,
+        others=others,
+    )
     return State(
         analysis=analysis,
         facts=Facts(
@@ -255,6 +283,7 @@ def read(folder: Path) -> State:
             class_names=class_names,
             cards=outline["cards"],
             planned_cells=len(planned),
+            notes=_notes(planned, earlier_subsets),
             benefit=benefit.benefit(analysis, finished, distance_name=measured[0], values=measured[1])
             if measured
             else None,
@@ -265,12 +294,23 @@ def read(folder: Path) -> State:
     )
 
 
-def report(folder: Path, out: Path | None = None) -> tuple[State, Path]:
+def _notes(planned: Sequence[CellKey], earlier_subsets: Sequence[int]) -> tuple[str, ...]:
+    if not earlier_subsets:
+        return ()
+    earlier, now = ", ".join(map(str, earlier_subsets)), len({key.subset for key in planned})
+    return (
+        f"The number of subsets was changed from {earlier} to {now} when there were results already. Fix it before you "
+        "see results. If results decide whether to add subsets, more than 5 % of verdicts without an effect are wrong.",
+    )
+
+
+def report(folder: Path, out: Path | None = None, *, others: Sequence[float] = ()) -> tuple[State, Path]:
     """Write the report of the experiment in *folder*.
 
     Args:
         folder: folder of the experiment.
         out: folder for the report; None for *folder*.
+        others: p-values of comparisons in other experiments. The verdicts are corrected for these comparisons as well.
 
     Returns:
         The contents of *folder*, and the path of the HTML file.
@@ -278,6 +318,42 @@ def report(folder: Path, out: Path | None = None) -> tuple[State, Path]:
     Raises:
         DataError: *folder* holds no experiment or a damaged one, or the report cannot be written.
     """
-    state = read(folder)
+    state = read(folder, others=others)
     html, _ = write_report(out or folder, state.analysis, state.facts, state.samples)
     return state, html
+
+
+def report_together(folders: Sequence[Path], out: Path | None = None) -> list[tuple[State, Path]]:
+    """Write the reports of several experiments, and correct their verdicts together, as one family.
+
+    Args:
+        folders: folders of the experiments. Those with fewer than ten subsets have no verdicts, so they do not count.
+        out: folder for the reports, each in a folder with the name of its experiment; None for *folders*.
+
+    Returns:
+        The contents of each folder, and the path of its HTML file.
+
+    Raises:
+        InvalidInputError: a folder is given twice, or two have the same name and would have the same report.
+        DataError: a folder holds no experiment or a damaged one, or a report cannot be written.
+    """
+    names = [folder.resolve() if out is None else folder.resolve().name for folder in folders]
+    if len(set(names)) < len(names):
+        raise InvalidInputError(
+            f"the folders {', '.join(map(str, folders))} are not different; give each experiment once, and leave out "
+            "--out if two have the same name"
+        )
+    p_values = [_p_values(folder) for folder in folders]
+    return [
+        report(
+            folder,
+            None if out is None else out / folder.resolve().name,
+            others=[p for j, values in enumerate(p_values) if j != i for p in values],
+        )
+        for i, folder in enumerate(folders)
+    ]
+
+
+def _p_values(folder: Path) -> list[float]:
+    """The p-values of the comparisons that get verdicts."""
+    return [c.p_value for c in read(folder).analysis.primary if c.verdict != "descriptive" and c.p_value is not None]

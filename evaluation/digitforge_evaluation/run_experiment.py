@@ -64,7 +64,7 @@ def run_experiment(
 
     Trains the classifier with and without generated digits on random subsets of the real images, compares the
     accuracies, and writes a report. Finished cells are stored at once, and the same call continues a stopped run. A
-    verdict needs at least ten subsets.
+    verdict needs at least ten subsets, and more for many sizes and generators. Fix their number before you see results.
 
     Args:
         out: folder for results and report. It is created if needed.
@@ -89,8 +89,9 @@ def run_experiment(
         The analysis, the verdicts and the report.
 
     Raises:
-        InvalidInputError: a setting is out of range, a generator has seen held-out images or does not fit the data, or
-            *out* holds another experiment.
+        InvalidInputError: a setting is out of range, ten or more subsets are too few for a verdict on so many sizes and
+            generators, a generator has seen held-out images or does not fit the data, or *out* holds another
+            experiment.
         DataError: the data or a generator cannot be read, or *out* cannot be written.
         ServerError: a generator's server or the scheduler went away.
 
@@ -104,12 +105,17 @@ def run_experiment(
         raise InvalidInputError("both a server and a model are given; give only one of them")
     from digitforge_evaluation import experiment_folder
     from digitforge_evaluation.experiment import benefit, generators, subsets
+    from digitforge_evaluation.experiment.arms import PRIMARY
     from digitforge_evaluation.experiment.plan import Plan
+    from digitforge_evaluation.experiment.statistics import check_family
     from digitforge_evaluation.images.sources import newest_version
 
     if arms is None:
         arms = _possible_arms(generator=bool(server or models or strict), unbalanced=bool(settings.get("cut")))
     plan = Plan(arms=tuple(arms), **settings)
+    if {PRIMARY, plan.baseline.name} <= set(plan.arms):
+        generators_given = bool(server) + len(models) + bool(strict)
+        check_family(len(plan.n_per_class) * generators_given, subsets=plan.subsets)
     steps = {"steps": strict_steps} if strict_steps else {}
     strict_source = (
         generators.TrainedInside(recipe=strict, overrides=steps, cache=folder / "generators") if strict else None

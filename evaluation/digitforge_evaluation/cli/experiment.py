@@ -28,7 +28,7 @@ def experiment() -> None:
     An experiment draws random subsets of the real training images. On each subset, all arms train the same classifier
     for the same number of steps from the same seeds. Only the training images differ. The verdict compares classical
     augmentation with generated digits (classical+gan) against classical augmentation alone (classical). It needs at
-    least ten subsets.
+    least ten subsets, and more for many sizes and generators.
 
     \b
     Arms:
@@ -91,14 +91,24 @@ def run(
 
 
 @experiment.command()
-@click.argument("folder", type=FOLDER)
-@click.option("--out", type=FOLDER, help="Folder for the report.  [default: FOLDER]")
-@click.option("--json", "as_json", is_flag=True, help="Print the analysis as JSON.")
-def report(*, folder: Path, out: Path | None, as_json: bool) -> None:
-    """Write the report of the experiment in FOLDER again, even while it runs."""
+@click.argument("folders", type=FOLDER, nargs=-1, required=True, metavar="FOLDER...")
+@click.option("--out", type=FOLDER, help="Folder for the report, or for a folder with each report.  [default: FOLDER]")
+@click.option("--json", "as_json", is_flag=True, help="Print the analysis as JSON, one line per experiment.")
+def report(*, folders: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
+    """Write the report of the experiment in FOLDER again, even while it runs.
+
+    With several experiments, the verdicts are corrected together, over all their comparisons. Do this before you
+    publish them together.
+    """
     from digitforge_evaluation import experiment_folder
 
-    _show(*experiment_folder.report(folder, out), as_json=as_json)
+    if len(folders) == 1:
+        _show(*experiment_folder.report(folders[0], out), as_json=as_json)
+        return
+    for folder, (state, html) in zip(folders, experiment_folder.report_together(folders, out), strict=True):
+        if not as_json:
+            click.echo(f"{folder}:")
+        _show(state, html, as_json=as_json, indent=None)
 
 
 @experiment.command()
@@ -143,11 +153,11 @@ def cell_progress() -> Iterator[Callable[[CellResult | None, int, int], None]]:
         progress.stop()
 
 
-def _show(state: State, html: Path, *, as_json: bool) -> None:
+def _show(state: State, html: Path, *, as_json: bool, indent: int | None = 2) -> None:
     if as_json:
         from digitforge_evaluation.experiment.store import as_json as fields_of
 
-        click.echo(json.dumps({**vars(state.analysis), "report": str(html)}, default=fields_of, indent=2))
+        click.echo(json.dumps({**vars(state.analysis), "report": str(html)}, default=fields_of, indent=indent))
         return
     from rich.console import Console
 
@@ -172,6 +182,7 @@ def print_analysis(console: Any, state: State) -> None:
 
     arms = state.analysis.arms
     sizes = sorted({result.n_per_class for result in arms})
+    held_out = f"{arms[0].held_out:,}" if arms else "the"
 
     def show(values: dict[tuple[Arm, int], Estimate], legend: str) -> None:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -181,9 +192,13 @@ def print_analysis(console: Any, state: State) -> None:
         for arm in dict.fromkeys(result.arm for result in arms):
             table.add_row(str(arm), *(_percent(values.get((arm, n))) for n in sizes))
         console.print(table)
-        console.print(f"{legend}: mean ± 95 % interval over subsets.", style="dim")
+        interval = ", mean ± 95 % interval over subsets" if any(v and v.interval for v in values.values()) else ""
+        console.print(f"{legend}{interval}.", style="dim")
 
-    show({(r.arm, r.n_per_class): Estimate(mean=r.accuracy, interval=r.interval) for r in arms}, "Accuracy")
+    show(
+        {(r.arm, r.n_per_class): Estimate(mean=r.accuracy, interval=r.interval) for r in arms},
+        f"Accuracy on {held_out} held-out images",
+    )
     rare = {(r.arm, r.n_per_class): r.minority for r in arms if r.minority}
     if rare:
         console.print()
@@ -193,5 +208,8 @@ def print_analysis(console: Any, state: State) -> None:
         console.print(
             sentence(comparison, classes=len(state.facts.class_names), measure=state.analysis.measure), markup=False
         )
+    for note in state.facts.notes:
+        console.print()
+        console.print(f"Caution: {note}", markup=False)
     if len(state.finished) < len(state.planned):
         console.print(f"Unfinished: {len(state.finished)} of {len(state.planned)} cells are finished.", markup=False)

@@ -105,7 +105,13 @@ _OPTIONS: Final = (
         help="Extra sizes for the baseline alone. Its learning curve shows how many real images the generated digits "
         "are worth. Use --passes with it.",
     ),
-    _shown("--subsets", type=_COUNT, default=10, help="Subsets per size. A verdict needs at least 10."),
+    _shown(
+        "--subsets",
+        type=_COUNT,
+        default=10,
+        help="Subsets per size. A verdict needs at least 10, and more for many sizes and generators. Fix their number "
+        "before you see results.",
+    ),
     _shown("--replicates", type=_COUNT, default=1, help="Classifier seeds and generator draws per subset."),
     _shown(
         "--classifier",

@@ -43,7 +43,7 @@ class Point:
     n_per_class: int
     distance: float
     difference: float  #: arm minus baseline, in the measure of the analysis
-    interval: Interval | None  #: of the difference; None for a single subset
+    interval: Interval | None  #: of the difference; None below three subsets
 
 
 @dataclass(frozen=True, kw_only=True)

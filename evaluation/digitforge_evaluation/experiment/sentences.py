@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from digitforge_evaluation.experiment.analysis import LEVEL, Comparison, Measure
-from digitforge_evaluation.experiment.statistics import SUBSETS_FOR_A_VERDICT, Interval
+from digitforge_evaluation.experiment.analysis import Comparison, Measure
+from digitforge_evaluation.experiment.statistics import SUBSETS_FOR_A_VERDICT, subsets_needed
 from digitforge_evaluation.experiment.worth import Worth
 
 #: Warn when the learning curve misses a size that is left out by more than this share of the held-out images.
 _LARGEST_MISFIT: Final = 0.01
+#: Name the share of one held-out image if it is larger.
+_COARSE: Final = 0.002
 
 
 def points(difference: float) -> str:
@@ -34,25 +36,65 @@ def sentence(comparison: Comparison, *, classes: int, measure: Measure = "accura
     baseline = "class-balanced classical augmentation" if balanced else "classical augmentation"
     change = f"adding digits from {generator} to {baseline}"
     evidence = (
-        f"{points(comparison.difference)} points of {measure} "
-        f"({_interval(comparison.simultaneous)}{_subsets(comparison.subsets)}, p = {comparison.adjusted_p:.2g})"
+        f"{points(comparison.difference)} points of {measure} on {comparison.held_out:,} held-out images "
+        f"({_details(comparison)})"
     )
     match comparison.verdict:
         case "helps" | "hurts":
             text = f"{size}, {change} {comparison.verdict}: {evidence}."
-        case "no evidence":
-            assert comparison.detectable is not None
-            text = (
-                f"{size}, there is no evidence that {change} helps or hurts: {evidence}. "
-                f"With {_subsets(comparison.subsets)}, a true difference of {100 * comparison.detectable:.2f} points "
-                "would be found with 80 % probability."
-            )
+        case "inconclusive":
+            text = f"{size}, the effect of {change} is inconclusive: {evidence}. {_power(comparison)}"
         case _:
-            text = (
-                f"{size}, {change} gives {evidence}. "
-                f"This is descriptive: a verdict needs at least {SUBSETS_FOR_A_VERDICT} subsets."
-            )
-    return text + (f" {worth_sentence(comparison.worth)}" if comparison.worth else "")
+            text = f"{size}, {change} gives {evidence}. This is descriptive: {_missing(comparison)}."
+    return " ".join([text, *_warnings(comparison)])
+
+
+def _details(comparison: Comparison) -> str:
+    """Interval, number of subsets and p-value."""
+    parts = []
+    if (interval := comparison.simultaneous) is not None:
+        name = "simultaneous 95 % interval" if comparison.family > 1 else "95 % interval"
+        parts.append(f"{name} {points(interval.low)} to {points(interval.high)}")
+    parts.append(_subsets(comparison.subsets))
+    if comparison.adjusted_p is not None:
+        correction = f" after correction for {comparison.family} comparisons" if comparison.family > 1 else ""
+        parts.append(f"p = {comparison.adjusted_p:.2g}{correction}")
+    return ", ".join(parts)
+
+
+def _power(comparison: Comparison) -> str:
+    """What the comparison could have found."""
+    subsets = _subsets(comparison.subsets)
+    if comparison.detectable is None:
+        return (
+            f"{subsets} cannot give a verdict on {comparison.family} comparisons. Plan at least "
+            f"{subsets_needed(comparison.family)} subsets."
+        )
+    return (
+        f"With {subsets}, a true difference of {100 * comparison.detectable:.2f} points would be found with 80 % "
+        "probability."
+    )
+
+
+def _missing(comparison: Comparison) -> str:
+    if comparison.subsets < comparison.planned:
+        return f"only {comparison.subsets} of {_subsets(comparison.planned)} are finished"
+    return f"a verdict needs at least {SUBSETS_FOR_A_VERDICT} subsets"
+
+
+def _warnings(comparison: Comparison) -> list[str]:
+    """Sentences on what limits the result, and its worth."""
+    found = []
+    if comparison.skewness is not None:
+        found.append(
+            f"Caution: the differences are strongly skewed (skewness {comparison.skewness:+.1f}), so the error of the "
+            "test may exceed 5 %.".replace("-", "−")
+        )
+    if comparison.one_image > _COARSE:
+        found.append(f"One held-out image is worth {100 * comparison.one_image:.2f} points.")
+    if comparison.worth:
+        found.append(worth_sentence(comparison.worth))
+    return found
 
 
 def worth_sentence(value: Worth) -> str:
@@ -95,10 +137,3 @@ def _signed(images: float) -> str:
 
 def _subsets(number: int) -> str:
     return f"{number} subset{'s' if number > 1 else ''}"
-
-
-def _interval(interval: Interval | None) -> str:
-    if interval is None:
-        return ""
-    name = "simultaneous 95 % interval" if interval.confidence > 1 - LEVEL else "95 % interval"
-    return f"{name} {points(interval.low)} to {points(interval.high)}, "

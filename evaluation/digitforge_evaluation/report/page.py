@@ -139,6 +139,7 @@ def _render(
         sheets=[
             (sample.title, data_uri(_sheet(sample, len(facts.class_names))), len(sample.images)) for sample in samples
         ],
+        shown_intervals=any(result.interval for result in analysis.arms),
         sizes=sorted({result.n_per_class for result in analysis.arms}),
         results={(result.arm, result.n_per_class): result for result in analysis.arms},
         descriptions={result.arm: result.arm.design.description for result in analysis.arms},
