@@ -93,6 +93,7 @@ def test_without_a_generator_the_other_arms_run(command: Command, tmp_path: Path
         (["--n-per-class", "1,x"], 2, "whole numbers separated by commas"),
         (["--n-per-class", "9999"], 2, "at least 9999 images per class"),
         (["--server", "127.0.0.1:1", "--model", "x"], 2, "a server and a model are given"),
+        (["--n-per-class", ",".join(map(str, range(1, 27))), "--subsets=10", "--strict=forge"], 2, "--subsets 11"),
         (["--server", "127.0.0.1:1"], 3, "127.0.0.1:1"),
         (["--model", "/nowhere"], 4, "/nowhere"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 
 from digitforge_client.errors import InvalidInputError
 from digitforge_evaluation import experiment_folder
+from digitforge_evaluation.experiment.arms import Arm
 from digitforge_evaluation.experiment.generators import Exported
 from digitforge_evaluation.experiment.plan import Plan
 from digitforge_evaluation.experiment.sentences import sentence
+from digitforge_evaluation.experiment.store import CellKey, CellResult, as_json, open_store
 from digitforge_evaluation.experiment.subsets import RealImages
 
 
@@ -55,3 +58,43 @@ def test_cut_classes_are_measured_by_balanced_accuracy_and_their_own_recall(
         results[primary.arm].balanced.mean - results[primary.baseline].balanced.mean
     )
     assert "points of balanced accuracy" in sentence(primary, classes=10, measure=state.analysis.measure)
+
+
+def test_subsets_that_are_added_to_results_are_noted(real: RealImages, tmp_path: Path) -> None:
+    def notes(subsets: int) -> tuple[str, ...]:
+        plan = Plan(arms=("real",), n_per_class=(2,), subsets=subsets, classifier="svm", steps=4)
+        experiment_folder.run(tmp_path, plan, real, {}, cards={}, command="")
+        return experiment_folder.read(tmp_path).facts.notes
+
+    assert notes(1) == notes(1) == ()
+    (note,) = notes(2)
+    assert "The number of subsets was changed from 1 to 2 when there were results already" in note
+    assert notes(2) == (note,)  # continuing the run does not hide it
+
+
+def _write(folder: Path, *, n: int, gain: float, subsets: int = 10) -> None:
+    """Write an experiment of two arms, whose differences are *gain* ± 0.001."""
+    arms = {"classical": 0.5, "classical+gan (strict)": 0.5 + gain}
+    keys = [CellKey(n_per_class=n, subset=i, arm=Arm.parse(arm)) for i in range(subsets) for arm in arms]
+    with open_store(folder / "results.jsonl", identity={"replicates": 1}, about={}) as store:
+        for key in keys:
+            accuracy = arms[str(key.arm)] + 0.001 * (key.subset % 2) * bool(key.arm.source)
+            store.append(CellResult(key=key, accuracy=accuracy, confusion=((9, 1), (1, 9)), seconds=1.0))
+    outline = experiment_folder.Outline(cells=tuple(keys), class_names=("a", "b"), cards={})
+    (folder / "experiment.json").write_text(json.dumps(outline, default=as_json))
+    np.savez(folder / "samples.npz", real_images=np.zeros((1, 28, 28, 1), np.uint8), real_labels=np.zeros(1, np.int64))
+
+
+def test_the_verdicts_of_several_experiments_are_one_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experiment_folder, "write_report", lambda folder, *_: (folder / "report.html", None))
+    for name, settings in {"a": {"gain": 0.1}, "b": {"gain": -0.1}, "few": {"gain": 0.1, "subsets": 5}}.items():
+        _write(tmp_path / name, n=10, **settings)  # type: ignore[arg-type]
+    folders = [tmp_path / name for name in ("a", "b", "few")]
+    found = experiment_folder.report_together(folders, tmp_path / "out")
+    assert [html for _, html in found] == [tmp_path / "out" / name / "report.html" for name in ("a", "b", "few")]
+    family = [comparison for state, _ in found for comparison in state.analysis.primary]
+    assert [c.verdict for c in family] == ["helps", "hurts", "descriptive"]
+    assert [c.family for c in family] == [2, 2, 3]  # five subsets have no verdict to correct
+    assert family[0].adjusted_p == pytest.approx(2 * 2 / 2**10)
+    with pytest.raises(InvalidInputError, match="not different"):
+        experiment_folder.report_together([folders[0], folders[0]])

@@ -239,7 +239,6 @@ def test_rare_classes_worth_power_and_variants_are_explained_and_plots_are_writt
         "points of balanced accuracy",
         "“5×” has five per real image",
         "A semi generator has seen",
-        "points is found with 80 % probability",
         "recall of rare classes +30.00",
         "The effect equals",
         "Two sizes cannot show",
