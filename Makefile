@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help demo test test-fast test-slow verify-tfs benchmark lint format types docs clean
+.PHONY: help demo test test-fast test-slow verify-tfs verify-fid benchmark lint format types docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,20 @@ benchmark: $(VENV)/installed-dev ## measure speed, memory and installed size
 
 verify-tfs: $(VENV)/installed-dev ## test a TensorFlow Serving that serves digits (TARGET=127.0.0.1:8500)
 	DIGITFORGE_TFS_TARGET=$(or $(TARGET),127.0.0.1:8500) $(BIN)/python -m pytest tests/serving/test_congruence.py -k real $(ARGS)
+
+# torch-fidelity needs PyTorch, so it has an environment of its own.
+FID_VENV := build/verify-fid-venv
+
+verify-fid: $(VENV)/installed-dev $(FID_VENV)/installed ## compare --features inception with torch-fidelity (needs a network)
+	$(BIN)/python tests/evaluation/verify_fid.py --reference-python $(FID_VENV)/bin/python $(ARGS)
+
+$(FID_VENV)/installed: | $(BIN)/python
+	@echo "Installing torch-fidelity into $(FID_VENV). This takes a few minutes."
+	@$(BIN)/python -m venv $(FID_VENV)
+	@$(FID_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+	    --extra-index-url https://download.pytorch.org/whl/cpu torch-fidelity==0.4.0 \
+	    || { echo "Cannot install torch-fidelity. make verify-fid needs a network." >&2; exit 1; }
+	@touch $@
 
 lint: $(VENV)/installed-dev ## check style, formatting and imports between components
 	$(BIN)/ruff check

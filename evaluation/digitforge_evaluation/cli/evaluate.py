@@ -63,8 +63,8 @@ PIPED_WIDTH = 110
     default="digitnet-64",
     show_default=True,
     help="Features to compare images by: digitnet-64; inception, the network of the FID paper (from the cache, by "
-    "download, or from a file with inception:FILE); or MODULE:NAME, your own function from images to rows of numbers. "
-    "All except digitnet-64 need --data.",
+    "download, or from a file with inception:FILE), unverified until somebody has run `make verify-fid`; or "
+    "MODULE:NAME, your own function from images to rows of numbers. All except digitnet-64 need --data.",
 )
 @click.option(
     "--seed", type=click.IntRange(0, 2**21 - 1), default=0, show_default=True, help="Seed for drawing the images."

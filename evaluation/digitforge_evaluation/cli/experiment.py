@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from digitforge_evaluation.cli.choose_expansion import choose_expansion
 from digitforge_evaluation.cli.experiment_options import FOLDER, NOT_KEPT, read_config_file, run_options
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ def experiment() -> None:
                      the same as classical, all classes drawn equally often;
                      the baseline if classes are cut
     """
+
+
+experiment.add_command(choose_expansion)
 
 
 @experiment.command()

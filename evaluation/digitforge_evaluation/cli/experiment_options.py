@@ -41,7 +41,7 @@ class _Shares(click.ParamType):  # type: ignore[type-arg]
 
 
 _SIZES = _List(int, "whole numbers separated by commas, such as 10,100")
-_RATIOS = _List(float, "numbers separated by commas, such as 0.5,1,5,50")
+RATIOS = _List(float, "numbers separated by commas, such as 0.5,1,5,50")
 _ARMS = _List(str, "names separated by commas")
 _COUNT = click.IntRange(min=1)
 _SHARE = click.FloatRange(0, 1, max_open=True)
@@ -143,14 +143,14 @@ _OPTIONS: Final = (
     ),
     click.option(
         "--sweep",
-        type=_RATIOS,
+        type=RATIOS,
         default=(),
         metavar="R,R,…",
         help="Also run arms with these ratios instead of --ratio, such as 0.5,1,2,5,20,50.",
     ),
     click.option(
         "--expansions",
-        type=_RATIOS,
+        type=RATIOS,
         default=(),
         metavar="F,F,…",
         help="Also run arms with more varied digits: multiply their latents by each of these factors, such as 1.2,1.5.",

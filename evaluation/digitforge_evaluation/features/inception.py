@@ -2,7 +2,8 @@
 
 Heusel et al., *GANs trained by a two time-scale update rule converge to a local Nash equilibrium*, NeurIPS 2017, use
 the 2 048 values of its layer ``pool_3``. Images of 0 … 255 enter after the JPEG decoder, and the graph resizes them to
-299×299. The graph is from Google, December 2015, and is not part of digitforge.
+299×299. The graph is from Google, December 2015, and is not part of digitforge. ``make verify-fid`` compares features
+and distances with torch-fidelity.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ FEATURES: Final = 2048
 BATCH: Final = 50
 
 CAUTION: Final = (
-    "unverified: the FID computed here has not yet been compared with a published one; the network was trained on "
-    "photographs"
+    "unverified: nobody has compared it with another implementation yet (`make verify-fid`); the network was trained "
+    "on photographs"
 )
 
 

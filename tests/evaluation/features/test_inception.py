@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
@@ -19,12 +20,15 @@ from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_evaluation.features.choice import features_called
 from digitforge_evaluation.features.inception import ARCHIVE, FEATURES, GRAPH, MIRRORS_VARIABLE, Inception, _downloaded
 
-WEIGHTS = np.random.default_rng(0).normal(size=(1, 1, 3, FEATURES)).astype(np.float32)
+WEIGHTS = np.random.default_rng(0).normal(size=(13, 13, 3, FEATURES)).astype(np.float32)
 MEAN, VARIANCE, OFFSET = 0.1, 1.5, 0.2
 
 
 def small_graph() -> bytes:
-    """A graph that computes mean color × weights, with the batch normalization of 2015, which newer graphs refuse."""
+    """A graph that resizes and scales as the network does, averages blocks of 23×23 pixels, and multiplies by weights.
+
+    It has the batch normalization of 2015, which newer graphs refuse.
+    """
     graph = tf.compat.v1.GraphDef()
     graph.versions.producer = 8
 
@@ -44,14 +48,18 @@ def small_graph() -> bytes:
     operation("Cast", "Cast", "DecodeJpeg", SrcT=tf.uint8, DstT=tf.float32)
     constant("ExpandDims/dim", np.int32(0))
     operation("ExpandDims", "ExpandDims", "Cast", "ExpandDims/dim", T=tf.float32)
-    constant("size", np.array([8, 8], np.int32))
-    operation("ResizeBilinear", "ResizeBilinear", "ExpandDims", "size", T=tf.float32)
-    pool = operation("small", "AvgPool", "ResizeBilinear", T=tf.float32)
-    pool["ksize"].list.i.extend([1, 8, 8, 1])
-    pool["strides"].list.i.extend([1, 1, 1, 1])
+    constant("ResizeBilinear/size", np.array([299, 299], np.int32))
+    operation("ResizeBilinear", "ResizeBilinear", "ExpandDims", "ResizeBilinear/size", T=tf.float32)
+    constant("Sub/y", np.float32(128))
+    operation("Sub", "Sub", "ResizeBilinear", "Sub/y", T=tf.float32)
+    constant("Mul/y", np.float32(1 / 128))
+    operation("Mul", "Mul", "Sub", "Mul/y", T=tf.float32)
+    pool = operation("blocks", "AvgPool", "Mul", T=tf.float32)
+    pool["ksize"].list.i.extend([1, 23, 23, 1])
+    pool["strides"].list.i.extend([1, 23, 23, 1])
     pool["padding"].s = b"VALID"
     constant("weights", WEIGHTS)
-    convolution = operation("conv", "Conv2D", "small", "weights", T=tf.float32)
+    convolution = operation("conv", "Conv2D", "blocks", "weights", T=tf.float32)
     convolution["strides"].list.i.extend([1, 1, 1, 1])
     convolution["padding"].s = b"VALID"
     for name, value in (("mean", MEAN), ("variance", VARIANCE), ("offset", OFFSET), ("scale", 1.0)):
@@ -79,17 +87,39 @@ def archive_of(path: Path, to: Path) -> Path:
     return to
 
 
-def test_gray_images_enter_the_graph_after_the_decoder_as_in_the_paper(graph: tuple[Path, str]) -> None:
+def resized(images: npt.NDArray[np.float64], side: int) -> npt.NDArray[np.float64]:
+    """Bilinear resizing as in TensorFlow 1: pixel i of the result lies at i · (old side) / side, with no half pixel."""
+    for axis in (1, 2):
+        at = np.arange(side) * (images.shape[axis] / side)
+        low = at.astype(int)
+        high = np.minimum(low + 1, images.shape[axis] - 1)
+        share = (at - low).reshape([-1 if each == axis else 1 for each in range(4)])
+        images = images.take(low, axis) * (1 - share) + images.take(high, axis) * share
+    return images
+
+
+def expected_features(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    """What the small graph computes from gray or color images, in NumPy."""
+    color = np.repeat(images, 3 // images.shape[3], axis=3).astype(np.float64)
+    scaled = (resized(color, 299) - 128) / 128
+    blocks = scaled.reshape(len(images), 13, 23, 13, 23, 3).mean(axis=(2, 4))
+    return (np.tensordot(blocks, WEIGHTS, 3) - MEAN) / np.sqrt(VARIANCE) + OFFSET
+
+
+def test_resizing_as_in_tensorflow_1_by_hand() -> None:
+    row = np.array([0.0, 4.0]).reshape(1, 1, 2, 1)
+    assert resized(row, 4)[0, 0, :, 0].tolist() == [0, 2, 4, 4]  # with half pixels it would be 0, 1, 3, 4
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_enter_the_graph_after_the_decoder_as_in_the_paper(graph: tuple[Path, str], channels: int) -> None:
     path, sha256 = graph
-    images = np.random.default_rng(1).integers(0, 256, (53, 16, 16, 1)).astype(np.uint8)  # two batches
+    images = np.random.default_rng(1).integers(0, 256, (53, 28, 28, channels)).astype(np.uint8)  # two batches
 
     measured = Inception(path, sha256=sha256).measure(images)
 
-    # resizing 16×16 to 8×8 as TensorFlow 1 does takes every second pixel
-    gray = images[:, ::2, ::2].astype(np.float64).mean(axis=(1, 2))
-    expected = (gray @ WEIGHTS[0, 0].sum(axis=0, keepdims=True) - MEAN) / np.sqrt(VARIANCE) + OFFSET
     assert measured.probabilities is None
-    np.testing.assert_allclose(measured.features, expected, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(measured.features, expected_features(images), rtol=1e-3, atol=1e-3)
 
 
 def test_a_different_graph_is_refused_with_its_hash(graph: tuple[Path, str], tmp_path: Path) -> None:
