@@ -136,7 +136,8 @@ def test_below_three_subsets_there_is_neither_interval_nor_p_value(subsets: int)
     cells = _cells({("classical", 1): _ten(0.5)[:subsets], ("classical+gan (strict)", 1): _ten(0.6)[:subsets]})
     analysis = analyze(cells)
     (comparison,) = analysis.primary
-    assert comparison.interval is comparison.simultaneous is comparison.p_value is comparison.adjusted_p is None
+    assert (comparison.interval, comparison.simultaneous) == (None, None)
+    assert (comparison.p_value, comparison.adjusted_p) == (None, None)
     assert {arm.interval for arm in analysis.arms} == {arm.balanced.interval for arm in analysis.arms} == {None}
     text = sentence(comparison, classes=10)
     assert text.startswith("With 1 real image per class (10 in total)")

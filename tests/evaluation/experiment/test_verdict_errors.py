@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from digitforge_evaluation.experiment.analysis import Comparison, Interval, analyze
+from digitforge_evaluation.experiment.analysis import Comparison, analyze
 from digitforge_evaluation.experiment.arms import Arm
-from digitforge_evaluation.experiment.statistics import permutation_p_value
+from digitforge_evaluation.experiment.statistics import Interval, permutation_p_value
 from digitforge_evaluation.experiment.store import CellKey, CellResult
 
 pytestmark = pytest.mark.slow

@@ -23,7 +23,7 @@ def known() -> tuple[Features, Features]:
     """Our features of two sets, and the reference's. The sets differ by a shift of length 5, so their FID is 25."""
     points = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float64)
     ours: Features = {"a": points, "b": points + [3, 4, 0, 0]}
-    return ours, {**ours, "a/b": np.float64(25)}
+    return ours, {**ours, "a/b": np.array(25.0)}
 
 
 def test_equal_features_and_the_known_fid_pass() -> None:
@@ -70,7 +70,7 @@ def test_the_reference_reads_the_same_pixels_in_the_same_order() -> None:
             colors = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
             assert (colors == colors[..., :1]).all()
             found[name] = colors[..., 0].reshape(len(files), 9) / 255
-        return {**found, "a/b": np.float64(0)}
+        return {**found, "a/b": np.array(0.0)}
 
     checks = verify(sets, network, reference)
     assert [each.passed for each in checks[:2]] == [True, True]
