@@ -327,7 +327,7 @@ def report_together(folders: Sequence[Path], out: Path | None = None) -> list[tu
     """Write the reports of several experiments, and correct their verdicts together, as one family.
 
     Args:
-        folders: folders of the experiments. Those with fewer than ten subsets have no verdicts, so they do not count.
+        folders: folders of the experiments. Those with fewer than ten subsets have no verdicts, so they stay alone.
         out: folder for the reports, each in a folder with the name of its experiment; None for *folders*.
 
     Returns:
@@ -344,14 +344,11 @@ def report_together(folders: Sequence[Path], out: Path | None = None) -> list[tu
             "--out if two have the same name"
         )
     p_values = [_p_values(folder) for folder in folders]
-    return [
-        report(
-            folder,
-            None if out is None else out / folder.resolve().name,
-            others=[p for j, values in enumerate(p_values) if j != i for p in values],
-        )
-        for i, folder in enumerate(folders)
-    ]
+    reports = []
+    for i, folder in enumerate(folders):
+        others = [p for values in (*p_values[:i], *p_values[i + 1 :]) for p in values] if p_values[i] else []
+        reports.append(report(folder, None if out is None else out / folder.resolve().name, others=others))
+    return reports
 
 
 def _p_values(folder: Path) -> list[float]:

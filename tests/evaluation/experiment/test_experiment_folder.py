@@ -94,7 +94,7 @@ def test_the_verdicts_of_several_experiments_are_one_family(tmp_path: Path, monk
     assert [html for _, html in found] == [tmp_path / "out" / name / "report.html" for name in ("a", "b", "few")]
     family = [comparison for state, _ in found for comparison in state.analysis.primary]
     assert [c.verdict for c in family] == ["helps", "hurts", "descriptive"]
-    assert [c.family for c in family] == [2, 2, 3]  # five subsets have no verdict to correct
+    assert [c.family for c in family] == [2, 2, 1]  # five subsets have no verdict to correct
     assert family[0].adjusted_p == pytest.approx(2 * 2 / 2**10)
     with pytest.raises(InvalidInputError, match="not different"):
         experiment_folder.report_together([folders[0], folders[0]])
