@@ -83,7 +83,7 @@ def square_root(covariance: Floats) -> Floats:
         return np.linalg.cholesky(covariance)
     except np.linalg.LinAlgError:  # singular, for example because a feature is always zero
         values, vectors = np.linalg.eigh(covariance)
-        return vectors * np.sqrt(np.maximum(values, 0))
+        return np.asarray(vectors * np.sqrt(np.maximum(values, 0)), np.float64)
 
 
 def distance_name(features: str, n: int) -> str:

@@ -2,7 +2,8 @@
 
 Bińkowski et al., *Demystifying MMD GANs*, ICLR 2018, call it KID on Inception features. The estimate is unbiased for
 independent samples: values at different n can be compared, and two samples of the same distribution scatter around
-zero. Samples with equal class counts are not independent, and score slightly below zero.
+zero. Samples with equal class counts are not independent, and score below zero, more so at small n. Compare them only
+at the same n, and with the floors of real images.
 
 `kernel_distance` uses all images at once. Other tools report the mean over 100 random subsets of 1 000 images; see
 `subset_kernel_distance`. Over all choices of subsets, that mean has the value of `kernel_distance` as its expectation.

@@ -124,7 +124,7 @@ def test_a_bin_is_detectable_if_its_absence_would_count_as_missing(n: int) -> No
     bins = Bins(centers=np.zeros((2, 3, 1)), counts=counts)
     generated = np.array([n, n])
 
-    share = 0
+    share = 0.0
     for label, cell in np.ndindex(2, 3):
         others = np.where(np.arange(3) == cell, 0, counts[label])
         found = np.zeros((2, 3), np.int64)

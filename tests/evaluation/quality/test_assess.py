@@ -79,7 +79,8 @@ def test_a_generator_gets_every_metric_possible_with_few_images(generator: Saved
     report = assess(generator, network=digitnet(), n=300, real=real)
 
     found = measurements(report)
-    assert set(found) == set(METRICS) - {"kernel_subsets", "train_on_generated", "train_on_real"}
+    assert set(found) == set(METRICS) - {"kernel_subsets", "missing", "train_on_generated", "train_on_real"}
+    assert report.left_out.pop("missing").startswith("needs at least")
     assert report.left_out == {
         "kernel_subsets": "needs at least 1000 held-out images; there are 200",
         "train_on_generated": "needs --accuracy and --data, because it trains ten classifiers",
@@ -281,7 +282,8 @@ def test_a_generator_that_makes_one_image_per_bin_of_its_own_partition_has_missi
     found = measurements(report)["missing"]
     assert found.name == "missing_modes[pixels]@1k"
     assert found.value > 0.05
-    assert unseen(found).mean < interval(found)[0] / 4
+    assert interval(found)[0] > 0.02  # real digits score less, see below
+    assert found.unseen_floor is None  # there are too few test images to notice a missing bin
 
 
 def test_real_digits_have_no_missing_modes(all_digits: RealData) -> None:
