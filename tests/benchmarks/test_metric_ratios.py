@@ -95,7 +95,7 @@ import resource
 import numpy as np
 from digitforge_evaluation.metrics.intervals import groups_of
 from digitforge_evaluation.metrics.frechet import frechet_distance, gaussian
-from digitforge_evaluation.metrics.kernel import kernel_distance, left_out_discrepancies
+from digitforge_evaluation.metrics.kernel import kernel_distance, subset_kernel_distance
 from digitforge_evaluation.metrics.authenticity import authentic
 from digitforge_evaluation.metrics.prdc import prdc, prdc_left_out
 
@@ -105,7 +105,7 @@ frechet_distance(real=gaussian(real), generated=gaussian(generated))
 prdc(real=real, generated=generated)
 prdc_left_out(real=real, generated=generated, groups=groups)
 kernel_distance(real=real, generated=generated)
-left_out_discrepancies(real=real, generated=generated, groups=groups)
+subset_kernel_distance(real=real, generated=generated)
 authentic(training=real, samples=generated)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 """

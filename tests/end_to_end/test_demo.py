@@ -92,7 +92,7 @@ def test_the_demo_runs_without_mnist_and_says_so(
     report = json.loads((out / "report.json").read_text())
     assert report["cells"] == 8
     assert report["quality"][0]["name"] == "fd[digitnet-64]@1k"
-    assert report["quality"][0]["real"]["mean"] > 0  # the floor, from the shipped statistics
+    assert report["quality"][0]["training_floor"]["mean"] > 0  # the floor, from the shipped statistics
     assert len((out / "results.jsonl").read_text().splitlines()) == 9
 
     target = re.search(r"from (127\.0\.0\.1:\d+)", done.stderr)

@@ -136,13 +136,14 @@ def _print_quality(console: Any, outcome: Outcome) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("metric")
     table.add_column("generated", justify="right")
-    table.add_column("real digits", justify="right")
+    table.add_column("training floor", justify="right")
+    table.add_column("unseen floor", justify="right")
     for found in outcome.quality.figures:
-        real = "" if found.real is None else f"{found.real.mean:.4g}"
-        table.add_row(Text(found.name), f"{found.value:.4g}", real)
+        floors = ("" if floor is None else f"{floor.mean:.4g}" for floor in (found.training_floor, found.unseen_floor))
+        table.add_row(Text(found.name), f"{found.value:.4g}", *floors)
     console.print(table)
     console.print(
-        "The last column is the score of real digits. For the distance fd, this is its floor.",
+        "The floors are the scores of real digits: training digits, and held-out digits that no generator has seen.",
         style="dim",
     )
     for note in outcome.quality.notes:

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from digitforge_evaluation.quality.assess import Measurement, Report
     from digitforge_evaluation.quality.comparison import RealData
     from digitforge_evaluation.quality.neighbors import Neighborhood
+    from digitforge_evaluation.quality.reference import Floor
 
 #: Width of the table, in characters, if standard output is not a terminal.
-PIPED_WIDTH = 110
+PIPED_WIDTH = 130
 
 
 @click.command()
@@ -107,8 +108,9 @@ def evaluate(
 
     Give one source of images: --server, --model or --images. Images are drawn in the class proportions of the held-out
     real images: the test split of --data, or MNIST's test images. The table shows each metric with its sample size, a
-    95 % interval where it has one, and the value of real digits in place of the generated ones. For a distance, that
-    value is the floor: the best value to expect.
+    95 % interval where it has one, and two floors, which are values of real images in place of the generated ones:
+    subsets of the training images, as a good generator scores them, and held-out images that no generator has seen, as
+    new real images score them.
 
     A distance depends on the features and the sample size, so its name has both: fd[digitnet-64]@10k. The network
     digitnet-64 was trained on MNIST's training images. A generator that was trained on a held-out image is refused.
@@ -207,15 +209,18 @@ def _stages() -> Iterator[Any]:
         yield status.update
 
 
-def _cells(found: Measurement) -> tuple[str, str, str, str]:
-    """Cells of a table row: value, interval, n, and the value of real images."""
-    interval, real = "", ""
-    if found.interval:
-        interval = f"{found.interval[0]:.4g} … {found.interval[1]:.4g}"
-    if found.real:
-        spread = found.real.standard_deviation
-        real = f"{found.real.mean:.4g}" + ("" if spread is None else f" ± {spread:.2g}")
-    return f"{found.value:.4g}", interval, str(found.n), real
+def _cells(found: Measurement) -> tuple[str, ...]:
+    """Cells of a table row: value, interval, n, and the two floors."""
+    interval = f"{found.interval[0]:.4g} … {found.interval[1]:.4g}" if found.interval else ""
+    floors = (_floor(found.training_floor, found.n), _floor(found.unseen_floor, found.n))
+    return f"{found.value:.4g}", interval, str(found.n), *floors
+
+
+def _floor(floor: Floor | None, n: int) -> str:
+    if floor is None:
+        return ""
+    spread = "" if floor.standard_deviation is None else f" ± {floor.standard_deviation:.2g}"
+    return f"{floor.mean:.4g}{spread}" + ("" if floor.n == n else f" ({floor.n})")
 
 
 def _print(report: Report) -> None:
@@ -239,7 +244,7 @@ def _print(report: Report) -> None:
     )
     table = Table(box=box.SIMPLE)
     table.add_column("metric", no_wrap=True)
-    for column in ("value", "95 % interval", "n", "real digits", "better"):
+    for column in ("value", "95 % interval", "n", "training floor", "unseen floor", "better"):
         table.add_column(column, justify="right")
     for found in report.figures:
         metric = METRICS[found.key]
@@ -249,8 +254,10 @@ def _print(report: Report) -> None:
         table.add_row(f"  fd of class {of_class.title}".replace("[", r"\["), *_cells(of_class.figure), "lower")
     console.print(table)
     console.print(
-        "real digits: real images in place of the generated ones, mean ± standard deviation; for a distance, this is "
-        "the floor",
+        "training floor: random subsets of the training images in place of the generated ones, mean ± standard "
+        "deviation. A generator that learns its training images well reaches it.\n"
+        "unseen floor: the same with held-out images, which no generator has seen. New real images score this. A "
+        "number in brackets is the number of images if it is not n.",
         soft_wrap=True,
     )
     for note in report.notes:

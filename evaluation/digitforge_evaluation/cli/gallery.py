@@ -144,7 +144,7 @@ def _print(exhibits: list[Exhibit]) -> None:
     from digitforge_evaluation.gallery.page import TITLES, cells
 
     # A terminal only has room for the most important columns.
-    shown = [TITLES.index(title) for title in ("steps", "feature distance", "÷ floor", "precision", "recall")]
+    shown = [TITLES.index(title) for title in ("steps", "feature distance", "÷ training floor", "precision", "recall")]
     table = Table(box=box.SIMPLE)
     table.add_column("recipe", no_wrap=True)
     for place in shown:

@@ -99,12 +99,16 @@ def reference(out: Path | None, data_dir: Path | None) -> None:
     metrics = {key: metric for key, metric in METRICS.items() if key not in WITHOUT_SHIPPED_FLOORS}
     for n in statistics.FLOOR_SIZES:
         made.floors[n] = measure_floors(Comparison(generated=train[np.arange(n)], reference=made, real=real), metrics)
-        for key, floor in made.floors[n].items():
-            of_class = key.startswith(statistics.CLASS_DISTANCE)
-            name = METRICS["distance" if of_class else key].full_name(features=net.name, n=floor.n, k=NEIGHBORS)
-            name += f" of class {key.removeprefix(statistics.CLASS_DISTANCE)}" if of_class else ""
-            spread = "" if floor.standard_deviation is None else f" ± {floor.standard_deviation:.4f}"
-            click.echo(f"{name}: {floor.mean:.4f}{spread}, n = {floor.n}, repeats = {floor.repeats}")
+        for kind, floors in asdict(made.floors[n]).items():
+            for key, floor in floors.items():
+                of_class = key.startswith(statistics.CLASS_DISTANCE)
+                name = METRICS["distance" if of_class else key].full_name(features=net.name, n=floor["n"], k=NEIGHBORS)
+                name += f" of class {key.removeprefix(statistics.CLASS_DISTANCE)}" if of_class else ""
+                spread = "" if floor["standard_deviation"] is None else f" ± {floor['standard_deviation']:.4f}"
+                click.echo(
+                    f"n = {n}, {kind}: {name}: {floor['mean']:.4f}{spread}, {floor['n']} against {floor['held_out']}, "
+                    f"repeats = {floor['repeats']}"
+                )
     statistics.save_reference(made, out or statistics.SHIPPED, provenance("reference"))
 
 

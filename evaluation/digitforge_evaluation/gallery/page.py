@@ -30,7 +30,7 @@ TITLES: Final = (
     "minutes",
     "parameters",
     "feature distance",
-    "÷ floor",
+    "÷ training floor",
     "score",
     "precision",
     "recall",
@@ -46,7 +46,7 @@ def cells(exhibit: Exhibit) -> tuple[str, ...]:
         return format(exhibit.figures[key]["value"], form) if key in exhibit.figures else "–"
 
     distance = exhibit.figures.get("distance", {})
-    floor = distance.get("real")
+    floor = distance.get("training_floor")
     full = RECIPES[exhibit.name].steps
     return (
         f"{exhibit.steps:,}" + (f" of {full:,}" if exhibit.steps < full else "") + f" {exhibit.ended}".rstrip(),
@@ -66,16 +66,23 @@ def legend(exhibits: Iterable[Exhibit], real: Dataset) -> tuple[str, ...]:
     """The sentences below the table, which explain its columns."""
     first = next(iter(exhibits))
     floors = [
-        f"{figure['real']['mean']:.3g} in {key}"
+        f"{figure['training_floor']['mean']:.3g} in {key}"
         for key in ("distance", "precision", "recall")
-        if (figure := first.figures.get(key)) and figure["real"]
+        if (figure := first.figures.get(key)) and figure["training_floor"]
     ]
+    held_out = first.figures["distance"]["unseen_floor"]
+    unseen = (
+        f" {held_out['n']} test images score {held_out['mean']:.3g} in distance from the other {held_out['held_out']}."
+        if held_out
+        else ""
+    )
     return (
         f"The feature distance is {first.figures['distance']['name']} between {first.n} generated images of seed "
         f"{first.seed} and the {len(real)} test images of {real.name}."
         + (f" The same number of real training images scores {', '.join(floors)}." if floors else "")
-        + " The column ÷ floor divides the distance by the distance of the real training images. Each recipe was "
-        "trained once. Another training of the same recipe may give different numbers.",
+        + unseen
+        + " The column ÷ training floor divides the distance by the distance of the real training images. Each "
+        "recipe was trained once. Another training of the same recipe may give different numbers.",
         "Label agreement is the share of images that the network recognizes as the requested class. Minutes is the "
         "time spent in training steps on this machine. A dash means unknown or not applicable.",
     )

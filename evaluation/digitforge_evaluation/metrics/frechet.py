@@ -5,7 +5,7 @@
 Dowson and Landau, *The Fréchet distance between multivariate normal distributions*, 1982. Heusel et al., *GANs trained
 by a two time-scale update rule converge to a local Nash equilibrium*, NeurIPS 2017, use it for images and call it FID;
 digitforge uses that name only for features of their Inception network. The distance depends on the sample size.
-Compare values only at the same n, and with the real-against-real floor.
+Compare values only at the same n, and with the floors of real images.
 """
 
 from __future__ import annotations
@@ -70,15 +70,20 @@ def frechet_distance(*, real: Gaussian, generated: Gaussian) -> float:
         )
     if not all(np.isfinite(part).all() for g in (real, generated) for part in (g.mean, g.covariance)):
         raise InvalidInputError("a mean or covariance is not finite; compute them from finite features")
-    try:  # any L with L Lᵀ = Σ₁ works: Lᵀ Σ₂ L has the eigenvalues of Σ₁ Σ₂
-        root = np.linalg.cholesky(real.covariance)
-    except np.linalg.LinAlgError:  # singular, for example because a feature is always zero
-        values, vectors = np.linalg.eigh(real.covariance)
-        root = vectors * np.sqrt(np.maximum(values, 0))
+    root = square_root(real.covariance)  # any L with L Lᵀ = Σ₁ works: Lᵀ Σ₂ L has the eigenvalues of Σ₁ Σ₂
     inner = np.linalg.eigvalsh(root.T @ generated.covariance @ root)
     trace = np.trace(real.covariance) + np.trace(generated.covariance) - 2 * np.sqrt(np.maximum(inner, 0)).sum()
     difference = real.mean - generated.mean
     return max(0.0, float(difference @ difference + trace))  # equal moments may give −1e-12, from rounding
+
+
+def square_root(covariance: Floats) -> Floats:
+    """A matrix L (d, d) with L Lᵀ = *covariance* (d, d)."""
+    try:
+        return np.linalg.cholesky(covariance)
+    except np.linalg.LinAlgError:  # singular, for example because a feature is always zero
+        values, vectors = np.linalg.eigh(covariance)
+        return np.asarray(vectors * np.sqrt(np.maximum(values, 0)), np.float64)
 
 
 def distance_name(features: str, n: int) -> str:

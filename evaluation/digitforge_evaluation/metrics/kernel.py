@@ -1,8 +1,12 @@
-"""The kernel distance: the squared maximum mean discrepancy under the kernel (x·y / d + 1)³.
+"""The kernel distance: the squared maximum mean discrepancy (MMD²) under the kernel (x·y / d + 1)³.
 
 Bińkowski et al., *Demystifying MMD GANs*, ICLR 2018, call it KID on Inception features. The estimate is unbiased for
 independent samples: values at different n can be compared, and two samples of the same distribution scatter around
-zero. Samples with equal class counts are not independent, and score slightly below zero.
+zero. Samples with equal class counts are not independent, and score below zero, more so at small n. Compare them only
+at the same n, and with the floors of real images.
+
+`kernel_distance` uses all images at once. Other tools report the mean over 100 random subsets of 1 000 images; see
+`subset_kernel_distance`. Over all choices of subsets, that mean has the value of `kernel_distance` as its expectation.
 """
 
 from __future__ import annotations
@@ -13,11 +17,28 @@ import numpy as np
 import numpy.typing as npt
 
 from digitforge_client.errors import InvalidInputError
-from digitforge_evaluation.metrics.arrays import Floats, checked_groups, checked_pair, over_blocks
+from digitforge_evaluation.metrics.arrays import Floats, checked_pair, over_blocks
+from digitforge_evaluation.metrics.intervals import Interval, Z
 
 
 @dataclass(frozen=True, kw_only=True)
 class KernelDistance:
+    """The estimate from all images."""
+
+    value: float  #: may be negative, because the estimate is unbiased
+    #: Over the choice of the generated images; the real images are fixed. None if no class has two images.
+    standard_error: float | None
+
+    @property
+    def interval(self) -> Interval | None:
+        """The 95 % interval: value ± 1.96 standard errors."""
+        if self.standard_error is None:
+            return None
+        return self.value - Z * self.standard_error, self.value + Z * self.standard_error
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubsetKernelDistance:
     """The estimate over random subsets."""
 
     mean: float  #: may be negative, because the estimate is unbiased
@@ -27,9 +48,72 @@ class KernelDistance:
 
 
 def kernel_distance(
-    *, real: npt.ArrayLike, generated: npt.ArrayLike, subsets: int = 100, subset_size: int = 1000, seed: int = 0
+    *,
+    real: npt.ArrayLike,
+    generated: npt.ArrayLike,
+    labels: npt.NDArray[np.int64] | None = None,
+    among_real: float | None = None,
 ) -> KernelDistance:
-    """Compute the mean unbiased squared MMD over random subsets, each drawn without replacement.
+    """Compute the unbiased estimate of MMD² from all images, and its standard error.
+
+    Let k be the kernel, x the real and y the generated features. The estimate is
+
+        mean over i ≠ j of k(x_i, x_j) + mean over i ≠ j of k(y_i, y_j) − 2 · mean over i, j of k(x_i, y_j).
+
+    With h_i = mean over j ≠ i of k(y_i, y_j) − mean over j of k(x_j, y_i), the square of the standard error is
+    4 Var(h) / n (Sen, *On some convergence properties of U-statistics*, Calcutta Stat. Assoc. Bull. 10, 1960). For
+    large n this is the jackknife that leaves out one generated image at a time. It is slightly too large if both
+    distributions are equal.
+
+    Args:
+        real: (m, d) features.
+        generated: (n, d) features.
+        labels: (n,) classes. Give them if the class counts are fixed: only the variance within classes counts then.
+
+        among_real: `mean_among` of the real features, which need not be computed again for other generated images.
+
+    Raises:
+        InvalidInputError: an array has fewer than two rows, is not finite or has all rows the same, or the widths
+            differ.
+    """
+    x, y = (points.astype(np.float64) for points in checked_pair(real, generated))
+    n = len(y)
+
+    def block(at: slice) -> tuple[Floats, Floats]:
+        return _others(y, at), _kernel(y[at], x).mean(axis=1)
+
+    parts = list(over_blocks(n, max(n, len(x)), block))
+    among = np.concatenate([part[0] for part in parts])
+    with_real = np.concatenate([part[1] for part in parts])
+    h = among - with_real
+    classes, which = np.unique(np.zeros(n) if labels is None else labels, return_inverse=True)
+    error = None
+    if n > len(classes):
+        residuals = h - (np.bincount(which, h) / np.bincount(which))[which]
+        error = float(np.sqrt(4 * (residuals @ residuals) / (n - len(classes)) / n))
+    if among_real is None:
+        among_real = mean_among(x)
+    return KernelDistance(value=float(among_real + h.mean() - with_real.mean()), standard_error=error)
+
+
+def mean_among(features: npt.ArrayLike) -> float:
+    """The mean of the kernel over all pairs of different rows of (n, d) features, n ≥ 2."""
+    points = np.asarray(features, np.float64)
+    return float(np.concatenate(list(over_blocks(len(points), len(points), lambda at: _others(points, at)))).mean())
+
+
+def _others(points: Floats, at: slice) -> Floats:
+    """The mean of the kernel between each point of a block and all other points: (n, d) => (block,)."""
+    kernel = _kernel(points[at], points)
+    own = np.arange(len(kernel))
+    kernel[own, at.start + own] = 0
+    return kernel.sum(axis=1) / (len(points) - 1)
+
+
+def subset_kernel_distance(
+    *, real: npt.ArrayLike, generated: npt.ArrayLike, subsets: int = 100, subset_size: int = 1000, seed: int = 0
+) -> SubsetKernelDistance:
+    """Compute the mean unbiased MMD² over random subsets, each drawn without replacement: KID as other tools report it.
 
     Args:
         real: (n, d) features.
@@ -60,7 +144,7 @@ def kernel_distance(
         )
         for _ in range(subsets)
     ]
-    return KernelDistance(
+    return SubsetKernelDistance(
         mean=float(np.mean(estimates)),
         standard_deviation=float(np.std(estimates, ddof=1)) if subsets > 1 else 0.0,
         subsets=subsets,
@@ -80,51 +164,6 @@ def squared_discrepancy(first: Floats, second: Floats) -> float:
     # The estimate is unbiased because no point is compared with itself.
     within = within_first.sum() - np.trace(within_first) + within_second.sum() - np.trace(within_second)
     return float(within / (m * (m - 1)) - 2 * between.mean())
-
-
-def left_out_discrepancies(*, real: npt.ArrayLike, generated: npt.ArrayLike, groups: npt.ArrayLike) -> Floats:
-    """Compute the unbiased squared MMD without each group of generated points in turn, up to a constant.
-
-    A jackknife needs these values. They use all points instead of many subsets, because the mean over the subsets is
-    close to the value over all points. The constant is the term of the real points alone. It cancels in a jackknife.
-
-    Args:
-        real: (n, d) features.
-        generated: (m, d) features.
-        groups: (m,) integers, 0 … G − 1, G ≥ 2.
-
-    Returns:
-        (G,) values.
-
-    Raises:
-        InvalidInputError: the features or the groups are invalid, or fewer than two points remain without one group.
-    """
-    real_points, points = checked_pair(real, generated)
-    which = checked_groups(groups, len(points))
-    counts = np.bincount(which)
-    if len(points) - counts.max() < 2:
-        raise InvalidInputError(
-            f"without the largest group, {len(points) - counts.max()} generated points remain; expected at least 2"
-        )
-
-    # Sorted by group, so that each group is a slice.
-    points = points[np.argsort(which, kind="stable")].astype(np.float64)
-    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-
-    def within_block(at: slice) -> Floats:
-        within = _kernel(points[at], points)
-        own = np.arange(len(within))
-        within[own, at.start + own] = 0  # a point is not compared with itself
-        return np.add.reduceat(within, starts, axis=1)
-
-    among = np.add.reduceat(np.concatenate(list(over_blocks(len(points), len(points), within_block))), starts)  # (G, G)
-    real_points = real_points.astype(np.float64)
-    sums = over_blocks(len(points), len(real_points), lambda at: _kernel(points[at], real_points).sum(axis=1))
-    with_real = np.add.reduceat(np.concatenate(list(sums)), starts)  # (G,)
-    left = len(points) - counts
-    within = among.sum() - among.sum(axis=0) - among.sum(axis=1) + np.diag(among)
-    between = with_real.sum() - with_real
-    return within / (left * (left - 1)) - 2 * between / (left * len(real_points))
 
 
 def _kernel(first: Floats, second: Floats) -> Floats:

@@ -16,6 +16,7 @@ the others it shares a bin with other digits. The partitions have different seed
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -32,6 +33,8 @@ Counts = npt.NDArray[np.int64]
 
 #: Number of partitions of the real images over which the share is averaged.
 PARTITIONS: Final = 5
+#: The metric has power if an entirely missing bin would be found for this share of the real images.
+POWER: Final = 0.9
 _SEED: Final = 20_181_205  # of the partitions; arbitrary
 
 
@@ -86,7 +89,7 @@ def count_images(centers: Floats, *, pixels: npt.NDArray[np.uint8], labels: npt.
     return counts
 
 
-def missing(expected: Counts, found: Counts) -> npt.NDArray[np.bool_]:
+def missing(expected: Counts, found: Counts, *, generated: Counts | None = None) -> npt.NDArray[np.bool_]:
     """Compute which bins are missing: their share is less than a quarter of the real share, and significantly smaller.
 
     The test is Fisher's exact test, one-sided, at 0.1 %: the level is low because many bins are tested.
@@ -94,13 +97,15 @@ def missing(expected: Counts, found: Counts) -> npt.NDArray[np.bool_]:
     Args:
         expected: (K, m) real images in each bin.
         found: (K, m) generated images in each bin. A class without generated images has no missing bins.
+        generated: (K,) generated images of each class; None: the sums of *found*.
 
     Returns:
         (K, m) bool.
     """
     from scipy.stats import hypergeom
 
-    real, generated = expected.sum(axis=1, keepdims=True), found.sum(axis=1, keepdims=True)
+    real = expected.sum(axis=1, keepdims=True)
+    generated = (found.sum(axis=1) if generated is None else generated)[:, np.newaxis]
     p_values = hypergeom.cdf(found, real + generated, expected + found, generated)
     return (found * real < _SMALL_RATIO * expected * generated) & (p_values < _P_VALUE)
 
@@ -113,6 +118,42 @@ def missing_share(expected: Counts, found: Counts) -> float:
         found: (K, m) generated images in each bin.
     """
     return float(expected[missing(expected, found)].sum() / expected.sum())
+
+
+def detectable_share(partitions: Sequence[Bins], generated: Counts) -> float:
+    """The share of real images in bins that count as missing if the generator makes no image of them, 0 … 1.
+
+    In a small sample, a bin may be empty by chance, so its absence proves nothing.
+
+    Args:
+        partitions: partitions of the same real images. The share is the mean over them.
+        generated: (K,) generated images of each class. A class without images is not considered.
+    """
+    of_class = generated > 0
+    shares = []
+    for bins in partitions:
+        expected = bins.counts[of_class]
+        found = missing(expected, np.zeros_like(expected), generated=generated[of_class])
+        shares.append(expected[found].sum() / max(1, expected.sum()))
+    return float(np.mean(shares))
+
+
+def images_needed(partitions: Sequence[Bins], proportions: Counts) -> int:
+    """The smallest number of generated images with a `detectable_share` of at least `POWER`.
+
+    Args:
+        partitions: partitions of the same real images.
+        proportions: (K,) class proportions of the generated images, not all zero.
+    """
+    total = int(proportions.sum())
+
+    def enough(n: int) -> bool:
+        return detectable_share(partitions, proportions * n // total) >= POWER
+
+    high = 1
+    while not enough(high):
+        high *= 2
+    return bisect.bisect_left(range(high), True, lo=high // 2, key=enough)
 
 
 def missing_modes(

@@ -22,6 +22,7 @@ from digitforge_evaluation.quality.neighbors import Neighborhood, find_neighbors
 from digitforge_evaluation.quality.reference import (
     CLASS_DISTANCE,
     Floor,
+    Floors,
     make_reference,
     shipped_reference,
 )
@@ -38,7 +39,10 @@ class Measurement:
     value: float
     n: int  #: number of generated images
     interval: Interval | None  #: 95 %, over the generated images alone; None if it cannot be computed
-    real: Floor | None  #: the same metric of real images; None if unknown
+    #: The same metric of random subsets of the real training images; None if unknown or not defined.
+    training_floor: Floor | None
+    #: The same metric of real images that no generator has seen: held-out images; None if unknown or not defined.
+    unseen_floor: Floor | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +130,8 @@ def assess(
             value=found[key].value,
             n=n,
             interval=found[key].interval,
-            real=floors.get(key),
+            training_floor=floors.training.get(key),
+            unseen_floor=floors.unseen.get(key),
         )
 
     return Report(
@@ -150,7 +155,7 @@ def assess(
             if (key := f"{CLASS_DISTANCE}{label}") in found
         ),
         left_out=left_out,
-        notes=tuple(_notes(source, network, comparison, n, unknown_floor="distance" in found.keys() - floors)),
+        notes=tuple(_notes(source, network, comparison, n=n, found=found, floors=floors)),
     )
 
 
@@ -228,22 +233,21 @@ def _measure(comparison: Comparison, progress: Callable[[str], None]) -> tuple[d
     return found, left_out
 
 
-def _floors(comparison: Comparison, found: Mapping[str, Estimate]) -> dict[str, Floor]:
+def _floors(comparison: Comparison, found: Mapping[str, Estimate]) -> Floors:
     """The metrics of real images. Uses the shipped floors if they fit these images, n and k. Measures all others."""
     n = len(comparison.generated)
     if comparison.real is None:
-        return dict(comparison.reference.floors.get(n, {}))
+        return comparison.reference.floors.get(n, Floors())
     shipped, training = shipped_reference(), comparison.training
-    known: dict[str, Floor] = {}
+    known = Floors()
     if (comparison.k, comparison.reference.features) == (NEIGHBORS, shipped.features) and (
         comparison.reference.sha256 == shipped.sha256 and training.data.name == "mnist"
     ):
-        known = {
-            key: floor
-            for key, floor in shipped.floors.get(n, {}).items()
-            if training.seen.all() or key not in {"authenticity", "copying"}
-        }
-    return known | measure_floors(comparison, {key: METRICS[key] for key in METRICS if key in found.keys() - known})
+        known = shipped.floors.get(n, known)
+    on_seen = set() if training.seen.all() else {"authenticity", "copying"}  # these need the seen training images
+    unknown = found.keys() - (known.training.keys() | known.unseen.keys()) | on_seen & found.keys()
+    measured = measure_floors(comparison, {key: METRICS[key] for key in METRICS if key in unknown})
+    return Floors(training=known.training | measured.training, unseen=known.unseen | measured.unseen)
 
 
 def _neighborhood(comparison: Comparison) -> Neighborhood:
@@ -259,7 +263,13 @@ def _neighborhood(comparison: Comparison) -> Neighborhood:
 
 
 def _notes(
-    source: Source, network: FeatureNetwork, comparison: Comparison, n: int, *, unknown_floor: bool
+    source: Source,
+    network: FeatureNetwork,
+    comparison: Comparison,
+    *,
+    n: int,
+    found: Mapping[str, Estimate],
+    floors: Floors,
 ) -> Iterator[str]:
     """What a reader of the metrics must know."""
     reference, drawn = comparison.reference, len(comparison.generated)
@@ -274,8 +284,16 @@ def _notes(
         yield f"only {drawn} of {n} images could be drawn in the class proportions of {reference.name}"
     if comparison.generated.labels is None:
         yield f"the images have no labels, so their class proportions may differ from those of {reference.name}"
-    if unknown_floor:
+    if "distance" not in found:
+        return
+    if "distance" not in floors.training:
         if reference.floors:
             yield f"no floor is known for n = {drawn}; floors exist for n = {', '.join(map(str, reference.floors))}"
         else:
-            yield f"no floor is known for n = {drawn}: there are too few training images"
+            yield f"no training floor is known for n = {drawn}: there are too few training images"
+    unseen = floors.unseen.get("distance")
+    if unseen and (unseen.n, unseen.held_out) != (drawn, len(reference.hashes)):
+        yield (
+            f"the unseen floor of distances compares {unseen.n} held-out images with the other {unseen.held_out}; the "
+            f"generated images are {drawn} against {len(reference.hashes)}. Fewer images make a Fréchet distance larger"
+        )

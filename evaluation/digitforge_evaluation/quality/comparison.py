@@ -19,10 +19,19 @@ from digitforge_evaluation.metrics.arrays import Floats
 from digitforge_evaluation.metrics.c_t import Cells, Nearness, divide, nearness
 from digitforge_evaluation.metrics.frechet import Gaussian
 from digitforge_evaluation.metrics.intervals import Groups
-from digitforge_evaluation.metrics.missing_modes import Bins, make_bins, missing_modes, partition_seeds
+from digitforge_evaluation.metrics.kernel import KernelDistance, kernel_distance, mean_among
+from digitforge_evaluation.metrics.missing_modes import (
+    POWER,
+    Bins,
+    detectable_share,
+    images_needed,
+    make_bins,
+    missing_modes,
+    partition_seeds,
+)
 from digitforge_evaluation.metrics.prdc import PRDC, prdc, prdc_left_out
 from digitforge_evaluation.quality.classification_accuracy import Accuracies, classification_accuracies
-from digitforge_evaluation.quality.reference import Reference
+from digitforge_evaluation.quality.reference import Reference, moments_of
 from digitforge_training.data import Dataset, load_splits
 from digitforge_training.gan.clusters import find_bins
 
@@ -126,6 +135,11 @@ class Real:
     test: Sample  #: held out
     training: Training
 
+    @functools.cached_property
+    def kernel_among(self) -> float:
+        """The mean of the kernel over all pairs of held-out images, for the kernel distance."""
+        return mean_among(self.test.features)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Comparison:
@@ -157,6 +171,11 @@ class Comparison:
     def test(self) -> Sample:
         """The held-out real images."""
         return self._real.test
+
+    @property
+    def held_out(self) -> int:
+        """Number of held-out real images, in all or of the one class."""
+        return len(self.test) if self.label is None else int(np.count_nonzero(self.test.labels == self.label))
 
     @property
     def training(self) -> Training:
@@ -210,8 +229,25 @@ class Comparison:
     @functools.cached_property
     def missing_modes(self) -> tuple[Floats, Floats]:
         """The share of real images in missing modes, (P,) on each partition, and (G, P) without each group."""
-        return missing_modes(
-            self.training.partitions, pixels=self.generated.images, labels=self.labels, groups=self.groups
+        partitions = self.training.partitions
+        counts = np.bincount(self.labels, minlength=len(self.reference.class_counts))
+        share = detectable_share(partitions, counts)
+        if share < POWER:
+            raise InvalidInputError(
+                f"needs at least {images_needed(partitions, counts)} generated images; with {len(self.generated)}, "
+                f"Fisher's test can notice the absence of bins that hold {share:.0%} of the real images, which is less "
+                f"than {POWER:.0%}"
+            )
+        return missing_modes(partitions, pixels=self.generated.images, labels=self.labels, groups=self.groups)
+
+    @functools.cached_property
+    def kernel(self) -> KernelDistance:
+        """The kernel distance."""
+        return kernel_distance(
+            real=self.test.features,
+            generated=self.generated.features,
+            labels=self.generated.labels,
+            among_real=self._real.kernel_among,
         )
 
     @functools.cached_property
@@ -254,7 +290,7 @@ def training_subsets(comparison: Comparison, repeats: int = FLOOR_REPEATS) -> It
 
 
 def held_out_subsets(comparison: Comparison) -> Iterator[Comparison]:
-    """Random subsets of the held-out images, of the same size as the generated set.
+    """Random subsets of the held-out images, of the same size as the generated set, compared with training images.
 
     Yields all held-out images once if the generated set has as many images or more.
     """
@@ -271,12 +307,24 @@ def held_out_images(comparison: Comparison) -> Iterator[Comparison]:
     yield replace(comparison, generated=comparison.test, groups=None)
 
 
-def held_out_halves(comparison: Comparison, repeats: int = FLOOR_REPEATS, seed: int = 0) -> Iterator[Comparison]:
-    """Random halves of the held-out images. One half replaces the generated images. The other half is held out."""
-    test, training = comparison.test, comparison.training
-    rng = np.random.default_rng(seed)
-    for _ in range(repeats):
-        held_out, stand_in = np.split(rng.permutation(len(test)), [len(test) // 2])
+def unseen_splits(comparison: Comparison, repeats: int = FLOOR_REPEATS) -> Iterator[Comparison]:
+    """Random parts of the held-out images in place of the generated ones, each compared with all other held-out images.
+
+    A part has the size of the generated set, but at most half of the held-out images. Both parts have the same class
+    proportions.
+    """
+    test, reference = comparison.test, comparison.reference
+    assert test.labels is not None
+    total = len(test)
+    counts = class_counts(reference.class_counts, min(len(comparison.generated), total // 2))
+    for rows in random_subsets(test.labels, counts, repeats=repeats):
+        others = np.setdiff1d(np.arange(total), rows)
+        held_out = test[others]
+        rest = moments_of(held_out.features, test.labels[others], classes=len(reference.class_counts))
         yield replace(
-            comparison, generated=test[stand_in], real=Real(test=test[held_out], training=training), groups=None
+            comparison,
+            generated=test[rows],
+            reference=replace(reference, moments=rest[0], of_classes=rest[1]),
+            real=Real(test=held_out, training=comparison.training),
+            groups=None,
         )

@@ -43,11 +43,12 @@ class Metric:
     name: str  #: full name, with the placeholders ``{features}``, ``{n}`` and ``{k}`` if the value depends on them
     better: Better  #: which values are better
     value: Value  #: computes the value of a comparison
-    interval: IntervalOf  #: computes the interval
+    interval: IntervalOf | None  #: computes the interval; None: the metric has no interval
     fewest: Callable[[Comparison], int] = lambda _: 2  #: smallest number of generated images
     fewest_applies_to_held_out: bool = False  #: whether ``fewest`` also applies to the held-out images
-    stand_ins: StandIns = training_subsets  #: real images to measure in place of generated ones, for the floor
-    floor: Callable[[Comparison], Floor] | None = None  #: computes the floor; None: measure ``stand_ins``
+    training: StandIns | None = training_subsets  #: training images to measure in place of generated ones
+    unseen: StandIns | None = None  #: held-out images to measure in place of generated ones
+    floor: Callable[[Comparison], Floor] | None = None  #: computes the floor of training images, without ``training``
     named: bool = False  #: whether tables show the full name, not the title
     stage: str = "comparing"  #: progress message while the metric is computed
 
@@ -77,7 +78,7 @@ class Metric:
         if len(comparison.generated) < fewest:
             raise InvalidInputError(f"needs at least {fewest} generated images; there are {len(comparison.generated)}")
         value = self.value(comparison)
-        if comparison.groups is None:
+        if comparison.groups is None or self.interval is None:
             return Estimate(value=value)
         try:
             return Estimate(value=value, interval=self.interval(self.value, comparison, value))

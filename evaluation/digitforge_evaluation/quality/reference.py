@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import functools
 import json
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from digitforge_client.common.archives import open_archive
 from digitforge_client.common.files import replacing
 from digitforge_client.contract import image_hashes
+from digitforge_client.errors import InvalidInputError
 from digitforge_evaluation.features.extract import DATA, Measured
 from digitforge_evaluation.metrics.frechet import Gaussian, gaussian
 from digitforge_training.data import Dataset
@@ -32,12 +34,25 @@ FLOOR_SIZES = (1_000, 2_000, 5_000, 10_000)
 
 @dataclass(frozen=True, kw_only=True)
 class Floor:
-    """What real images score in place of generated ones: the best value to expect at this sample size."""
+    """What real images score in place of generated ones."""
 
     mean: float
     standard_deviation: float | None  #: over the repeats; None for a single repeat
-    n: int  #: number of real images in each repeat
+    n: int  #: number of real images in place of the generated ones, in each repeat
+    held_out: int  #: number of held-out images that they are compared with
     repeats: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Floors:
+    """Two floors for each metric, by key: a key of ``METRICS``, or ``CLASS_DISTANCE`` and the number of a class.
+
+    A generator that memorizes its training images reaches the floor of training images. New real images reach the floor
+    of unseen images. The two differ if training and test images differ, for example because other people wrote them.
+    """
+
+    training: dict[str, Floor] = field(default_factory=dict)  #: subsets of the training images against the test images
+    unseen: dict[str, Floor] = field(default_factory=dict)  #: one part of the test images against the rest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +66,7 @@ class Reference:
     class_counts: tuple[int, ...]  #: images of each class; generated images are drawn in these proportions
     hashes: npt.NDArray[np.int64]  #: (n,) identities of the images, to check whether a generator has seen them
     sha256: str  #: hash of images and labels; see `Dataset.sha256`
-    #: By sample size, then by key: a key of ``METRICS``, or ``CLASS_DISTANCE`` and the number of a class.
-    floors: dict[int, dict[str, Floor]]
+    floors: dict[int, Floors]  #: by number of generated images
 
 
 def make_reference(*, test: Dataset, measured: Measured, features: str) -> Reference:
@@ -66,25 +80,46 @@ def make_reference(*, test: Dataset, measured: Measured, features: str) -> Refer
     Raises:
         InvalidInputError: the features are not finite, or all rows are the same.
     """
-    counts = np.bincount(test.labels, minlength=len(test.class_names))
-    fewest = max(1, measured.features.shape[1])
-    enough = np.flatnonzero(counts > fewest)
+    moments, of_classes = moments_of(measured.features, test.labels, classes=len(test.class_names))
     return Reference(
         name=f"{test.name} {test.split}",
         features=features,
-        moments=gaussian(measured.features, name="test") if len(test) > fewest else None,
-        of_classes={int(c): gaussian(measured.features[test.labels == c], name="test") for c in enough},
-        class_counts=tuple(int(count) for count in counts),
+        moments=moments,
+        of_classes=of_classes,
+        class_counts=tuple(np.bincount(test.labels, minlength=len(test.class_names)).tolist()),
         hashes=np.sort(image_hashes(test.images)),
         sha256=test.sha256,
         floors={},
     )
 
 
-def floor_of(values: list[float], *, n: int) -> Floor:
-    """The floor from the values of some repeats, each on *n* real images."""
+def moments_of(
+    features: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], *, classes: int
+) -> tuple[Gaussian | None, dict[int, Gaussian]]:
+    """The moments of all features, and of each class. Where there are not more images than features, there are none.
+
+    Args:
+        features: (n, d) features of held-out images.
+        labels: (n,) classes.
+        classes: number of classes.
+
+    Raises:
+        InvalidInputError: the features are not finite, or all rows are the same.
+    """
+    fewest = max(1, features.shape[1])
+    of_classes = {}
+    for label in range(classes):
+        rows = labels == label
+        if rows.sum() > fewest:
+            with suppress(InvalidInputError):  # all rows of this class are the same; the other classes are not lost
+                of_classes[label] = gaussian(features[rows], name="test")
+    return gaussian(features, name="test") if len(features) > fewest else None, of_classes
+
+
+def floor_of(values: list[float], *, n: int, held_out: int) -> Floor:
+    """The floor from the values of some repeats, each of *n* real images against *held_out* others."""
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return Floor(mean=float(np.mean(values)), standard_deviation=spread, n=n, repeats=len(values))
+    return Floor(mean=float(np.mean(values)), standard_deviation=spread, n=n, held_out=held_out, repeats=len(values))
 
 
 def save_reference(reference: Reference, path: Path, provenance: dict[str, Any]) -> None:
@@ -102,7 +137,7 @@ def save_reference(reference: Reference, path: Path, provenance: dict[str, Any])
         "n": reference.moments.n,
         "class_counts": reference.class_counts,
         "sha256": reference.sha256,
-        "floors": {n: {key: asdict(floor) for key, floor in by_key.items()} for n, by_key in reference.floors.items()},
+        "floors": {n: asdict(floors) for n, floors in reference.floors.items()},
         "made_by": provenance,
     }
     arrays = {
@@ -159,8 +194,10 @@ def load_reference(path: Path) -> Reference:
             hashes=arrays["hashes"],
             sha256=described["sha256"],
             floors={
-                int(n): {key: Floor(**floor) for key, floor in by_key.items()}
-                for n, by_key in described["floors"].items()
+                int(n): Floors(
+                    **{kind: {key: Floor(**floor) for key, floor in by_key.items()} for kind, by_key in kinds.items()}
+                )
+                for n, kinds in described["floors"].items()
             },
         )
 

@@ -16,10 +16,10 @@ from digitforge_evaluation.metrics.c_t import c_t, c_t_left_out
 from digitforge_evaluation.metrics.classifier_score import classifier_score
 from digitforge_evaluation.metrics.extrapolation import extrapolated_distance, fewest_images
 from digitforge_evaluation.metrics.intervals import Interval, jackknife_interval
-from digitforge_evaluation.metrics.kernel import kernel_distance, left_out_discrepancies
+from digitforge_evaluation.metrics.kernel import subset_kernel_distance
 from digitforge_evaluation.metrics.label_agreement import agreeing
 from digitforge_evaluation.quality.classification_accuracy import Accuracies
-from digitforge_evaluation.quality.comparison import Comparison, held_out_halves, held_out_images, held_out_subsets
+from digitforge_evaluation.quality.comparison import Comparison, held_out_images, held_out_subsets, unseen_splits
 from digitforge_evaluation.quality.metric import Better, Metric, Value, jackknife, jackknife_of, wilson
 from digitforge_evaluation.quality.reference import Floor, floor_of
 
@@ -32,8 +32,8 @@ def _distance(c: Comparison) -> float:
     return frechet.frechet_distance(real=c.moments, generated=frechet.gaussian(c.generated.features, name="generated"))
 
 
-def _kernel(c: Comparison) -> float:
-    return kernel_distance(
+def _subset_kernel(c: Comparison) -> float:
+    return subset_kernel_distance(
         real=c.test.features,
         generated=c.generated.features,
         subsets=KERNEL_SUBSETS,
@@ -81,7 +81,7 @@ def _accuracy(title: str, name: str, of: Callable[[Accuracies], tuple[float, ...
         return max(0.0, found.low), min(1.0, found.high)
 
     def floor(c: Comparison) -> Floor:
-        return floor_of(list(c.accuracies.real_to_real), n=c.accuracies.n)
+        return floor_of(list(c.accuracies.real_to_real), n=c.accuracies.n, held_out=c.held_out)
 
     return Metric(
         title=title,
@@ -89,6 +89,7 @@ def _accuracy(title: str, name: str, of: Callable[[Accuracies], tuple[float, ...
         better="higher",
         value=lambda c: float(np.mean(of(c.accuracies))),
         interval=interval,
+        training=None,
         floor=floor,
         stage="training classifiers",
     )
@@ -102,6 +103,7 @@ METRICS: Final = {
         value=_distance,
         interval=jackknife,
         fewest=lambda c: c.features + 1,
+        unseen=unseen_splits,
         named=True,
     ),
     "extrapolated": Metric(
@@ -113,20 +115,27 @@ METRICS: Final = {
         ),
         interval=jackknife,
         fewest=lambda c: fewest_images(c.features),
+        unseen=unseen_splits,
         named=True,
     ),
     "kernel": Metric(
         title="kernel distance",
+        name="kd[{features}]@{n}",
+        better="lower",
+        value=lambda c: c.kernel.value,
+        interval=lambda _value, c, _whole: c.kernel.interval,
+        unseen=unseen_splits,
+        named=True,
+    ),
+    "kernel_subsets": Metric(
+        title="kernel distance over subsets",
         name=f"kd[{{features}}]@{KERNEL_SUBSETS}x{KERNEL_SUBSET_SIZE}",
         better="lower",
-        value=_kernel,
-        interval=jackknife_of(
-            lambda c, groups: left_out_discrepancies(
-                real=c.test.features, generated=c.generated.features, groups=groups
-            )
-        ),
+        value=_subset_kernel,
+        interval=None,  # it estimates the same number as the full-sample distance, whose interval is narrower
         fewest=lambda _: KERNEL_SUBSET_SIZE,
         fewest_applies_to_held_out=True,
+        unseen=unseen_splits,
         named=True,
     ),
     "precision": _prdc("precision", better="higher"),
@@ -139,7 +148,8 @@ METRICS: Final = {
         better="lower",
         value=lambda c: float(c.missing_modes[0].mean()),
         interval=lambda _value, c, _whole: missing_modes_interval(*c.missing_modes),
-        stand_ins=held_out_subsets,
+        training=None,
+        unseen=held_out_subsets,
     ),
     "agreement": Metric(
         title="label agreement",
@@ -147,6 +157,7 @@ METRICS: Final = {
         better="higher",
         value=lambda c: float(agreeing(c.probabilities, c.labels).mean()),
         interval=wilson,
+        unseen=held_out_subsets,
     ),
     "score": Metric(
         title="classifier score",
@@ -154,6 +165,7 @@ METRICS: Final = {
         better="higher",
         value=lambda c: classifier_score(c.probabilities),
         interval=jackknife,
+        unseen=held_out_subsets,
     ),
     "train_on_generated": _accuracy(
         "accuracy (train on generated)", "train_on_generated", lambda found: found.generated_to_real
@@ -165,7 +177,8 @@ METRICS: Final = {
         better="as real",
         value=lambda c: float(authentic(training=c.training.seen_features, samples=c.generated.features).mean()),
         interval=wilson,
-        stand_ins=held_out_images,
+        training=None,
+        unseen=held_out_images,
     ),
     "copying": Metric(
         title="copying (C_T)",
@@ -173,6 +186,7 @@ METRICS: Final = {
         better="as real",
         value=lambda c: c_t(**c.nearness),
         interval=jackknife_of(lambda c, groups: c_t_left_out(**c.nearness, groups=groups)),
-        stand_ins=held_out_halves,
+        training=None,
+        unseen=unseen_splits,
     ),
 }

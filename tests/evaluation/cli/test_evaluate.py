@@ -61,12 +61,13 @@ def test_json_is_the_only_output_and_has_all_names(exported_model: Path) -> None
     assert extrapolated["name"] == "fd_infinity[digitnet-64]@1k"
     assert distance["name"] == "fd[digitnet-64]@1k"
     assert distance["n"] == 1000
-    assert distance["real"]["repeats"] == 10
+    assert distance["training_floor"]["repeats"] == 10
     assert 0 <= agreement["value"] <= 1
     assert 1 <= score["value"] <= 10
     assert len(report["generator_id"]) == 16
     assert set(report["left_out"]) == {
         "kernel",
+        "kernel_subsets",
         "precision",
         "recall",
         "density",
@@ -130,9 +131,9 @@ def test_classification_accuracy_is_reported_with_the_value_of_real_digits(real_
     for key in ("train_on_generated", "train_on_real"):
         low, high = figures[key]["interval"]
         assert low <= figures[key]["value"] <= high
-        assert figures[key]["real"]["repeats"] == 5
+        assert figures[key]["training_floor"]["repeats"] == 5
         assert figures[key]["value"] == pytest.approx(
-            figures[key]["real"]["mean"], abs=0.1
+            figures[key]["training_floor"]["mean"], abs=0.1
         )  # the images are real digits
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,7 +11,12 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from digitforge_client.errors import InvalidInputError
-from digitforge_evaluation.metrics.intervals import groups_of, jackknife_interval, share_interval
+from digitforge_evaluation.metrics.arrays import Floats
+from digitforge_evaluation.metrics.extrapolation import extrapolated_distance
+from digitforge_evaluation.metrics.frechet import frechet_distance, gaussian
+from digitforge_evaluation.metrics.intervals import Interval, groups_of, jackknife_interval, share_interval
+from digitforge_evaluation.metrics.kernel import kernel_distance
+from digitforge_evaluation.metrics.prdc import prdc, prdc_left_out
 
 
 def test_the_jackknife_interval_of_a_mean_is_the_one_of_students_t() -> None:
@@ -62,3 +69,72 @@ def test_an_interval_of_no_image_or_one_group_is_an_error() -> None:
         share_interval(0.5, 0)
     with pytest.raises(InvalidInputError):
         jackknife_interval(0.0, [0.0])
+
+
+DIMENSIONS = 8
+REAL = np.random.default_rng(7).normal(size=(400, DIMENSIONS))
+
+
+def frechet(generated: Floats, n: int) -> tuple[float, Interval]:
+    moments, groups = gaussian(REAL), groups_of(None, n)
+
+    def value(rows: Floats) -> float:
+        return frechet_distance(real=moments, generated=gaussian(rows))
+
+    found = value(generated)
+    return found, jackknife_interval(found, [value(generated[groups != group]) for group in range(10)])
+
+
+def extrapolated(generated: Floats, n: int) -> tuple[float, Interval]:
+    moments, groups = gaussian(REAL), groups_of(None, n)
+
+    def value(rows: Floats) -> float:
+        return extrapolated_distance(real=moments, generated=rows)
+
+    found = value(generated)
+    return found, jackknife_interval(found, [value(generated[groups != group]) for group in range(10)])
+
+
+def kernel(generated: Floats, n: int) -> tuple[float, Interval]:
+    found = kernel_distance(real=REAL, generated=generated)
+    assert found.interval is not None
+    return found.value, found.interval
+
+
+def prdc_of(name: str) -> Callable[[Floats, int], tuple[float, Interval]]:
+    def measure(generated: Floats, n: int) -> tuple[float, Interval]:
+        found = getattr(prdc(real=REAL, generated=generated), name)
+        without = prdc_left_out(real=REAL, generated=generated, groups=groups_of(None, n))
+        return found, jackknife_interval(found, [getattr(each, name) for each in without])
+
+    return measure
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("measure", "scale", "highest"),
+    [
+        pytest.param(frechet, 1.0, 0.97, id="distance, perfect"),
+        pytest.param(frechet, 1.2, 0.97, id="distance, too wide"),
+        pytest.param(extrapolated, 1.0, 0.97, id="extrapolated, perfect"),
+        pytest.param(extrapolated, 1.2, 0.97, id="extrapolated, too wide"),
+        pytest.param(kernel, 1.0, 0.97, id="kernel, perfect"),
+        pytest.param(kernel, 1.2, 0.97, id="kernel, too wide"),
+        pytest.param(prdc_of("precision"), 1.2, 0.97, id="precision"),
+        pytest.param(prdc_of("density"), 1.2, 0.97, id="density"),
+        # These depend on the generated images through nearest neighbors; the jackknife's interval is too wide for them.
+        pytest.param(prdc_of("recall"), 1.2, 1.0, id="recall"),
+        pytest.param(prdc_of("coverage"), 1.2, 1.0, id="coverage"),
+    ],
+)
+def test_intervals_contain_the_expected_value_of_the_metric_about_95_percent_of_the_time(
+    measure: Callable[[Floats, int], tuple[float, Interval]], scale: float, highest: float
+) -> None:
+    """Normal features. The expected value is estimated by the mean over all repeats, for the same real images."""
+    rng = np.random.default_rng(0)
+    found = [measure(rng.normal(scale=scale, size=(400, DIMENSIONS)), 400) for _ in range(1500)]
+
+    expected = np.mean([value for value, _ in found])
+    share = np.mean([low <= expected <= high for _, (low, high) in found])
+
+    assert 0.93 <= share <= highest

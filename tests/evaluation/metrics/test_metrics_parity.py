@@ -20,7 +20,7 @@ from digitforge_evaluation.metrics.c_t import Nearness, c_t, c_t_left_out, divid
 from digitforge_evaluation.metrics.classifier_score import classifier_score
 from digitforge_evaluation.metrics.extrapolation import extrapolated_distance
 from digitforge_evaluation.metrics.frechet import frechet_distance, gaussian
-from digitforge_evaluation.metrics.kernel import kernel_distance, left_out_discrepancies, squared_discrepancy
+from digitforge_evaluation.metrics.kernel import kernel_distance, squared_discrepancy, subset_kernel_distance
 from digitforge_evaluation.metrics.label_agreement import agreeing
 from digitforge_evaluation.metrics.prdc import prdc, prdc_left_out
 
@@ -101,9 +101,49 @@ def test_squared_discrepancy_agrees_with_the_unbiased_double_sum() -> None:
 def test_kernel_distance_on_one_subset_of_all_points_is_the_squared_discrepancy() -> None:
     real, generated = pair(2, 40, 40)
 
-    found = kernel_distance(real=real, generated=generated, subsets=1, subset_size=40)
+    found = subset_kernel_distance(real=real, generated=generated, subsets=1, subset_size=40)
 
     assert found.mean == pytest.approx(squared_discrepancy(real, generated), rel=1e-9)
+
+
+def test_kernel_distance_of_equally_many_points_is_the_squared_discrepancy() -> None:
+    real, generated = pair(2, 40, 40)
+
+    found = kernel_distance(real=real, generated=generated)
+
+    assert found.value == pytest.approx(squared_discrepancy(real, generated), rel=1e-9)
+
+
+def test_kernel_distance_agrees_with_the_unbiased_double_sum_and_its_jackknife() -> None:
+    real, generated = (points / 20 for points in pair(3, 50, 400))
+
+    def direct(generated: Floats) -> Any:
+        among_real, among, between = (
+            (x @ y.T / 6 + 1) ** 3 for x, y in ((real, real), (generated, generated), (real, generated))
+        )
+        n, m = len(generated), len(real)
+        return (
+            (among_real.sum() - np.trace(among_real)) / (m * (m - 1))
+            + (among.sum() - np.trace(among)) / (n * (n - 1))
+            - 2 * between.mean()
+        )
+
+    left_out = np.array([direct(np.delete(generated, row, axis=0)) for row in range(400)])
+    error = np.sqrt(399 / 400 * ((left_out - left_out.mean()) ** 2).sum())
+
+    found = kernel_distance(real=real, generated=generated)
+
+    assert found.value == pytest.approx(direct(generated), rel=1e-9)
+    assert found.standard_error == pytest.approx(error, rel=0.02)
+
+
+def test_the_mean_over_many_subsets_is_close_to_the_kernel_distance_of_all_points() -> None:
+    real, generated = (points / 20 for points in pair(5, 300, 300))
+
+    subsets = subset_kernel_distance(real=real, generated=generated, subsets=400, subset_size=60)
+
+    error = subsets.standard_deviation / 20
+    assert subsets.mean == pytest.approx(kernel_distance(real=real, generated=generated).value, abs=4 * error)
 
 
 def test_classifier_score_is_the_exponential_of_the_mean_divergence() -> None:
@@ -161,31 +201,36 @@ def test_left_out_values_agree_with_measuring_without_the_group(seed: int) -> No
     groups = np.random.default_rng(seed).permutation(np.arange(90) % 4)
 
     without = prdc_left_out(real=real, generated=generated, groups=groups, k=3)
-    discrepancies = left_out_discrepancies(real=real / 20, generated=generated / 20, groups=groups)
 
     for group in range(4):
         rest = generated[groups != group]
         assert without[group] == prdc(real=real, generated=rest, k=3)
-        within, between = ((a / 20 @ b.T / 20 / 6 + 1) ** 3 for a, b in ((rest, rest), (real, rest)))
-        n = len(rest)
-        expected = (within.sum() - np.trace(within)) / (n * (n - 1)) - 2 * between.mean()
-        assert discrepancies[group] == pytest.approx(expected, rel=1e-9)
 
 
-def test_the_extrapolated_distance_is_the_intercept_of_a_linear_fit() -> None:
-    real, generated = pair(4, 300, 500)
-    reference = gaussian(real)
-    a = np.cov(real, rowvar=False)
-    rng, sizes = np.random.default_rng(0), np.linspace(50, 500, 15).astype(int)
-    distances = []
-    for size in sizes:
-        subset = generated[rng.permutation(500)[:size]]
-        b = np.cov(subset, rowvar=False)
-        root = np.real(sqrtm(a @ b))
-        distances.append(((real.mean(0) - subset.mean(0)) ** 2).sum() + np.trace(a + b - 2 * root))
-    expected = LinearRegression().fit(1 / sizes[:, None], distances).intercept_
+@pytest.mark.parametrize("stratified", [True, False])
+def test_the_extrapolated_distance_agrees_with_the_mean_of_the_papers_fit_over_many_subsets(stratified: bool) -> None:
+    """Chong and Forsyth fit a line in 1 / N to distances of random subsets, and take its value at 1 / N = 0."""
+    rng, sizes = np.random.default_rng(0), np.linspace(300, 3000, 15).astype(int) // 3 * 3
+    centers, labels = rng.normal(size=(3, 20)), np.repeat([0, 1, 2], 1000)
+    reference = gaussian(rng.normal(size=(3000, 20)) + centers[labels])
+    generated = 1.1 * rng.exponential(size=(3000, 20)) - 1 + centers[labels]
 
-    assert extrapolated_distance(real=reference, generated=generated) == pytest.approx(expected, rel=1e-6)
+    def fitted() -> float:
+        distances = []
+        for size in sizes:
+            order = rng.permutation(3000)
+            if stratified:
+                order = np.concatenate([order[labels[order] == label][: size // 3] for label in range(3)])
+            distances.append(frechet_distance(real=reference, generated=gaussian(generated[order[:size]])))
+        return float(LinearRegression().fit(1 / sizes[:, None], distances).intercept_)
+
+    fits = [fitted() for _ in range(30)]
+    found = extrapolated_distance(real=reference, generated=generated, labels=labels if stratified else None)
+    plain = frechet_distance(real=reference, generated=gaussian(generated))
+
+    error = np.std(fits) / np.sqrt(len(fits))
+    assert found == pytest.approx(np.mean(fits), abs=4 * error)
+    assert abs(plain - np.mean(fits)) > 8 * error  # the test can tell the distance at N = n from the one at infinity
 
 
 def test_c_t_agrees_with_the_implementation_of_its_paper() -> None:

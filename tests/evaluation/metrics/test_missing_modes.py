@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score
@@ -9,8 +11,11 @@ from sklearn.metrics import adjusted_rand_score
 from digitforge_evaluation.metrics.intervals import groups_of
 from digitforge_evaluation.metrics.missing_modes import (
     PARTITIONS,
+    POWER,
     Bins,
     count_images,
+    detectable_share,
+    images_needed,
     make_bins,
     missing,
     missing_modes,
@@ -111,3 +116,68 @@ def test_each_partition_has_its_own_share_and_each_group_is_left_out_in_turn() -
         alone, none = missing_modes(partitions, pixels=pixels[rest], labels=labels[rest])
         assert left_out[group].tolist() == alone.tolist()
         assert none.shape == (0, 3)
+
+
+@pytest.mark.parametrize("n", [1, 20, 60, 200])
+def test_a_bin_is_detectable_if_its_absence_would_count_as_missing(n: int) -> None:
+    counts = np.array([[5, 40, 155], [100, 60, 40]])
+    bins = Bins(centers=np.zeros((2, 3, 1)), counts=counts)
+    generated = np.array([n, n])
+
+    share = 0.0
+    for label, cell in np.ndindex(2, 3):
+        others = np.where(np.arange(3) == cell, 0, counts[label])
+        found = np.zeros((2, 3), np.int64)
+        found[label] = np.floor(others / others.sum() * n)
+        found[label, others.argmax()] += n - found[label].sum()
+        share += counts[label, cell] * missing(counts, found)[label, cell]
+
+    assert detectable_share([bins], generated) == pytest.approx(share / counts.sum())
+
+
+def test_the_smallest_number_of_images_with_power_has_power_and_one_image_less_has_none() -> None:
+    rng = np.random.default_rng(0)
+    partitions = [
+        Bins(centers=np.zeros((10, 32, 1)), counts=rng.multinomial(6_000, rng.dirichlet(np.full(32, 5.0)), size=10))
+        for _ in range(3)
+    ]
+    proportions = np.full(10, 1000)
+
+    n = images_needed(partitions, proportions)
+
+    assert detectable_share(partitions, proportions * n // 10_000) >= POWER
+    assert detectable_share(partitions, proportions * (n - 1) // 10_000) < POWER
+
+
+def test_a_class_without_images_does_not_count_for_the_power() -> None:
+    bins = Bins(centers=np.zeros((2, 2, 1)), counts=np.array([[100, 100], [100, 100]]))
+
+    assert detectable_share([bins], np.array([100, 0])) == 1
+    assert detectable_share([bins], np.array([100, 1])) == 0.5
+
+
+@pytest.fixture(scope="module")
+def mnist_bins() -> list[Bins]:
+    train = load("mnist", split="train")
+    return [
+        make_bins(pixels=train.images, labels=train.labels, clusters=clusters)
+        for clusters in find_bins(train, 32, seeds=partition_seeds())
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("DIGITFORGE_DATA_DIR" not in os.environ, reason="needs MNIST: set DIGITFORGE_DATA_DIR")
+@pytest.mark.parametrize(("n", "share"), [(300, 0), (1_000, 0), (2_000, 0.39), (5_000, 0.97)])
+def test_few_images_cannot_show_that_a_generator_of_one_image_per_class_misses_nearly_everything(
+    mnist_bins: list[Bins], n: int, share: float
+) -> None:
+    train = load("mnist", split="train")
+    labels = np.arange(n) % 10
+    pixels = train.images[[np.flatnonzero(train.labels == label)[0] for label in range(10)]][labels]
+
+    shares, _ = missing_modes(mnist_bins, pixels=pixels, labels=labels)
+
+    assert shares.mean() == pytest.approx(share, abs=0.06)
+    has_power = detectable_share(mnist_bins, np.bincount(labels)) >= POWER
+    assert has_power == (share > 0.9)
+    assert (n >= images_needed(mnist_bins, np.bincount(labels))) == has_power
