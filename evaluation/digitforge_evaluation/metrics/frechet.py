@@ -80,10 +80,11 @@ def frechet_distance(*, real: Gaussian, generated: Gaussian) -> float:
 def square_root(covariance: Floats) -> Floats:
     """A matrix L (d, d) with L Lᵀ = *covariance* (d, d)."""
     try:
-        return np.linalg.cholesky(covariance)
+        root = np.linalg.cholesky(covariance)
     except np.linalg.LinAlgError:  # singular, for example because a feature is always zero
         values, vectors = np.linalg.eigh(covariance)
-        return np.asarray(vectors * np.sqrt(np.maximum(values, 0)), np.float64)
+        root = vectors * np.sqrt(np.maximum(values, 0))
+    return np.asarray(root, np.float64)
 
 
 def distance_name(features: str, n: int) -> str:

@@ -130,7 +130,7 @@ def test_a_bin_is_detectable_if_its_absence_would_count_as_missing(n: int) -> No
         found = np.zeros((2, 3), np.int64)
         found[label] = np.floor(others / others.sum() * n)
         found[label, others.argmax()] += n - found[label].sum()
-        share += counts[label, cell] * missing(counts, found)[label, cell]
+        share += float(counts[label, cell] * missing(counts, found)[label, cell])
 
     assert detectable_share([bins], generated) == pytest.approx(share / counts.sum())
 
