@@ -172,14 +172,21 @@ def test_the_page_says_that_nothing_is_finished_and_numbers_are_not_for_citing(t
     facts = _facts(
         identity={**_facts().identity, "held_out": "validation"},
         quality=(
-            {"name": "fd[digitnet-64]@10k", "value": 3.21, "n": 10000, "interval": (3.0, 3.4), "real": {"mean": 2.3}},
+            {
+                "name": "fd[digitnet-64]@10k",
+                "value": 3.21,
+                "n": 10000,
+                "interval": (3.0, 3.4),
+                "training_floor": {"mean": 2.3, "n": 10000},
+                "unseen_floor": {"mean": 1.2, "n": 5000},
+            },
         ),
     )
     _, text = _parsed(write_report(tmp_path, analyze({}), facts)[0])
     assert "No verdict" in text
     assert "Unfinished: 0 of 40 cells" in text
     assert "not for citing" in text
-    assert re.search(r"fd\[digitnet-64\]@10k\s+n = 10.000\s+3.21\s+3 to 3.4\s+2.3", text)
+    assert re.search(r"fd\[digitnet-64\]@10k\s+n = 10.000\s+3.21\s+3 to 3.4\s+2.3\s+1.2\s+n = 5.000", text)
 
 
 def test_a_sheet_has_one_column_per_class() -> None:
