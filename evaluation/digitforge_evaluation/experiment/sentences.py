@@ -104,12 +104,15 @@ def worth_sentence(value: Worth) -> str:
             "The effect cannot be expressed in real images, because the baseline's error does not fall with more of "
             "them."
         )
+    if value.beyond and abs(value.images) < 0.5:  # the arm has the smallest or the largest size
+        which = "larger" if value.n == value.sizes[-1] else "smaller"
+        return f"The effect cannot be expressed in real images, because no {which} size was measured."
     direction = "fewer" if value.images < 0 else "more"
-    most = f"{value.sizes[-1]}" if value.images > 0 else f"{value.sizes[0]}"
+    end, size = ("largest", value.sizes[-1]) if value.images > 0 else ("smallest", value.sizes[0])
     number = f"{'more than ' if value.beyond else ''}{_rounded(abs(value.images))} {direction} real images per class"
     text = f"The effect equals {number}{_worth_interval(value)}."
     if value.beyond:
-        text += f" No measured size has this accuracy; the last one is {most} images per class."
+        text += f" No measured size has this accuracy; the {end} has {size} image{'s' if size > 1 else ''} per class."
     if value.misfit is not None and value.misfit > _LARGEST_MISFIT:
         text += (
             " Do not rely on this number: the learning curve misses a size that is left out by "

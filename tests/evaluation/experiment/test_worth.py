@@ -61,6 +61,14 @@ def test_an_accuracy_that_no_measured_size_has_gives_a_bound() -> None:
     assert "equals more than 10 fewer real images per class" in worth_sentence(loss)
 
 
+@pytest.mark.parametrize(("n", "errors", "which"), [(20, 35, "larger"), (10, 4, "smaller")])
+def test_a_gain_at_the_largest_size_and_a_loss_at_the_smallest_have_no_number(n: int, errors: int, which: str) -> None:
+    found = worth(_spread_out(10, 20), n=n, arm=_errors(errors, scatter=0.1), smallest=1e-4)
+    assert (
+        worth_sentence(found) == f"The effect cannot be expressed in real images, because no {which} size was measured."
+    )
+
+
 def test_an_interval_that_leaves_the_measured_sizes_is_open() -> None:
     found = worth(_spread_out(10, 20, 40), n=10, arm=_errors(38, scatter=0.1), smallest=1e-4)
     assert not found.beyond
