@@ -54,7 +54,7 @@ def test_an_accuracy_that_no_measured_size_has_gives_a_bound() -> None:
     assert gain.images == pytest.approx(10)
     assert (gain.beyond, gain.high) == (True, None)
     assert "equals more than 10 more real images per class" in worth_sentence(gain)
-    assert "the last one is 20 images per class" in worth_sentence(gain)
+    assert "the largest has 20 images per class" in worth_sentence(gain)
     loss = worth(_spread_out(10, 20), n=20, arm=_errors(4, scatter=0.1), smallest=1e-4)
     assert loss.images == pytest.approx(-10)
     assert (loss.beyond, loss.low) == (True, None)
