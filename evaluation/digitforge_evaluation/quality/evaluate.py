@@ -51,9 +51,9 @@ def evaluate(
         name: name of the images in the report.
 
     Returns:
-        Each metric with its sample size, a 95 % interval where it has one, and two floors: the values of training
-        images, and of held-out images, in place of the generated ones. `Report.left_out` says which metrics could not
-        be computed, and why.
+        Each metric with its sample size, a 95 % interval where it has one, and two floors, which are the values of
+        training images and of held-out images in place of the generated ones. `Report.left_out` says which metrics
+        could not be computed, and why.
 
     Raises:
         InvalidInputError: *images* or *labels* have a wrong shape or dtype, their classes differ from those of the
