@@ -105,17 +105,13 @@ def run_experiment(
         raise InvalidInputError("both a server and a model are given; give only one of them")
     from digitforge_evaluation import experiment_folder
     from digitforge_evaluation.experiment import benefit, generators, subsets
-    from digitforge_evaluation.experiment.arms import PRIMARY
-    from digitforge_evaluation.experiment.plan import Plan
-    from digitforge_evaluation.experiment.statistics import check_family
+    from digitforge_evaluation.experiment.plan import Plan, check_verdicts
     from digitforge_evaluation.images.sources import newest_version
 
     if arms is None:
         arms = _possible_arms(generator=bool(server or models or strict), unbalanced=bool(settings.get("cut")))
     plan = Plan(arms=tuple(arms), **settings)
-    if {PRIMARY, plan.baseline.name} <= set(plan.arms):
-        generators_given = bool(server) + len(models) + bool(strict)
-        check_family(len(plan.n_per_class) * generators_given, subsets=plan.subsets)
+    check_verdicts(plan, generators=bool(server) + len(models) + bool(strict))
     steps = {"steps": strict_steps} if strict_steps else {}
     strict_source = (
         generators.TrainedInside(recipe=strict, overrides=steps, cache=folder / "generators") if strict else None

@@ -17,12 +17,12 @@ import grpc
 from digitforge_client import contract
 from digitforge_client.common.extras import needs_extra
 from digitforge_client.errors import DigitforgeError
+from digitforge_serving.api.in_flight import InFlight
 from digitforge_serving.config.options import ModelSource, ServerOptions, Tls, is_loopback
 from digitforge_serving.models.locations import shipped_models
 
 if TYPE_CHECKING:
     from digitforge_serving.api.health import Health
-    from digitforge_serving.api.in_flight import InFlight
     from digitforge_serving.api.management import ConfigWatch
     from digitforge_serving.api.rest import RestServer
     from digitforge_serving.metrics import Metrics
@@ -56,7 +56,7 @@ class Server:
         self._health: Health | None = None
         self._watch: ConfigWatch | None = None
         self._rest: RestServer | None = None
-        self._in_flight: InFlight | None = None
+        self._in_flight = InFlight()
         self._target = ""
 
     @property
@@ -118,11 +118,9 @@ class Server:
         """Open the ports and start answering requests."""
         from digitforge_serving.api.grpc import handlers
         from digitforge_serving.api.health import Health
-        from digitforge_serving.api.in_flight import InFlight
 
-        self._in_flight = InFlight()
         # REST first, because a gRPC server keeps its port until it is garbage-collected.
-        self._rest = self._open_rest(models, metrics, self._in_flight)
+        self._rest = self._open_rest(models, metrics)
         self._server = grpc.server(
             # Every request in flight holds a thread, even while it waits for its computation.
             ThreadPoolExecutor(self._options.max_requests, thread_name_prefix="digitforge-grpc"),
@@ -157,8 +155,7 @@ class Server:
             self._watch.stop()
         if self._health is not None:
             self._health.drain()
-        if self._in_flight is not None:
-            self._in_flight.drain(self._options.grace_seconds if grace_s is None else grace_s)
+        self._in_flight.drain(self._options.grace_seconds if grace_s is None else grace_s)
         # gRPC answers a call that arrives at this moment only when its own grace period ends, so that is short.
         ended = None if self._server is None else self._server.stop(_CLOSE_S)
         if self._rest is not None:
@@ -192,7 +189,7 @@ class Server:
             ) from error
         return port
 
-    def _open_rest(self, models: Models, metrics: Metrics, in_flight: InFlight) -> RestServer | None:
+    def _open_rest(self, models: Models, metrics: Metrics) -> RestServer | None:
         if self._options.rest_api_port is None:
             return None
         from digitforge_serving.api.rest import Rest, RestServer
@@ -200,7 +197,7 @@ class Server:
         timeout_s = self._options.rest_api_timeout_in_ms / 1000 or None
         rest = Rest(models, metrics, metrics_path=self._options.metrics_path, timeout_s=timeout_s)
         try:
-            return RestServer(rest, in_flight, host=self._options.host, port=self._options.rest_api_port)
+            return RestServer(rest, self._in_flight, host=self._options.host, port=self._options.rest_api_port)
         except OSError as error:
             raise _port_error(self._options.host, self._options.rest_api_port, "--rest-api-port", error) from error
 

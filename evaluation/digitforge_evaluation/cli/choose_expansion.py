@@ -13,8 +13,8 @@ import click
 
 from digitforge_client.common.command import import_quietly
 from digitforge_client.common.files import replacing
-from digitforge_client.errors import DataError, InvalidInputError
-from digitforge_evaluation.cli.experiment_options import FOLDER, RATIOS
+from digitforge_client.errors import DataError
+from digitforge_evaluation.cli.experiment_options import DATA_DIR, FOLDER, RATIOS
 
 
 @click.command("choose-expansion")
@@ -22,13 +22,7 @@ from digitforge_evaluation.cli.experiment_options import FOLDER, RATIOS
 @click.option(
     "--data", default="mnist", show_default=True, help="Real images, of which only the training split is used."
 )
-@click.option(
-    "--data-dir",
-    type=FOLDER,
-    envvar="DIGITFORGE_DATA_DIR",
-    show_envvar=True,
-    help="Folder with the four MNIST files. Default: the cache, filled by a download if needed.",
-)
+@DATA_DIR
 @click.option(
     "--factors", type=RATIOS, default="1,1.2,1.3,1.4,1.6", show_default=True, metavar="F,F,…", help="Factors to try."
 )
@@ -112,17 +106,14 @@ def _read(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
         DataError: *path* does not hold results of this command.
         InvalidInputError: *path* holds results with other settings.
     """
+    from digitforge_evaluation.experiment.store import check_identity
+
     if not path.exists():
         return {}
     try:
         saved: dict[str, Any] = json.loads(path.read_bytes())
-        found = saved["identity"]
+        stored = {**saved["identity"]}
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not a file of this command ({error!r}); give another file with --out") from error
-    for name, value in identity.items():
-        if found.get(name) != value:
-            raise InvalidInputError(
-                f"{path} holds other trials: its {name} is {found.get(name)!r}, but yours is {value!r}. Use the same "
-                "setting, or another file with --out"
-            )
+    check_identity(stored, identity, path)
     return saved

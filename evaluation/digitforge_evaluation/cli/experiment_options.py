@@ -58,6 +58,14 @@ def read_config_file(context: click.Context, _parameter: click.Parameter, value:
     return value
 
 
+DATA_DIR = click.option(
+    "--data-dir",
+    type=FOLDER,
+    envvar="DIGITFORGE_DATA_DIR",
+    show_envvar=True,
+    help="Folder with the four MNIST files. Default: the cache, filled by a download if needed.",
+)
+
 #: Options that only the command line can set.
 _NOT_IN_A_FILE = ("as_json", "help")
 #: Options that do not affect results. They are not saved with them.
@@ -87,13 +95,7 @@ _OPTIONS: Final = (
         default="mnist",
         help="Real images: mnist, digits, a folder or an .npz file, as for `digitforge train`.",
     ),
-    click.option(
-        "--data-dir",
-        type=FOLDER,
-        envvar="DIGITFORGE_DATA_DIR",
-        show_envvar=True,
-        help="Folder with the four MNIST files. Default: the cache, filled by a download if needed.",
-    ),
+    DATA_DIR,
     click.option("--transpose", is_flag=True, help="Swap rows and columns of every image. EMNIST needs this."),
     click.option("--arms", type=_ARMS, metavar="ARM,ARM,…", help="Arms to run.  [default: all that are possible]"),
     _shown("--n-per-class", type=_SIZES, default="10", metavar="N,N,…", help="Real images per class."),

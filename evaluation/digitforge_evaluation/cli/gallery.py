@@ -10,12 +10,12 @@ import click
 
 from digitforge_client.common.command import import_quietly
 from digitforge_client.errors import InvalidInputError
+from digitforge_evaluation.cli.experiment_options import DATA_DIR, FOLDER
 from digitforge_training.recipes import RECIPES, resolve
 
 if TYPE_CHECKING:
     from digitforge_evaluation.gallery.exhibits import Exhibit, Shown
 
-_FOLDER = click.Path(file_okay=False, path_type=Path)
 #: Default lengths of recipes that would take much longer than two hours on two cores.
 _STEPS = {"dcgan-rmsprop": "2000"}
 _FULL = "full"
@@ -23,8 +23,8 @@ _FULL = "full"
 
 @click.command()
 @click.option("--recipe", "names", multiple=True, help="Recipe to show; may be repeated.  [default: all]")
-@click.option("--runs", type=_FOLDER, default="runs/gallery", show_default=True, help="Folder for the training runs.")
-@click.option("--out", type=_FOLDER, default="gallery", show_default=True, help="Folder for the page.")
+@click.option("--runs", type=FOLDER, default="runs/gallery", show_default=True, help="Folder for the training runs.")
+@click.option("--out", type=FOLDER, default="gallery", show_default=True, help="Folder for the page.")
 @click.option(
     "--model",
     "models",
@@ -44,13 +44,7 @@ _FULL = "full"
 @click.option(
     "--data", default="mnist", show_default=True, help="Images to train on and compare with, as for `digitforge train`."
 )
-@click.option(
-    "--data-dir",
-    type=_FOLDER,
-    envvar="DIGITFORGE_DATA_DIR",
-    show_envvar=True,
-    help="Folder with the four MNIST files. Default: the cache, filled by a download if needed.",
-)
+@DATA_DIR
 @click.option(
     "--n", type=click.IntRange(min=100), default=10_000, show_default=True, help="Images to measure per recipe."
 )

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from digitforge_evaluation.experiment.arms import ARMS, PLAIN, PRIMARY, Arm
 from digitforge_evaluation.experiment.arms import baseline as primary_baseline
 from digitforge_evaluation.experiment.statistics import (
+    LEVEL,
     SUBSETS_FOR_A_VERDICT,
     SUBSETS_FOR_AN_INTERVAL,
     Interval,
@@ -35,7 +36,6 @@ from digitforge_evaluation.experiment.statistics import (
 from digitforge_evaluation.experiment.store import CellKey, CellResult
 from digitforge_evaluation.experiment.worth import Worth, worth
 
-LEVEL: Final = 0.05
 REAL: Final = Arm(name="real")
 Measure = Literal["accuracy", "balanced accuracy"]
 Score = Callable[[CellResult], float]

@@ -15,8 +15,9 @@ from typing import Any, Final
 from digitforge_client.errors import InvalidInputError
 from digitforge_evaluation.classifiers.classifiers import BATCH_SIZE, check_classifier
 from digitforge_evaluation.classifiers.transformations import ELASTIC
-from digitforge_evaluation.experiment.arms import ARMS, PLAIN, Arm, Variant, baseline, check_arms
+from digitforge_evaluation.experiment.arms import ARMS, PLAIN, PRIMARY, Arm, Variant, baseline, check_arms
 from digitforge_evaluation.experiment.generators import GeneratorSource
+from digitforge_evaluation.experiment.statistics import check_family
 from digitforge_evaluation.experiment.store import CellKey
 from digitforge_evaluation.experiment.subsets import HeldOut, RealImages, minority, subset_indices
 
@@ -176,6 +177,20 @@ def identity(plan: Plan, real: RealImages, sources: Mapping[str, GeneratorSource
         },
         "generators": {str(budget): source.identity for budget, source in sources.items()},
     }
+
+
+def check_verdicts(plan: Plan, *, generators: int) -> None:
+    """Check before the first cell that the plan can give verdicts, if it has the arms for them.
+
+    Args:
+        plan: the plan.
+        generators: number of generators.
+
+    Raises:
+        InvalidInputError: there are too few subsets for this many comparisons.
+    """
+    if {PRIMARY, plan.baseline.name} <= set(plan.arms):
+        check_family(len(plan.n_per_class) * generators, subsets=plan.subsets)
 
 
 def check_sizes(plan: Plan, real: RealImages) -> None:

@@ -25,6 +25,8 @@ from digitforge_client.errors import InvalidInputError
 
 Verdict = Literal["helps", "hurts", "inconclusive", "descriptive"]
 
+#: Significance level of a family of verdicts.
+LEVEL: Final = 0.05
 #: A verdict needs this many subsets. With five, the smallest p of the exact two-sided test is 2/2⁵ = 0.06.
 SUBSETS_FOR_A_VERDICT: Final = 10
 #: An interval or a p-value needs this many subsets. Two give an interval that is hundreds of times wider than a half.
@@ -143,7 +145,7 @@ def smallest_p(subsets: int, *, family: int = 1) -> float:
     return min(1.0, family * alone)
 
 
-def subsets_needed(family: int, *, alpha: float = 0.05) -> int:
+def subsets_needed(family: int, *, alpha: float = LEVEL) -> int:
     """The smallest number of subsets with which a family of this size can get a verdict. It is at least ten.
 
     Raises:
@@ -170,16 +172,16 @@ def check_family(family: int, *, subsets: int) -> None:
     Raises:
         InvalidInputError: no comparison can reach significance after correction.
     """
-    if subsets >= SUBSETS_FOR_A_VERDICT and smallest_p(subsets, family=family) >= 0.05:
+    if subsets >= SUBSETS_FOR_A_VERDICT and smallest_p(subsets, family=family) >= LEVEL:
         raise InvalidInputError(
             f"{subsets} subsets cannot give a verdict on {family} comparisons (sizes × generators): after Holm's "
             f"correction, the smallest possible p-value is {smallest_p(subsets, family=family):.2g}; expected less "
-            f"than 0.05. Use --subsets {subsets_needed(family)}, or fewer sizes or generators"
+            f"than {LEVEL}. Use --subsets {subsets_needed(family)}, or fewer sizes or generators"
         )
 
 
 def smallest_detectable(
-    differences: npt.ArrayLike, *, alpha: float = 0.05, power: float = 0.8, seed: int = 0
+    differences: npt.ArrayLike, *, alpha: float = LEVEL, power: float = 0.8, seed: int = 0
 ) -> float | None:
     """The smallest true mean difference that `permutation_p_value` finds with probability *power*.
 
@@ -203,7 +205,7 @@ def smallest_detectable(
     return None if detected is None else float(np.quantile(detected, power) * values.std(ddof=1))
 
 
-def power(effect: float, *, subsets: int, alpha: float = 0.05, seed: int = 0) -> float:
+def power(effect: float, *, subsets: int, alpha: float = LEVEL, seed: int = 0) -> float:
     """The probability that `permutation_p_value` finds a true mean difference, with its sign.
 
     Args:
@@ -263,7 +265,7 @@ def skewness(differences: npt.ArrayLike) -> float | None:
     return float(stats.skew(values)) if stats.skewtest(values).pvalue < SKEWNESS_LEVEL else None
 
 
-def verdict(*, mean: float, adjusted_p: float, subsets: int, alpha: float = 0.05) -> Verdict:
+def verdict(*, mean: float, adjusted_p: float, subsets: int, alpha: float = LEVEL) -> Verdict:
     """The verdict on one comparison.
 
     Args:

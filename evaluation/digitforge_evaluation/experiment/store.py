@@ -136,7 +136,7 @@ def open_store(path: Path, *, identity: Mapping[str, Any], about: Mapping[str, A
             cells: dict[CellKey, CellResult] = {}
         else:
             contents = _parse(content[:whole], path)
-            _check_identity(contents.identity, identity, path)
+            check_identity(contents.identity, identity, path)
             cells = contents.cells
         yield Store(path, descriptor, cells)
     finally:
@@ -212,13 +212,23 @@ def _json_line(line: bytes, path: Path, number: int) -> dict[str, Any]:
     return value
 
 
-def _check_identity(stored: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:
+def check_identity(stored: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:
+    """Check that results were made with the same settings.
+
+    Args:
+        stored: settings of the results at *path*, as JSON values.
+        wanted: settings of this run.
+        path: file of the results, for the message.
+
+    Raises:
+        InvalidInputError: a setting differs.
+    """
     wanted = json.loads(json.dumps(wanted))  # turns tuples into lists, as in the file
     for name in sorted({*stored, *wanted}):
         if stored.get(name) != wanted.get(name):
             raise InvalidInputError(
-                f"{path} holds another experiment: its {name} is {stored.get(name)!r}, but yours is "
-                f"{wanted.get(name)!r}. Use the same setting or another folder"
+                f"{path} holds results with other settings: its {name} is {stored.get(name)!r}, but yours is "
+                f"{wanted.get(name)!r}. Use the same setting, or another place for the results"
             )
 
 

@@ -18,10 +18,10 @@ import numpy.typing as npt
 from scipy import stats
 
 from digitforge_client.errors import InvalidInputError
+from digitforge_evaluation.experiment.statistics import SUBSETS_FOR_AN_INTERVAL
 
 Floats = npt.NDArray[np.float64]
 _GRID: Final = 200  # sizes to test between the smallest and the largest, evenly in log n
-_FEWEST_FOR_AN_INTERVAL: Final = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ def worth(curve: Mapping[int, npt.ArrayLike], *, n: int, arm: npt.ArrayLike, sma
     place = _place(sizes, means, start=list(errors).index(n), target=float(np.log(arm_errors.mean())))
     low, high = _interval(errors, n, arm_errors) if falls else (None, None)
     return Worth(
-        images=float(np.exp(sizes[0] if place == -np.inf else min(place, sizes[-1]))) - n if falls else None,
+        images=float(np.exp(np.clip(place, sizes[0], sizes[-1]))) - n if falls else None,
         beyond=not np.isfinite(place),
         low=low,
         high=high,
@@ -103,7 +103,7 @@ def _misfit(sizes: Floats, means: Floats) -> float | None:
 
 def _interval(errors: Mapping[int, Floats], n: int, arm_errors: Floats) -> tuple[float | None, float | None]:
     """The ends of the 95 % interval, in images; None for an end beyond the measured sizes."""
-    if min(map(len, errors.values())) < _FEWEST_FOR_AN_INTERVAL:
+    if min(map(len, errors.values())) < SUBSETS_FOR_AN_INTERVAL:
         return None, None
     sizes = np.log(np.array(list(errors), np.float64))
     grid = np.union1d(np.linspace(sizes[0], sizes[-1], _GRID), sizes)

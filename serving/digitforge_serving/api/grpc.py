@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Callable
@@ -54,9 +55,7 @@ def handlers(models: Models, metrics: Metrics, in_flight: InFlight, *, as_conten
         metrics.observe_latency(request.model_spec.name, 1e6 * (time.monotonic() - start), entry="GRPC")
         return response
 
-    def method(request_type: type[Message], answer: Callable[[Any, grpc.ServicerContext], Message]) -> Any:
-        return _method(request_type, answer, in_flight)
-
+    method = functools.partial(_method, in_flight)
     prediction = {
         "Predict": method(predict_pb2.PredictRequest, answer),
         "GetModelMetadata": method(
@@ -85,7 +84,7 @@ def _abort(context: grpc.ServicerContext, code: grpc.StatusCode, text: str) -> N
 
 
 def _method(
-    request_type: type[Message], answer: Callable[[Any, grpc.ServicerContext], Message], in_flight: InFlight
+    in_flight: InFlight, request_type: type[Message], answer: Callable[[Any, grpc.ServicerContext], Message]
 ) -> Any:
     """A gRPC method on bytes. It parses the message itself, to choose the error for an invalid message."""
 

@@ -81,7 +81,7 @@ def test_the_command_writes_the_choice_and_continues(exported_model: Path, few_n
     CliRunner().invoke(experiment, arguments, catch_exceptions=False)
     assert json.loads(out.read_bytes())["trials"] == saved["trials"]
 
-    with pytest.raises(InvalidInputError, match="holds other trials: its n is 100, but yours is 200"):
+    with pytest.raises(InvalidInputError, match="holds results with other settings: its n is 100, but yours is 200"):
         CliRunner().invoke(experiment, [*arguments, "--n=200"], catch_exceptions=False)
     out.write_text("[]")
     with pytest.raises(DataError, match="not a file of this command"):

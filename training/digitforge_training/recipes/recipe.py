@@ -200,7 +200,7 @@ class Recipe:
 
     @property
     def steps_at_once(self) -> int:
-        """Steps between two reports, taken in one compiled call. Ctrl-C takes effect after the call.
+        """Steps between two reports. With XLA they are one compiled call, and Ctrl-C takes effect after it.
 
         1 for a recipe with `equilibrium`, because any step may end its training.
         """
