@@ -16,6 +16,7 @@ Groups = npt.NDArray[np.int64]
 
 #: Number of groups of a jackknife.
 GROUPS: Final = 10
+_FEWEST_GROUPS: Final = 3
 #: The 97.5 % point of the normal distribution.
 Z = 1.959964
 
@@ -51,17 +52,17 @@ def jackknife_interval(value: float, left_out: npt.ArrayLike) -> Interval:
 
     Args:
         value: the metric of the whole sample.
-        left_out: (G,) the metric without each group, G ≥ 2.
+        left_out: (G,) the metric without each group, G ≥ 3.
 
     Raises:
-        InvalidInputError: there are fewer than two groups.
+        InvalidInputError: there are fewer than three groups. With two, t is 12.7 and the interval says nothing.
     """
     from scipy.stats import t
 
     values = np.asarray(left_out, np.float64)
-    if values.ndim != 1 or len(values) < 2:
+    if values.ndim != 1 or len(values) < _FEWEST_GROUPS:
         raise InvalidInputError(
-            f"left_out has shape {values.shape}; expected (G,) values, one for each of G ≥ 2 groups"
+            f"left_out has shape {values.shape}; expected (G,) values, one for each of at least three groups"
         )
     error = np.sqrt((len(values) - 1) * np.mean((values - values.mean()) ** 2))
     margin = float(t.ppf(0.975, len(values) - 1) * error)

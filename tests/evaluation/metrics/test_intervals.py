@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import special, stats
 
 from digitforge_client.errors import InvalidInputError
 from digitforge_evaluation.metrics.arrays import Floats
+from digitforge_evaluation.metrics.c_t import c_t, c_t_left_out, divide, nearness
+from digitforge_evaluation.metrics.classifier_score import classifier_score
 from digitforge_evaluation.metrics.extrapolation import extrapolated_distance
 from digitforge_evaluation.metrics.frechet import frechet_distance, gaussian
 from digitforge_evaluation.metrics.intervals import Interval, groups_of, jackknife_interval, share_interval
@@ -71,6 +73,11 @@ def test_an_interval_of_no_image_or_one_group_is_an_error() -> None:
         jackknife_interval(0.0, [0.0])
 
 
+def test_a_jackknife_interval_needs_three_groups() -> None:
+    with pytest.raises(InvalidInputError, match="three groups"):
+        jackknife_interval(0.0, [0.0, 1.0])
+
+
 DIMENSIONS = 8
 REAL = np.random.default_rng(7).normal(size=(400, DIMENSIONS))
 
@@ -110,6 +117,22 @@ def prdc_of(name: str) -> Callable[[Floats, int], tuple[float, Interval]]:
     return measure
 
 
+CELLS = divide(training=np.random.default_rng(8).normal(size=(400, DIMENSIONS)), held_out=400)
+HELD_OUT = nearness(CELLS, REAL)
+
+
+def copying(generated: Floats, n: int) -> tuple[float, Interval]:
+    near = nearness(CELLS, generated)
+    found = c_t(held_out=HELD_OUT, generated=near)
+    return found, jackknife_interval(found, c_t_left_out(held_out=HELD_OUT, generated=near, groups=groups_of(None, n)))
+
+
+def score(generated: Floats, n: int) -> tuple[float, Interval]:
+    probabilities, groups = special.softmax(3 * generated, axis=1), groups_of(None, n)
+    found = classifier_score(probabilities)
+    return found, jackknife_interval(found, [classifier_score(probabilities[groups != group]) for group in range(10)])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("measure", "scale", "highest"),
@@ -120,6 +143,9 @@ def prdc_of(name: str) -> Callable[[Floats, int], tuple[float, Interval]]:
         pytest.param(extrapolated, 1.2, 0.97, id="extrapolated, too wide"),
         pytest.param(kernel, 1.0, 0.97, id="kernel, perfect"),
         pytest.param(kernel, 1.2, 0.97, id="kernel, too wide"),
+        pytest.param(copying, 1.0, 0.97, id="C_T, perfect"),
+        pytest.param(copying, 0.9, 0.97, id="C_T, too narrow"),
+        pytest.param(score, 1.0, 0.97, id="classifier score"),
         pytest.param(prdc_of("precision"), 1.2, 0.97, id="precision"),
         pytest.param(prdc_of("density"), 1.2, 0.97, id="density"),
         # These depend on the generated images through nearest neighbors; the jackknife's interval is too wide for them.
