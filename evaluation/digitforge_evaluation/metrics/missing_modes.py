@@ -24,7 +24,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from digitforge_evaluation.metrics.arrays import Floats, checked_groups
+from digitforge_evaluation.metrics.arrays import Floats
 
 _P_VALUE: Final = 1e-3  # significance level of a missing bin
 _SMALL_RATIO: Final = 0.25  # a missing bin has less than this fraction of its real share
@@ -33,6 +33,8 @@ Counts = npt.NDArray[np.int64]
 
 #: Number of partitions of the real images over which the share is averaged.
 PARTITIONS: Final = 5
+#: Bootstrap samples for the interval.
+RESAMPLES: Final = 200
 #: The metric has power if an entirely missing bin would be found for this share of the real images.
 POWER: Final = 0.9
 _SEED: Final = 20_181_205  # of the partitions; arbitrary
@@ -72,21 +74,37 @@ def make_bins(*, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], c
     return Bins(centers=centers, counts=count_images(centers, pixels=pixels, labels=labels))
 
 
-def count_images(centers: Floats, *, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> Counts:
-    """Count the images in each bin: (K, m). An image belongs to the bin with the nearest center in its class.
+def find_bins(centers: Floats, *, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> Counts:
+    """Find the bin of each image, 0 … m − 1: the one with the nearest center in its class.
 
     Args:
         centers: (K, m, d) centers of the bins.
         pixels: (n, …) pixels of images, d numbers each.
         labels: (n,) their classes.
+
+    Returns:
+        (n,) int64.
     """
-    counts = np.zeros(centers.shape[:2], np.int64)
+    found = np.zeros(len(labels), np.int64)
     for label, of_class in enumerate(centers):
-        points = pixels[labels == label].reshape(-1, of_class.shape[1]).astype(np.float32)
+        rows = labels == label
+        points = pixels[rows].reshape(-1, of_class.shape[1]).astype(np.float32)
         # Squared distances without |x|², which is the same for all centers.
-        squares = (of_class**2).sum(axis=1) - 2 * points @ of_class.T
-        counts[label] = np.bincount(squares.argmin(axis=1), minlength=len(of_class))
-    return counts
+        found[rows] = ((of_class**2).sum(axis=1) - 2 * points @ of_class.T).argmin(axis=1)
+    return found
+
+
+def count_images(centers: Floats, *, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> Counts:
+    """Count the images in each bin: (K, m). The arguments are those of `find_bins`."""
+    return _count(find_bins(centers, pixels=pixels, labels=labels), labels, shape=centers.shape[:2])
+
+
+def _count(
+    bins: Counts, labels: npt.NDArray[np.int64], *, shape: tuple[int, ...], times: Counts | None = None
+) -> Counts:
+    """Count the images in each bin, each of them once or *times* times."""
+    each = bins + shape[1] * labels
+    return np.bincount(each, weights=times, minlength=shape[0] * shape[1]).astype(np.int64).reshape(shape)
 
 
 def missing(expected: Counts, found: Counts, *, generated: Counts | None = None) -> npt.NDArray[np.bool_]:
@@ -161,30 +179,40 @@ def missing_modes(
     *,
     pixels: npt.NDArray[np.uint8],
     labels: npt.NDArray[np.int64],
-    groups: npt.ArrayLike | None = None,
+    resamples: int = 0,
+    seed: int = 0,
 ) -> tuple[Floats, Floats]:
     """Compute the share of real images in missing bins on each of P partitions. The metric is the mean of the shares.
+
+    A bootstrap shows how much the shares vary between samples of the generator. It draws as many images of each class
+    as there are, with replacement. A jackknife is not used: the shares jump when a bin becomes missing, and most groups
+    of images cause no jump.
 
     Args:
         partitions: P partitions of the same real images.
         pixels: (n, …) pixels of the generated images.
         labels: (n,) their classes.
-        groups: (n,) jackknife groups of the images, 0 … G − 1, G ≥ 2; None: no groups.
+        resamples: number of bootstrap samples, B.
+        seed: of the bootstrap.
 
     Returns:
-        The shares (P,), and the shares without each group (G, P) for a jackknife. The latter are (0, P) if *groups* is
-        None.
-
-    Raises:
-        InvalidInputError: the groups are invalid.
+        The shares (P,), and the shares of each bootstrap sample (B, P).
     """
-    which = np.zeros(len(labels), np.int64) if groups is None else checked_groups(groups, len(labels))
-    parts = range(which.max() + 1)
-    shares, left_out = np.empty(len(partitions)), np.empty((0 if groups is None else len(parts), len(partitions)))
-    for at, bins in enumerate(partitions):
-        found = [count_images(bins.centers, pixels=pixels[which == one], labels=labels[which == one]) for one in parts]
-        total = np.sum(found, axis=0)
-        shares[at] = missing_share(bins.counts, total)
-        for without in range(len(left_out)):
-            left_out[without, at] = missing_share(bins.counts, total - found[without])
-    return shares, left_out
+    bins = [find_bins(each.centers, pixels=pixels, labels=labels) for each in partitions]
+    rng = np.random.default_rng(seed)
+
+    def shares(times: Counts | None) -> list[float]:
+        return [
+            missing_share(part.counts, _count(found, labels, shape=part.counts.shape, times=times))
+            for part, found in zip(partitions, bins, strict=True)
+        ]
+
+    def times() -> Counts:
+        drawn = np.empty(len(labels), np.int64)
+        for label in np.unique(labels):
+            rows = np.flatnonzero(labels == label)
+            drawn[rows] = np.bincount(rng.integers(len(rows), size=len(rows)), minlength=len(rows))
+        return drawn
+
+    again = [shares(times()) for _ in range(resamples)]
+    return np.array(shares(None)), np.array(again).reshape(resamples, len(partitions))

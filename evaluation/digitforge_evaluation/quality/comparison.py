@@ -22,6 +22,7 @@ from digitforge_evaluation.metrics.intervals import Groups
 from digitforge_evaluation.metrics.kernel import KernelDistance, kernel_distance, mean_among
 from digitforge_evaluation.metrics.missing_modes import (
     POWER,
+    RESAMPLES,
     Bins,
     detectable_share,
     images_needed,
@@ -228,7 +229,7 @@ class Comparison:
 
     @functools.cached_property
     def missing_modes(self) -> tuple[Floats, Floats]:
-        """The share of real images in missing modes, (P,) on each partition, and (G, P) without each group."""
+        """The share of real images in missing modes on each partition, (P,), and in each bootstrap sample, (B, P)."""
         partitions = self.training.partitions
         counts = np.bincount(self.labels, minlength=len(self.reference.class_counts))
         share = detectable_share(partitions, counts)
@@ -238,7 +239,8 @@ class Comparison:
                 f"Fisher's test can notice the absence of bins that hold {share:.0%} of the real images, which is less "
                 f"than {POWER:.0%}"
             )
-        return missing_modes(partitions, pixels=self.generated.images, labels=self.labels, groups=self.groups)
+        resamples = 0 if self.groups is None else RESAMPLES
+        return missing_modes(partitions, pixels=self.generated.images, labels=self.labels, resamples=resamples)
 
     @functools.cached_property
     def kernel(self) -> KernelDistance:

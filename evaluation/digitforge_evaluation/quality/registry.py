@@ -15,7 +15,7 @@ from digitforge_evaluation.metrics.authenticity import authentic
 from digitforge_evaluation.metrics.c_t import c_t, c_t_left_out
 from digitforge_evaluation.metrics.classifier_score import classifier_score
 from digitforge_evaluation.metrics.extrapolation import extrapolated_distance, fewest_images
-from digitforge_evaluation.metrics.intervals import Interval, jackknife_interval
+from digitforge_evaluation.metrics.intervals import Interval, Z
 from digitforge_evaluation.metrics.kernel import subset_kernel_distance
 from digitforge_evaluation.metrics.label_agreement import agreeing
 from digitforge_evaluation.quality.classification_accuracy import Accuracies
@@ -54,22 +54,21 @@ def _prdc(name: str, better: Better, *, high: float = 1.0) -> Metric:
     )
 
 
-def missing_modes_interval(shares: Floats, left_out: Floats) -> Interval | None:
+def missing_modes_interval(shares: Floats, resampled: Floats) -> Interval | None:
     """A 95 % interval over the generated images and the choice of partitions.
 
-    The margin is √(a² + b²). The margin *a* over the images comes from a jackknife, and the margin *b* over the
-    partitions from Student's t.
+    The margin is √(a² + b²). The margin *a* over the images is 1.96 standard deviations of the bootstrap samples. The
+    margin *b* over the partitions comes from Student's t.
 
     Args:
         shares: (P,) share of real images in missing modes, on each of P partitions.
-        left_out: (G, P) the same share without each of G groups of generated images.
+        resampled: (B, P) the same share in each of B bootstrap samples of the generated images.
 
     Returns:
         The interval, cut off at 0 and 1; None if the margin is 0.
     """
     value = float(shares.mean())
-    below = value - jackknife_interval(value, left_out.mean(axis=1))[0]
-    margin = hypot(below, value - t_interval(shares).low)
+    margin = hypot(Z * resampled.mean(axis=1).std(ddof=1), value - t_interval(shares).low)
     return (max(0.0, value - margin), min(1.0, value + margin)) if margin else None
 
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 
 import numpy as np
+import numpy.typing as npt
 import pytest
+from scipy.stats import binom
+from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
-from digitforge_evaluation.metrics.intervals import groups_of
+from digitforge_evaluation.metrics.arrays import Floats
 from digitforge_evaluation.metrics.missing_modes import (
     PARTITIONS,
     POWER,
+    RESAMPLES,
     Bins,
     count_images,
     detectable_share,
@@ -21,6 +25,7 @@ from digitforge_evaluation.metrics.missing_modes import (
     missing_modes,
     partition_seeds,
 )
+from digitforge_evaluation.quality.registry import missing_modes_interval
 from digitforge_training.data import Dataset, load
 from digitforge_training.gan.clusters import find_bins
 
@@ -98,24 +103,58 @@ def test_the_partitions_are_the_same_in_every_call(digits: Dataset) -> None:
     np.testing.assert_array_equal(first, again)
 
 
-def test_each_partition_has_its_own_share_and_each_group_is_left_out_in_turn() -> None:
+def test_each_partition_has_its_own_share_and_bootstrap_samples_vary_around_the_counts() -> None:
     """A tenth of a class is at 200. Only one of three partitions has a separate bin for it."""
     partitions = [
         Bins(centers=np.array([centers], float)[..., None], counts=np.array([counts]))
         for centers, counts in (((0, 200), (900, 100)), ((0, 60), (500, 500)), ((10, 90), (700, 300)))
     ]
-    pixels = np.repeat(np.array([[0], [60]], np.uint8), 500, axis=0)
+    pixels = np.repeat(np.array([[0], [60], [200]], np.uint8), [500, 475, 25], axis=0)  # a quarter of the real share
     labels = np.zeros(1000, np.int64)
-    groups = groups_of(labels, 1000)
 
-    shares, left_out = missing_modes(partitions, pixels=pixels, labels=labels, groups=groups)
+    shares, resampled = missing_modes(partitions, pixels=pixels, labels=labels, resamples=400)
 
-    assert shares.tolist() == [0.1, 0, 0]
-    for group in range(10):
-        rest = groups != group
-        alone, none = missing_modes(partitions, pixels=pixels[rest], labels=labels[rest])
-        assert left_out[group].tolist() == alone.tolist()
-        assert none.shape == (0, 3)
+    assert shares.tolist() == [0, 0, 0]
+    assert sorted(np.unique(resampled)) == [0, 0.1]
+    assert resampled[:, 1:].max() == 0
+    fewer = binom.cdf(24, 1000, 0.025)  # a sample with at most 24 of these images lacks the bin
+    assert resampled[:, 0].mean() == pytest.approx(0.1 * fewer, abs=0.01)
+    assert missing_modes(partitions, pixels=pixels, labels=labels)[1].shape == (0, 3)
+
+
+def samples(rng: np.random.Generator, n: int, shares: Floats) -> npt.NDArray[np.uint8]:
+    """Draw (n, 4) pixels from a mixture of normal distributions with these (40,) shares."""
+    centers = np.random.default_rng(5).uniform(60, 200, (40, 4))
+    return np.clip(rng.normal(centers[rng.choice(40, n, p=shares)], 12), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("n", "each"), [(3_000, 20), (3_000, 40), (10_000, 40)])
+def test_intervals_contain_the_expected_value_about_95_percent_of_the_time(n: int, each: int) -> None:
+    """The generator makes six of 40 components too seldom. Each repeat draws new images and new partitions."""
+    shares = np.random.default_rng(6).dirichlet(np.full(40, 5.0))
+    lacking = shares * np.concatenate([[0, 0.1, 0.2, 0.25, 0.3, 0.1], np.ones(34)])
+    lacking /= lacking.sum()
+    real, of_real = samples(np.random.default_rng(1), 6_000, shares), np.zeros(6_000, np.int64)
+    partitions = [
+        make_bins(
+            pixels=real,
+            labels=of_real,
+            clusters=KMeans(each, n_init=1, random_state=seed).fit_predict(real.astype(np.float32)).astype(np.int64),
+        )
+        for seed in range(150)
+    ]
+    rng, labels = np.random.default_rng(0), np.zeros(n, np.int64)
+    found = []
+    for repeat in range(300):
+        chosen = [partitions[at] for at in rng.choice(150, PARTITIONS, replace=False)]
+        values = missing_modes(chosen, pixels=samples(rng, n, lacking), labels=labels, resamples=RESAMPLES, seed=repeat)
+        found.append((float(values[0].mean()), missing_modes_interval(*values)))
+
+    expected = np.mean([value for value, _ in found])
+    share = np.mean([each is not None and each[0] <= expected <= each[1] for _, each in found])
+
+    assert 0.93 <= share <= 0.985
 
 
 @pytest.mark.parametrize("n", [1, 20, 60, 200])

@@ -308,8 +308,8 @@ def test_missing_modes_are_left_out_with_the_number_of_images_that_are_needed(al
 def test_the_interval_of_missing_modes_covers_the_choice_of_partitions() -> None:
     shares = np.array([0.1, 0.0, 0.0])
 
-    found = missing_modes_interval(shares, np.tile(shares, (10, 1)))
+    found = missing_modes_interval(shares, np.tile(shares, (200, 1)))
 
     assert found is not None
     assert list(found) == [0, pytest.approx(t_interval(shares).high)]
-    assert missing_modes_interval(np.zeros(3), np.zeros((10, 3))) is None  # nothing varies
+    assert missing_modes_interval(np.zeros(3), np.zeros((200, 3))) is None  # nothing varies
