@@ -15,15 +15,17 @@ from typing import Final
 from digitforge_client.common.files import sync
 from digitforge_client.errors import DataError
 
-_NUMBER: Final = re.compile(r"\s*\+?(\d+)\s*", re.ASCII)
+_NUMBER: Final = re.compile(r"\s*([+-]?\d+)\s*", re.ASCII)
+_LOWEST: Final = -(2**63)
 _HIGHEST: Final = 2**63 - 1
 
 
 def versions(base_path: Path) -> dict[int, list[Path]]:
     """Find the version folders in a base path. Other names are ignored.
 
-    Names are parsed as in TensorFlow Serving: 123, 00000123 and " 123" all mean version 123. The name .123.tmp is
-    ignored.
+    Names are parsed as in TensorFlow Serving: 123, 00000123, +123 and " 123" all mean version 123, and -2 means version
+    -2. Names such as .123.tmp and numbers beyond 64 bits are ignored. Files are ignored too. TensorFlow Serving would
+    try to load a file named 3, and fail.
 
     Returns:
         number => its folders, sorted by name. TensorFlow Serving uses the last one: 5, if there are 005 and 5.
@@ -34,7 +36,7 @@ def versions(base_path: Path) -> dict[int, list[Path]]:
     found: dict[int, list[Path]] = {}
     for path in sorted(base_path.iterdir()):
         name = _NUMBER.fullmatch(path.name)
-        if name is not None and int(name[1]) <= _HIGHEST and path.is_dir():
+        if name is not None and _LOWEST <= int(name[1]) <= _HIGHEST and path.is_dir():
             found.setdefault(int(name[1]), []).append(path)
     return found
 
@@ -54,7 +56,7 @@ def publish(base_path: Path, write: Callable[[Path], object]) -> Path:
         OSError: the folder cannot be written. After an error the incomplete folder is removed.
     """
     base_path.mkdir(parents=True, exist_ok=True)
-    number = 1 + max(versions(base_path), default=0)
+    number = 1 + max([0, *versions(base_path)])
     if number > _HIGHEST:
         raise DataError(
             f"{base_path} has version {_HIGHEST}, the highest possible number, so there is no next version; "

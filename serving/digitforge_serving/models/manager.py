@@ -1,7 +1,8 @@
 """Find, load and unload versions of models.
 
 Checks each model's folder at an interval. Loads and warms up a new version before it unloads the version that it
-replaces. A version that cannot be loaded replaces nothing. Requests in flight finish on the version they started with.
+replaces. A version that cannot be loaded replaces nothing, and the next lower version takes its place. Requests in
+flight finish on the version they started with.
 """
 
 from __future__ import annotations
@@ -230,21 +231,32 @@ class Models:
 
     def _load_and_unload(self, model: _Model, found: dict[int, Path]) -> None:
         wanted = model.source.choose(list(found))
-        for number in wanted:
-            self._load(model, number, found[number])
-        serving = [number for number, version in model.versions.items() if version.state == AVAILABLE]
-        # Keep the serving versions until one of the wanted versions serves.
-        if not wanted or set(wanted) & set(serving):
-            for number in set(serving) - set(wanted):
+        loaded = [number for number in wanted if self._load(model, number, found[number])]
+        serving = {number for number, version in model.versions.items() if version.state == AVAILABLE}
+        # Other versions take the place of those that cannot be loaded: the next lower ones with the policy `latest`,
+        # otherwise those that serve already.
+        candidates = found.keys() if model.source.policy == "latest" else found.keys() & serving
+        for number in sorted(candidates - set(wanted), reverse=True):
+            if len(loaded) == len(wanted):
+                break
+            if self._load(model, number, found[number]):
+                loaded.append(number)
+        if loaded or not wanted:
+            for number in serving - set(loaded):
                 self._unload(model, number)
 
-    def _load(self, model: _Model, number: int, path: Path) -> None:
+    def _load(self, model: _Model, number: int, path: Path) -> bool:
+        """Load a version unless it serves already, or failed before and has not changed since.
+
+        Returns:
+            Whether the version serves.
+        """
         version = model.versions.get(number)
         if version is not None and version.state == AVAILABLE:
-            return
+            return True
         stamp = folder.stamp(path)
         if version is not None and version.code != grpc.StatusCode.OK and version.stamp == stamp:
-            return
+            return False
         version = model.versions[number] = Version(state=LOADING)
         try:
             loaded = self._load_saved_model(path)
@@ -261,11 +273,12 @@ class Models:
             version.stamp, version.state = stamp, END
             self._metrics.count_load(str(path), "fail")
             log.error("version %d of model %s cannot be loaded: %s", number, model.source.name, version.text)
-            return
+            return False
         version.served, version.state = served, AVAILABLE
         self._metrics.count_load(str(path), "success")
         self._publish(model)
         log.info("loaded version %d of model %s from %s", number, model.source.name, path)
+        return True
 
     def _load_saved_model(self, path: Path) -> SavedModel:
         loaded = SavedModel(

@@ -31,6 +31,11 @@ def test_a_new_version_gets_the_next_number_in_any_notation(tmp_path: Path) -> N
     assert not (tmp_path / ".124.tmp").exists()
 
 
+def test_the_first_version_after_negative_numbers_is_1(tmp_path: Path) -> None:
+    (tmp_path / "-7").mkdir()
+    assert publish(tmp_path, write) == tmp_path / "1"
+
+
 def test_nothing_follows_the_highest_version(tmp_path: Path) -> None:
     (tmp_path / str(2**63 - 1)).mkdir()
     with pytest.raises(DataError, match="so there is no next version"):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 import tensorflow as tf
-from serving_toys import Publish, connect, predict_request, wait_for, write_warm_up
+from serve_process import serving
+from serving_toys import Publish, Stubs, connect, predict_request, wait_for, write_warm_up
 from tensorflow_serving.apis import get_model_status_pb2
 
 from digitforge_client.common.versions import versions
@@ -39,8 +42,9 @@ def test_the_highest_number_answers_not_the_last_in_alphabetical_order(
 
 
 def test_folder_names_are_read_as_numbers_like_in_tensorflow_serving(tmp_path: Path) -> None:
-    numbers = {"00000123": 123, "0124": 124, " 125": 125, "126 ": 126, "+127": 127}
-    others = [".2.tmp", "2.tmp", "v2", "-2", "2_0", "0x2", str(2**63)]
+    numbers = {"00000123": 123, "0124": 124, " 125": 125, "126 ": 126, "+127": 127, "-2": -2}
+    numbers |= {str(number): number for number in (2**63 - 1, -(2**63))}
+    others = [".2.tmp", "2.tmp", "v2", "--2", "- 2", "+", "2_0", "0x2", str(2**63), str(-(2**63) - 1), "9" * 200]
     others += ["\N{SUPERSCRIPT TWO}", "\N{ARABIC-INDIC DIGIT TWO}"]
     for name in [*numbers, *others]:
         (tmp_path / name).mkdir()
@@ -113,6 +117,118 @@ def test_a_broken_version_does_no_harm_and_is_loaded_after_its_repair(
         assert stubs.sums() == [4.0, 6.0]
         shutil.copy(other_version / "saved_model.pb", base_path / "2" / "saved_model.pb")
         wait_for(lambda: stubs.sums() == [104.0, 106.0])
+
+
+def break_version(base_path: Path, number: int) -> None:
+    (base_path / f".{number}.tmp").mkdir()
+    (base_path / f".{number}.tmp" / "saved_model.pb").write_bytes(b"\x00broken")
+    (base_path / f".{number}.tmp").rename(base_path / str(number))
+
+
+@pytest.mark.parametrize(
+    ("policy", "good"),
+    [
+        ({"latest": 1}, [2]),
+        ({"latest": 2}, [1, 2]),
+        ({"latest": 3}, [1, 2]),
+        ({"policy": "all"}, [1, 2]),
+        ({"policy": "specific", "versions": (1, 2, 3)}, [1, 2]),
+    ],
+    ids=["latest 1", "latest 2", "latest 3", "all", "specific"],
+)
+def test_a_version_that_cannot_be_loaded_unloads_no_other_while_polling_at_startup_and_at_a_reload(
+    policy: dict[str, Any], good: list[int], base_path: Path, publish: Publish, other_version: Path
+) -> None:
+    publish(other_version, 2)
+    source = ModelSource(name="toy", base_path=base_path, **policy)
+    options = ServerOptions(file_system_poll_wait_seconds=0)
+    models = Models([source], options)
+    restarted = Models([source], options)
+    try:
+        assert models.start()
+        assert models.serving() == {"toy": good}
+        break_version(base_path, 3)
+        models.poll()
+        assert models.serving() == {"toy": good}
+        assert models.states("toy")[3].state == END
+        models.reconfigure([replace(source, labels={"stable": good[0]})])
+        assert models.serving() == {"toy": good}
+        assert restarted.start()
+        assert restarted.serving() == {"toy": good}
+        shutil.copy(other_version / "saved_model.pb", base_path / "3")
+        shutil.copytree(other_version / "variables", base_path / "3" / "variables")
+        restarted.poll()
+        assert restarted.serving() == {"toy": sorted(source.choose([1, 2, 3]))}
+    finally:
+        models.stop()
+        restarted.stop()
+
+
+def test_a_reload_that_asks_for_a_damaged_version_keeps_the_one_that_it_replaces(
+    base_path: Path, publish: Publish, other_version: Path
+) -> None:
+    publish(other_version, 2)
+    break_version(base_path, 3)
+    source = ModelSource(name="toy", base_path=base_path, policy="specific", versions=(1, 2))
+    models = Models([source], ServerOptions(file_system_poll_wait_seconds=0))
+    try:
+        assert models.start()
+        models.reconfigure([replace(source, versions=(2, 3))])
+        assert models.serving() == {"toy": [1, 2]}
+        models.reconfigure([replace(source, versions=(2,))])
+        assert models.serving() == {"toy": [2]}
+        models.reconfigure([replace(source, versions=(3,))])
+        assert models.serving() == {"toy": [2]}
+    finally:
+        models.stop()
+
+
+def test_a_label_on_the_oldest_version_survives_a_damaged_newest_one_and_a_restart(
+    base_path: Path, publish: Publish, other_version: Path, tmp_path: Path
+) -> None:
+    publish(other_version, 2)
+    (tmp_path / "models.config").write_text(
+        f"model_config_list {{ config {{ name: 'toy' base_path: '{base_path}' model_platform: 'tensorflow' "
+        "model_version_policy { latest { num_versions: 2 } } version_labels { key: 'stable' value: 1 } } }"
+    )
+    flags = [
+        "--port=0",
+        "--json",
+        f"--model_config_file={tmp_path / 'models.config'}",
+        "--allow_version_labels_for_unavailable_models=true",
+        "--file_system_poll_wait_seconds=0.1",
+    ]
+
+    def stable(stubs: Stubs) -> list[float]:
+        request = predict_request()
+        request.model_spec.version_label = "stable"
+        return tf.make_ndarray(stubs.predict(request).outputs["sum"]).tolist()
+
+    with serving(tmp_path, *flags) as process:
+        stubs = connect(json.loads(process.line())["grpc_target"])
+        assert stable(stubs) == [4.0, 6.0]
+        break_version(base_path, 3)
+        wait_for(lambda: stubs.states() == {3: END, 2: AVAILABLE, 1: AVAILABLE})
+        assert (stable(stubs), stubs.sums()) == ([4.0, 6.0], [104.0, 106.0])
+    with serving(tmp_path, *flags) as process:
+        announced = json.loads(process.line())
+        assert announced["models"] == {"toy": [1, 2]}
+        assert stable(connect(announced["grpc_target"])) == [4.0, 6.0]
+
+
+def test_the_process_reports_folder_names_as_numbers_and_ignores_what_is_no_version(
+    base_path: Path, other_version: Path, tmp_path: Path
+) -> None:
+    (base_path / "1").rename(base_path / "-2")
+    shutil.copytree(other_version, base_path / "00000123")
+    (base_path / str(2**63)).mkdir()
+    (base_path / "124").write_text("a file")
+    with serving(tmp_path, f"--model_base_path={base_path}", "--model_name=toy", "--port=0", "--json") as process:
+        announced = json.loads(process.line())
+        assert announced["models"] == {"toy": [123]}
+        stubs = connect(announced["grpc_target"])
+        assert stubs.states() == {123: AVAILABLE}
+        assert stubs.sums(version=123) == stubs.sums() == [104.0, 106.0]
 
 
 def test_a_vanished_folder_changes_nothing_and_one_warning_is_logged(
