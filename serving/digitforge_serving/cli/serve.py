@@ -47,6 +47,11 @@ def switch(name: str, default: bool, **attributes: Any) -> Any:
     return flag(name, type=bool, is_flag=False, flag_value=True, default=default, metavar="[true|false]", **attributes)
 
 
+def without_effect(name: str, reason: str, **attributes: Any) -> Any:
+    """An option that only TensorFlow Serving needs. Accepted, so that one command line starts both servers."""
+    return flag(name, expose_value=False, show_default=False, help=f"No effect: {reason}", **attributes)
+
+
 @click.command()
 @flag(
     "model_base_path",
@@ -142,6 +147,15 @@ def switch(name: str, default: bool, **attributes: Any) -> Any:
     type=click.FloatRange(min=0),
     default=ServerOptions.grace_seconds,
     help="Seconds that requests in flight may take to finish after SIGTERM.",
+)
+@without_effect("num_load_threads", "versions always load beside requests.", type=click.IntRange(min=0))
+@without_effect(
+    "max_num_load_retries",
+    "a version that cannot be loaded is tried again when its files change.",
+    type=click.IntRange(min=0),
+)
+@without_effect(
+    "enable_grpc_healthcheck_service", "the health service always runs.", type=bool, is_flag=False, flag_value=True
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the startup line as JSON.")
 def serve(as_json: bool, **flags: Any) -> None:

@@ -34,6 +34,9 @@ def read(path: Path, message_type: type[AnyMessage]) -> AnyMessage:
     try:
         return text_format.Parse(text, message_type())
     except text_format.ParseError as error:
+        # The first words are TensorFlow Serving's, for programs that look for them.
+        own, published = message_type.DESCRIPTOR.full_name, f"tensorflow.serving.{message_type.DESCRIPTOR.name}"
         raise InvalidInputError(
-            f"{path} is not a valid {message_type.DESCRIPTOR.name} in protobuf text: {error}"
+            f"Error parsing text-format {published}: {str(error).replace(own, published)} "
+            f"Invalid protobuf file: '{path}'; correct it at this line and column"
         ) from error

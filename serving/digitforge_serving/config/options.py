@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,8 +36,13 @@ class ModelSource:
         """Check that ``base_path`` can contain versions.
 
         Raises:
-            DataError: it does not exist, or it is itself the folder of a version.
+            DataError: it does not exist, is not a local folder, or is itself the folder of a version.
         """
+        if re.match(r"\w{2,}:/", str(self.base_path)):
+            raise DataError(
+                f"the base path {self.base_path} of model {self.name} is not a local folder; copy the model to this "
+                "machine, because this server does not read object stores such as S3 and GCS"
+            )
         if not self.base_path.is_dir():
             raise DataError(
                 f"the folder {self.base_path} of model {self.name} does not exist; expected a folder that contains "
@@ -221,29 +227,42 @@ def read_model_config(path: Path) -> tuple[ModelSource, ...]:
 def model_sources(config: model_server_config_pb2.ModelServerConfig) -> tuple[ModelSource, ...]:
     """The models that a ``ModelServerConfig`` lists.
 
+    Errors contain TensorFlow Serving's words, for programs that look for them.
+
     Raises:
-        InvalidInputError: it lists no model, the same name twice, a model without a name or base path, or a platform
-            other than ``tensorflow``.
+        InvalidInputError: it lists no model, the same name twice, or a model without a name, an absolute base path or
+            the platform ``tensorflow``.
     """
     sources = tuple(_source(model) for model in config.model_config_list.config)
-    names = [source.name for source in sources]
     if not sources:
         raise InvalidInputError("the model configuration lists no model; add one: model_config_list { config { … } }")
-    if len(set(names)) < len(names):
-        raise InvalidInputError(
-            f"the model configuration uses a model name twice: {', '.join(sorted(names))}; each must differ"
-        )
+    names = [source.name for source in sources]
+    for name in names:
+        if names.count(name) > 1:
+            raise InvalidInputError(
+                f"Illegal to list model {name} multiple times in config list; remove one, or give it another name"
+            )
     return sources
 
 
 def _source(model: model_server_config_pb2.ModelConfig) -> ModelSource:
-    if not model.name or not model.base_path:
+    if not model.name:
+        raise InvalidInputError('a model in the model configuration has no name; add name: "…"')
+    if not Path(model.base_path).is_absolute() and "://" not in model.base_path:
         raise InvalidInputError(
-            f"a model in the model configuration lacks its name or its base_path (name {model.name!r}, base_path "
-            f"{model.base_path!r}); give both"
+            f"Expected model {model.name} to have an absolute path or URI; got base_path()={model.base_path}; write "
+            "base_path with a leading /"
         )
-    if model.model_platform not in {"", "tensorflow"}:
-        raise InvalidInputError(f"model {model.name} has the platform {model.model_platform!r}; expected 'tensorflow'")
+    if not model.model_platform and not model.model_type:
+        raise InvalidInputError(
+            "Illegal setting neither ModelServerConfig::model_type (deprecated) nor ModelServerConfig::model_platform, "
+            f'model name is {model.name}; add model_platform: "tensorflow"'
+        )
+    if model.model_platform not in {"", "tensorflow"} or model.model_type > 1:
+        raise InvalidInputError(
+            f"PlatformConfigMap has no entry for platform {model.model_platform or model.model_type} of model "
+            f'{model.name}; write model_platform: "tensorflow"'
+        )
     policy = model.model_version_policy
     choice: Literal["latest", "all", "specific"] = policy.WhichOneof("policy_choice") or "latest"
     return ModelSource(

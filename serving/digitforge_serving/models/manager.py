@@ -322,4 +322,7 @@ def _warn_once(model: _Model, text: str) -> None:
 
 def _why_unavailable(model: _Model) -> str:
     failures = [f"version {number}: {version.text}" for number, version in model.versions.items()]
-    return f"model {model.source.name} in {model.source.base_path} cannot be served; {'; '.join(failures)}"
+    return (
+        f"model {model.source.name} did not become available: no version in {model.source.base_path} can be loaded; "
+        f"replace them, or publish a version that works. {'; '.join(failures)}"
+    )

@@ -125,7 +125,7 @@ def test_a_reload_replaces_the_whole_configuration(stubs: Stubs, base_path: Path
         (
             "model_config_list { config { name: 'x' } }",
             grpc.StatusCode.INVALID_ARGUMENT,
-            "lacks its name or its base_path",
+            "Expected model x to have an absolute path or URI; got base_path()=;",
         ),
     ],
 )

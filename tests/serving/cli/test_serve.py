@@ -24,6 +24,7 @@ from serving_toys import Gate, Stubs, connect, free_port, predict_request, wait_
 
 from digitforge_client.errors import DataError, DigitforgeError
 from digitforge_serving.cli.serve import _import_tensorflow, serve
+from digitforge_serving.config.options import read_model_config
 from digitforge_serving.models.refusal import STOPPING
 
 
@@ -160,14 +161,63 @@ def test_a_wrong_folder_is_a_one_line_error_without_delay(
     assert said in str(error)
 
 
-@pytest.mark.parametrize("flag", ["model_config_file", "batching_parameters_file", "monitoring_config_file"])
-def test_the_error_for_an_invalid_file_names_it_without_delay(
-    flag: str, base_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("model_config_file", "ModelServerConfig"),
+        ("batching_parameters_file", "BatchingParameters"),
+        ("monitoring_config_file", "MonitoringConfig"),
+        ("ssl_config_file", "SSLConfig"),
+    ],
+)
+def test_the_error_for_an_invalid_file_has_tensorflow_servings_words_and_the_place_without_delay(
+    flag: str, message: str, base_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "no message.txt"
-    file.write_text("no { message")
+    file.write_text("\nno { message")
     models = [] if flag == "model_config_file" else toy(base_path)
-    assert str(file) in str(refused(*models, "--enable_batching", f"--{flag}={file}", monkeypatch=monkeypatch))
+    said = str(refused(*models, "--enable_batching", f"--{flag}={file}", monkeypatch=monkeypatch))
+    assert said.startswith(f"Error parsing text-format tensorflow.serving.{message}: 2:1 : ")
+    assert f"Invalid protobuf file: '{file}'" in said
+    assert "digitforge" not in said.replace(str(tmp_path), "")
+
+
+def test_a_process_with_an_invalid_configuration_ends_and_says_why_on_standard_error(tmp_path: Path) -> None:
+    (tmp_path / "bad.config").write_text("improper: true")  # as in TensorFlow Serving's own test
+    with serving(tmp_path, "--port=0", f"--model_config_file={tmp_path / 'bad.config'}") as process:
+        assert process.end() == 2
+        (line,) = process.stderr.read_text().splitlines()
+    assert "Error parsing text-format tensorflow.serving.ModelServerConfig" in line
+
+
+GOOD = "name: 'a' base_path: '/a' model_platform: 'tensorflow'"
+
+
+@pytest.mark.parametrize(
+    ("models", "said"),
+    [
+        ([GOOD, GOOD], "Illegal to list model a multiple times in config list"),
+        ([GOOD.replace("/a", "a")], "Expected model a to have an absolute path or URI; got base_path()=a;"),
+        ([GOOD.replace("/a", "gs://bucket/a")], "does not read object stores such as S3 and GCS"),
+        (["name: 'a' base_path: '/a'"], "Illegal setting neither ModelServerConfig::model_type (deprecated) nor"),
+        ([GOOD.replace("tensorflow", "caffe")], "PlatformConfigMap has no entry for platform caffe"),
+        (["base_path: '/a' model_platform: 'tensorflow'"], "has no name"),
+        ([], "lists no model"),
+    ],
+    ids=["a name twice", "relative", "object store", "no platform", "unknown platform", "no name", "empty"],
+)
+def test_a_model_configuration_that_tensorflow_serving_refuses_is_refused_in_its_words(
+    models: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "models.config"
+    file.write_text(f"model_config_list {{ {' '.join(f'config {{ {model} }}' for model in models)} }}")
+    assert said in str(refused(f"--model_config_file={file}", "--port=0", monkeypatch=monkeypatch))
+
+
+def test_the_old_field_for_the_platform_is_accepted(tmp_path: Path) -> None:
+    file = tmp_path / "models.config"
+    file.write_text("model_config_list { config { name: 'a' base_path: '/a' model_type: TENSORFLOW } }")
+    assert [source.name for source in read_model_config(file)] == ["a"]
 
 
 def test_a_damaged_model_is_a_one_line_error(base_path: Path) -> None:
@@ -175,7 +225,8 @@ def test_a_damaged_model_is_a_one_line_error(base_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         CliRunner().invoke(serve, toy(base_path), catch_exceptions=False)
     (line,) = str(caught.value).splitlines()
-    assert line.startswith(f"model toy in {base_path} cannot be served; version 1:")
+    assert line.startswith(f"model toy did not become available: no version in {base_path} can be loaded; ")
+    assert "version 1: " in line
 
 
 def test_options_have_two_spellings_and_boolean_ones_take_an_optional_value(base_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_a_key_that_does_not_match_its_certificate_is_a_clear_error(
     [
         ("server_key: 'x'", "lacks server_key or server_cert"),
         ("server_key: 'x' server_cert: 'y' client_verify: true", "but not custom_ca"),
-        ("key: 'x'", "not a valid SSLConfig"),
+        ("key: 'x'", "Error parsing text-format tensorflow.serving.SSLConfig: 1:1 : "),
     ],
 )
 def test_an_invalid_tls_file_is_rejected(text: str, said: str, tmp_path: Path) -> None:
