@@ -1,4 +1,4 @@
-"""The command ``digitforge models``: list, publish, withdraw and remove versions of a model."""
+"""The command ``digitforge models``: list, publish, label, withdraw and remove versions of a model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BASE = Path("models/digits")
 
 @click.group()
 def models() -> None:
-    """List, publish, withdraw and remove versions in a model folder.
+    """List, publish, label, withdraw and remove versions in a model folder.
 
     Every change is atomic: a server that watches the folder never sees part of a version. It loads the new highest
     version before it unloads the old one.
@@ -42,11 +42,42 @@ def list_versions(base_path: Path, as_json: bool) -> None:
 
 
 @models.command()
-@click.argument("version_folder", type=_FOLDER)
-@click.option("--to", "base_path", type=_FOLDER, default=_BASE, show_default=True, help="Model folder to publish in.")
-def promote(version_folder: Path, base_path: Path) -> None:
-    """Publish a copy of VERSION_FOLDER as the highest version."""
-    click.echo(publication.promote(version_folder, base_path).path)
+@click.argument("version")
+@click.option(
+    "--to",
+    "base_path",
+    type=_FOLDER,
+    help="The model folder.",
+    show_default=f"{_BASE}, or with --label the base_path in the configuration",
+)
+@click.option("--label", help="Let this label name the version.")
+@click.option("--config", type=_FOLDER, help="With --label: the model configuration file to change.")
+@click.option("--model", help="With --label: the model, if the configuration lists several.")
+def promote(version: str, base_path: Path | None, label: str | None, config: Path | None, model: str | None) -> None:
+    """Publish a copy of a version as the highest one, or let a label name a version.
+
+    Without --label, VERSION is the folder of a version of any model. Servers load the copy and answer with it.
+
+    With --label, VERSION is a number in the model folder. Only the label in the configuration file changes, in one
+    step and without touching comments. Servers that run with --model_config_file_poll_wait_seconds notice it.
+
+        digitforge models promote 3 --label stable --config models.config
+    """
+    if label is None:
+        if config is not None or model is not None:
+            raise click.UsageError("--config and --model need --label; add it, for example --label stable")
+        click.echo(publication.promote(Path(version), base_path or _BASE).path)
+        return
+    if config is None:
+        raise click.UsageError("--label needs --config: the model configuration file to change")
+    if not version.isdecimal():
+        raise click.UsageError(f"VERSION is {version!r}; with --label, give the number of a version, for example 3")
+    from digitforge_serving.models.labels import move_label
+
+    kept = move_label(config, label, int(version), model=model, base_path=base_path)
+    click.echo(f"{label} is version {version} in {config}")
+    if not kept:
+        click.echo(f"{config} was written again without its comments", err=True)
 
 
 @models.command()

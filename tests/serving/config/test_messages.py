@@ -50,7 +50,11 @@ import digitforge_serving.config.messages_pb2
     [
         (None, DataError, "cannot be read"),
         (b"\xff", DataError, "cannot be read"),
-        (b"path: '/metrics'", InvalidInputError, "Error parsing text-format tensorflow.serving.MonitoringConfig: 1:1 : "),
+        (
+            b"path: '/metrics'",
+            InvalidInputError,
+            "Error parsing text-format tensorflow.serving.MonitoringConfig: 1:1 : ",
+        ),
     ],
 )
 def test_an_invalid_file_is_rejected(text: bytes | None, error: type[Exception], said: str, tmp_path: Path) -> None:
