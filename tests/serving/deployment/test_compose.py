@@ -6,6 +6,7 @@ import re
 import socket
 import subprocess
 import threading
+import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -69,6 +70,29 @@ def test_the_container_cannot_write_files(service: dict[str, Any]) -> None:
     assert service["restart"] == "unless-stopped"
 
 
+@pytest.mark.parametrize("name", ["serving", "serving-gpu"])
+def test_the_server_does_not_run_as_root(services: dict[str, Any], name: str) -> None:
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", default(services[name]["user"]))
+
+
+@pytest.mark.parametrize("name", ["serving", "serving-gpu", "prometheus", "grafana", "train"])
+def test_memory_processes_and_temporary_files_have_limits(services: dict[str, Any], name: str) -> None:
+    service = services[name]
+    memory = default(service["mem_limit"])
+    assert re.fullmatch(r"\d+[mg]", memory)
+    assert service["pids_limit"] <= 4096
+    for mount in service.get("tmpfs", []):
+        path, _, size = mount.partition(":size=")
+        assert path == "/tmp"
+        assert int(re.sub("g$", "000", size.removesuffix("m"))) < int(re.sub("g$", "000", memory.removesuffix("m")))
+
+
+def test_an_image_can_be_pinned_by_its_digest(services: dict[str, Any]) -> None:
+    for name, service in services.items():
+        assert re.fullmatch(r"\$\{DIGITFORGE_\w+_IMAGE:-[^}]+:[^}]+\}", service["image"]), name
+    assert "DIGITFORGE_SERVING_IMAGE" in (ROOT / "docs" / "guides" / "production.md").read_text()
+
+
 def test_only_the_server_starts_without_a_profile(services: dict[str, Any]) -> None:
     profiles = {name: service.get("profiles", []) for name, service in services.items()}
     assert profiles == {
@@ -83,7 +107,7 @@ def test_only_the_server_starts_without_a_profile(services: dict[str, Any]) -> N
 def test_the_gpu_service_differs_only_where_a_gpu_needs_it(services: dict[str, Any]) -> None:
     plain, gpu = services["serving"], services["serving-gpu"]
     differing = {key for key in plain.keys() | gpu.keys() if plain.get(key) != gpu.get(key)}
-    assert differing == {"profiles", "image", "environment", "deploy", "networks", "mem_limit"}
+    assert differing == {"profiles", "image", "environment", "deploy", "networks", "tmpfs", "mem_limit"}
     assert default(gpu["image"]) == "tensorflow/serving:2.19.1-gpu"
     assert gpu["environment"]["NVIDIA_TF32_OVERRIDE"] == "0"  # TF32 would break the contract's addresses
 
@@ -105,7 +129,15 @@ def test_every_port_is_published_on_loopback_and_every_variable_is_documented(se
 def test_training_uses_the_code_of_the_mounted_checkout(services: dict[str, Any]) -> None:
     train = services["train"]
     assert default(train["image"]) == "tensorflow/tensorflow:2.21.0-gpu"
-    assert train["volumes"] == [f".:{train['working_dir']}"]
+    mounts = {outside: (inside, options) for outside, inside, *options in (v.split(":") for v in train["volumes"])}
+    writable = [outside for outside, (_, options) in mounts.items() if options != ["ro"]]
+    assert writable == ["./runs"]
+    for outside, (inside, _) in mounts.items():
+        assert inside == f"{train['working_dir']}/{outside.removeprefix('./')}"
+        assert (ROOT / outside).exists() or outside == "./runs"  # git ignores the run folder
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    needed = {path.partition("/")[0] for path in [*packages["packages"], *packages["force-include"]]}
+    assert needed | {"pyproject.toml", "README.md", "LICENSE", "runs"} == {o.removeprefix("./") for o in mounts}
     assert train["entrypoint"][:2] == ["bash", "-c"]
     assert train["entrypoint"][2].endswith('digitforge train "$$@"')
     assert train_command.make_context("train", list(train["command"])).params["out"] == Path("runs/forge")
@@ -127,6 +159,11 @@ def test_mounted_folders_exist_and_contain_the_files_that_flags_name(
 @pytest.mark.parametrize("name", ["serving", "serving-gpu"])
 def test_no_flag_lets_a_rest_request_crash_tensorflow_serving(services: dict[str, Any], name: str) -> None:
     assert not [word for word in services[name]["command"] if "enable_serialization_as_tensor_content" in word]
+
+
+@pytest.mark.parametrize("name", ["serving", "serving-gpu"])
+def test_a_version_that_cannot_be_loaded_does_not_keep_others_from_loading(services: dict[str, Any], name: str) -> None:
+    assert {"--num_load_threads=2", "--max_num_load_retries=0"} <= set(services[name]["command"])
 
 
 @pytest.mark.parametrize("name", ["serving", "serving-gpu"])

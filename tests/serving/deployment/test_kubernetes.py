@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import shutil
 import subprocess
@@ -24,9 +25,10 @@ RELEASES = ("1.27", kubernetes_validate.latest_version())
 needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl to build the manifests")
 
 
-def manifests() -> list[Path]:
-    """Paths of all manifests, without kustomization.yaml and patches."""
-    return sorted(path for path in (KUBERNETES / "base").glob("*.yaml") if path.name != "kustomization.yaml")
+def manifests(*folders: str) -> list[Path]:
+    """Paths of all manifests in these folders, without kustomization.yaml."""
+    paths = [path for folder in folders for path in (KUBERNETES / folder).glob("*.yaml")]
+    return sorted(path for path in paths if path.name != "kustomization.yaml")
 
 
 def read(name: str) -> Any:
@@ -50,7 +52,7 @@ def composed() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("release", RELEASES)
-@pytest.mark.parametrize("path", manifests(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", manifests("base", "fill"), ids=lambda path: path.stem)
 def test_every_manifest_is_valid(path: Path, release: str) -> None:
     kubernetes_validate.validate(yaml.safe_load(path.read_text()), release, strict=True)
 
@@ -62,9 +64,13 @@ def test_validation_rejects_an_unknown_field() -> None:
         kubernetes_validate.validate(service, RELEASES[-1], strict=True)
 
 
-def test_every_file_is_listed_for_kustomize() -> None:
-    told = read("base/kustomization.yaml")["resources"]
-    assert sorted(name for name in told if name.endswith(".yaml")) == [path.name for path in manifests()]
+@pytest.mark.parametrize("folder", ["base", "fill", "monitoring"])
+def test_every_file_is_listed_for_kustomize(folder: str) -> None:
+    told = read(f"{folder}/kustomization.yaml")["resources"]
+    assert sorted(name for name in told if name.endswith(".yaml")) == [path.name for path in manifests(folder)]
+
+
+def test_the_configuration_is_that_of_compose() -> None:
     assert (KUBERNETES / "base" / "../../config").samefile(shipped_config())
     (generated,) = yaml.safe_load((shipped_config() / "kustomization.yaml").read_text())["configMapGenerator"]
     assert sorted(generated["files"]) == sorted(path.name for path in shipped_config().glob("*.config"))
@@ -122,6 +128,8 @@ def test_the_service_is_headless_and_all_resources_select_the_same_pods() -> Non
     budget = read("base/disruption.yaml")["spec"]
     assert service["spec"]["selector"] == labels
     assert deployment["spec"]["selector"]["matchLabels"] == budget["selector"]["matchLabels"] == labels
+    assert read("base/network.yaml")["spec"]["podSelector"]["matchLabels"] == labels
+    assert service["metadata"]["labels"] == read("monitoring/servicemonitor.yaml")["spec"]["selector"]["matchLabels"]
     autoscaler = read("base/autoscaler.yaml")["spec"]
     assert autoscaler["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
     assert "replicas" not in deployment["spec"]  # otherwise `apply` would reset the autoscaler's number
@@ -150,8 +158,10 @@ def test_the_pod_meets_the_namespaces_restricted_policy(pod: dict[str, Any], con
     assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    job = read("fill/job.yaml")["spec"]["template"]["spec"]
+    assert job["securityContext"] == pod["securityContext"]
     (loader,) = read("from-image/models.yaml")["spec"]["template"]["spec"]["initContainers"]
-    for each in (container, loader):
+    for each in (container, loader, *job["containers"]):
         assert each["securityContext"] == {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
@@ -165,27 +175,142 @@ def test_a_pod_stops_only_after_the_servers_grace_period(pod: dict[str, Any], co
     assert pod["terminationGracePeriodSeconds"] >= waits + 30  # the server's --grace_seconds
 
 
-@needs_kubectl
-@pytest.mark.parametrize("variant", ["base", "from-image"])
-def test_kustomize_builds_valid_resources_with_matching_names(variant: str) -> None:
-    command = ["kubectl", "kustomize", str(KUBERNETES / variant)]
+def test_only_known_clients_reach_the_ports_and_the_pods_reach_nothing(container: dict[str, Any]) -> None:
+    policy = read("base/network.yaml")["spec"]
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert "egress" not in policy
+    ports = {port["name"] for port in container["ports"]}
+    clients, prometheus = policy["ingress"]
+    assert {entry["port"] for entry in clients["ports"]} == ports
+    assert prometheus["ports"] == [{"port": "rest"}]
+    for allowed in policy["ingress"]:
+        assert allowed["from"]  # an empty list would let everyone in
+        for peer in allowed["from"]:
+            selector = peer.get("namespaceSelector")
+            assert selector is None or selector["matchLabels"]  # an empty selector would let all namespaces in
+    label = clients["from"][1]["namespaceSelector"]["matchLabels"]
+    assert label == {"digitforge-client": "true"}
+    assert "digitforge-client=true" in (ROOT / "docs" / "guides" / "production.md").read_text()
+
+
+def fill(source: Path, into: Path) -> str:
+    """Run the job's script on folders of this machine."""
+    (container,) = read("fill/job.yaml")["spec"]["template"]["spec"]["containers"]
+    *command, models, mounted = container["command"]
+    assert mounted == container["volumeMounts"][0]["mountPath"]
+    assert f"COPY . {models}" in (KUBERNETES / "from-image" / "Dockerfile").read_text()
+    return subprocess.run(
+        [*command, str(source), str(into)], capture_output=True, text=True, check=True, timeout=60
+    ).stdout
+
+
+def test_the_job_fills_the_volume_with_whole_versions_and_changes_none_that_is_there(tmp_path: Path) -> None:
+    into, shipped = tmp_path / "volume", shipped_models()
+    (into / "digits" / ".2.tmp" / "left by a killed job").mkdir(parents=True)
+    assert fill(shipped, into) == "copied digits/2\n"
+    assert sorted(path.name for path in (into / "digits").iterdir()) == ["2"]
+    for path in (shipped / "digits" / "2").rglob("*"):
+        copy = into / "digits" / "2" / path.relative_to(shipped / "digits" / "2")
+        assert copy.is_dir() if path.is_dir() else copy.read_bytes() == path.read_bytes()
+    (into / "digits" / "2" / "saved_model.pb").write_bytes(b"changed")
+    assert fill(shipped, into) == "digits/2 is there already\n"
+    assert (into / "digits" / "2" / "saved_model.pb").read_bytes() == b"changed"
+
+
+def test_the_job_uses_the_servers_volume() -> None:
+    (volume,) = read("fill/job.yaml")["spec"]["template"]["spec"]["volumes"]
+    assert volume["persistentVolumeClaim"]["claimName"] == read("base/claim.yaml")["metadata"]["name"]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "fields"),
+    [
+        ("servicemonitor", "ServiceMonitor", {"selector", "endpoints"}),
+        ("prometheusrule", "PrometheusRule", {"groups"}),
+    ],
+)
+def test_resources_of_the_prometheus_operator_have_its_structure(name: str, kind: str, fields: set[str]) -> None:
+    resource = read(f"monitoring/{name}.yaml")
+    assert resource.keys() == {"apiVersion", "kind", "metadata", "spec"}
+    assert (resource["apiVersion"], resource["kind"]) == ("monitoring.coreos.com/v1", kind)
+    assert resource["spec"].keys() == fields
+
+
+def test_the_service_monitor_scrapes_the_metrics_as_the_job_of_the_alerts() -> None:
+    (endpoint,) = read("monitoring/servicemonitor.yaml")["spec"]["endpoints"]
+    assert endpoint["port"] in {port["name"] for port in read("base/service.yaml")["spec"]["ports"]}
+    assert f'"{endpoint["path"]}"' in (shipped_config() / "monitoring.config").read_text()
+    (job,) = yaml.safe_load((ROOT / "serving" / "monitoring" / "prometheus.yml").read_text())["scrape_configs"]
+    assert endpoint["relabelings"] == [{"targetLabel": "job", "replacement": job["job_name"]}]
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of serving/kubernetes with a file ssl.config for the variant `tls`."""
+    folder = tmp_path_factory.mktemp("serving")
+    shutil.copytree(KUBERNETES, folder / "kubernetes")
+    shutil.copytree(shipped_config(), folder / "config")
+    (folder / "kubernetes" / "tls" / "ssl.config").write_text('server_key: "key" server_cert: "certificate"')
+    return folder / "kubernetes"
+
+
+def build(folder: Path) -> dict[str, Any]:
+    """The resources that kustomize builds, by kind. All are valid and in the namespace."""
+    command = ["kubectl", "kustomize", str(folder)]
     text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
-    built = {resource["kind"]: resource for resource in yaml.safe_load_all(text)}
-    for resource in built.values():
-        for release in RELEASES:
+    resources = list(yaml.safe_load_all(text))
+    for resource in resources:
+        for release in RELEASES if not resource["apiVersion"].startswith("monitoring.coreos.com/") else ():
             kubernetes_validate.validate(resource, release, strict=True)
         if resource["kind"] != "Namespace":
-            assert resource["metadata"]["namespace"] == built["Namespace"]["metadata"]["name"]
+            assert resource["metadata"]["namespace"] == read("base/kustomization.yaml")["namespace"]
+    built = {resource["kind"]: resource for resource in resources}
+    assert len(built) == len(resources)
+    return built
+
+
+@needs_kubectl
+@pytest.mark.parametrize("variant", ["base", "from-image", "tls"])
+def test_kustomize_builds_valid_resources_with_matching_names(variant: str, copy: Path) -> None:
+    built = build(copy / variant)
     pod = built["Deployment"]["spec"]["template"]["spec"]
     volumes = {volume.pop("name"): volume for volume in pod["volumes"]}
     config = built["ConfigMap"]
     assert volumes["config"]["configMap"]["name"] == config["metadata"]["name"]
     assert config["data"] == {path.name: path.read_text() for path in shipped_config().glob("*.config")}
-    if variant == "base":
-        assert volumes["models"] == {"persistentVolumeClaim": {"claimName": "digits-models"}}
-        assert "initContainers" not in pod
-    else:
+    if variant == "from-image":
         assert "PersistentVolumeClaim" not in built
         assert volumes["models"].keys() == {"emptyDir"}
         (loader,) = pod["initContainers"]
         assert loader["command"][-1] == loader["volumeMounts"][0]["mountPath"]
+    else:
+        assert volumes["models"] == {"persistentVolumeClaim": {"claimName": "digits-models"}}
+        assert "initContainers" not in pod
+    assert ("Secret" in built) == (variant == "tls")
+
+
+@needs_kubectl
+def test_with_tls_the_server_reads_the_secret_and_clients_reach_only_the_encrypted_port(copy: Path) -> None:
+    built = build(copy / "tls")
+    pod = built["Deployment"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    plain = read("base/deployment.yaml")["spec"]["template"]["spec"]["containers"][0]
+    assert container["args"] == [*plain["args"], "--ssl_config_file=/tls/ssl.config"]
+    (mount,) = [mount for mount in container["volumeMounts"] if mount["mountPath"] == "/tls"]
+    assert mount["readOnly"]
+    (volume,) = [volume["secret"] for volume in pod["volumes"] if volume["name"] == mount["name"]]
+    assert volume["secretName"] == built["Secret"]["metadata"]["name"]
+    assert volume["defaultMode"] == 0o440  # fsGroup makes the server's group its owner
+    assert base64.b64decode(built["Secret"]["data"]["ssl.config"]) == (copy / "tls" / "ssl.config").read_bytes()
+    clients, prometheus = built["NetworkPolicy"]["spec"]["ingress"]
+    assert (clients["ports"], prometheus["ports"]) == ([{"port": "grpc"}], [{"port": "rest"}])
+
+
+@needs_kubectl
+def test_kustomize_builds_the_job_and_the_monitoring(copy: Path) -> None:
+    assert build(copy / "fill").keys() == {"Job"}
+    assert build(copy / "monitoring").keys() == {"ServiceMonitor", "PrometheusRule"}
+
+
+def test_the_private_key_for_the_manifests_stays_out_of_git() -> None:
+    assert "/serving/kubernetes/tls/ssl.config" in (ROOT / ".gitignore").read_text().splitlines()

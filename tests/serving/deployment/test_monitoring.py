@@ -44,6 +44,12 @@ def dashboard() -> dict[str, Any]:
     return json.loads((MONITORING / "grafana" / "dashboards" / "serving.json").read_text())
 
 
+@pytest.fixture(scope="module")
+def rules() -> list[dict[str, Any]]:
+    (group,) = yaml.safe_load((MONITORING / "alerts.yml").read_text())["groups"]
+    return group["rules"]
+
+
 def expressions(dashboard: dict[str, Any]) -> list[str]:
     return [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
 
@@ -84,14 +90,123 @@ def test_panels_do_not_overlap(dashboard: dict[str, Any]) -> None:
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
 
 
-def test_the_dashboard_uses_metrics_and_labels_of_tensorflow_serving(dashboard: dict[str, Any]) -> None:
+def families(expressions: list[str]) -> set[str]:
+    """The metrics that expressions use. All metrics and labels are TensorFlow Serving's."""
     asked = set()
-    for expression in expressions(dashboard):
+    for expression in expressions:
         for name, selector in re.findall(r"(:tensorflow:[a-z_:]+)(\{[^}]*\})?", expression):
             family = re.sub(r"_(bucket|sum|count)$", "", name) if name not in KNOWN else name
             asked.add(family)
             assert set(re.findall(r"(\w+)[!=]~?\"", selector)) <= KNOWN[family], expression
-    assert asked == set(KNOWN)
+    return asked
+
+
+def test_the_dashboard_uses_metrics_and_labels_of_tensorflow_serving(dashboard: dict[str, Any]) -> None:
+    assert families(expressions(dashboard)) == set(KNOWN)
+
+
+def test_the_alerts_use_metrics_and_labels_of_tensorflow_serving(rules: list[dict[str, Any]]) -> None:
+    assert families([rule["expr"] for rule in rules]) == {
+        ":tensorflow:serving:request_count",
+        ":tensorflow:serving:request_latency",
+        ":tensorflow:cc:saved_model:load_attempt_count",
+    }
+    for rule in rules:
+        assert rule["labels"]["severity"] in {"critical", "warning"}
+        assert rule["annotations"].keys() == {"summary", "description"}
+
+
+def test_prometheus_in_compose_and_the_operator_in_kubernetes_get_the_same_alerts(services: dict[str, Any]) -> None:
+    alerts = MONITORING / "alerts.yml"
+    (named,) = yaml.safe_load((MONITORING / "prometheus.yml").read_text())["rule_files"]
+    assert f"./{alerts.relative_to(ROOT)}:/etc/prometheus/{named}:ro" in services["prometheus"]["volumes"]
+    rule = yaml.safe_load((ROOT / "serving" / "kubernetes" / "monitoring" / "prometheusrule.yaml").read_text())
+    assert rule["spec"] == yaml.safe_load(alerts.read_text())
+
+
+QUIET: dict[str, str] = {
+    'up{job="tensorflow-serving", instance="a"}': "1x30",
+    ':tensorflow:serving:request_count{model_name="digits", status="OK", instance="a"}': "0+600x30",
+    ':tensorflow:serving:request_latency_bucket{model_name="digits", le="100000", instance="a"}': "0+600x30",
+    ':tensorflow:serving:request_latency_bucket{model_name="digits", le="+Inf", instance="a"}': "0+600x30",
+    ':tensorflow:cc:saved_model:load_attempt_count{model_path="/models/digits/2", status="success"}': "1x30",
+}
+COUNT = ':tensorflow:serving:request_count{{model_name="digits", status="{}", instance="a"}}'
+FAILED = ':tensorflow:cc:saved_model:load_attempt_count{model_path="/models/digits/3", status="fail"}'
+LATENCY = ':tensorflow:serving:request_latency_bucket{{model_name="digits", le="{}", instance="a"}}'
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool on PATH (Debian package: prometheus)")
+@pytest.mark.parametrize(
+    ("changed", "firing"),
+    [
+        ({}, []),
+        ({'up{job="tensorflow-serving", instance="a"}': "1x5 0x25"}, ["DigitforgeServerDown"]),
+        ({'up{job="tensorflow-serving", instance="a"}': "_x30"}, ["DigitforgeServerDown"]),
+        (
+            {COUNT.format("OK"): "0+600x5 3000x25", COUNT.format("NOT_FOUND"): "0x5 0+600x25"},
+            ["DigitforgeErrorShare", "DigitforgeNoVersionAvailable"],
+        ),
+        ({COUNT.format("NOT_FOUND"): "0+6x30"}, []),  # a client asks for a version that does not exist
+        ({FAILED: "_x18 1x12"}, ["DigitforgeVersionCannotBeLoaded"]),
+        ({FAILED: "0x18 1x12"}, ["DigitforgeVersionCannotBeLoaded"]),
+        ({FAILED: "1x30"}, []),
+        ({COUNT.format("INVALID_ARGUMENT"): "0+60x30"}, ["DigitforgeErrorShare"]),
+        ({COUNT.format("INVALID_ARGUMENT"): "0+20x30"}, []),
+        ({COUNT.format("UNAVAILABLE"): "0+6x30"}, ["DigitforgeQueueFull"]),
+        ({COUNT.format("RESOURCE_EXHAUSTED"): "0+6x30"}, ["DigitforgeQueueFull"]),
+        (
+            {LATENCY.format("100000"): "0+500x30", LATENCY.format("1.5e+06"): "0+600x30"},
+            ["DigitforgeSlow"],
+        ),
+    ],
+    ids=[
+        "all is well",
+        "a server ends",
+        "no server",
+        "no version",
+        "one wrong client",
+        "a first failed load",
+        "a failed load",
+        "an old failed load",
+        "many errors",
+        "few errors",
+        "full queue",
+        "long wait",
+        "slow",
+    ],
+)
+def test_alerts_fire_when_they_should_and_only_then(
+    changed: dict[str, str], firing: list[str], rules: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """Give promtool half an hour of metrics, and ask which alerts fire at its end."""
+    series = [{"series": name, "values": values} for name, values in {**QUIET, **changed}.items()]
+    case = {
+        "rule_files": [str(MONITORING / "alerts.yml")],
+        "evaluation_interval": "1m",
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": series,
+                "promql_expr_test": [
+                    {
+                        "expr": 'count by (alertname) (ALERTS{alertstate="firing"})',
+                        "eval_time": "30m",
+                        "exp_samples": [{"labels": f'{{alertname="{name}"}}', "value": 1} for name in firing],
+                    }
+                ],
+            }
+        ],
+    }
+    (tmp_path / "test.yml").write_text(yaml.safe_dump(case))
+    result = subprocess.run(
+        ["promtool", "test", "rules", str(tmp_path / "test.yml")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 @pytest.fixture
@@ -107,6 +222,7 @@ def prometheus(tmp_path: Path, base_path: Path) -> Iterator[str]:
         del config["scrape_configs"][0]["dns_sd_configs"]
         config["scrape_configs"][0]["static_configs"] = [{"targets": [server.rest_target]}]
         (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config))
+        shutil.copy(MONITORING / "alerts.yml", tmp_path)
         address = f"127.0.0.1:{free_port()}"
         process = stack.enter_context(
             subprocess.Popen(
