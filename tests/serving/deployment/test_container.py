@@ -1,13 +1,15 @@
 """docker-compose.yml in a real container engine: mounts, ports, health, restarts, new versions, stopping.
 
-The image is built locally: the embedded server, started with TensorFlow Serving's command and flags. So these tests do
-not cover TensorFlow Serving itself.
+The image is that of serving/Dockerfile: the embedded server, started with TensorFlow Serving's command and flags. So
+these tests do not cover TensorFlow Serving itself. If the engine cannot get the Dockerfile's base image, an image with
+the same server is made from files on this machine.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -34,6 +36,7 @@ from digitforge_serving.models.states import AVAILABLE
 
 ROOT = Path(__file__).parents[3]
 SHIPPED = publication.versions(shipped_models() / "digits")[0].version
+(BASE_IMAGE,) = re.findall(r"^ARG PYTHON_IMAGE=(\S+)$", (ROOT / "serving" / "Dockerfile").read_text(), re.MULTILINE)
 PROFILES = {"serving": "", "serving-gpu": "gpu", "prometheus": "monitoring", "grafana": "monitoring", "train": "train"}
 
 
@@ -55,7 +58,7 @@ def _compose() -> list[str] | None:
 COMPOSE = _compose()
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1800),
     pytest.mark.skipif(
         COMPOSE is None,
         reason="there is no container engine with compose (Debian: docker.io and docker-compose, and dockerd running)",
@@ -101,11 +104,20 @@ class Project:
             time.sleep(0.5)
 
 
+def _has_base_image() -> bool:
+    return _succeeds("docker", "image", "inspect", BASE_IMAGE) or _succeeds("docker", "pull", "--quiet", BASE_IMAGE)
+
+
 @pytest.fixture(scope="module")
 def image() -> Iterator[str]:
-    tag = f"digitforge-standin:{os.getpid()}"
+    tag = f"digitforge-test:{os.getpid()}"
     try:
-        standin.build(tag)
+        if _has_base_image():
+            build = ["docker", "build", "--tag", tag, "--file", str(ROOT / "serving" / "Dockerfile"), str(ROOT)]
+            done = subprocess.run(build, capture_output=True, text=True, check=False, timeout=1200)
+            assert done.returncode == 0, done.stderr
+        else:
+            standin.build(tag)
         yield tag
     finally:
         subprocess.run(["docker", "rmi", "--force", tag], capture_output=True, check=False)
@@ -168,14 +180,33 @@ def test_the_service_becomes_healthy_answers_on_loopback_and_cannot_write_files(
     assert set(bound) == {"127.0.0.1"}
     assert details["HostConfig"]["Memory"] == 2 * 2**30
     assert details["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped"
-    for path in ("/here", "/models/digits/here", "/config/here", "/opt/digitforge/here"):
+    for path in ("/here", "/models/digits/here", "/config/here", "/usr/local/bin/here"):
         attempt = project.inside(f"touch {path}")
         assert attempt.returncode != 0
         assert "Read-only file system" in attempt.stderr
     assert project.inside("touch /tmp/here").returncode == 0
     status = project.inside("cat /proc/self/status").stdout
     assert "CapEff:\t0000000000000000" in status
+    assert "Uid:\t65532\t65532" in status
     assert "NoNewPrivs:\t1" in status
+
+
+def test_the_image_runs_alone_as_a_user_without_rights_and_is_healthy(image: str) -> None:
+    if not _has_base_image():
+        pytest.skip(f"the engine cannot get {BASE_IMAGE}, so serving/Dockerfile cannot be built")
+    run = ["docker", "run", "--detach", "--rm", "--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", image]
+    container = subprocess.run(run, capture_output=True, text=True, check=True).stdout.strip()
+
+    def shown(template: str) -> str:
+        inspect = ["docker", "inspect", "--format", template, container]
+        return subprocess.run(inspect, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        wait_for(lambda: shown("{{.State.Health.Status}}") == "healthy")
+        assert shown("{{.Config.User}}") == "65532:65532"
+        subprocess.run(["docker", "stop", container], capture_output=True, check=True)
+    finally:
+        subprocess.run(["docker", "rm", "--force", container], capture_output=True, check=False)
 
 
 def test_a_published_version_is_served_without_a_restart(project: Project, stubs: Stubs) -> None:
