@@ -44,7 +44,7 @@ def labels(file: Path) -> dict[str, dict[str, int]]:
     return {source.name: dict(source.labels) for source in read_model_config(file)}
 
 
-def run(*arguments: str | Path) -> str:
+def run(*arguments: str | int | Path) -> str:
     result = CliRunner().invoke(models, ["promote", *map(str, arguments)], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.output
