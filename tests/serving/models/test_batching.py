@@ -348,7 +348,7 @@ def test_the_shipped_batching_file_is_valid() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("max_batch_size: 8", "not a valid BatchingParameters in protobuf text"),
+        ("max_batch_size: 8", "Error parsing text-format tensorflow.serving.BatchingParameters"),
         ("max_batch_size { value: 8 } allowed_batch_sizes: 4", "ascending"),
         ("num_batch_threads { value: 0 }", "expected 1 or more"),
         ("pad_variable_length_inputs: true", "not supported"),
