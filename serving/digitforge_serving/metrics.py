@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Final
 
 #: Upper bounds of the latency buckets, in microseconds: 10 · 1.8ⁿ, up to about 25 minutes.
@@ -30,8 +30,8 @@ _HELP: Final = {
     _BATCH: "Distribution of the sizes of batches that were processed, padding included",
     _LOADS: "The number of times a SavedModel was requested to be loaded.",
 }
-#: Maximum number of label sets per counter. Clients can invent model names, and each new name adds a set.
-_MAX_SERIES: Final = 1000
+#: Counts requests for models that are not configured, because clients can invent any number of names.
+OTHER_MODELS: Final = "<other>"
 _POOL: Final = (("thread_pool_name", "batch_threads"),)
 
 Labels = tuple[tuple[str, str], ...]
@@ -52,12 +52,15 @@ class Metrics:
     """Counters and histograms of a server. Thread-safe."""
 
     def __init__(self) -> None:
+        #: Names of the configured models.
+        self.model_names: Container[str] = ()
         self._lock = threading.Lock()
         self._counters: dict[str, dict[Labels, int]] = {_COUNT: {}, _LOADS: {}}
         self._histograms: dict[str, dict[Labels, _Histogram]] = {_LATENCY: {}, _RUNTIME: {}, _WAIT: {}, _BATCH: {}}
 
     def count_request(self, model: str, status: str) -> None:
         """Count a request for *model* that ended with a gRPC *status* such as ``OK``."""
+        model = model if model in self.model_names else OTHER_MODELS
         self._increase(_COUNT, (("model_name", model), ("status", status)))
 
     def count_load(self, path: str, status: str) -> None:
@@ -81,8 +84,6 @@ class Metrics:
     def _increase(self, name: str, labels: Labels) -> None:
         with self._lock:
             numbers = self._counters[name]
-            if labels not in numbers and len(numbers) >= _MAX_SERIES:
-                return
             numbers[labels] = numbers.get(labels, 0) + 1
 
     def _observe(

@@ -16,7 +16,7 @@ import grpc
 
 from digitforge_client import contract
 from digitforge_client.common.extras import needs_extra
-from digitforge_client.errors import DigitforgeError
+from digitforge_client.errors import DataError, DigitforgeError
 from digitforge_serving.api.in_flight import InFlight
 from digitforge_serving.config.options import ModelSource, ServerOptions, Tls, is_loopback
 from digitforge_serving.models.locations import shipped_models
@@ -30,12 +30,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("digitforge.serving")
 
-_MAX_MESSAGE_BYTES: Final = 2**31 - 1  # the same limit as TensorFlow Serving
+#: Maximum size of a request, after decompression. A compressed message of a few KiB can claim gigabytes.
+MAX_REQUEST_BYTES: Final = 2**26
 _POLL_S: Final = 0.5
 _CLOSE_S: Final = 0.5  # time to tell clients that the connection closes
 _GRPC_OPTIONS: Final = (
-    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+    ("grpc.max_send_message_length", -1),  # no limit
     # Otherwise two servers could open the same port, and each would get some of the connections.
     ("grpc.so_reuseport", 0),
     # Detects clients that disappeared without closing the connection, and frees their resources.
@@ -83,6 +84,8 @@ class Server:
         """
         for source in self._sources:
             source.check()
+        if self._options.model_root is not None and not self._options.model_root.is_dir():
+            raise DataError(f"the folder {self._options.model_root} of --model-root does not exist; create it")
         _check_port(self._options.host, self._options.port, "--port")
         _check_port(self._options.host, self._options.rest_api_port or 0, "--rest-api-port")
 
@@ -124,12 +127,7 @@ class Server:
         self._server = grpc.server(
             # Every request in flight holds a thread, even while it waits for its computation.
             ThreadPoolExecutor(self._options.max_requests, thread_name_prefix="digitforge-grpc"),
-            handlers=handlers(
-                models,
-                metrics,
-                self._in_flight,
-                as_content=self._options.enable_serialization_as_tensor_content,
-            ),
+            handlers=handlers(models, metrics, self._in_flight, self._options),
             options=(*_GRPC_OPTIONS, *self._options.grpc_channel_arguments),
             maximum_concurrent_rpcs=self._options.max_requests,
         )
@@ -210,9 +208,23 @@ class Server:
             self._watch.start(self._sources)
 
     def _warn_of_exposure(self) -> None:
-        if not is_loopback(self._options.host) and self._options.tls is None:
+        options = self._options
+        if is_loopback(options.host):
+            return
+        if options.tls is None:
             log.warning(
-                "listening on %s without TLS: anyone who can reach this machine can use the models", self._options.host
+                "listening on %s without TLS: anyone who can reach this machine can use the models", options.host
+            )
+        elif not options.tls.client_verify:
+            log.warning(
+                "listening on %s without client_verify: anyone who can reach this machine can use the models",
+                options.host,
+            )
+        elif self._rest is not None:
+            log.warning("listening on %s with REST, which has no TLS: anyone can use it", options.host)
+        if options.model_root is not None:
+            log.warning(
+                "--allow-reload lets anyone who can use the models run any SavedModel below %s", options.model_root
             )
 
 

@@ -12,8 +12,9 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_management_pb2, predict_pb2
 
-from digitforge_serving.api import management, metadata
+from digitforge_serving.api import management, metadata, request_log
 from digitforge_serving.api.in_flight import InFlight
+from digitforge_serving.config.options import ServerOptions
 from digitforge_serving.metrics import Metrics
 from digitforge_serving.models import refusal
 from digitforge_serving.models.batching import Caller
@@ -29,15 +30,16 @@ _MAX_DEADLINE_S: Final = 24 * 3600.0
 _UNSUPPORTED: Final = ("Classify", "Regress", "MultiInference")
 
 
-def handlers(models: Models, metrics: Metrics, in_flight: InFlight, *, as_content: bool) -> list[Any]:
+def handlers(models: Models, metrics: Metrics, in_flight: InFlight, options: ServerOptions) -> list[Any]:
     """Create the handlers for a ``grpc.server``.
 
     Args:
         models: the models to serve.
         metrics: where to record the requests.
         in_flight: counts the requests, and says when to reject them.
-        as_content: answer with ``tensor_content`` instead of typed fields.
+        options: the server's options.
     """
+    as_content = options.enable_serialization_as_tensor_content
 
     def answer(request: predict_pb2.PredictRequest, context: grpc.ServicerContext) -> Message:
         start = time.monotonic()
@@ -55,19 +57,25 @@ def handlers(models: Models, metrics: Metrics, in_flight: InFlight, *, as_conten
         metrics.observe_latency(request.model_spec.name, 1e6 * (time.monotonic() - start), entry="GRPC")
         return response
 
-    method = functools.partial(_method, in_flight)
+    method = functools.partial(_method, in_flight, options.verbose)
     prediction = {
-        "Predict": method(predict_pb2.PredictRequest, answer),
+        "Predict": method("Predict", predict_pb2.PredictRequest, answer),
         "GetModelMetadata": method(
-            get_model_metadata_pb2.GetModelMetadataRequest, lambda request, _: metadata.metadata(models, request)
+            "GetModelMetadata",
+            get_model_metadata_pb2.GetModelMetadataRequest,
+            lambda request, _: metadata.metadata(models, request),
         ),
     }
     model = {
         "GetModelStatus": method(
-            get_model_status_pb2.GetModelStatusRequest, lambda request, _: metadata.status(models, request)
+            "GetModelStatus",
+            get_model_status_pb2.GetModelStatusRequest,
+            lambda request, _: metadata.status(models, request),
         ),
         "HandleReloadConfigRequest": method(
-            model_management_pb2.ReloadConfigRequest, lambda request, _: management.reload(models, request)
+            "HandleReloadConfigRequest",
+            model_management_pb2.ReloadConfigRequest,
+            lambda request, _: management.reload(models, request, root=options.model_root),
         ),
     }
     prediction.update({name: _unsupported(name) for name in _UNSUPPORTED})
@@ -84,11 +92,19 @@ def _abort(context: grpc.ServicerContext, code: grpc.StatusCode, text: str) -> N
 
 
 def _method(
-    in_flight: InFlight, request_type: type[Message], answer: Callable[[Any, grpc.ServicerContext], Message]
+    in_flight: InFlight,
+    verbose: bool,
+    name: str,
+    request_type: type[Message],
+    answer: Callable[[Any, grpc.ServicerContext], Message],
 ) -> Any:
     """A gRPC method on bytes. It parses the message itself, to choose the error for an invalid message."""
 
     def handle(message: bytes, context: grpc.ServicerContext) -> bytes:
+        start = time.monotonic()
+        given = next((value for key, value in context.invocation_metadata() if key == request_log.HEADER), None)
+        identity = request_log.request_id(given)
+        context.set_trailing_metadata(((request_log.HEADER, identity),))
         if not in_flight.begin():
             _abort(context, grpc.StatusCode.UNAVAILABLE, refusal.STOPPING)
         if not context.add_callback(in_flight.end):  # the call has ended already
@@ -97,13 +113,20 @@ def _method(
             request = request_type.FromString(message)
         except DecodeError:
             _abort(context, grpc.StatusCode.INTERNAL, f"the request is not a valid {request_type.DESCRIPTOR.full_name}")
+        code = grpc.StatusCode.OK
         try:
             return answer(request, context).SerializeToString()
         except RefusedError as refused:
-            _abort(context, refused.code, refused.text)
+            code = refused.code
+            _abort(context, code, refused.text)
         except Exception as error:
-            log.exception("unexpected error while answering a request")
-            _abort(context, grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
+            log.exception("unexpected error while answering request %s", identity)
+            code = grpc.StatusCode.INTERNAL
+            _abort(context, code, f"{type(error).__name__}: {error}")
+        finally:
+            if verbose:
+                model = request.model_spec.name if hasattr(request, "model_spec") else ""
+                request_log.log_slow(identity, name, model, code.name, time.monotonic() - start)
 
     return grpc.unary_unary_rpc_method_handler(handle)
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 
+import grpc
 from tensorflow_serving.apis import model_management_pb2
 
 from digitforge_client.errors import DigitforgeError, InvalidInputError
@@ -17,25 +20,47 @@ log = logging.getLogger("digitforge.serving")
 
 
 def reload(
-    models: Models, request: model_management_pb2.ReloadConfigRequest
+    models: Models, request: model_management_pb2.ReloadConfigRequest, *, root: Path | None
 ) -> model_management_pb2.ReloadConfigResponse:
     """Serve exactly the models that a ``HandleReloadConfigRequest`` lists.
 
+    Args:
+        models: the models to change.
+        request: the request.
+        root: accept base paths below this folder, symbolic links resolved; None: reject every request.
+
     Raises:
-        RefusedError: the configuration cannot be applied, or one of its models did not become available.
+        RefusedError: the server does not accept the request, the configuration cannot be applied, or one of its models
+            did not become available.
     """
+    if root is None:
+        raise refusal.permission_denied(
+            "HandleReloadConfigRequest is off; to accept it, start the server with --allow-reload and --model-root"
+        )
     if request.config.WhichOneof("config") != "model_config_list":
         raise refusal.invalid_argument(
-            "ServerConfig type not supported by HandleReloadConfigRequest. Only ModelConfigList is currently supported"
+            "ServerModelConfig type not supported by HandleReloadConfigRequest. Only ModelConfigList is currently "
+            "supported"
         )
     try:
-        sources = model_sources(request.config)
+        sources = [replace(source, root=root) for source in model_sources(request.config)]
     except InvalidInputError as error:
         raise refusal.invalid_argument(str(error)) from error
-    models.reconfigure(sources)
+    for source in sources:
+        if "\0" in str(source.base_path) or not _is_below(source.base_path, root):
+            raise refusal.permission_denied(
+                f"the base path {source.base_path} of model {source.name} is not below the folder of --model-root"
+            )
+    unavailable = models.reconfigure(sources)
+    if unavailable:
+        raise refusal.RefusedError(grpc.StatusCode.UNKNOWN, unavailable)
     response = model_management_pb2.ReloadConfigResponse()
     response.status.SetInParent()
     return response
+
+
+def _is_below(path: Path, root: Path) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
 
 
 class ConfigWatch:
@@ -62,11 +87,14 @@ class ConfigWatch:
         last_error = ""
         while not self._stopping.wait(self._every_s):
             try:
-                sources = read_model_config(self._path)
+                sources, unavailable = read_model_config(self._path), ""
                 if sources != self._applied:
-                    self._models.reconfigure(sources)
-                    self._applied, last_error = sources, ""
+                    unavailable = self._models.reconfigure(sources)
+                    self._applied = sources
                     log.info("applied the model configuration %s", self._path)
+                if unavailable:  # `Models` tries again when the files change
+                    log.error("%s", unavailable)
+                last_error = ""
             except (DigitforgeError, refusal.RefusedError) as error:
                 if last_error != str(error):  # log each error once
                     last_error = str(error)

@@ -18,6 +18,8 @@ import click
 from digitforge_client import contract
 from digitforge_client.common.command import ENDING_SIGNALS, HANGUP, import_quietly
 from digitforge_client.errors import InvalidInputError
+from digitforge_serving.api.request_log import SLOW_S
+from digitforge_serving.cli.logs import configure_logging
 from digitforge_serving.config.options import (
     BatchingOptions,
     ModelSource,
@@ -30,6 +32,8 @@ from digitforge_serving.config.options import (
 )
 from digitforge_serving.models.locations import shipped_models
 from digitforge_serving.server import Server
+
+log = logging.getLogger("digitforge.serving")
 
 _LEGACY_KERAS = "TF_USE_LEGACY_KERAS"
 _POLL_S = 0.5  # seconds between checks for a signal
@@ -157,8 +161,27 @@ def without_effect(name: str, reason: str, **attributes: Any) -> Any:
 @without_effect(
     "enable_grpc_healthcheck_service", "the health service always runs.", type=bool, is_flag=False, flag_value=True
 )
+@flag(
+    "allow_reload",
+    is_flag=True,
+    help="Let clients change the models (HandleReloadConfigRequest). Needs --model-root. A SavedModel is a program.",
+    show_default=False,
+)
+@flag(
+    "model_root",
+    type=click.Path(path_type=Path),
+    help="With --allow-reload: folder that contains every model that clients may load.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Format of the log on standard error. json: one object per line.",
+)
+@click.option("--verbose", is_flag=True, help=f"Log every request that takes {SLOW_S:g} s or longer, with its id.")
 @click.option("--json", "as_json", is_flag=True, help="Print the startup line as JSON.")
-def serve(as_json: bool, **flags: Any) -> None:
+def serve(as_json: bool, log_format: str, **flags: Any) -> None:
     """Serve generated digits, or any SavedModel, over TensorFlow Serving's protocol.
 
     Without options, serves the shipped generator on 127.0.0.1:8500. Most options have TensorFlow Serving's names.
@@ -167,7 +190,9 @@ def serve(as_json: bool, **flags: Any) -> None:
     Prints one line when all models are loaded and the port is open. Ctrl-C, SIGTERM or a closed terminal stops the
     server after requests in flight have finished. A second signal stops it at once.
     """
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="digitforge serve: %(message)s")
+    configure_logging(log_format)
+    if flags.pop("allow_reload") != (flags["model_root"] is not None):
+        raise InvalidInputError("--allow-reload and --model-root belong together; give both or neither")
     sources = _sources(flags.pop("model_name"), flags.pop("model_base_path"), flags["model_config_file"])
     batching = _batching(flags.pop("enable_batching"), flags.pop("batching_parameters_file"))
     flags["rest_api_port"] = flags["rest_api_port"] or None
@@ -179,6 +204,7 @@ def serve(as_json: bool, **flags: Any) -> None:
     tags = tuple(flags.pop("saved_model_tags").split(","))
     server = Server(sources, ServerOptions(saved_model_tags=tags, batching=batching, **flags))
     server.check()
+    log.info("starting TensorFlow …")
     _import_tensorflow()
     _run_until_signal(server, as_json=as_json, grace_s=flags["grace_seconds"])
 
@@ -237,7 +263,7 @@ def _run_until_signal(server: Server, *, as_json: bool, grace_s: float) -> None:
             sys.stdout.flush()
             while not stop_requested.wait(_POLL_S):  # a signal delivered to another thread does not wake this one
                 pass
-            logging.getLogger("digitforge.serving").info("stopping: waiting for requests in flight")
+            log.info("stopping: waiting for requests in flight")
         interrupted = received[0] == signal.SIGINT
         # TensorFlow stops a computation only between two operations, and at exit Python waits for it.
         force_exit = threading.Timer(grace_s + _FORCE_EXIT_S, os._exit, [128 + signal.SIGINT if interrupted else 0])

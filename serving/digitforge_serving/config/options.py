@@ -31,6 +31,7 @@ class ModelSource:
     latest: int = 1  #: number of versions to serve, highest first, with the policy ``latest``
     versions: tuple[int, ...] = ()  #: versions to serve with the policy ``specific``
     labels: Mapping[str, int] = field(default_factory=dict)  #: label => version
+    root: Path | None = None  #: load only files below this folder, symbolic links resolved; None: any file
 
     def check(self) -> None:
         """Check that ``base_path`` can contain versions.
@@ -80,7 +81,7 @@ class BatchingOptions:
 
     def padded(self, rows: int) -> int:
         """Number of rows of a batch after padding."""
-        return next((size for size in self.allowed_batch_sizes if size >= rows), rows) if rows else 0
+        return next((size for size in self.allowed_batch_sizes if size >= rows), rows)
 
 
 def read_batching_options(path: Path) -> BatchingOptions:
@@ -204,6 +205,9 @@ class ServerOptions:
     saved_model_tags: tuple[str, ...] = ("serve",)  #: tags of the graph to load
     tensorflow_intra_op_parallelism: int = 0  #: threads for one operation; 0: one per core
     tensorflow_inter_op_parallelism: int = 0  #: operations that run at the same time; 0: one per core
+    #: Accept HandleReloadConfigRequest for base paths below this folder, symbolic links resolved. None: reject it.
+    model_root: Path | None = None
+    verbose: bool = False  #: log requests that take a second or longer
     grace_seconds: float = 30.0  #: time that requests in flight have to finish after the server is told to stop
 
 
@@ -221,7 +225,10 @@ def read_model_config(path: Path) -> tuple[ModelSource, ...]:
     """
     from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
-    return model_sources(messages.read(path, ModelServerConfig))
+    sources = model_sources(messages.read(path, ModelServerConfig))
+    if not sources:
+        raise InvalidInputError(f"{path} lists no model; add one: model_config_list {{ config {{ … }} }}")
+    return sources
 
 
 def model_sources(config: model_server_config_pb2.ModelServerConfig) -> tuple[ModelSource, ...]:
@@ -230,12 +237,10 @@ def model_sources(config: model_server_config_pb2.ModelServerConfig) -> tuple[Mo
     Errors contain TensorFlow Serving's words, for programs that look for them.
 
     Raises:
-        InvalidInputError: it lists no model, the same name twice, or a model without a name, an absolute base path or
+        InvalidInputError: it lists the same name twice, or a model without a name, an absolute base path or
             the platform ``tensorflow``.
     """
     sources = tuple(_source(model) for model in config.model_config_list.config)
-    if not sources:
-        raise InvalidInputError("the model configuration lists no model; add one: model_config_list { config { … } }")
     names = [source.name for source in sources]
     for name in names:
         if names.count(name) > 1:

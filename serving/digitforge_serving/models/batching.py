@@ -244,8 +244,9 @@ class Batcher:
         if len(queue.waiting) >= self._options.max_enqueued_batches:
             raise refusal.RefusedError(
                 grpc.StatusCode.UNAVAILABLE,
-                "The batch scheduling queue to which this task was submitted is full: "
-                f"{len(queue.waiting)} batches wait",
+                "The batch scheduling queue to which this task was submitted is full; currently "
+                f"{len(queue.waiting)} batches enqueued and max_enqueued_batches is "
+                f"{self._options.max_enqueued_batches}",
             )
         queue.waiting.append(batch)
         return None
@@ -319,12 +320,13 @@ class Batcher:
         if not tasks:
             return
         rows = sum(task.rows for task in tasks)
-        padding = self._options.padded(rows) - rows
+        # Some operations fail for 0 rows, so a batch has at least one.
+        padding = self._options.padded(max(1, rows)) - rows
         feeds: Feeds = {}
-        for name, first in tasks[0].feeds.items():
+        for name in tasks[0].feeds:
             parts = [task.feeds[name] for task in tasks]
             if padding:
-                parts.append(np.repeat(first[:1], padding, axis=0))
+                parts.append(_padding(parts, padding))
             feeds[name] = parts[0] if len(parts) == 1 else np.concatenate(parts)
         if self._observe is not None:
             now = time.monotonic()
@@ -341,13 +343,21 @@ class Batcher:
 def _rows(feeds: Feeds) -> int:
     """The number of rows: the first dimension, which must be the same for all inputs."""
     if not feeds:
-        raise refusal.invalid_argument("Batching session Run() must have at least one input tensor")
+        raise refusal.invalid_argument("Batching Run() must have at least one input tensor")
     if any(value.ndim == 0 for value in feeds.values()):
-        raise refusal.invalid_argument("Batching session Run() input tensors must have at least one dimension")
+        raise refusal.invalid_argument("Batching Run() input tensors must have at least one dimension")
     sizes = {len(value) for value in feeds.values()}
     if len(sizes) > 1:
-        raise refusal.invalid_argument("Batching session Run() input tensors must have equal 0th-dimension size")
+        raise refusal.invalid_argument("Batching Run() input tensors must have equal 0th-dimension size")
     return sizes.pop()
+
+
+def _padding(parts: list[Array], rows: int) -> Array:
+    """Copies of the batch's first row. Zeros or empty strings, if the batch has no row."""
+    for part in parts:
+        if len(part):
+            return np.repeat(part[:1], rows, axis=0)
+    return np.full((rows, *parts[0].shape[1:]), b"" if parts[0].dtype.kind == "O" else 0, parts[0].dtype)
 
 
 def _check_rows(value: Array, rows: int) -> None:

@@ -1,8 +1,43 @@
-"""Detect changes in a version's folder."""
+"""Check a version's folder before TensorFlow reads it, and detect changes in it."""
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
+
+from digitforge_client.errors import DataError
+
+
+def check(version: Path, *, root: Path | None = None) -> None:
+    """Check that TensorFlow can read a version's folder without waiting, and may read it.
+
+    TensorFlow waits for ever for a FIFO, and reads a device without end.
+
+    Args:
+        version: the folder.
+        root: reject files outside of this folder, symbolic links resolved; None: accept any.
+
+    Raises:
+        DataError: a file is neither regular nor a folder, or is outside of *root*.
+        OSError: a folder cannot be read.
+    """
+    waiting, seen = [version], set()
+    while waiting:
+        path = waiting.pop()
+        real = Path(os.path.realpath(path))  # unlike Path.resolve, accepts loops of links
+        if root is not None and not real.is_relative_to(os.path.realpath(root)):
+            raise DataError(f"{path} is outside of {root}; copy the version with its files to that folder")
+        try:
+            mode = real.stat().st_mode
+        except OSError:  # a broken link: TensorFlow reports it if it needs the file
+            continue
+        if stat.S_ISDIR(mode):
+            if real not in seen:  # links can form a loop
+                seen.add(real)
+                waiting.extend(path.iterdir())
+        elif not stat.S_ISREG(mode):
+            raise DataError(f"{path} is a FIFO, a socket or a device; expected a regular file")
 
 
 def stamp(version: Path) -> object:

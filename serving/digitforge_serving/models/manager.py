@@ -52,6 +52,7 @@ class Models:
         self._options = options
         self._metrics = metrics or Metrics()
         self._models = {source.name: _Model(source=source) for source in sources}
+        self._metrics.model_names = self._models
         self._changing = threading.Lock()  # held while versions are loaded or unloaded
         self._ready: dict[str, dict[int, Served]] = {}  # replaced but never modified, so readers need no lock
         self._loaded: weakref.WeakSet[SavedModel] = weakref.WeakSet()  # also unloaded ones that requests still use
@@ -146,12 +147,14 @@ class Models:
                 if found is not None:
                     self._load_and_unload(model, found)
 
-    def reconfigure(self, sources: Sequence[ModelSource]) -> None:
+    def reconfigure(self, sources: Sequence[ModelSource]) -> str:
         """Serve exactly these models: load new models, unload models that are not listed.
 
+        Returns:
+            Which models did not become available, and why. Empty if all did.
+
         Raises:
-            RefusedError: a base path does not exist, or a label names a version that does not serve. In these cases
-                nothing changes. Also if a model does not become available. In this case the other changes stay.
+            RefusedError: a base path does not exist, or a label names a version that does not serve. Nothing changes.
         """
         with self._changing:
             for source in sources:
@@ -170,21 +173,22 @@ class Models:
                     if version.served is not None:
                         self._unload(model, number)
             self._models = {name: self._models[name] for name in names}
-        unavailable = sorted(name for name in names if not self._ready.get(name))
+            self._metrics.model_names = self._models
+        unavailable = [_why_unavailable(model) for name, model in self._models.items() if not self._ready.get(name)]
         self.on_change()
-        if unavailable:
-            raise refusal.RefusedError(
-                grpc.StatusCode.UNKNOWN, f"Some models did not become available: {{{', '.join(unavailable)}}}"
-            )
+        return f"{len(unavailable)} model(s) did not become available: {'; '.join(unavailable)}" if unavailable else ""
 
     def _check_source(self, source: ModelSource) -> None:
         try:
             source.check()
         except DataError as error:
             raise refusal.failed_precondition(str(error)) from error
-        if self._options.allow_version_labels_for_unavailable_models:
-            return
-        for version in source.labels.values():
+        model = self._models.get(source.name)
+        in_use = {} if model is None else model.source.labels
+        for label, version in source.labels.items():
+            is_new = in_use.get(label, version) == version
+            if is_new and self._options.allow_version_labels_for_unavailable_models:
+                continue
             if version not in self._ready.get(source.name, {}):
                 raise refusal.failed_precondition(
                     f"Request to assign label to version {version} of model {source.name}, which is not currently "
@@ -258,7 +262,10 @@ class Models:
         if version is not None and version.code != grpc.StatusCode.OK and version.stamp == stamp:
             return False
         version = model.versions[number] = Version(state=LOADING)
+        log.info("loading version %d of model %s from %s …", number, model.source.name, path)
+        start = time.monotonic()
         try:
+            folder.check(path, root=model.source.root)
             loaded = self._load_saved_model(path)
             served = Served(
                 name=model.source.name,
@@ -277,7 +284,8 @@ class Models:
         version.served, version.state = served, AVAILABLE
         self._metrics.count_load(str(path), "success")
         self._publish(model)
-        log.info("loaded version %d of model %s from %s", number, model.source.name, path)
+        took_s = time.monotonic() - start
+        log.info("loaded version %d of model %s in %.1f s", number, model.source.name, took_s)
         return True
 
     def _load_saved_model(self, path: Path) -> SavedModel:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 import tensorflow as tf
+from tensorflow.core.framework import types_pb2
 from tensorflow_serving.apis import model_pb2, predict_pb2
 
 from digitforge_serving.models import refusal, tensors
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
     from tensorflow.core.protobuf import meta_graph_pb2
 
 DEFAULT_SIGNATURE: Final = "serving_default"
-_METHODS: Final = ("tensorflow/serving/predict", "tensorflow/serving/classify", "tensorflow/serving/regress")
+#: dtypes that TensorFlow reads from a message and `tensors.decode` does not, such as DT_RESOURCE and DT_QINT8.
+_OTHER_DTYPES: Final = frozenset(
+    number for number in types_pb2.DataType.values() if 0 < number <= 100 and number not in tensors.DTYPES
+)
 
 
 def predict(
@@ -77,12 +81,6 @@ def run(
 
 def _inputs(signature: meta_graph_pb2.SignatureDef, request: predict_pb2.PredictRequest) -> dict[str, tensors.Array]:
     """Tensor name => value, from the request's inputs and the signature's defaults."""
-    if signature.method_name not in _METHODS:
-        raise refusal.from_number(
-            tf.errors.INTERNAL,
-            f"Expected prediction signature method_name to be one of {{{', '.join(_METHODS)}}}. "
-            f"Was: {signature.method_name}",
-        )
     sent, known = set(request.inputs), set(signature.inputs)
     if len(sent) > len(known) or (len(sent) < len(known) and not signature.defaults):
         raise refusal.invalid_argument(
@@ -103,11 +101,13 @@ def _inputs(signature: meta_graph_pb2.SignatureDef, request: predict_pb2.Predict
                 f"provided. Inputs expected to be in the request {_set(sent)}, or default input alias set: "
                 f"{','.join(sorted(signature.defaults))}"
             )
+        dtypes[feed] = (signature.inputs[alias].dtype, message.dtype)
+        if message.dtype in _OTHER_DTYPES and message.dtype != signature.inputs[alias].dtype:
+            continue  # `_check_dtypes` rejects it
         try:
             feeds[feed] = tensors.decode(message)
         except (ValueError, MemoryError) as error:
             raise refusal.invalid_argument(f"tensor parsing error: {alias}") from error
-        dtypes[feed] = (signature.inputs[alias].dtype, message.dtype)
     if not sent <= known:
         raise refusal.invalid_argument(
             f"Inputs contains invalid name. Used request inputs: {','.join(sorted(sent & known))}, "

@@ -42,6 +42,11 @@ def failed_precondition(text: str) -> RefusedError:
     return RefusedError(grpc.StatusCode.FAILED_PRECONDITION, text)
 
 
+def permission_denied(text: str) -> RefusedError:
+    """The server's configuration does not allow the request."""
+    return RefusedError(grpc.StatusCode.PERMISSION_DENIED, text)
+
+
 def cancelled() -> RefusedError:
     """The client no longer waits for the answer."""
     return RefusedError(grpc.StatusCode.CANCELLED, "Cancelled")

@@ -19,6 +19,8 @@ Array = npt.NDArray[Any]
 
 #: Maximum size of a tensor with repeated elements. Without this limit, a message of a few bytes could claim any shape.
 MAX_REPEATED_BYTES: Final = 2**26
+#: Maximum number of strings in a tensor. Each takes at least 60 bytes in memory, but only one or two in a message.
+MAX_STRINGS: Final = 2**20
 MAX_DIMENSIONS: Final = 64  # numpy's limit; TensorFlow's is 254
 
 #: dtype => (typed field, dtype of the field's values).
@@ -38,6 +40,8 @@ _FIELDS: Final[dict[int, tuple[str, type[np.generic]]]] = {
         ("int_val", np.int32),
     ),
 }
+#: Numbers of the dtypes that `decode` and `encode` support.
+DTYPES: Final = frozenset([*_FIELDS, types_pb2.DT_STRING])
 _COMPLEX: Final = {types_pb2.DT_COMPLEX64, types_pb2.DT_COMPLEX128}
 _BIT_PATTERNS: Final = {types_pb2.DT_HALF, types_pb2.DT_BFLOAT16}  # the field holds the 16 bits, not the number
 
@@ -51,11 +55,11 @@ def decode(tensor: tensor_pb2.TensorProto) -> Array:
     Raises:
         ValueError: the dtype is not supported, the shape is invalid, or the content does not have the right length.
     """
-    shape = tuple(dim.size for dim in tensor.tensor_shape.dim)
-    if tensor.tensor_shape.unknown_rank or len(shape) > MAX_DIMENSIONS or any(size < 0 for size in shape):
-        raise ValueError(
-            f"the shape is {shape}; expected a known rank, at most {MAX_DIMENSIONS} dimensions, and sizes of 0 or more"
-        )
+    if len(tensor.tensor_shape.dim) > MAX_DIMENSIONS:  # first, because a message can claim millions
+        raise ValueError(f"{len(tensor.tensor_shape.dim)} dimensions; expected at most {MAX_DIMENSIONS}")
+    shape = tuple(dim.size for dim in tensor.tensor_shape.dim)  # like TensorFlow, ignores `unknown_rank`
+    if any(size < 0 for size in shape):
+        raise ValueError(f"the shape is {shape}; expected sizes of 0 or more")
     count = math.prod(shape)
     if tensor.dtype == types_pb2.DT_STRING:
         return _decode_strings(tensor, count).reshape(shape)
@@ -74,7 +78,9 @@ def decode(tensor: tensor_pb2.TensorProto) -> Array:
 
 def _decode_field(tensor: tensor_pb2.TensorProto, count: int, dtype: np.dtype[Any]) -> Array:
     name, held_as = _FIELDS[tensor.dtype]
-    values = np.array(getattr(tensor, name), dtype=held_as)
+    field = getattr(tensor, name)
+    needed = 2 * count if tensor.dtype in _COMPLEX else count
+    values = np.array(field[:needed] if len(field) > needed else field, dtype=held_as)
     if tensor.dtype in _COMPLEX:  # real and imaginary parts alternate
         values = values[: values.size // 2 * 2].view(dtype)
     elif tensor.dtype in _BIT_PATTERNS:
@@ -85,33 +91,19 @@ def _decode_field(tensor: tensor_pb2.TensorProto, count: int, dtype: np.dtype[An
 
 
 def _decode_strings(tensor: tensor_pb2.TensorProto, count: int) -> Array:
-    content = tensor.tensor_content
-    if not content or not count:
+    if max(count, len(tensor.string_val)) > MAX_STRINGS:
+        raise ValueError(f"{max(count, len(tensor.string_val))} strings; expected at most {MAX_STRINGS}")
+    if not tensor.tensor_content or not count:
         values = np.empty(len(tensor.string_val), dtype=object)
         values[:] = tensor.string_val
         return _fill(values, count, np.array([b""], dtype=object))
-    if count > len(content):
-        raise ValueError(f"tensor_content has {len(content)} bytes, too few for {count} strings")
-    position, lengths = 0, []
-    for _ in range(count):
-        length, shift = 0, 0
-        while True:
-            if position >= len(content) or shift > 28:  # a length is a 32-bit varint
-                raise ValueError(
-                    "tensor_content ends within the lengths of the strings, or a length is not a 32-bit number"
-                )
-            byte = content[position]
-            position, length, shift = position + 1, length | (byte & 0x7F) << shift, shift + 7
-            if byte < 0x80:
-                break
-        lengths.append(length)
-    if position + sum(lengths) != len(content):
-        raise ValueError(f"tensor_content has {len(content) - position} bytes of strings; expected {sum(lengths)}")
-    strings = np.empty(count, dtype=object)
-    for index, length in enumerate(lengths):
-        strings[index] = content[position : position + length]
-        position += length
-    return strings
+    # Its elements are the lengths as varints, then all bytes. TensorFlow parses them a hundred times as fast as Python.
+    try:
+        with tf.device("CPU"):
+            parsed = tf.io.parse_tensor(tensor.SerializeToString(), tf.string)
+    except tf.errors.InvalidArgumentError as error:
+        raise ValueError("tensor_content does not contain the lengths and bytes of the strings") from error
+    return np.asarray(parsed.numpy(), dtype=object)
 
 
 def _fill(values: Array, count: int, zero: Array) -> Array:

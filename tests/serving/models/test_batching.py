@@ -342,7 +342,7 @@ def test_without_batching_the_number_of_running_requests_is_limited() -> None:
 def test_the_shipped_batching_file_is_valid() -> None:
     options = read_batching_options(shipped_config() / "batching.config")
     assert options.max_batch_size == MAX_ROWS
-    assert (options.padded(0), options.padded(1), options.padded(600)) == (0, 1, 640)
+    assert (options.padded(0), options.padded(1), options.padded(600)) == (1, 1, 640)
 
 
 @pytest.mark.parametrize(
