@@ -15,7 +15,13 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf import text_format
 from serving_toys import Stubs
-from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_pb2, predict_pb2
+from tensorflow_serving.apis import (
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    model_management_pb2,
+    model_pb2,
+    predict_pb2,
+)
 
 from digitforge_client.contract import MAX_ROWS, MODEL_NAME
 
@@ -48,9 +54,10 @@ class Case:
     name: str
     method: str = "Predict"
     request: str  # protobuf text
-    code: grpc.StatusCode = grpc.StatusCode.INVALID_ARGUMENT
-    text: str = ""
+    code: grpc.StatusCode | tuple[grpc.StatusCode, ...] = grpc.StatusCode.INVALID_ARGUMENT
+    text: str | tuple[str, ...] = ""  # several: without and with batching
     begins: bool = False  # the message only starts with the text
+    real: str | None = None  # how the real server's message begins, where it differs on purpose
     check: Callable[[Any], None] = field(default=lambda response: None)
 
     def send(self, stubs: Stubs) -> Any:
@@ -64,6 +71,9 @@ class Case:
         if self.method == "GetModelMetadata":
             metadata = text_format.Parse(self.request, get_model_metadata_pb2.GetModelMetadataRequest())
             return stubs.prediction.GetModelMetadata(metadata, timeout=60)
+        if self.method == "HandleReloadConfigRequest":
+            reload = text_format.Parse(self.request, model_management_pb2.ReloadConfigRequest())
+            return stubs.model.HandleReloadConfigRequest(reload, timeout=60)
         status = text_format.Parse(self.request, get_model_status_pb2.GetModelStatusRequest())
         return stubs.model.GetModelStatus(status, timeout=60)
 
@@ -140,7 +150,6 @@ BAD = [
             "too much content": r"dtype: DT_UINT8 tensor_shape { dim { size: 1 } } tensor_content: '\001\002'",
             "no dtype": "tensor_shape { dim { size: 1 } } int64_val: 1",
             "a negative dimension": "dtype: DT_INT64 tensor_shape { dim { size: -1 } } int64_val: 1",
-            "no rank": "dtype: DT_INT64 tensor_shape { unknown_rank: true } int64_val: 1",
             "dimensions whose product overflows": "dtype: DT_INT64 tensor_shape { dim { size: 4611686018427387904 } "
             "dim { size: 4611686018427387904 } } int64_val: 1",
             "strings cut short": r"dtype: DT_STRING tensor_shape { dim { size: 2 } } tensor_content: '\003\001a'",
@@ -165,6 +174,67 @@ BAD = [
         name="floats for integers",
         request=MODEL + SEEDS + given("labels", "dtype: DT_FLOAT tensor_shape { dim { size: 1 } } float_val: 1"),
         text="Expects arg[0] to be int64 but float is provided",
+    ),
+    *(
+        Case(
+            name=f"a tensor of dtype {dtype}",
+            request=MODEL + LABELS + given("seeds", f"dtype: {dtype} tensor_shape {{ dim {{ size: 1 }} }} {value}"),
+            text=f"Expects arg[1] to be int64 but {name} is provided",
+            real="",
+        )
+        for dtype, name, value in (
+            ("DT_RESOURCE", "resource", "resource_handle_val { name: 'x' }"),
+            ("DT_VARIANT", "variant", "variant_val { type_name: 'x' }"),
+            ("DT_QINT8", "qint8", "int_val: 1"),
+        )
+    ),
+    Case(
+        name="no rank, which counts as a scalar",
+        request=MODEL + LABELS + given("seeds", "dtype: DT_INT64 tensor_shape { unknown_rank: true } int64_val: 1"),
+        text=("Attempting to slice scalar input", "Batching Run() input tensors must have at least one dimension"),
+        begins=True,
+    ),
+    Case(
+        name="a scalar",
+        request=MODEL + LABELS + given("seeds", "dtype: DT_INT64 tensor_shape { } int64_val: 1"),
+        text=("Attempting to slice scalar input", "Batching Run() input tensors must have at least one dimension"),
+        begins=True,
+    ),
+    Case(
+        name="unequal numbers of rows",
+        request=MODEL + given("labels", int64(2, 7, 8)) + SEEDS,
+        text=("", "Batching Run() input tensors must have equal 0th-dimension size"),  # without batching, the model's
+        begins=True,
+    ),
+    Case(
+        name="the initializer of the model",
+        request=named("signature_name: '__saved_model_init_op'"),
+        code=(grpc.StatusCode.OUT_OF_RANGE, grpc.StatusCode.INVALID_ARGUMENT),
+        text=("", "Batching Run() must have at least one input tensor"),
+        begins=True,
+    ),
+    Case(
+        name="a reload without a configuration",
+        method="HandleReloadConfigRequest",
+        request="",
+        text="ServerModelConfig type not supported by HandleReloadConfigRequest. Only ModelConfigList is currently "
+        "supported",
+    ),
+    Case(
+        name="a reload with a relative path",
+        method="HandleReloadConfigRequest",
+        request=f"config {{ model_config_list {{ config {{ name: '{MODEL_NAME}' base_path: 'models' "
+        "model_platform: 'tensorflow' } } }",
+        text=f"Expected model {MODEL_NAME} to have an absolute path or URI; got base_path()=models",
+        begins=True,
+    ),
+    Case(
+        name="a reload without a platform",  # of a configured model: for others, the real server keeps the broken entry
+        method="HandleReloadConfigRequest",
+        request=f"config {{ model_config_list {{ config {{ name: '{MODEL_NAME}' base_path: '/nowhere' }} }} }}",
+        text="Illegal setting neither ModelServerConfig::model_type (deprecated) nor ModelServerConfig::"
+        f"model_platform, model name is {MODEL_NAME}",
+        begins=True,
     ),
     Case(name="status without a model", method="GetModelStatus", request="", text="Missing ModelSpec"),
     Case(

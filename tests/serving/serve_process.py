@@ -11,6 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc (Linux)")
 SERVE = [sys.executable, "-m", "digitforge", "serve"]
 
 
@@ -50,3 +53,14 @@ def serving(tmp_path: Path, *arguments: str) -> Iterator[Process]:
         popen.wait()
         assert popen.stdout is not None
         popen.stdout.close()
+
+
+def busy_s(process: int) -> float:
+    """Processor time that a process has used, in seconds."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident(process: int) -> float:
+    """Resident memory of a process in MB."""
+    return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6

@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from digitforge_serving.metrics import Metrics
+from digitforge_serving.metrics import OTHER_MODELS, Metrics
 
 
 def families(metrics: Metrics) -> dict[str, Metric]:
@@ -25,9 +25,19 @@ def test_every_metric_has_its_type_and_a_description_before_the_first_request() 
 @pytest.mark.parametrize("name", ["digits", 'with "quotes"', "back\\slash", "two\nlines", "{}=,", "é"])
 def test_any_model_name_can_be_read_back(name: str) -> None:
     metrics = Metrics()
+    metrics.model_names = {name}
     metrics.count_request(name, "OK")
     (sample,) = families(metrics)["request_count"].samples
     assert (sample.labels, sample.value) == ({"model_name": name, "status": "OK"}, 1)
+
+
+def test_requests_for_models_that_are_not_configured_have_one_label() -> None:
+    metrics = Metrics()
+    metrics.model_names = {"digits"}
+    for number in range(5000):
+        metrics.count_request(f"{number}" * 1000, "NOT_FOUND")
+    (sample,) = families(metrics)["request_count"].samples
+    assert (sample.labels, sample.value) == ({"model_name": OTHER_MODELS, "status": "NOT_FOUND"}, 5000)
 
 
 def test_a_bucket_counts_values_up_to_its_bound() -> None:

@@ -20,14 +20,13 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from serve_process import serving
+from serve_process import busy_s, needs_proc, serving
 from serving_toys import connect, free_port, predict_request, wait_for
 
 from digitforge_serving import ModelSource, Server, ServerOptions
 from digitforge_serving.config.options import PROMETHEUS_PATH, BatchingOptions
 from digitforge_serving.models.batching import Caller, Unbatched
 
-needs_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc (Linux)")
 #: Below the server's default limit of 512 requests.
 CALLS = 400
 #: Takes a few hundredths of a second.
@@ -46,12 +45,6 @@ def computed(rest_target: str) -> int:
 
 def given_up(rest_target: str) -> int:
     return total(rest_target, r':tensorflow:serving:request_count\{.*status="CANCELLED"\}')
-
-
-def busy_s(process: int) -> float:
-    """Processor time that a process has used, in seconds."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 #: Options of a server that computes one request or one batch at a time.

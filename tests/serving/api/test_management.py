@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import threading
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from serving_toys import Gate, Publish, Stubs, connect, predict_request, wait_for
 from tensorflow_serving.apis import model_management_pb2
 
-from digitforge_serving import Server, ServerOptions
+from digitforge_serving import EmbeddedServer, ModelSource, Server, ServerOptions
 from digitforge_serving.config.options import read_model_config
 
 SERVING, NOT_SERVING = 1, 2
@@ -61,12 +62,13 @@ def file(base_path: Path, publish: Publish, other_version: Path, tmp_path: Path)
 
 
 @pytest.fixture
-def stubs(file: Path) -> Iterator[Stubs]:
+def stubs(file: Path, tmp_path: Path) -> Iterator[Stubs]:
     options = ServerOptions(
         port=0,
         file_system_poll_wait_seconds=0.1,
         model_config_file=file,
         model_config_file_poll_wait_seconds=0.1,
+        model_root=tmp_path,
     )
     server = Server(read_model_config(file), options)
     assert server.start()
@@ -120,8 +122,15 @@ def test_a_reload_replaces_the_whole_configuration(stubs: Stubs, base_path: Path
     ("text", "code", "said"),
     [
         ("", grpc.StatusCode.INVALID_ARGUMENT, "Only ModelConfigList is currently supported"),
-        ("model_config_list { }", grpc.StatusCode.INVALID_ARGUMENT, "lists no model"),
-        (config(("x", Path("/nowhere"), "")), grpc.StatusCode.FAILED_PRECONDITION, "does not exist"),
+        (config(("x", Path("ROOT/nowhere"), "")), grpc.StatusCode.FAILED_PRECONDITION, "does not exist"),
+        (
+            config(("x", Path("/nowhere"), "")),
+            grpc.StatusCode.PERMISSION_DENIED,
+            "not below the folder of --model-root",
+        ),
+        (config(("x", Path("ROOT/../elsewhere"), "")), grpc.StatusCode.PERMISSION_DENIED, "not below the folder"),
+        (config(("x", Path(r"ROOT/a\0b"), "")), grpc.StatusCode.PERMISSION_DENIED, "not below the folder"),
+        (config(("x", Path("relative"), "")), grpc.StatusCode.INVALID_ARGUMENT, "to have an absolute path or URI"),
         (
             "model_config_list { config { name: 'x' } }",
             grpc.StatusCode.INVALID_ARGUMENT,
@@ -130,9 +139,9 @@ def test_a_reload_replaces_the_whole_configuration(stubs: Stubs, base_path: Path
     ],
 )
 def test_a_configuration_that_cannot_be_applied_changes_nothing(
-    stubs: Stubs, text: str, code: grpc.StatusCode, said: str
+    stubs: Stubs, tmp_path: Path, text: str, code: grpc.StatusCode, said: str
 ) -> None:
-    error = refused(stubs, text)
+    error = refused(stubs, text.replace("ROOT", str(tmp_path)))
     assert error.code() == code
     assert said in error.details()
     assert offset(stubs) == 0
@@ -144,9 +153,87 @@ def test_a_new_model_that_cannot_be_loaded_is_reported_and_the_others_keep_servi
     (tmp_path / "broken" / "1").mkdir(parents=True)
     error = refused(stubs, config(("toy", base_path, ""), ("broken", tmp_path / "broken", "")))
     assert error.code() == grpc.StatusCode.UNKNOWN
-    assert error.details() == "Some models did not become available: {broken}"
+    assert error.details().startswith("1 model(s) did not become available: model broken")
     assert offset(stubs) == 100
     assert health(stubs) == NOT_SERVING
+
+
+def test_an_empty_configuration_unloads_all_models(stubs: Stubs) -> None:
+    reload(stubs, "model_config_list { }")
+    with pytest.raises(grpc.RpcError) as caught:
+        offset(stubs)
+    assert caught.value.details() == "Servable not found for request: Latest(toy)"
+
+
+def test_a_label_in_use_never_moves_to_a_version_that_does_not_serve(base_path: Path, tmp_path: Path) -> None:
+    options = ServerOptions(port=0, model_root=tmp_path, allow_version_labels_for_unavailable_models=True)
+    labels = "version_labels {{ key: 'stable' value: {} }}"
+    server = Server([ModelSource(name="toy", base_path=base_path)], options)
+    try:
+        assert server.start()
+        stubs = connect(server.target)
+        reload(stubs, config(("toy", base_path, labels.format(1))))
+        error = refused(stubs, config(("toy", base_path, labels.format(79))))
+        assert error.code() == grpc.StatusCode.FAILED_PRECONDITION
+        assert error.details() == (
+            "Request to assign label to version 79 of model toy, which is not currently available for inference"
+        )
+        assert offset(stubs, label="stable") == 0
+    finally:
+        server.stop(0)
+
+
+def test_reload_is_off_by_default(base_path: Path) -> None:
+    with EmbeddedServer(base_path, model_name="toy") as target:
+        stubs = connect(target)
+        error = refused(stubs, config(("toy", base_path, "")))
+        assert error.code() == grpc.StatusCode.PERMISSION_DENIED
+        assert "--allow-reload" in error.details()
+        assert offset(stubs) == 0
+
+
+@pytest.mark.parametrize("what", ["base path", "version", "file"])
+def test_links_lead_no_reload_out_of_the_root(what: str, base_path: Path, toy_version: Path, tmp_path: Path) -> None:
+    root, linked = tmp_path / "root", tmp_path / "root" / "linked"
+    shutil.copytree(base_path, root / "toy")
+    if what == "base path":
+        linked.symlink_to(base_path)
+    elif what == "version":
+        linked.mkdir()
+        (linked / "1").symlink_to(toy_version)
+    else:
+        shutil.copytree(base_path, linked)
+        (linked / "1" / "saved_model.pb").unlink()
+        (linked / "1" / "saved_model.pb").symlink_to(toy_version / "saved_model.pb")
+    with EmbeddedServer(root / "toy", model_name="toy", model_root=root) as target:
+        stubs = connect(target)
+        error = refused(stubs, config(("toy", root / "toy", ""), ("linked", linked, "")))
+        said = "not below the folder of --model-root" if what == "base path" else f"is outside of {root}"
+        assert said in error.details()
+        assert offset(stubs) == 0
+
+
+def test_a_model_that_cannot_be_loaded_is_tried_and_logged_once(
+    stubs: Stubs, base_path: Path, file: Path, toy_version: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def logged(text: str) -> list[str]:
+        return [record.getMessage() for record in caplog.records if text in record.getMessage()]
+
+    broken = file.parent / "broken"
+    (broken / "1").mkdir(parents=True)
+    with caplog.at_level(logging.INFO, logger="digitforge.serving"):
+        file.write_text(config(("toy", base_path, ""), ("broken", broken, "")))
+        wait_for(lambda: bool(logged("did not become available")))
+        (base_path / "2").rename(base_path / "3")  # is noticed by a later poll
+        wait_for(lambda: bool(logged("loaded version 3")))
+        assert offset(stubs) == 100
+        assert len(logged("applied the model configuration")) == 1
+        assert len(logged("loading version 1 of model broken")) == 1
+        shutil.rmtree(broken / "1")
+        shutil.copytree(toy_version, broken / ".1.tmp")
+        (broken / ".1.tmp").rename(broken / "1")
+        wait_for(lambda: bool(logged("loaded version 1 of model broken")))
+        assert offset(stubs, "broken") == 0
 
 
 def test_a_changed_configuration_file_is_applied(stubs: Stubs, base_path: Path, file: Path) -> None:
@@ -170,8 +257,6 @@ def test_health_follows_the_models(stubs: Stubs, base_path: Path, toy_version: P
 
 
 def test_a_stopping_server_reports_not_serving_first(base_path: Path, tmp_path: Path) -> None:
-    from digitforge_serving import ModelSource
-
     server = Server([ModelSource(name="toy", base_path=base_path)], ServerOptions(port=0))
     assert server.start()
     stubs = connect(server.target)

@@ -10,12 +10,14 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
 import grpc
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -23,6 +25,7 @@ from serve_process import serving
 from serving_toys import Gate, Stubs, connect, free_port, predict_request, wait_for
 
 from digitforge_client.errors import DataError, DigitforgeError
+from digitforge_serving.api.request_log import SLOW_S
 from digitforge_serving.cli.serve import _import_tensorflow, serve
 from digitforge_serving.config.options import read_model_config
 from digitforge_serving.models.refusal import STOPPING
@@ -132,6 +135,60 @@ def test_a_signal_stops_a_server_that_waits_for_its_first_version(tmp_path: Path
     with serving(tmp_path, *toy(base)) as process:
         wait_for(lambda: "waiting" in process.stderr.read_text())
         assert process.end(number) == 0
+
+
+def test_requests_have_ids_and_slow_ones_are_logged_as_json(base_path: Path, tmp_path: Path) -> None:
+    with serving(tmp_path, *toy(base_path), "--verbose", "--log-format=json") as process:
+        stubs = connect(json.loads(process.line())["grpc_target"])
+        inputs = {"folder": np.array([str(tmp_path)], object)}
+        begin = time.monotonic()
+        call = stubs.prediction.Predict.future(
+            predict_request(signature="gated", inputs=inputs), metadata=[("x-request-id", "order-66")]
+        )
+        wait_for(lambda: time.monotonic() > begin + 2 * SLOW_S)
+        (tmp_path / "open").touch()
+        call.result(timeout=60)
+        assert ("x-request-id", "order-66") in call.trailing_metadata()
+
+        _, fast = stubs.prediction.Predict.with_call(predict_request())
+        _, other = stubs.prediction.Predict.with_call(predict_request(), metadata=[("x-request-id", "x" * 129)])
+        made = [dict(answer.trailing_metadata())["x-request-id"] for answer in (fast, other)]
+        assert re.fullmatch(r"[0-9a-f]{16} [0-9a-f]{16}", " ".join(made))
+        assert made[0] != made[1]
+        assert process.end(signal.SIGTERM) == 0
+    entries = [json.loads(line) for line in process.stderr.read_text().splitlines()]
+    (slow,) = [entry for entry in entries if "request_id" in entry]
+    assert {name: slow[name] for name in ("level", "request_id", "method", "model", "status")} == {
+        "level": "info",
+        "request_id": "order-66",
+        "method": "Predict",
+        "model": "toy",
+        "status": "OK",
+    }
+    assert slow["seconds"] >= SLOW_S
+    messages = " ".join(entry["message"] for entry in entries)
+    assert re.search(
+        r"starting TensorFlow.* loading version 1 of model toy .* loaded version 1 of model toy in", messages
+    )
+
+
+@pytest.mark.parametrize("flag", ["--allow-reload", "--model-root=/"])
+def test_reload_needs_both_flags(flag: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "--allow-reload and --model-root belong together" in str(refused(flag, monkeypatch=monkeypatch))
+
+
+@pytest.mark.parametrize("address", ["s3://bucket/digits", "gs://bucket/digits"])
+def test_an_object_store_is_a_one_line_error(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "not a local folder" in str(refused(f"--model_base_path={address}", monkeypatch=monkeypatch))
+
+
+def test_a_server_on_other_interfaces_warns(base_path: Path, tmp_path: Path) -> None:
+    flags = [*toy(base_path), "--host=0.0.0.0", "--allow-reload", f"--model-root={base_path}"]
+    with serving(tmp_path, *flags) as process:
+        process.line()
+        said = process.stderr.read_text()
+        assert "listening on 0.0.0.0 without TLS" in said
+        assert f"run any SavedModel below {base_path}" in said
 
 
 def test_a_port_in_use_is_a_one_line_error_without_delay(base_path: Path, without_tensorflow: list[str]) -> None:

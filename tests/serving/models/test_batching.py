@@ -114,7 +114,10 @@ def test_a_full_queue_rejects_requests_and_keeps_working() -> None:
     with pytest.raises(RefusedError) as caught:
         crowd.send(x(9)).result(30)
     assert caught.value.code == grpc.StatusCode.UNAVAILABLE
-    assert caught.value.text.startswith("The batch scheduling queue to which this task was submitted is full")
+    assert caught.value.text == (
+        "The batch scheduling queue to which this task was submitted is full; currently 2 batches enqueued and "
+        "max_enqueued_batches is 2"
+    )
     graph.gate.set()
     assert [answer.result(30)[0].tolist() for answer in answers] == [[0, 0], [2, 2], [4, 4]]
     assert crowd.send(x(9)).result(30)[0].tolist() == [18]
@@ -274,6 +277,18 @@ def test_a_batch_is_padded_and_the_padding_is_removed() -> None:
     options = BatchingOptions(max_batch_size=8, allowed_batch_sizes=(2, 8))
     assert Batcher(graph, options)(x(1, 2, 3), ["y"], Caller())[0].tolist() == [2, 4, 6]
     assert graph.batches == [8]
+
+
+@pytest.mark.parametrize("sizes", [(), (2, 8)], ids=["not padded", "padded"])
+def test_a_request_without_rows_is_answered_alone_and_among_others(sizes: tuple[int, ...]) -> None:
+    graph = Graph()
+    options = BatchingOptions(num_batch_threads=1, max_batch_size=8, allowed_batch_sizes=sizes)
+    crowd = Crowd(Batcher(graph, options))
+    alone, among, other = crowd.send(x()), crowd.send(x()), crowd.send(x(1, 2, 3))
+    graph.gate.set()
+    assert (alone.result(30)[0].shape, among.result(30)[0].shape) == ((0,), (0,))
+    assert other.result(30)[0].tolist() == [2, 4, 6]
+    assert graph.batches == ([2, 8] if sizes else [1, 3])  # some operations fail for 0 rows
 
 
 def test_rows_and_waiting_times_of_a_batch_are_reported() -> None:

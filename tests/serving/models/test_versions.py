@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
+import socket
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -323,3 +327,53 @@ def test_unloading_a_version_closes_its_session(base_path: Path, publish: Publis
 )
 def test_loopback_addresses_are_recognized(host: str, loopback: bool) -> None:
     assert is_loopback(host) == loopback
+
+
+def _fifo(file: Path) -> None:
+    os.mkfifo(file)
+
+
+def _device(file: Path) -> None:
+    file.symlink_to("/dev/zero")
+
+
+def _socket(file: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as bound, contextlib.chdir(file.parent):
+        bound.bind(file.name)
+
+
+def _link_to_itself(file: Path) -> None:
+    file.symlink_to(file.name)
+
+
+def _folder(file: Path) -> None:
+    file.mkdir()
+
+
+@pytest.mark.parametrize("kind", [_fifo, _device, _socket, _link_to_itself, _folder], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    "name", ["saved_model.pb", "variables/variables.index", "assets.extra/tf_serving_warmup_requests"]
+)
+def test_a_version_with_a_file_that_is_not_regular_does_not_stop_the_server(
+    kind: Callable[[Path], None], name: str, base_path: Path, toy_version: Path, other_version: Path
+) -> None:
+    with serve(base_path) as target:
+        stubs = connect(target)
+        shutil.copytree(toy_version, base_path / ".2.tmp")
+        (base_path / ".2.tmp" / name).unlink()
+        kind(base_path / ".2.tmp" / name)
+        (base_path / ".2.tmp").rename(base_path / "2")
+        harmless = (
+            name.endswith("requests") and kind is _link_to_itself
+        )  # counts as a missing file, like any broken link
+        wait_for(lambda: stubs.states().get(2) == (AVAILABLE if harmless else END))
+        assert stubs.sums() == [4.0, 6.0]
+        shutil.copytree(other_version, base_path / ".3.tmp")
+        (base_path / ".3.tmp").rename(base_path / "3")
+        wait_for(lambda: stubs.sums() == [104.0, 106.0])
+
+
+def test_a_folder_that_links_to_itself_does_not_stop_the_server(base_path: Path) -> None:
+    (base_path / "1" / "assets" / "again").symlink_to("..")
+    with serve(base_path) as target:
+        assert connect(target).sums() == [4.0, 6.0]
