@@ -21,7 +21,6 @@ from serving_toys import connect, predict_request
 from digitforge_client.errors import DigitforgeError
 from digitforge_serving import ModelSource, Server, ServerOptions, shipped_config
 from digitforge_serving.config.options import PROMETHEUS_PATH, read_metrics_path
-from digitforge_serving.metrics import Metrics
 
 
 @pytest.fixture(scope="module")
@@ -333,16 +332,6 @@ def test_metrics_count_requests_under_tensorflow_servings_names(
         assert value(f":tensorflow:serving:request_latency_sum{{{labels}}}") > 0
     assert value(':tensorflow:serving:runtime_latency_count{model_name="toy"') >= 2
     assert value(":tensorflow:cc:saved_model:load_attempt_count{model_path=") >= 1
-
-
-def test_invented_model_names_do_not_fill_the_memory() -> None:
-    metrics = Metrics()
-    metrics.count_request("toy", "OK")
-    for number in range(5000):
-        metrics.count_request(f"invented-{number}", "NOT_FOUND")
-    metrics.count_request("toy", "OK")
-    assert ':tensorflow:serving:request_count{model_name="toy",status="OK"} 2' in metrics.text()
-    assert metrics.text().count("invented") < 1001
 
 
 def test_the_shipped_monitoring_file_uses_the_default_path() -> None:
