@@ -25,6 +25,7 @@ from digitforge_client.errors import (
     ServerError,
     ServerTimeoutError,
     ServerUnavailableError,
+    TLSError,
     UnexpectedReplyError,
 )
 from digitforge_client.options import TLS, Compression, Keepalive, Limits, Retry, Timeout
@@ -58,6 +59,7 @@ __all__ = [
     "ServerTimeoutError",
     "ServerUnavailableError",
     "SignatureInfo",
+    "TLSError",
     "TensorInfo",
     "Timeout",
     "UnexpectedReplyError",

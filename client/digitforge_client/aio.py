@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
+import threading
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack
@@ -18,16 +20,18 @@ from digitforge_client.augmentation.resampling import PixelRange, Strategy
 from digitforge_client.batch import Addresses, Batch, addresses_of
 from digitforge_client.client import DEFAULT_TARGET, check_targets
 from digitforge_client.contract import MAX_ROWS, MODEL_NAME
-from digitforge_client.errors import ServerError
+from digitforge_client.errors import DigitforgeError, ServerError, ServerUnavailableError
 from digitforge_client.latent_space import ScalingOptions
 from digitforge_client.options import TLS, Compression, Keepalive, Limits, Retry, Timeout
 from digitforge_client.protocol import queries, sampling
 from digitforge_client.protocol.connection import Connection
 from digitforge_client.protocol.description import Generator, Metadata
 from digitforge_client.protocol.rows import SampleOptions, SampleSpec
-from digitforge_client.protocol.steps import Emit, Pause, Receive, Send, Steps
-from digitforge_client.transport.channel import Headers, Settings, Transport, channel_credentials, channel_options
+from digitforge_client.protocol.steps import Emit, Explain, Pause, Receive, Send, Steps
+from digitforge_client.transport.channel import Headers, Settings, Transport, channel_options, checked_headers
 from digitforge_client.transport.rpc_errors import translate
+from digitforge_client.transport.tls import read_credentials
+from digitforge_client.transport.unavailable import explain
 from digitforge_client.transport.wire import Method
 
 T = TypeVar("T")
@@ -37,12 +41,16 @@ class AsyncDigitClient:
     """Requests labeled synthetic digits from a server without blocking the event loop.
 
     It works like `DigitClient`. Await the methods, and use ``async for`` with `stream`. Canceling a task cancels its
-    requests. To leave a stream early, use it inside ``contextlib.aclosing``.
+    requests. To leave a stream early, use it inside ``contextlib.aclosing``. Several event loops may share a client.
+
+    Unlike `DigitClient`, it does not work in a process that was forked after its use, and says so. Use the start method
+    ``"spawn"`` of multiprocessing, or `DigitClient`.
 
     Args:
         target: as for `DigitClient`.
         model: as for `DigitClient`.
         version: as for `DigitClient`.
+        label: as for `DigitClient`.
         timeout: as for `DigitClient`.
         retry: as for `DigitClient`.
         limits: as for `DigitClient`.
@@ -59,6 +67,7 @@ class AsyncDigitClient:
         *,
         model: str = MODEL_NAME,
         version: int | None = None,
+        label: str | None = None,
         timeout: Timeout = Timeout(),  # noqa: B008 - frozen
         retry: Retry = Retry(),  # noqa: B008
         limits: Limits = Limits(),  # noqa: B008
@@ -76,6 +85,7 @@ class AsyncDigitClient:
         self._connection = Connection(
             model=model,
             version=version,
+            label=label,
             targets=[transport.target for transport in self._transports],
             timeout=timeout,
             limits=limits,
@@ -227,6 +237,8 @@ class AsyncDigitClient:
                             failure = error
                     case Pause():
                         await asyncio.sleep(step.seconds)
+                    case Explain():
+                        outcome = await asyncio.to_thread(self._transports[step.at].explain, step.error)
                     case Emit():
                         yield step.value
         finally:
@@ -239,46 +251,75 @@ class _AsyncChannel:
     def __init__(self, target: str, settings: Settings) -> None:
         self.target = target
         self._options = channel_options(target, settings)
-        self._credentials = channel_credentials(settings.tls)
-        self._headers = tuple(settings.headers)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._channel: Any = None
+        self._credentials = None if settings.tls is None else read_credentials(settings.tls)
+        self._headers = checked_headers(settings.headers)
+        self._lock = threading.Lock()  # event loops may run in several threads
+        self._channels: dict[asyncio.AbstractEventLoop, Any] = {}
 
     def send(self, method: Method, request: Any, *, timeout_s: float | None, wait: bool) -> _AsyncCall:
         """Send a message without waiting for the answer."""
+        _check_process()
         loop = asyncio.get_running_loop()
-        if self._channel is None or self._loop is not loop:
-            self._loop = loop
-            self._channel = (
-                grpc.aio.insecure_channel(self.target, options=self._options)
-                if self._credentials is None
-                else grpc.aio.secure_channel(self.target, self._credentials, options=self._options)
-            )
-        call = self._channel.unary_unary(
+        with self._lock:
+            for ended in [each for each in self._channels if each.is_closed()]:
+                del self._channels[ended]
+            channel = self._channels.get(loop)
+            if channel is None:
+                channel = self._channels[loop] = (
+                    grpc.aio.insecure_channel(self.target, options=self._options)
+                    if self._credentials is None
+                    else grpc.aio.secure_channel(self.target, self._credentials.grpc, options=self._options)
+                )
+        call = channel.unary_unary(
             method.path,
             request_serializer=type(request).SerializeToString,
             response_deserializer=method.reply.FromString,
         )
         pending = call(request, timeout=timeout_s, metadata=self._headers, wait_for_ready=wait)
-        used = self._channel
         return _AsyncCall(
             pending,
             target=self.target,
             model=request.model_spec.name,
             timeout_s=timeout_s,
-            on_timeout=lambda: self._abandon(used),
+            on_timeout=lambda: self._abandon(loop, channel),
         )
 
-    def _abandon(self, channel: Any) -> None:
+    def explain(self, error: ServerUnavailableError) -> ServerUnavailableError:
+        """Find out why the target is unavailable, and return an error that says it."""
+        return explain(error, target=self.target, credentials=self._credentials)
+
+    def _abandon(self, loop: asyncio.AbstractEventLoop, channel: Any) -> None:
         """Send no further messages through a channel that timed out. Its connection may be dead."""
-        if self._channel is channel:
-            self._channel = None
+        with self._lock:
+            if self._channels.get(loop) is channel:
+                del self._channels[loop]
 
     async def close(self) -> None:
-        """Close the channel if the current event loop opened it. Otherwise only forget it."""
-        if self._channel is not None and self._loop is asyncio.get_running_loop():
-            await self._channel.close()
-        self._channel = None
+        """Close the channel of the current event loop. Other event loops keep theirs."""
+        with self._lock:
+            channel = self._channels.pop(asyncio.get_running_loop(), None)
+        if channel is not None:
+            await channel.close()
+
+
+#: The process that uses gRPC for asyncio. None before the first use.
+_process: int | None = None
+
+
+def _check_process() -> None:
+    """Raise an error in a forked process. gRPC for asyncio would crash or hang there.
+
+    Raises:
+        DigitforgeError: an ancestor of this process had used `AsyncDigitClient` before it forked.
+    """
+    global _process  # noqa: PLW0603 - gRPC's state is global too
+    if _process is None:
+        _process = os.getpid()
+    elif _process != os.getpid():
+        raise DigitforgeError(
+            f"AsyncDigitClient cannot be used in this process, because process {_process} used it and then forked; "
+            'start processes with multiprocessing.get_context("spawn"), or use DigitClient, which works after a fork'
+        )
 
 
 class _AsyncCall:

@@ -21,7 +21,7 @@ from digitforge_client.protocol import queries, sampling
 from digitforge_client.protocol.connection import Connection
 from digitforge_client.protocol.description import Generator, Metadata
 from digitforge_client.protocol.rows import SampleOptions, SampleSpec
-from digitforge_client.protocol.steps import Emit, Pause, Receive, Send, Steps
+from digitforge_client.protocol.steps import Emit, Explain, Pause, Receive, Send, Steps
 from digitforge_client.transport.channel import Channel, Headers, Settings, Transport
 
 T = TypeVar("T")
@@ -40,6 +40,8 @@ class DigitClient:
             serve the same generator.
         model: the model's name on the server.
         version: number of the model's folder on the server. None for the newest.
+        label: the server's label for a version, such as ``"stable"``, instead of *version*. The server looks it up for
+            each request. If the label moves during a stream, this counts as a change of the generator.
         timeout: how long to wait.
         retry: gRPC's retries.
         limits: how much to request at once.
@@ -62,6 +64,7 @@ class DigitClient:
         *,
         model: str = MODEL_NAME,
         version: int | None = None,
+        label: str | None = None,
         timeout: Timeout = Timeout(),  # noqa: B008 - frozen
         retry: Retry = Retry(),  # noqa: B008
         limits: Limits = Limits(),  # noqa: B008
@@ -79,6 +82,7 @@ class DigitClient:
             "target": target,
             "model": model,
             "version": version,
+            "label": label,
             "timeout": timeout,
             "retry": retry,
             "limits": limits,
@@ -92,6 +96,7 @@ class DigitClient:
         self._connection = Connection(
             model=model,
             version=version,
+            label=label,
             targets=[transport.target for transport in self._transports],
             timeout=timeout,
             limits=limits,
@@ -367,6 +372,8 @@ class DigitClient:
                             failure = error
                     case Pause():
                         time.sleep(step.seconds)
+                    case Explain():
+                        outcome = self._transports[step.at].explain(step.error)
                     case Emit():
                         yield step.value
         finally:

@@ -8,7 +8,8 @@
     ├── DataError                   exit status 4   data cannot be found, read, trusted or written
     └── ServerError                 exit status 3   the server could not answer
         ├── ServerUnavailableError                  no server listens at the target, or it went away
-        │   └── ServerBusyError                     the server is too busy
+        │   ├── ServerBusyError                     the server is too busy
+        │   └── TLSError                            client and server do not agree on TLS
         ├── ServerTimeoutError                      no answer within the deadline
         ├── ModelNotFoundError                      the server lacks the model, version or signature
         ├── RequestRejectedError                    the server rejected the request
@@ -77,6 +78,12 @@ class ServerUnavailableError(ServerError):
 
 class ServerBusyError(ServerUnavailableError):
     """The server is too busy, and stayed busy while the client retried."""
+
+
+class TLSError(ServerUnavailableError):
+    """Client and server do not agree on TLS: only one of them uses it, or one does not trust the other."""
+
+    retryable = False
 
 
 class ServerTimeoutError(ServerError, TimeoutError):

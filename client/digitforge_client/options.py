@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
+from typing import Any
 
 from digitforge_client.errors import InvalidInputError
 
@@ -101,18 +102,45 @@ class Compression(IntEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class TLS:
-    """Encryption, optionally with a client certificate (mutual TLS). All files are PEM."""
+    """Encryption, optionally with a client certificate (mutual TLS).
+
+    Each file is a path, or the content of a PEM file as bytes or text. A path is read when a client is created. Workers
+    on other machines read the same paths there.
+
+    Raises:
+        InvalidInputError: a value has the wrong type, or a certificate or its key is missing.
+    """
 
     #: Certificates to trust. None trusts gRPC's default certificates.
-    ca: Path | None = None
+    ca: str | Path | bytes | None = None
     #: The client's certificate, for mutual TLS.
-    certificate: Path | None = None
+    certificate: str | Path | bytes | None = None
     #: The private key of *certificate*.
-    key: Path | None = None
+    key: str | Path | bytes | None = field(default=None, repr=False)
     #: Name in the server's certificate, if it differs from the target's name.
     server_name: str | None = None
 
     def __post_init__(self) -> None:
+        for name in ("ca", "certificate", "key"):
+            object.__setattr__(self, name, _path_or_pem(name, getattr(self, name)))
+        if self.server_name is not None and not (isinstance(self.server_name, str) and self.server_name):
+            raise InvalidInputError(f"server_name is {self.server_name!r}; expected a host name, or None")
         if (self.certificate is None) != (self.key is None):
             given, missing = ("key", "certificate") if self.certificate is None else ("certificate", "key")
             raise InvalidInputError(f"TLS has a {given} but no {missing}; mutual TLS needs both")
+
+
+def _path_or_pem(name: str, value: Any) -> Path | bytes | None:
+    """Tell paths from PEM. Paths become absolute, because workers may have another working directory."""
+    if isinstance(value, str) and "-----BEGIN" in value:
+        value = value.encode()
+    if isinstance(value, bytes) and b"-----BEGIN" not in value:
+        raise InvalidInputError(
+            f"{name} is {len(value)} bytes that are not PEM; expected a path, or PEM as bytes or text"
+        )
+    if value is None or isinstance(value, bytes):
+        return value
+    if not isinstance(value, str | Path) or value == "":
+        shown = repr(value) if value == "" else f"of type {type(value).__name__}"
+        raise InvalidInputError(f"{name} is {shown}; expected a path, or PEM as bytes or text")
+    return Path(value).absolute()

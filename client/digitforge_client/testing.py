@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from digitforge_client.contract import CONTRACT_VERSION, MAX_ROWS, Field, Signature
-from digitforge_client.errors import ModelNotFoundError, RequestRejectedError, ServerError
+from digitforge_client.errors import ModelNotFoundError, RequestRejectedError, ServerError, ServerUnavailableError
 from digitforge_client.transport.wire import GET_METADATA, GET_STATUS, Method, messages
 from digitforge_client.transport.wire.tensors import decode, encode
 
@@ -78,6 +78,10 @@ class FakeTransport:
             return _Answered(self._answer(method, request), None)
         except ServerError as error:
             return _Answered(None, error)
+
+    def explain(self, error: ServerUnavailableError) -> ServerUnavailableError:
+        """Return *error*."""
+        return error
 
     def close(self) -> None:
         """Do nothing."""

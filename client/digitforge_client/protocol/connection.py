@@ -16,11 +16,18 @@ from typing import Any, Final, Generic, TypeVar
 import numpy as np
 
 from digitforge_client.contract import Field, Signature
-from digitforge_client.errors import ModelNotFoundError, ServerBusyError, ServerTimeoutError, ServerUnavailableError
+from digitforge_client.errors import (
+    InvalidInputError,
+    ModelNotFoundError,
+    ServerBusyError,
+    ServerTimeoutError,
+    ServerUnavailableError,
+)
 from digitforge_client.options import Limits, Timeout
 from digitforge_client.protocol import description
 from digitforge_client.protocol.requests import predict_request
-from digitforge_client.protocol.steps import Pause, Receive, Send, Steps
+from digitforge_client.protocol.steps import Explain, Pause, Receive, Send, Steps
+from digitforge_client.transport.rpc_errors import printable
 from digitforge_client.transport.wire import GET_METADATA, GET_STATUS, PREDICT, Method, messages
 
 #: Pause between two attempts while a server is away or busy. It doubles from the first to the longest.
@@ -89,6 +96,7 @@ class Connection:
     Args:
         model: the model's name on the server.
         version: number of the model's folder. None for the newest.
+        label: the server's label for a version, instead of *version*. It is looked up for each request.
         targets: targets that take requests in turn.
         timeout: how long to wait.
         limits: how much to request at once.
@@ -99,11 +107,16 @@ class Connection:
     """
 
     def __init__(
-        self, *, model: str, version: int | None, targets: Sequence[str], timeout: Timeout, limits: Limits
+        self,
+        *,
+        model: str,
+        version: int | None,
+        label: str | None,
+        targets: Sequence[str],
+        timeout: Timeout,
+        limits: Limits,
     ) -> None:
-        self.model_spec = messages.ModelSpec(
-            name=model, version=None if version is None else messages.Int64Value(value=version)
-        )
+        self.model_spec = _model_spec(model, version, label)
         self.targets = tuple(targets)
         self._timeout = timeout
         self.limits = limits
@@ -136,29 +149,49 @@ class Connection:
 
         Raises:
             ServerTimeoutError: a target does not serve it in time.
+            TLSError: client and server do not agree on TLS, so waiting would be in vain.
         """
         end = time.monotonic() + timeout_s
-        request = messages.GetModelStatusRequest(model_spec=self.model_spec)
         for at, target in enumerate(self.targets):
-            pauses, reason = _pauses(), ""
+            pauses, reason, wait = _pauses(), "the server does not answer", False
             while (left := end - time.monotonic()) > 0:
                 try:
-                    send = Send(at=at, method=GET_STATUS, request=request, timeout_s=left, wait=True)
-                    versions = (yield Receive(pending=(yield send))).model_version_status
-                    if any(version.state == messages.ModelVersionStatus.AVAILABLE for version in versions):
+                    missing = yield from self._missing(at, timeout_s=left, wait=wait)
+                    if missing is None:
                         break
-                    said = "; ".join(version.status.error_message for version in versions)
-                    reason = f"the server answers, but has not loaded the model ({said or 'no reason given'})"
+                    reason = f"the server answers, but has not loaded the model ({missing})"
                 except (ModelNotFoundError, ServerBusyError) as error:  # the server may get the model later
                     reason = str(error)
-                except (ServerUnavailableError, ServerTimeoutError):
-                    reason = reason or "no server listens there"
+                except ServerUnavailableError as error:
+                    explained = yield Explain(at=at, error=error)
+                    if not explained.retryable:
+                        raise explained from error.__cause__
+                    reason, wait = str(explained).partition("; ")[0], True
+                except ServerTimeoutError:
+                    pass
                 yield Pause(seconds=max(0.0, min(next(pauses), end - time.monotonic())))
             else:
                 raise ServerTimeoutError(
                     f"model {self.model_spec.name!r} at {target} is not ready after {timeout_s:g} s: {reason}; start a "
-                    "server with `digitforge serve`, or wait longer with wait_ready(timeout_s=…)"
+                    "server with `digitforge serve`, or wait longer with --wait or wait_ready(timeout_s=…)"
                 )
+
+    def _missing(self, at: int, *, timeout_s: float, wait: bool) -> Steps[str | None]:
+        """Ask the target *at* whether it serves the model. Return None if it does, or what it says otherwise."""
+        spec = messages.ModelSpec()
+        spec.CopyFrom(self.model_spec)
+        spec.ClearField("version_label")  # servers ignore labels in this request
+        request: Any = messages.GetModelStatusRequest(model_spec=spec)
+        send = Send(at=at, method=GET_STATUS, request=request, timeout_s=timeout_s, wait=wait)
+        versions = (yield Receive(pending=(yield send))).model_version_status
+        if not any(version.state == messages.ModelVersionStatus.AVAILABLE for version in versions):
+            return printable("; ".join(version.status.error_message for version in versions))
+        if self.model_spec.version_label:  # raises an error unless the label belongs to a loaded version
+            request = messages.GetModelMetadataRequest(model_spec=self.model_spec, metadata_field=["signature_def"])
+            yield Receive(
+                pending=(yield Send(at=at, method=GET_METADATA, request=request, timeout_s=timeout_s, wait=wait))
+            )
+        return None
 
     def ask(self, method: Method, request: Any, *, at: int | None = None, outage_s: float | None = 0.0) -> Steps[Any]:
         """Send one request to the target *at*, or to any target, and wait for the answer as in `answer`."""
@@ -202,6 +235,8 @@ class Connection:
                 elif patience_s is None or now - failing_since < patience_s:
                     tried = 1
                     yield Pause(seconds=min(next(pauses), _LONGEST_BUSY_PAUSE_S) if busy else next(pauses))
+                elif isinstance(error, ServerUnavailableError):
+                    raise (yield Explain(at=sent.at, error=error)) from error.__cause__
                 else:
                     raise
             else:
@@ -253,6 +288,24 @@ class Pipeline(Generic[Item]):
         """Cancel the requests that are still in flight."""
         for _, sent in self._sent:
             sent.pending.cancel()
+
+
+def _model_spec(model: str, version: int | None, label: str | None) -> messages.ModelSpec:
+    """Name a model, and the version of it to use.
+
+    Raises:
+        InvalidInputError: a value is invalid, or both *version* and *label* are given.
+    """
+    for name, text in (("model", model), ("label", label)):
+        if text is not None and not (isinstance(text, str) and text and text.isprintable()):
+            raise InvalidInputError(f"{name} is {text!r}; expected a name")
+    if version is None:
+        return messages.ModelSpec(name=model, version_label=label)
+    if label is not None:
+        raise InvalidInputError(f"version={version} and label={label!r} were both given; give only one of them")
+    if isinstance(version, bool) or not isinstance(version, int | np.integer) or not 0 <= version < 2**63:
+        raise InvalidInputError(f"version is {version!r}; expected the number of a model's folder, 0 or more, or None")
+    return messages.ModelSpec(name=model, version=messages.Int64Value(value=int(version)))
 
 
 def _pauses() -> Iterator[float]:

@@ -6,7 +6,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from digitforge_client.errors import ServerError
+from digitforge_client.errors import ServerError, ServerUnavailableError
 from digitforge_client.transport.wire import Method
 
 
@@ -38,6 +38,15 @@ class Pause:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Explain:
+    """Find out why a target is unavailable. The outcome is an error that says it."""
+
+    #: Index of the target.
+    at: int
+    error: ServerUnavailableError
+
+
+@dataclass(frozen=True, kw_only=True)
 class Emit:
     """Return a finished value to the user."""
 
@@ -45,7 +54,7 @@ class Emit:
 
 
 T = TypeVar("T")
-Step = Send | Receive | Pause | Emit
+Step = Send | Receive | Pause | Explain | Emit
 #: A generator that yields steps, receives their outcomes, and returns a T.
 Steps = Generator[Step, Any, T]
 

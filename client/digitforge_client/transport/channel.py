@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -18,9 +19,11 @@ from typing import Any, Final, Protocol
 
 import grpc
 
-from digitforge_client.errors import InvalidInputError, ServerError
+from digitforge_client.errors import InvalidInputError, ServerError, ServerUnavailableError
 from digitforge_client.options import TLS, Compression, Keepalive, Limits, Retry
 from digitforge_client.transport.rpc_errors import translate
+from digitforge_client.transport.tls import read_credentials
+from digitforge_client.transport.unavailable import explain, is_loopback
 from digitforge_client.transport.waiting import WaitingThreads
 from digitforge_client.transport.wire import Method
 
@@ -28,7 +31,7 @@ from digitforge_client.transport.wire import Method
 _FIRST_RECONNECT_MS: Final = 100
 _LONGEST_RECONNECT_MS: Final = 2_000
 
-Headers = Sequence[tuple[str, str]]
+Headers = Sequence[tuple[str, str | bytes]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +72,9 @@ class Transport(Protocol):
     def send(self, method: Method, request: Any, *, timeout_s: float | None, wait: bool = False) -> Pending:
         """Send a message. With *wait*, wait until a server listens instead of failing at once."""
 
+    def explain(self, error: ServerUnavailableError) -> ServerUnavailableError:
+        """Find out why the target is unavailable, and return an error that says it. This may take a second."""
+
     def close(self) -> None:
         """Close the connection. A later `send` opens a new one."""
 
@@ -82,14 +88,14 @@ class Channel:
         settings: settings of the channel.
 
     Raises:
-        InvalidInputError: a certificate or key file cannot be read.
+        InvalidInputError: a certificate or key cannot be used, or a header is invalid.
     """
 
     def __init__(self, target: str, settings: Settings) -> None:
         self.target = target
         self._options = channel_options(target, settings)
-        self._credentials = channel_credentials(settings.tls)
-        self._headers = tuple(settings.headers)
+        self._credentials = None if settings.tls is None else read_credentials(settings.tls)
+        self._headers = checked_headers(settings.headers)
         self._reset()
         _CHANNELS.add(self)
 
@@ -106,7 +112,7 @@ class Channel:
                 self._channel = (
                     grpc.insecure_channel(self.target, options=self._options)
                     if self._credentials is None
-                    else grpc.secure_channel(self.target, self._credentials, options=self._options)
+                    else grpc.secure_channel(self.target, self._credentials.grpc, options=self._options)
                 )
             call = self._channel.unary_unary(
                 method.path,
@@ -123,6 +129,9 @@ class Channel:
             timeout_s=timeout_s,
             on_timeout=lambda: self._abandon(used),
         )
+
+    def explain(self, error: ServerUnavailableError) -> ServerUnavailableError:
+        return explain(error, target=self.target, credentials=self._credentials)
 
     def _abandon(self, channel: grpc.Channel) -> None:
         """Send no further messages through a channel that timed out.
@@ -224,23 +233,34 @@ def channel_options(target: str, settings: Settings) -> list[tuple[str, Any]]:
             ("grpc.http2.ping_timeout_ms", answer_ms),
             ("grpc.http2.max_pings_without_data", 0),  # 0: no limit; gRPC's default stops after two pings
         ]
+    if is_loopback(target):
+        options.append(("grpc.enable_http_proxy", 0))  # http_proxy is meant for other machines
     if tls is not None and tls.server_name is not None:
         options.append(("grpc.ssl_target_name_override", tls.server_name))
     return options
 
 
-def channel_credentials(tls: TLS | None) -> grpc.ChannelCredentials | None:
-    """Load gRPC's credentials from the files of *tls*. None for an unencrypted connection.
+def checked_headers(headers: Headers) -> tuple[tuple[str, str | bytes], ...]:
+    """Check headers, and write their names in lower case, as gRPC requires.
 
     Raises:
-        InvalidInputError: a file cannot be read.
+        InvalidInputError: a name or a value cannot be sent. The message omits the value, which may be secret.
     """
-    if tls is None:
-        return None
-    try:
-        ca, key, certificate = (
-            None if path is None else path.read_bytes() for path in (tls.ca, tls.key, tls.certificate)
-        )
-    except OSError as error:
-        raise InvalidInputError(f"cannot read the TLS file {error.filename}: {error.strerror}") from error
-    return grpc.ssl_channel_credentials(root_certificates=ca, private_key=key, certificate_chain=certificate)
+    checked = []
+    for header in headers:
+        try:
+            name, value = header
+            name = name.lower()
+            binary = name.endswith("-bin")
+            valid = isinstance(value, bytes) if binary else value.isascii() and value.isprintable()
+        except (TypeError, ValueError, AttributeError):
+            raise InvalidInputError("a header is not a pair of texts; expected headers=[(name, value)]") from None
+        if not re.fullmatch(r"[0-9a-z_.-]+", name) or name.startswith("grpc-"):
+            raise InvalidInputError(
+                f"the header name {name!r} is invalid; expected letters, digits, -, _ and ., not starting with grpc-"
+            )
+        if not valid:
+            expected = "bytes" if binary else "printable ASCII text"
+            raise InvalidInputError(f"the value of header {name!r} is invalid; expected {expected}")
+        checked.append((name, value))
+    return tuple(checked)

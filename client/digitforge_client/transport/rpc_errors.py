@@ -43,8 +43,7 @@ _RULES: Final = (
     _Rule(
         codes="UNAVAILABLE",
         error=ServerUnavailableError,
-        message="no server answers at {target} ({reason}); start one with `digitforge serve` or `docker compose up`, "
-        "or give the address of a running server (HOST:PORT with its gRPC port, usually 8500)",
+        message="no server answers at {target} ({details})",  # `unavailable.explain` says more
     ),
     _Rule(
         codes="DEADLINE_EXCEEDED",
@@ -153,9 +152,13 @@ def translate(error: grpc.RpcError, *, target: str, model: str, timeout_s: float
         model=model,
         timeout="its deadline" if timeout_s is None else f"{timeout_s:g} s",
         code=code,
-        details=details or "no reason given",
-        reason=details.rpartition("last error: ")[2] or "no reason given",  # gRPC chains errors; the last says most
+        details=printable(details),
     )
     translated = rule.error(message, code=code, details=details)
     translated.__cause__ = FailedCall(error.code(), details)
     return translated
+
+
+def printable(text: str) -> str:
+    """A text of a server in one line, without commands for a terminal. TensorFlow Serving cuts texts at this length."""
+    return "".join(each if each.isprintable() else " " for each in text[:1024]).strip() or "no reason given"
