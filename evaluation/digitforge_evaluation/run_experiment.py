@@ -15,6 +15,7 @@ from digitforge_client.errors import InvalidInputError
 from digitforge_training.data import Dataset, load_splits
 
 if TYPE_CHECKING:
+    from digitforge_client.client import DigitClient
     from digitforge_evaluation.experiment.analysis import Analysis
     from digitforge_evaluation.experiment.store import CellResult
     from digitforge_evaluation.experiment_folder import State
@@ -47,7 +48,7 @@ def run_experiment(
     data: str | Path | tuple[Dataset, Dataset] = "mnist",
     data_dir: str | Path | None = None,
     transpose: bool = False,
-    server: str | None = None,
+    server: str | Callable[[], DigitClient] | None = None,
     model: str | Path | Sequence[str | Path] = (),
     strict: str | None = None,
     strict_steps: int | None = None,
@@ -71,7 +72,8 @@ def run_experiment(
         data: the real images: a source that `digitforge.load_data` takes, or the training and the test split.
         data_dir: see `digitforge.load_data`.
         transpose: see `digitforge.load_data`.
-        server: ``host:port`` of a server whose generator makes the digits.
+        server: ``host:port`` of a server whose generator makes the digits; or a function that connects to it, which
+            can be pickled and compared.
         model: instead of *server*, the folder of an exported generator or of its versions. A list compares several.
         strict: also train a generator of this recipe on each subset's images. This is slow.
         strict_steps: training steps of the strict generators; None for the recipe's number.

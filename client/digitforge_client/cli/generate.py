@@ -11,19 +11,18 @@ from typing import Any
 
 import click
 
-from digitforge_client.cli.sample import (
-    classes_of,
+from digitforge_client.cli.sample import classes_of, progress, scaling_options
+from digitforge_client.cli.server_options import (
+    CONNECTION,
+    Access,
+    connection_options,
     model_option,
-    progress,
-    scaling_options,
     server_option,
-    timeout_option,
 )
 from digitforge_client.client import DigitClient
 from digitforge_client.contract import SEEDS
 from digitforge_client.datasets.manifest import FORMATS, NAME, Manifest, Plan
 from digitforge_client.errors import DataError, InvalidInputError
-from digitforge_client.options import Timeout
 
 #: Number of problems that an error lists.
 _LISTED = 3
@@ -51,7 +50,7 @@ _LISTED = 3
 )
 @server_option
 @model_option
-@timeout_option
+@connection_options
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def generate(
     *,
@@ -61,7 +60,6 @@ def generate(
     scheduler: str | None,
     server: str,
     model: str,
-    timeout_s: float,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -82,7 +80,8 @@ def generate(
     from digitforge_client.datasets.generate import generate as write_shards
 
     began = time.monotonic()
-    with DigitClient(server, model=model, timeout=Timeout(request_s=timeout_s)) as client:
+    access = Access.of(server, model=model, **{name: given.pop(name) for name in CONNECTION})
+    with access() as client:
         plan = _plan(client, folder, label=label, **given)
         with progress(plan.n) as advance:
             manifest = write_shards(client, folder, plan, jobs=jobs, scheduler=scheduler, advance=advance)
@@ -138,9 +137,9 @@ def _plan(
 )
 @server_option
 @model_option
-@timeout_option
+@connection_options
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-def verify(*, folder: Path, regenerate: int | None, server: str, model: str, timeout_s: float, as_json: bool) -> None:
+def verify(*, folder: Path, regenerate: int | None, server: str, model: str, as_json: bool, **connection: Any) -> None:
     """Check the data set that `digitforge generate` wrote into FOLDER.
 
     The command compares every file with its checksum. Regenerated digits may differ from the stored ones by one gray
@@ -170,7 +169,7 @@ def verify(*, folder: Path, regenerate: int | None, server: str, model: str, tim
     if regenerate and intact:
         chosen = spread(intact, regenerate)
         with (
-            DigitClient(server, model=model, timeout=Timeout(request_s=timeout_s)) as client,
+            Access.of(server, model=model, **connection)() as client,
             progress(sum(shard.n for shard in chosen)) as advance,
         ):
             for shard in chosen:

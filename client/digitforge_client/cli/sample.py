@@ -14,34 +14,14 @@ from typing import Any, TypeVar
 
 import click
 
-from digitforge_client.client import DEFAULT_TARGET, DigitClient
+from digitforge_client.cli.server_options import Access, connection_options, model_option, server_option
 from digitforge_client.common.files import open_descriptor
-from digitforge_client.contract import MODEL_NAME
 from digitforge_client.datasets.writers import STANDARD_OUTPUT, WRITERS, writer_for
 from digitforge_client.errors import InvalidInputError
-from digitforge_client.options import Timeout
 from digitforge_client.protocol.rows import SampleSpec
 
 BATCH_ROWS = 1024
 
-# Options of all commands that need a server.
-server_option = click.option(
-    "--server",
-    default=DEFAULT_TARGET,
-    show_default=True,
-    envvar="DIGITFORGE_SERVER",
-    show_envvar=True,
-    help="Address of the server's gRPC port.",
-)
-model_option = click.option("--model", default=MODEL_NAME, show_default=True, help="The model's name on the server.")
-timeout_option = click.option(
-    "--timeout",
-    "timeout_s",
-    type=click.FloatRange(min=0, min_open=True),
-    default=30.0,
-    show_default=True,
-    help="Seconds to wait for the answer to one request.",
-)
 # Options of the commands that write digits.
 _scaling_options = (
     click.option(
@@ -97,7 +77,7 @@ def scaling_options(command: C) -> C:
 @scaling_options
 @server_option
 @model_option
-@timeout_option
+@connection_options
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def sample(
     *,
@@ -110,9 +90,10 @@ def sample(
     start: int,
     server: str,
     model: str,
-    timeout_s: float,
+    truncation: float | None,
+    expansion: float | None,
     as_json: bool,
-    **scaling: Any,
+    **connection: Any,
 ) -> None:
     """Request labeled synthetic digits from a server and write them to files.
 
@@ -126,22 +107,22 @@ def sample(
       digitforge sample --labels 3,1,4,1,5 --seed 0 --out pi.png
       digitforge sample --n 60000 --out synthetic --format idx
       digitforge sample --n 60000 --out synthetic.tfrecord
+      digitforge sample --n 10 --out digits.png --server digits:8500 --tls-ca ca.crt --wait 60
     """
     if label is not None and labels is not None:
         raise InvalidInputError(
             "--label and --labels were both given; give --label for one class for all digits, or --labels for one "
             "class for each digit"
         )
+    scaling: dict[str, Any] = {"truncation": truncation, "expansion": expansion}
+    access = Access.of(server, model=model, **connection)
     wanted = label if labels is None else [name.strip() for name in labels.split(",") if name.strip()]
     spec = SampleSpec.of(n, labels=wanted, seed=seed, start=start, **scaling)
     if spec.n == 0:
         raise InvalidInputError("--n is 0 or --labels is empty, so there is nothing to write; request 1 digit or more")
     writers = [writer_for(out, form) for out in outs]
     began, counts = time.monotonic(), Counter[int]()
-    with (
-        ExitStack() as stack,
-        DigitClient(server, model=model, timeout=Timeout(request_s=timeout_s)) as client,
-    ):
+    with ExitStack() as stack, access() as client:
         adds = [stack.enter_context(writer(out, spec.n)) for writer, out in zip(writers, outs, strict=True)]
         class_names = client.card().get("class_names", [])
         options = replace(spec, labels=classes_of(wanted, class_names)).options

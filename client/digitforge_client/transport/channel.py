@@ -248,6 +248,8 @@ def checked_headers(headers: Headers) -> tuple[tuple[str, str | bytes], ...]:
     """
     checked = []
     for header in headers:
+        name: Any
+        value: Any
         try:
             name, value = header
             name = name.lower()

@@ -72,7 +72,7 @@ def read_credentials(tls: TLS) -> Credentials:
     )
 
 
-def _pem(source: Path | bytes | None) -> bytes | None:
+def _pem(source: str | Path | bytes | None) -> bytes | None:
     if not isinstance(source, Path):
         return source
     try:
@@ -81,7 +81,7 @@ def _pem(source: Path | bytes | None) -> bytes | None:
         raise InvalidInputError(f"cannot read the TLS file {source}: {error.strerror}") from error
 
 
-def _check_certificates(pem: bytes, name: str, source: Path | bytes | None) -> None:
+def _check_certificates(pem: bytes, name: str, source: str | Path | bytes | None) -> None:
     """Raise InvalidInputError unless *pem* holds certificates."""
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem.decode("ascii", "ignore"))
@@ -92,7 +92,7 @@ def _check_certificates(pem: bytes, name: str, source: Path | bytes | None) -> N
         ) from error
 
 
-def _described(name: str, source: Path | bytes | None) -> str:
+def _described(name: str, source: str | Path | bytes | None) -> str:
     return f"the TLS {name} {source}" if isinstance(source, Path) else f"the TLS {name} (given as PEM)"
 
 

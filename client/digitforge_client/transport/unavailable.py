@@ -96,7 +96,7 @@ def proxy_of(target: str) -> str | None:
         return None
     environment = os.environ  # gRPC reads these names in lower case
     excluded = environment.get("no_grpc_proxy") or environment.get("no_proxy") or ""
-    if urllib.request.proxy_bypass_environment(address[0], {"no": excluded}):
+    if urllib.request.proxy_bypass_environment(address[0], {"no": excluded}):  # type: ignore[attr-defined]
         return None
     for variable in ("grpc_proxy", "https_proxy", "http_proxy"):
         if value := environment.get(variable):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from digitforge_client.cli.server_options import Access, connection_options, optional_access
 from digitforge_client.common.command import import_quietly
 from digitforge_client.errors import InvalidInputError
 from digitforge_client.latent_space import Scaling
@@ -27,6 +28,7 @@ PIPED_WIDTH = 130
 
 @click.command()
 @click.option("--server", metavar="HOST:PORT", help="A running server: TensorFlow Serving or `digitforge serve`.")
+@connection_options
 @click.option(
     "--model",
     type=click.Path(file_okay=False, path_type=Path),
@@ -103,6 +105,7 @@ def evaluate(
     accuracy: bool,
     neighbors: Path | None,
     as_json: bool,
+    **connection: Any,
 ) -> None:
     """Measure generated digits: how close to real ones, how varied, how well labeled, and whether they are copies.
 
@@ -123,6 +126,7 @@ def evaluate(
     """
     if sum(option is not None for option in (server, model, images)) != 1:
         raise InvalidInputError("give exactly one source of images: --server, --model or --images")
+    access = optional_access(server, **connection)
     data = data or ("mnist" if data_dir else None)
     for option, given in (("--neighbors", neighbors is not None), ("--accuracy", accuracy)):
         if given and data is None:
@@ -141,7 +145,7 @@ def evaluate(
     found: list[Neighborhood] = []
     with ExitStack() as stack:
         progress = stack.enter_context(_stages())
-        source = _open(server, model, images, stack)
+        source = _open(access, model, images, stack)
         real = RealData.load(data, data_dir) if data else None
         report = assess(
             source,
@@ -186,13 +190,11 @@ def _write_page(folder: Path, found: Neighborhood, source: Source, real: RealDat
     )
 
 
-def _open(server: str | None, model: Path | None, images: Path | None, stack: ExitStack) -> Source:
+def _open(access: Access | None, model: Path | None, images: Path | None, stack: ExitStack) -> Source:
     from digitforge_evaluation.images import files, sources
 
-    if server is not None:
-        from digitforge_client import DigitClient
-
-        return sources.ServedGenerator(stack.enter_context(DigitClient(server)), server)
+    if access is not None:
+        return sources.ServedGenerator(stack.enter_context(access()), access.target)
     if model is not None:
         return sources.SavedGenerator(model)
     assert images is not None  # `evaluate` checks that one of the three is given

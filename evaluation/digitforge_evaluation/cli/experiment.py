@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from digitforge_client.cli.server_options import CONNECTION, optional_access, without_secrets
 from digitforge_evaluation.cli.choose_expansion import choose_expansion
 from digitforge_evaluation.cli.experiment_options import FOLDER, NOT_KEPT, read_config_file, run_options
 
@@ -63,6 +64,7 @@ def run(
     config: Path | None,  # noqa: ARG001 - its settings are in the other arguments
     out: Path,
     as_json: bool,
+    server: str | None,
     **settings: Any,
 ) -> None:
     """Run an experiment and write its report.
@@ -83,10 +85,12 @@ def run(
     """
     from digitforge_evaluation.run_experiment import run_experiment
 
+    access = optional_access(server, **{name: settings.pop(name) for name in CONNECTION})
     with cell_progress() as on_cell:
         result = run_experiment(
             out,
-            command=shlex.join(["digitforge", *sys.argv[1:]]),
+            server=access,
+            command=shlex.join(["digitforge", *without_secrets(sys.argv[1:])]),
             config={name: value for name, value in context.params.items() if name not in NOT_KEPT},
             on_cell=on_cell,
             **settings,

@@ -9,6 +9,8 @@ from typing import Any, Final
 
 import click
 
+from digitforge_client.cli.server_options import CONNECTION, connection_options
+
 FOLDER: Final = click.Path(file_okay=False, path_type=Path)
 
 
@@ -67,13 +69,14 @@ DATA_DIR = click.option(
 )
 
 #: Options that only the command line can set.
-_NOT_IN_A_FILE = ("as_json", "help")
+_NOT_IN_A_FILE = ("as_json", "help", "header")
 #: Options that do not affect results. They are not saved with them.
-NOT_KEPT = ("config", "out", "as_json", "jobs", "scheduler", "data_dir")
+NOT_KEPT = ("config", "out", "as_json", "jobs", "scheduler", "data_dir", *CONNECTION)
 
 _shown = partial(click.option, show_default=True)
 _OPTIONS: Final = (
     click.option("--server", metavar="HOST:PORT", help="Server whose generator makes the digits."),
+    connection_options,
     click.option(
         "--model",
         type=FOLDER,

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
@@ -55,8 +55,8 @@ class GeneratorSource(Protocol):
 
 
 @lru_cache(maxsize=2)
-def _connected(target: str) -> ServedGenerator:
-    return ServedGenerator(DigitClient(target), target)
+def _connected(server: str | Callable[[], DigitClient]) -> ServedGenerator:
+    return ServedGenerator(DigitClient(server) if isinstance(server, str) else server(), str(server))
 
 
 @lru_cache(maxsize=4)
@@ -67,18 +67,22 @@ def _loaded(version: Path) -> SavedGenerator:
 class Served:
     """Uses one served generator for all subsets."""
 
-    def __init__(self, target: str) -> None:
-        """Ask the server at *target*, ``host:port``, for its generator id.
+    def __init__(self, server: str | Callable[[], DigitClient]) -> None:
+        """Ask the server for its generator id.
+
+        Args:
+            server: ``host:port``, or a function that connects to the server. Worker processes get a copy of the
+                function, and call it once for all equal copies.
 
         Raises:
             ServerError: the server cannot answer.
         """
-        self._target = target
-        self.identity = str(_connected(target).card["generator_id"])
+        self._server = server
+        self.identity = str(_connected(server).card["generator_id"])
 
     def generator_for(self, real: Dataset, *, seed: int) -> Source:
         """The served generator."""
-        return _connected(self._target)
+        return _connected(self._server)
 
 
 class Exported:
