@@ -73,10 +73,10 @@ def read_credentials(tls: TLS) -> Credentials:
 
 
 def _pem(source: str | Path | bytes | None) -> bytes | None:
-    if not isinstance(source, Path):
+    if source is None or isinstance(source, bytes):
         return source
     try:
-        return source.read_bytes()
+        return Path(source).read_bytes()
     except OSError as error:
         raise InvalidInputError(f"cannot read the TLS file {source}: {error.strerror}") from error
 
