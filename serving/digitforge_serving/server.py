@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -23,8 +24,8 @@ from digitforge_serving.models.locations import shipped_models
 
 if TYPE_CHECKING:
     from digitforge_serving.api.health import Health
+    from digitforge_serving.api.http_server import HttpServer
     from digitforge_serving.api.management import ConfigWatch
-    from digitforge_serving.api.rest import RestServer
     from digitforge_serving.metrics import Metrics
     from digitforge_serving.models.manager import Models
 
@@ -56,7 +57,7 @@ class Server:
         self._server: grpc.Server | None = None
         self._health: Health | None = None
         self._watch: ConfigWatch | None = None
-        self._rest: RestServer | None = None
+        self._rest: HttpServer | None = None
         self._in_flight = InFlight()
         self._target = ""
 
@@ -153,11 +154,12 @@ class Server:
             self._watch.stop()
         if self._health is not None:
             self._health.drain()
-        self._in_flight.drain(self._options.grace_seconds if grace_s is None else grace_s)
+        ends = time.monotonic() + (self._options.grace_seconds if grace_s is None else grace_s)
+        self._in_flight.drain(ends - time.monotonic())
         # gRPC answers a call that arrives at this moment only when its own grace period ends, so that is short.
         ended = None if self._server is None else self._server.stop(_CLOSE_S)
         if self._rest is not None:
-            self._rest.stop()
+            self._rest.stop(max(_CLOSE_S, ends - time.monotonic()))
         while ended is not None and not ended.wait(_POLL_S):  # Python handles a second signal between two waits
             pass
         if self._models is not None:
@@ -187,17 +189,29 @@ class Server:
             ) from error
         return port
 
-    def _open_rest(self, models: Models, metrics: Metrics) -> RestServer | None:
-        if self._options.rest_api_port is None:
+    def _open_rest(self, models: Models, metrics: Metrics) -> HttpServer | None:
+        options = self._options
+        if options.rest_api_port is None:
             return None
-        from digitforge_serving.api.rest import Rest, RestServer
+        from digitforge_serving.api.http_server import HttpServer, Limits
+        from digitforge_serving.api.rest import create_app
 
-        timeout_s = self._options.rest_api_timeout_in_ms / 1000 or None
-        rest = Rest(models, metrics, metrics_path=self._options.metrics_path, timeout_s=timeout_s)
+        limits = Limits(
+            body_bytes=options.rest_api_max_body_mib * 2**20, receive_s=options.rest_api_receive_timeout_in_ms / 1000
+        )
+        app = create_app(
+            models,
+            metrics,
+            self._in_flight,
+            max_body_bytes=limits.body_bytes,
+            metrics_path=options.metrics_path,
+            timeout_s=options.rest_api_timeout_in_ms / 1000 or None,
+            cors=options.rest_api_enable_cors_support,
+        )
         try:
-            return RestServer(rest, self._in_flight, host=self._options.host, port=self._options.rest_api_port)
+            return HttpServer(app, host=options.host, port=options.rest_api_port, limits=limits)
         except OSError as error:
-            raise _port_error(self._options.host, self._options.rest_api_port, "--rest-api-port", error) from error
+            raise _port_error(options.host, options.rest_api_port, "--rest-api-port", error) from error
 
     def _watch_configuration(self, models: Models) -> None:
         from digitforge_serving.api.management import ConfigWatch

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
+import gzip
+import io
 import json
 import logging
 import re
-import selectors
-import socket
-import threading
 import time
-from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Final
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from typing import Any, Final, TypeVar
 from urllib.parse import unquote
 
 import grpc
 from google.protobuf import json_format
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_pb2, predict_pb2
 
 from digitforge_serving.api import json_tensors, metadata
@@ -26,6 +37,7 @@ from digitforge_serving.models.batching import Caller
 from digitforge_serving.models.manager import Models
 from digitforge_serving.models.predict import DEFAULT_SIGNATURE, predict
 from digitforge_serving.models.refusal import RefusedError
+from digitforge_serving.models.saved_model import Served
 
 log = logging.getLogger("digitforge.serving")
 
@@ -33,91 +45,217 @@ _VERSION: Final = r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 _PREDICT: Final = re.compile(rf"/v1/models/(?P<name>[^/:]+){_VERSION}:(?P<method>classify|regress|predict)", re.I)
 _DESCRIBE: Final = re.compile(rf"/v1/models(?:/(?P<name>[^/:]+))?{_VERSION}(?:/(?P<metadata>metadata))?", re.I)
 _STATUS: Final = {
+    grpc.StatusCode.CANCELLED: 499,
     grpc.StatusCode.INVALID_ARGUMENT: 400,
-    grpc.StatusCode.FAILED_PRECONDITION: 400,
-    grpc.StatusCode.OUT_OF_RANGE: 400,
+    grpc.StatusCode.DEADLINE_EXCEEDED: 504,
     grpc.StatusCode.NOT_FOUND: 404,
+    grpc.StatusCode.ALREADY_EXISTS: 409,
+    grpc.StatusCode.PERMISSION_DENIED: 403,
     grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
+    grpc.StatusCode.FAILED_PRECONDITION: 400,
+    grpc.StatusCode.ABORTED: 409,
+    grpc.StatusCode.OUT_OF_RANGE: 400,
     grpc.StatusCode.UNIMPLEMENTED: 501,
     grpc.StatusCode.UNAVAILABLE: 503,
+    grpc.StatusCode.UNAUTHENTICATED: 401,
 }
-_MAX_BODY_BYTES: Final = 2**28  # parsed JSON takes several times as much memory
-_MAX_CONNECTIONS: Final = 256
-_IDLE_TIMEOUT_S: Final = 30.0  # closes connections that neither send nor receive for this long
+_LARGE_BYTES: Final = 2**16
+_LARGE_BODIES: Final = 4  # bodies above that size in memory at the same time
+_PARSERS: Final = 2  # threads that parse them; Python's parsers keep other threads from running
+_WORKERS: Final = 256  # threads; every request that is computed or waits for its computation holds one
+
+T = TypeVar("T")
+
+
+def create_app(
+    models: Models,
+    metrics: Metrics,
+    in_flight: InFlight,
+    *,
+    max_body_bytes: int,
+    metrics_path: str | None = None,
+    timeout_s: float | None = None,
+    cors: bool = False,
+    routes: Sequence[BaseRoute] = (),
+    middleware: Sequence[Middleware] = (),
+) -> Starlette:
+    """Create the application that answers HTTP requests.
+
+    Args:
+        models: the models to serve.
+        metrics: where to record the requests, and what the metrics page shows.
+        in_flight: counts the requests, and says when to reject them.
+        max_body_bytes: largest body of a request, after decompression.
+        metrics_path: URL path of the metrics for Prometheus; None: no metrics.
+        timeout_s: time limit of a prediction, in seconds; None: no limit.
+        cors: let pages from other origins use the API.
+        routes: further pages. They come before the API's own paths.
+        middleware: what sees every request before the API, the first one first.
+    """
+    api = Rest(models, metrics, max_body_bytes=max_body_bytes, timeout_s=timeout_s)
+    pages = [*routes]
+    if metrics_path is not None:
+        pages.append(Route(metrics_path, api.metrics_page))
+    layers = [*middleware, Middleware(_CountInFlight, in_flight=in_flight)]
+    if cors:
+        layers.append(Middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["POST", "GET"]))
+    return Starlette(
+        routes=[*pages, Route("/{path:path}", api)],
+        middleware=layers,
+        exception_handlers={HTTPException: _http_error},
+    )
 
 
 class Rest:
-    """Answers REST requests. Opens no sockets itself."""
+    """Answers requests to TensorFlow Serving's paths. An ASGI application."""
 
     def __init__(
-        self, models: Models, metrics: Metrics, *, metrics_path: str | None, timeout_s: float | None = None
+        self, models: Models, metrics: Metrics, *, max_body_bytes: int, timeout_s: float | None = None
     ) -> None:
         self._models = models
         self._metrics = metrics
-        self._metrics_path = metrics_path
+        self._max_body_bytes = max_body_bytes
         self._timeout_s = timeout_s
+        self._large = asyncio.Semaphore(_LARGE_BODIES)
+        self._parsers = ThreadPoolExecutor(_PARSERS, thread_name_prefix="digitforge-parse")
+        self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="digitforge-rest")
 
-    def answer(
-        self, method: str, path: str, body: bytes, *, disconnected: Callable[[], bool] = lambda: False
-    ) -> tuple[int, str, bytes]:
-        """Answer a request.
-
-        Args:
-            method: the HTTP method, such as ``GET``.
-            path: the URL path, without a query.
-            body: the request's body.
-            disconnected: returns whether the client has closed the connection.
-
-        Returns:
-            The HTTP status, the content type and the body of the reply.
-        """
-        if method == "GET" and self._metrics_path is not None and path == self._metrics_path:
-            return 200, "text/plain; version=0.0.4", self._metrics.text().encode()
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, always with JSON."""
         try:
-            return 200, "application/json", self._answer(method, path, body, disconnected)
+            response = Response(await self._answer(Request(scope, receive)), media_type="application/json")
         except RefusedError as refused:
-            return _error(_STATUS.get(refused.code, 500), refused.text)
+            response = _error(_STATUS.get(refused.code, 500), refused.text)
+        except HTTPException as error:
+            response = await _http_error(Request(scope), error)
+        except ClientDisconnect:
+            return
         except Exception as error:
             log.exception("unexpected error while answering a request")
-            return _error(500, f"{type(error).__name__}: {error}")
+            response = _error(500, f"{type(error).__name__}: {error}")
+        await response(scope, receive, send)
 
-    def _answer(self, method: str, path: str, body: bytes, disconnected: Callable[[], bool]) -> bytes:
+    async def metrics_page(self, request: Request) -> Response:
+        """The metrics in Prometheus's text format."""
+        return Response(await self._run(self._workers, self._metrics.text), media_type="text/plain; version=0.0.4")
+
+    async def _answer(self, request: Request) -> bytes:
+        method, path = request.method, request.scope["raw_path"].decode("latin-1")
+        if not path.lower().startswith("/v1/"):
+            raise refusal.not_found(f"There is nothing at {path}; the API is below /v1/models")
         match = (_PREDICT if method == "POST" else _DESCRIBE).fullmatch(path)
-        if match is None:
+        if match is None or method not in {"GET", "HEAD", "POST"}:
             raise refusal.invalid_argument(f"Malformed request: {method} {path}")
         spec = _spec(match)
-        if method == "GET":
-            if not spec.name:
-                raise refusal.invalid_argument("Missing model name in request.")
-            return self._metadata(spec) if match["metadata"] else self._status(spec)
-        if match["method"].lower() != "predict":
-            raise refusal.unimplemented(f"{match['method']} is not supported by the embedded server; use predict")
-        return self._predict(spec, body, disconnected)
+        if method == "POST":
+            if match["method"].lower() != "predict":
+                raise refusal.unimplemented(f"{match['method']} is not supported by the embedded server; use predict")
+            return await self._count(request, spec)
+        if not spec.name:
+            raise refusal.invalid_argument("Missing model name in request.")
+        describe = self._metadata if match["metadata"] else self._status
+        return await self._run(self._workers, functools.partial(describe, spec))
 
-    def _predict(self, spec: model_pb2.ModelSpec, body: bytes, disconnected: Callable[[], bool]) -> bytes:
+    async def _count(self, request: Request, spec: model_pb2.ModelSpec) -> bytes:
+        """Answer a prediction and record its outcome."""
         start = time.monotonic()
         status = "OK"
         try:
-            document = json_tensors.parse(body)
-            served = self._models.find(spec)
-            name = document.get("signature_name") or DEFAULT_SIGNATURE
-            if name not in served.model.signatures:
-                raise refusal.invalid_argument(f'Serving signature name: "{name}" not found in signature def')
-            if not served.model.signatures[name].inputs:
-                raise refusal.invalid_argument(f"Failed to get input map for signature: {name}")
-            request = predict_pb2.PredictRequest(model_spec=spec)
-            request.model_spec.signature_name = name
-            rows = json_tensors.fill(document, served.model.signatures[name].inputs, request)
-            caller = Caller(None if self._timeout_s is None else start + self._timeout_s, disconnected=disconnected)
-            response = predict(lambda _: served, request, as_content=True, caller=caller)
-            answer = json_tensors.render(response.outputs, rows=rows)
+            answer = await self._predict(request, spec, start)
             self._metrics.observe_latency(spec.name, 1e6 * (time.monotonic() - start), entry="REST")
             return answer
         except RefusedError as refused:
             status = refused.code.name
             raise
+        except ClientDisconnect:
+            status = "CANCELLED"
+            raise
         finally:
             self._metrics.count_request(spec.name, status)
+
+    async def _predict(self, request: Request, spec: model_pb2.ModelSpec, start: float) -> bytes:
+        served = self._models.find(spec)  # first, because parsing a body may cost much
+        caller = Caller(None if self._timeout_s is None else start + self._timeout_s)
+        try:
+            async with asyncio.timeout(self._timeout_s), AsyncExitStack() as slot:
+                body, large = await self._body(request, slot)
+                parse = functools.partial(_parse, body, served, spec)
+                del body  # otherwise it would stay in memory until the answer is sent
+                parsed = await self._run(self._parsers if large else self._workers, parse)
+                del parse
+        except TimeoutError as error:
+            raise refusal.RefusedError(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded") from error
+        return await self._unless_disconnected(request, caller, functools.partial(_compute, served, *parsed, caller))
+
+    async def _body(self, request: Request, slot: AsyncExitStack) -> tuple[bytes, bool]:
+        """Read and decompress the body.
+
+        Args:
+            request: the request.
+            slot: holds one of the slots for large bodies, if this body is large.
+
+        Returns:
+            The body, and whether it is large.
+
+        Raises:
+            HTTPException: the body is too large, or its content coding is not supported.
+            ClientDisconnect: the client has disconnected.
+        """
+        coding = request.headers.get("content-encoding", "identity").strip().lower()
+        if coding not in {"identity", "gzip", "x-gzip"}:
+            raise HTTPException(415, f"Content-Encoding is {coding!r}; expected gzip, or no Content-Encoding")
+        if int(request.headers.get("content-length", 0)) > self._max_body_bytes:
+            raise self._too_large()
+        body, large = bytearray(), coding != "identity"
+        if large:
+            await slot.enter_async_context(self._large)
+        async for part in request.stream():
+            body += part
+            if len(body) > self._max_body_bytes:
+                raise self._too_large()
+            if not large and len(body) > _LARGE_BYTES:
+                large = True
+                await slot.enter_async_context(self._large)
+        if coding != "identity":
+            return await self._run(self._parsers, functools.partial(self._inflate, body)), large
+        return bytes(body), large
+
+    def _inflate(self, body: bytearray) -> bytes:
+        try:
+            inflated = gzip.GzipFile(fileobj=io.BytesIO(body)).read(self._max_body_bytes + 1)
+        except (OSError, EOFError, zlib.error) as error:
+            raise refusal.invalid_argument(f"the body is not valid gzip: {error}") from error
+        if len(inflated) > self._max_body_bytes:
+            raise self._too_large()
+        return inflated
+
+    def _too_large(self) -> HTTPException:
+        return HTTPException(
+            413,
+            f"the body has more than {self._max_body_bytes} bytes; send fewer rows in one request, or start the server "
+            "with a larger --rest-api-max-body-mib",
+        )
+
+    async def _unless_disconnected(self, request: Request, caller: Caller, work: Callable[[], bytes]) -> bytes:
+        """Compute an answer. If the client disconnects, cancel the computation and do not wait for it.
+
+        Raises:
+            ClientDisconnect: the client has disconnected.
+        """
+        computing = asyncio.ensure_future(self._run(self._workers, work))
+        computing.add_done_callback(lambda done: done.cancelled() or done.exception())  # marks the error as seen
+        disconnected = asyncio.ensure_future(request.receive())  # the body is read, so only this event can follow
+        try:
+            await asyncio.wait({computing, disconnected}, return_when=asyncio.FIRST_COMPLETED)
+            if computing.done():
+                return computing.result()
+            raise ClientDisconnect
+        finally:
+            caller.cancel()
+            disconnected.cancel()
+
+    async def _run(self, executor: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(executor, work)
 
     def _status(self, spec: model_pb2.ModelSpec) -> bytes:
         response = metadata.status(self._models, get_model_status_pb2.GetModelStatusRequest(model_spec=spec))
@@ -130,6 +268,24 @@ class Rest:
         response.metadata["signature_def"].Unpack(signatures)
         described = f'"model_spec":{_json(response.model_spec)},\n"metadata": {{"signature_def": {_json(signatures)}}}'
         return f"{{\n{described}\n}}\n".encode()
+
+
+def _parse(body: bytes, served: Served, spec: model_pb2.ModelSpec) -> tuple[predict_pb2.PredictRequest, bool]:
+    """The request that a body contains, and whether it is in row form."""
+    document = json_tensors.parse(body)
+    name = document.get("signature_name") or DEFAULT_SIGNATURE
+    if name not in served.model.signatures:
+        raise refusal.invalid_argument(f'Serving signature name: "{name}" not found in signature def')
+    if not served.model.signatures[name].inputs:
+        raise refusal.invalid_argument(f"Failed to get input map for signature: {name}")
+    request = predict_pb2.PredictRequest(model_spec=spec)
+    request.model_spec.signature_name = name
+    return request, json_tensors.fill(document, served.model.signatures[name].inputs, request)
+
+
+def _compute(served: Served, request: predict_pb2.PredictRequest, rows: bool, caller: Caller) -> bytes:
+    response = predict(lambda _: served, request, as_content=True, caller=caller)
+    return json_tensors.render(response.outputs, rows=rows)
 
 
 def _spec(match: re.Match[str]) -> model_pb2.ModelSpec:
@@ -149,112 +305,27 @@ def _json(message: Any) -> str:
     )
 
 
-def _error(status: int, text: str) -> tuple[int, str, bytes]:
-    return status, "application/json", json.dumps({"error": text}).encode()
+def _error(status: int, text: str, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(json.dumps({"error": text}), status, headers, "application/json")
 
 
-class RestServer:
-    """An HTTP server that runs one thread per connection."""
-
-    def __init__(self, rest: Rest, in_flight: InFlight, *, host: str, port: int) -> None:
-        """Open the port. Requests wait until `start`.
-
-        Raises:
-            OSError: the port cannot be opened.
-        """
-        self._server = _Server(
-            (host, port), _handler(rest, in_flight), family=socket.AF_INET6 if ":" in host else socket.AF_INET
-        )
-        self.port: int = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, name="digitforge-rest", daemon=True)
-
-    def start(self) -> None:
-        """Start answering requests."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Reject new connections."""
-        if self._thread.ident is not None:  # the thread was started
-            self._server.shutdown()
-            self._thread.join()
-        self._server.server_close()
+async def _http_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _error(error.status_code, error.detail, error.headers)
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    allow_reuse_address = True
-    request_queue_size = 128
+class _CountInFlight:
+    """Counts requests, and rejects them when the server stops. ASGI middleware."""
 
-    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler], *, family: int) -> None:
-        self.address_family = family
-        self._free = threading.BoundedSemaphore(_MAX_CONNECTIONS)
-        super().__init__(address, handler)
+    def __init__(self, app: ASGIApp, in_flight: InFlight) -> None:
+        self._app = app
+        self._in_flight = in_flight
 
-    def process_request(self, request: Any, client_address: Any) -> None:
-        if self._free.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
-            self.shutdown_request(request)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self._in_flight.begin():
+            await _error(503, refusal.STOPPING, {"Connection": "close"})(scope, receive, send)
+            return
         try:
-            super().process_request_thread(request, client_address)
+            await self._app(scope, receive, send)
         finally:
-            self._free.release()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignore errors of a connection, such as a client that disconnects."""
-
-
-def _handler(rest: Rest, in_flight: InFlight) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        timeout = _IDLE_TIMEOUT_S
-        server: _Server
-
-        def _respond(self) -> None:
-            if not in_flight.begin():
-                self.close_connection = True
-                self._send(*_error(503, refusal.STOPPING))
-                return
-            try:
-                try:
-                    length = int(self.headers.get("Content-Length") or 0)
-                except ValueError:
-                    length = -1
-                if not 0 <= length <= _MAX_BODY_BYTES:
-                    self.close_connection = True
-                    message = (
-                        f"Content-Length is {self.headers['Content-Length']!r}; expected 0 to {_MAX_BODY_BYTES} bytes"
-                    )
-                    self._send(*_error(413 if length > 0 else 400, message))
-                    return
-                body = self.rfile.read(length)
-                if len(body) == length:  # otherwise the client has disconnected
-                    path = self.path.partition("?")[0]
-                    self._send(*rest.answer(self.command, path, body, disconnected=self._disconnected))
-            finally:
-                in_flight.end()
-
-        do_GET = do_POST = _respond  # noqa: N815 - http.server's names
-
-        def _disconnected(self) -> bool:
-            """Whether the client has closed the connection. Does not consume data of the next request."""
-            with selectors.DefaultSelector() as selector:
-                selector.register(self.connection, selectors.EVENT_READ)
-                try:
-                    return bool(selector.select(0)) and not self.connection.recv(1, socket.MSG_PEEK)
-                except OSError:
-                    return True
-
-        def _send(self, status: int, content_type: str, body: bytes) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", content_type)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            """Log no requests, like TensorFlow Serving."""
-
-    return Handler
+            self._in_flight.end()

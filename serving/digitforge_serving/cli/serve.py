@@ -84,6 +84,20 @@ def without_effect(name: str, reason: str, **attributes: Any) -> Any:
     help="Milliseconds that a REST request may take, including time in the queue. 0: no limit.",
 )
 @flag(
+    "rest_api_max_body_mib",
+    type=click.IntRange(min=1),
+    default=ServerOptions.rest_api_max_body_mib,
+    help="Largest body of a REST request in MiB, after decompression.",
+)
+@flag(
+    "rest_api_receive_timeout_in_ms",
+    type=click.IntRange(min=1),
+    default=ServerOptions.rest_api_receive_timeout_in_ms,
+    help="Milliseconds in which a REST client must send a request's headers, and again its body. Also ends idle "
+    "connections.",
+)
+@switch("rest_api_enable_cors_support", default=False, help="Let web pages from other origins use the REST API.")
+@flag(
     "monitoring_config_file",
     type=click.Path(path_type=Path),
     help="File that enables metrics on the REST port (MonitoringConfig in protobuf text).",
@@ -191,6 +205,7 @@ def serve(as_json: bool, log_format: str, **flags: Any) -> None:
     server after requests in flight have finished. A second signal stops it at once.
     """
     configure_logging(log_format)
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # otherwise it reports its own start and stop
     if flags.pop("allow_reload") != (flags["model_root"] is not None):
         raise InvalidInputError("--allow-reload and --model-root belong together; give both or neither")
     sources = _sources(flags.pop("model_name"), flags.pop("model_base_path"), flags["model_config_file"])

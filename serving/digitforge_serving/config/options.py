@@ -190,6 +190,10 @@ class ServerOptions:
     tls: Tls | None = None  #: TLS for gRPC; REST is never encrypted
     rest_api_port: int | None = None  #: port for REST; None: no REST; 0: any free port
     rest_api_timeout_in_ms: int = 30_000  #: time limit of a REST request, including time in the queue; 0: no limit
+    rest_api_max_body_mib: int = 8  #: largest body of a REST request in MiB, after decompression
+    #: time that a REST client has to send a request's headers, and again its body; also ends idle connections
+    rest_api_receive_timeout_in_ms: int = 30_000
+    rest_api_enable_cors_support: bool = False  #: let web pages from other origins use the REST API
     metrics_path: str | None = None  #: URL path of the metrics on the REST port; None: no metrics
     grpc_max_threads: int | None = None  #: requests computed at the same time without batching; None: 4 per core
     batching: BatchingOptions | None = None  #: merge concurrent requests; None: compute each request alone

@@ -171,7 +171,10 @@ def turns(server: Server) -> Unbatched:
 
 def post(body: Any) -> bytes:
     content = json.dumps(body).encode()
-    return f"POST /v1/models/toy:predict HTTP/1.1\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content
+    return (
+        f"POST /v1/models/toy:predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n\r\n".encode()
+        + content
+    )
 
 
 def test_a_request_of_a_disconnected_rest_client_is_not_computed(server: Server, turns: Unbatched) -> None:

@@ -256,7 +256,8 @@ BAD = {
         "Could not find any versions of model letters",
     ),
     "status without a model": ("GET", "/v1/models", None, 400, "Missing model name in request."),
-    "an unknown path": ("GET", "/v2/digits", None, 400, "Malformed request: GET /v2/digits"),
+    "an unknown path": ("GET", "/v2/digits", None, 404, "There is nothing at /v2/digits; the API is below /v1/models"),
+    "an unknown path of the API": ("GET", "/v1/digits", None, 400, "Malformed request: GET /v1/digits"),
     "predict with GET": ("GET", PREDICT, None, 400, f"Malformed request: GET {PREDICT}"),
     "classify": ("POST", "/v1/models/toy:classify", {"examples": []}, 501, "classify is not supported"),
     "too many rows": (
