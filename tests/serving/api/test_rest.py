@@ -90,13 +90,13 @@ def test_a_float_is_written_as_the_shortest_decimal(connection: http.client.HTTP
     connection.request(
         "POST", "/v1/models/toy:predict", json.dumps({"signature_name": "echo_float32", "inputs": [0.2, 16777215]})
     )
-    assert connection.getresponse().read() == b'{"outputs": [0.2, 16777215.0]}'
+    assert connection.getresponse().read() == b'{"outputs":[0.2,16777215.0]}'
 
 
 def test_nan_and_infinity_survive_a_round_trip(connection: http.client.HTTPConnection) -> None:
     body = b'{"signature_name": "echo_float32", "inputs": [NaN, Infinity, -Infinity]}'
     connection.request("POST", "/v1/models/toy:predict", body)
-    assert connection.getresponse().read() == b'{"outputs": [NaN, Infinity, -Infinity]}'
+    assert connection.getresponse().read() == b'{"outputs":[NaN,Infinity,-Infinity]}'
 
 
 def test_bytes_are_base64_in_inputs_and_in_outputs_named_bytes(connection: http.client.HTTPConnection) -> None:
@@ -171,12 +171,20 @@ BAD = {
         400,
         'JSON Value: "x" Type: String is not of expected type: float',
     ),
-    "an integer that a float cannot hold": (
+    "a number beyond the range of a float": (
         "POST",
         PREDICT,
-        {"inputs": {"a": [2**24 + 1], "b": [1]}},
+        {"inputs": {"a": [1e39], "b": [1]}},
         400,
-        "Cannot convert JSON value: 16777217 to float without loss of precision.",
+        "JSON Value: 1e+39 Type: Number is not of expected type: float",
+    ),
+    "a boolean for a number": (
+        "POST",
+        PREDICT,
+        {"instances": [{"a": 1, "b": 2}, {"a": True, "b": 2}]},
+        400,
+        "Failed to process element: 1 key: a of 'instances' list. Error: INVALID_ARGUMENT: JSON Value: true Type: True "
+        "is not of expected type: float",
     ),
     "a ragged list": (
         "POST",
@@ -190,14 +198,14 @@ BAD = {
         PREDICT,
         b'{"signature_name": "echo_int64", "inputs": ' + b"[" * 400 + b"]" * 400 + b"}",
         400,
-        "JSON Value: lists are nested 400 levels deep; expected at most 64",
+        "tensor parsing error: x",
     ),
     "invalid base64": (
         "POST",
         PREDICT,
         {"signature_name": "shout", "instances": [{"b64": "?"}]},
         400,
-        "Unable to base64 decode",
+        "Failed to process element: 0 of 'instances' list. Error: INVALID_ARGUMENT: Unable to base64 decode",
     ),
     "an unknown signature": (
         "POST",
