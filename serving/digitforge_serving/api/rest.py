@@ -98,7 +98,10 @@ def create_app(
         pages.append(Route(metrics_path, api.metrics_page))
     layers = [*middleware, Middleware(_CountInFlight, in_flight=in_flight)]
     if cors:
-        layers.append(Middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["POST", "GET"]))
+        anything = ("*",)
+        layers.insert(
+            0, Middleware(CORSMiddleware, allow_origins=anything, allow_methods=anything, allow_headers=anything)
+        )
     return Starlette(
         routes=[*pages, Route("/{path:path}", api)],
         middleware=layers,
@@ -123,7 +126,7 @@ class Rest:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, always with JSON."""
         try:
-            response = Response(await self._answer(Request(scope, receive)), media_type="application/json")
+            response = await self._answer(Request(scope, receive))
         except RefusedError as refused:
             response = _error(_STATUS.get(refused.code, 500), refused.text)
         except HTTPException as error:
@@ -139,22 +142,26 @@ class Rest:
         """The metrics in Prometheus's text format."""
         return Response(await self._run(self._workers, self._metrics.text), media_type="text/plain; version=0.0.4")
 
-    async def _answer(self, request: Request) -> bytes:
+    async def _answer(self, request: Request) -> Response:
         method, path = request.method, request.scope["raw_path"].decode("latin-1")
         if not path.lower().startswith("/v1/"):
             raise refusal.not_found(f"There is nothing at {path}; the API is below /v1/models")
-        match = (_PREDICT if method == "POST" else _DESCRIBE).fullmatch(path)
-        if match is None or method not in {"GET", "HEAD", "POST"}:
+        predicted, described = _PREDICT.fullmatch(path), _DESCRIBE.fullmatch(path)
+        if method == "OPTIONS" and (predicted or described):
+            return Response(status_code=204, headers={"Allow": "OPTIONS, POST" if predicted else "GET, HEAD, OPTIONS"})
+        if predicted and method == "POST":
+            if predicted["method"].lower() != "predict":
+                raise refusal.unimplemented(
+                    f"{predicted['method']} is not supported by the embedded server; use predict"
+                )
+            return _json_response(await self._count(request, _spec(predicted)))
+        if not described or method not in {"GET", "HEAD"}:
             raise refusal.invalid_argument(f"Malformed request: {method} {path}")
-        spec = _spec(match)
-        if method == "POST":
-            if match["method"].lower() != "predict":
-                raise refusal.unimplemented(f"{match['method']} is not supported by the embedded server; use predict")
-            return await self._count(request, spec)
+        spec = _spec(described)
         if not spec.name:
             raise refusal.invalid_argument("Missing model name in request.")
-        describe = self._metadata if match["metadata"] else self._status
-        return await self._run(self._workers, functools.partial(describe, spec))
+        describe = self._metadata if described["metadata"] else self._status
+        return _json_response(await self._run(self._workers, functools.partial(describe, spec)))
 
     async def _count(self, request: Request, spec: model_pb2.ModelSpec) -> bytes:
         """Answer a prediction and record its outcome."""
@@ -305,6 +312,10 @@ def _json(message: Any) -> str:
     )
 
 
+def _json_response(body: bytes) -> Response:
+    return Response(body, media_type="application/json")
+
+
 def _error(status: int, text: str, headers: Mapping[str, str] | None = None) -> Response:
     return Response(json.dumps({"error": text}), status, headers, "application/json")
 
@@ -326,6 +337,15 @@ class _CountInFlight:
             await _error(503, refusal.STOPPING, {"Connection": "close"})(scope, receive, send)
             return
         try:
-            await self._app(scope, receive, send)
+            await self._app(_with_path(scope), receive, send)
         finally:
             self._in_flight.end()
+
+
+def _with_path(scope: Scope) -> Scope:
+    """Reduce an absolute URL, which a request may contain (RFC 9112, 3.2.2), to its path."""
+    url = scope["raw_path"].decode("latin-1")
+    if not url.lower().startswith(("http://", "https://")):
+        return scope
+    path = "/" + url.partition("://")[2].partition("/")[2]
+    return {**scope, "path": unquote(path), "raw_path": path.encode("latin-1")}
