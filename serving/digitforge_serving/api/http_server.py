@@ -171,6 +171,9 @@ class _Protocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        # asyncio does this itself only for sockets that name their protocol. Otherwise a body waits about 40 ms until
+        # the client has acknowledged the headers.
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if len(self._others) >= self._limits.connections:
             idle = next((other for other in self._others if other.conn.their_state is not h11.DONE), self)
             idle.drop()
