@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help demo test test-fast test-slow verify-tfs verify-fid benchmark lint format types docs clean
+.PHONY: help demo test test-fast test-slow verify-tfs verify-tfs-suite verify-fid benchmark lint format types docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ benchmark: $(VENV)/installed-dev ## measure speed, memory and installed size
 
 verify-tfs: $(VENV)/installed-dev ## test a TensorFlow Serving that serves digits (TARGET=127.0.0.1:8500)
 	DIGITFORGE_TFS_TARGET=$(or $(TARGET),127.0.0.1:8500) $(BIN)/python -m pytest tests/serving/test_congruence.py -k real $(ARGS)
+
+verify-tfs-suite: $(VENV)/installed-dev ## run TensorFlow Serving's own tests against digitforge serve (TFS=a clone of its repository)
+	$(BIN)/python tests/serving/verify_tfs_suite.py $(TFS) $(ARGS)
 
 # torch-fidelity needs PyTorch, so it has an environment of its own.
 FID_VENV := build/verify-fid-venv
