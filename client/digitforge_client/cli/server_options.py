@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -50,13 +51,6 @@ _OPTIONS: Final = (
         "--header", multiple=True, metavar="NAME=VALUE", help="gRPC metadata for every request. Repeat for several."
     ),
 )
-#: Names of the parameters of `connection_options`.
-CONNECTION: Final = (
-    *("model_version", "model_label", "timeout", "wait"),
-    *("tls_ca", "tls_cert", "tls_key", "tls_server_name", "header"),
-)
-#: Parameters of `connection_options` that mean nothing without a server, with the option's name.
-_NEED_SERVER: Final = {name: f"--{name.replace('_', '-')}" for name in CONNECTION if name != "timeout"}
 
 
 def connection_options(command: C) -> C:
@@ -140,6 +134,10 @@ class Access:
         return self.target
 
 
+#: Names of the parameters of `connection_options`.
+CONNECTION: Final = tuple(name for name in signature(Access.of).parameters if name not in {"server", "model"})
+
+
 def optional_access(server: str | None, **connection: Any) -> Access | None:
     """`Access.of`, or None without a server.
 
@@ -148,9 +146,10 @@ def optional_access(server: str | None, **connection: Any) -> Access | None:
     """
     if server is not None:
         return Access.of(server, **connection)
-    given = [option for name, option in _NEED_SERVER.items() if connection.get(name) not in (None, ())]
-    if given:
-        raise InvalidInputError(f"{given[0]} needs a server; give --server HOST:PORT, or leave out {given[0]}")
+    for name in CONNECTION:
+        if name != "timeout" and connection.get(name) not in (None, ()):  # the timeout has a default
+            option = f"--{name.replace('_', '-')}"
+            raise InvalidInputError(f"{option} needs a server; give --server HOST:PORT, or leave out {option}")
     return None
 
 

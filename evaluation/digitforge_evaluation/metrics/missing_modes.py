@@ -74,7 +74,7 @@ def make_bins(*, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], c
     return Bins(centers=centers, counts=count_images(centers, pixels=pixels, labels=labels))
 
 
-def find_bins(centers: Floats, *, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> Counts:
+def bin_of_each(centers: Floats, *, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> Counts:
     """Find the bin of each image, 0 … m − 1: the one with the nearest center in its class.
 
     Args:
@@ -95,8 +95,8 @@ def find_bins(centers: Floats, *, pixels: npt.NDArray[np.uint8], labels: npt.NDA
 
 
 def count_images(centers: Floats, *, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> Counts:
-    """Count the images in each bin: (K, m). The arguments are those of `find_bins`."""
-    return _count(find_bins(centers, pixels=pixels, labels=labels), labels, shape=centers.shape[:2])
+    """Count the images in each bin: (K, m). The arguments are those of `bin_of_each`."""
+    return _count(bin_of_each(centers, pixels=pixels, labels=labels), labels, shape=centers.shape[:2])
 
 
 def _count(
@@ -198,7 +198,7 @@ def missing_modes(
     Returns:
         The shares (P,), and the shares of each bootstrap sample (B, P).
     """
-    bins = [find_bins(each.centers, pixels=pixels, labels=labels) for each in partitions]
+    bins = [bin_of_each(each.centers, pixels=pixels, labels=labels) for each in partitions]
     rng = np.random.default_rng(seed)
 
     def shares(times: Counts | None) -> list[float]:
@@ -207,12 +207,14 @@ def missing_modes(
             for part, found in zip(partitions, bins, strict=True)
         ]
 
-    def times() -> Counts:
-        drawn = np.empty(len(labels), np.int64)
-        for label in np.unique(labels):
-            rows = np.flatnonzero(labels == label)
-            drawn[rows] = np.bincount(rng.integers(len(rows), size=len(rows)), minlength=len(rows))
-        return drawn
+    rows_of_classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
 
-    again = [shares(times()) for _ in range(resamples)]
+    def resample() -> Counts:
+        """How often each image is drawn: (n,)."""
+        times = np.empty(len(labels), np.int64)
+        for rows in rows_of_classes:
+            times[rows] = np.bincount(rng.integers(len(rows), size=len(rows)), minlength=len(rows))
+        return times
+
+    again = [shares(resample()) for _ in range(resamples)]
     return np.array(shares(None)), np.array(again).reshape(resamples, len(partitions))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from tensorflow_serving.apis import model_management_pb2
 
 from digitforge_client.errors import DigitforgeError, InvalidInputError
 from digitforge_serving.config.options import ModelSource, model_sources, read_model_config
-from digitforge_serving.models import refusal
+from digitforge_serving.models import folder, refusal
 from digitforge_serving.models.manager import Models
 
 log = logging.getLogger("digitforge.serving")
@@ -47,7 +46,7 @@ def reload(
     except InvalidInputError as error:
         raise refusal.invalid_argument(str(error)) from error
     for source in sources:
-        if "\0" in str(source.base_path) or not _is_below(source.base_path, root):
+        if "\0" in str(source.base_path) or not folder.is_below(source.base_path, root):
             raise refusal.permission_denied(
                 f"the base path {source.base_path} of model {source.name} is not below the folder of --model-root"
             )
@@ -57,10 +56,6 @@ def reload(
     response = model_management_pb2.ReloadConfigResponse()
     response.status.SetInParent()
     return response
-
-
-def _is_below(path: Path, root: Path) -> bool:
-    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
 
 
 class ConfigWatch:

@@ -35,15 +35,13 @@ _QUEUE_TIMEOUT: Final = "Run() timeout exceeded while waiting in batching queue"
 class Caller:
     """The client that sent a request. Knows whether the client still waits for the answer. Thread-safe."""
 
-    def __init__(self, deadline: float | None = None, *, disconnected: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, deadline: float | None = None) -> None:
         """Create a caller.
 
         Args:
             deadline: when the client stops waiting, by `time.monotonic`; None: never.
-            disconnected: returns whether the client has disconnected; called before a computation starts.
         """
         self._deadline = deadline
-        self._disconnected = disconnected
         self._cancelled = False
         self._woken = threading.Event()
 
@@ -62,8 +60,8 @@ class Caller:
 
     @property
     def gone(self) -> bool:
-        """Whether the call was canceled or the client has disconnected."""
-        return self._cancelled or self._disconnected()
+        """Whether the call was canceled or has ended."""
+        return self._cancelled
 
     def error(self) -> refusal.RefusedError | None:
         """The error for a request that has expired or was canceled. None if the client still waits."""

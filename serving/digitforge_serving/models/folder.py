@@ -26,7 +26,7 @@ def check(version: Path, *, root: Path | None = None) -> None:
     while waiting:
         path = waiting.pop()
         real = Path(os.path.realpath(path))  # unlike Path.resolve, accepts loops of links
-        if root is not None and not real.is_relative_to(os.path.realpath(root)):
+        if root is not None and not is_below(real, root):
             raise DataError(f"{path} is outside of {root}; copy the version with its files to that folder")
         try:
             mode = real.stat().st_mode
@@ -38,6 +38,11 @@ def check(version: Path, *, root: Path | None = None) -> None:
                 waiting.extend(path.iterdir())
         elif not stat.S_ISREG(mode):
             raise DataError(f"{path} is a FIFO, a socket or a device; expected a regular file")
+
+
+def is_below(path: Path, root: Path) -> bool:
+    """Whether a path is *root* or below it, symbolic links resolved."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
 
 
 def stamp(version: Path) -> object:

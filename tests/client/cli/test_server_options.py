@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import json
 import pickle
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from commands import one_line, run, start
+from serving_toys import free_port
 
 from digitforge_client.cli.server_options import Access, optional_access, without_secrets
 from digitforge_client.errors import InvalidInputError
 from digitforge_client.options import TLS
 from digitforge_serving.config import certificates
-from digitforge_serving.config.options import Tls
+from digitforge_serving.config.options import read_tls
 from digitforge_serving.server import EmbeddedServer
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +31,7 @@ def pems(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def target(exported_model: Path, pems: Path) -> Iterator[str]:
     """A server that requires a client certificate."""
-    tls = Tls(
-        server_key=(pems / "ours/server.key").read_bytes(),
-        server_cert=(pems / "ours/server.crt").read_bytes(),
-        custom_ca=(pems / "ours/ca.crt").read_bytes(),
-        client_verify=True,
-    )
-    with EmbeddedServer(exported_model, tls=tls) as address:
+    with EmbeddedServer(exported_model, tls=read_tls(pems / "ours/ssl.config")) as address:
         yield address
 
 

@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from digitforge_client import (
 from digitforge_client.transport import unavailable
 from digitforge_serving import EmbeddedServer
 from digitforge_serving.config import certificates
-from digitforge_serving.config.options import Tls
+from digitforge_serving.config.options import Tls, read_tls
 
 QUICK: dict[str, Any] = {"retry": Retry(attempts=1), "timeout": Timeout(request_s=20)}
 PROXIES = ("http_proxy", "https_proxy", "grpc_proxy", "no_proxy", "no_grpc_proxy")
@@ -64,12 +65,7 @@ def pems(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def server_tls(folder: Path, *, mutual: bool = False) -> Tls:
-    return Tls(
-        server_key=(folder / "server.key").read_bytes(),
-        server_cert=(folder / "server.crt").read_bytes(),
-        custom_ca=(folder / "ca.crt").read_bytes(),
-        client_verify=mutual,
-    )
+    return replace(read_tls(folder / "ssl.config"), client_verify=mutual)
 
 
 def client_tls(folder: Path, **more: Any) -> TLS:

@@ -266,7 +266,7 @@ def test_large_claims_are_rejected_without_keeping_memory(base_path: Path, tmp_p
                 channel.unary_unary("/tensorflow.serving.PredictionService/Predict")(bytes(300 * MIB), timeout=240)
             assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
         assert works(stubs)
-        assert resident(process.popen.pid) <= 1.2 * before
+        wait_for(lambda: resident(process.popen.pid) <= 1.2 * before)  # gRPC frees messages after the answer
 
 
 @needs_proc
