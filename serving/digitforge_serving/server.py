@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 import threading
 import time
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from digitforge_client import contract
 from digitforge_client.common.extras import needs_extra
 from digitforge_client.errors import DataError, DigitforgeError
 from digitforge_serving.api.in_flight import InFlight
+from digitforge_serving.api.ports import bracketed, check_port, port_error
 from digitforge_serving.config.options import ModelSource, ServerOptions, Tls, is_loopback
 from digitforge_serving.models.locations import shipped_models
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from digitforge_serving.api.management import ConfigWatch
     from digitforge_serving.metrics import Metrics
     from digitforge_serving.models.manager import Models
+    from digitforge_serving.page.document import PageInfo
 
 log = logging.getLogger("digitforge.serving")
 
@@ -69,7 +70,7 @@ class Server:
     @property
     def rest_target(self) -> str | None:
         """Address for REST clients, such as ``127.0.0.1:8501``; None without REST."""
-        return None if self._rest is None else f"{_bracketed(self._options.host)}:{self._rest.port}"
+        return None if self._rest is None else f"{bracketed(self._options.host)}:{self._rest.port}"
 
     @property
     def serving(self) -> dict[str, list[int]]:
@@ -87,8 +88,8 @@ class Server:
             source.check()
         if self._options.model_root is not None and not self._options.model_root.is_dir():
             raise DataError(f"the folder {self._options.model_root} of --model-root does not exist; create it")
-        _check_port(self._options.host, self._options.port, "--port")
-        _check_port(self._options.host, self._options.rest_api_port or 0, "--rest-api-port")
+        check_port(self._options.host, self._options.port, "--port")
+        check_port(self._options.host, self._options.rest_api_port or 0, "--rest-api-port")
 
     def start(self) -> bool:
         """Load all models, then open the ports.
@@ -137,11 +138,11 @@ class Server:
         self._health = Health(models)
         self._health.add_to(self._server)
         _add_reflection(self._server)
+        self._target = f"{bracketed(self._options.host)}:{port}"
         self._server.start()
         if self._rest is not None:
             self._rest.start()
         self._watch_configuration(models)
-        self._target = f"{_bracketed(self._options.host)}:{port}"
 
     def stop(self, grace_s: float | None = None) -> None:
         """Reject new requests, let requests in flight finish, and stop.
@@ -173,7 +174,7 @@ class Server:
 
     def _listen(self, server: grpc.Server) -> int:
         """Open the gRPC port and the Unix socket; return the port's number."""
-        address = f"{_bracketed(self._options.host)}:{self._options.port}"
+        address = f"{bracketed(self._options.host)}:{self._options.port}"
         try:
             if self._options.tls is None:
                 port = server.add_insecure_port(address)
@@ -195,6 +196,7 @@ class Server:
             return None
         from digitforge_serving.api.http_server import HttpServer, Limits
         from digitforge_serving.api.rest import create_app
+        from digitforge_serving.page.document import page_routes
 
         limits = Limits(
             body_bytes=options.rest_api_max_body_mib * 2**20, receive_s=options.rest_api_receive_timeout_in_ms / 1000
@@ -207,11 +209,22 @@ class Server:
             metrics_path=options.metrics_path,
             timeout_s=options.rest_api_timeout_in_ms / 1000 or None,
             cors=options.rest_api_enable_cors_support,
+            pages=page_routes(self._page_info),
         )
         try:
             return HttpServer(app, host=options.host, port=options.rest_api_port, limits=limits)
         except OSError as error:
-            raise _port_error(options.host, options.rest_api_port, "--rest-api-port", error) from error
+            raise port_error(options.host, options.rest_api_port, "--rest-api-port", error) from error
+
+    def _page_info(self) -> PageInfo:
+        from digitforge_serving.page.document import PageInfo
+
+        return PageInfo(
+            models=sorted(self.serving),
+            grpc_port=int(self._target.rpartition(":")[2]),
+            grpc_tls=self._options.tls is not None,
+            metrics_path=self._options.metrics_path,
+        )
 
     def _watch_configuration(self, models: Models) -> None:
         from digitforge_serving.api.management import ConfigWatch
@@ -307,27 +320,3 @@ def _add_reflection(server: grpc.Server) -> None:
     ]
     names = [*(service.full_name for service in described), health.SERVICE_NAME, reflection.SERVICE_NAME]
     reflection.enable_server_reflection(names, server)
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
-
-
-def _check_port(host: str, port: int, option: str) -> None:
-    """Check that the port can be opened.
-
-    Raises:
-        DigitforgeError: it cannot be opened.
-    """
-    try:
-        family, socket_type, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, socket_type, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        raise _port_error(host, port, option if port else "--host", error) from error
-
-
-def _port_error(host: str, port: int, option: str, error: OSError) -> DigitforgeError:
-    reason = (error.strerror or str(error)).lower()
-    return DigitforgeError(f"cannot listen on {_bracketed(host)}:{port}: {reason}; choose another {option}")

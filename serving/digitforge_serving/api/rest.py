@@ -11,7 +11,7 @@ import logging
 import re
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from typing import Any, Final, TypeVar
@@ -25,7 +25,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_pb2, predict_pb2
 
@@ -76,6 +76,7 @@ def create_app(
     metrics_path: str | None = None,
     timeout_s: float | None = None,
     cors: bool = False,
+    pages: Sequence[BaseRoute] = (),
 ) -> Starlette:
     """Create the application that answers HTTP requests.
 
@@ -87,9 +88,10 @@ def create_app(
         metrics_path: URL path of the metrics for Prometheus; None: no metrics.
         timeout_s: time limit of a prediction, in seconds; None: no limit.
         cors: let pages from other origins use the API.
+        pages: what else the port serves.
     """
     api = Rest(models, metrics, max_body_bytes=max_body_bytes, timeout_s=timeout_s)
-    pages = [] if metrics_path is None else [Route(metrics_path, api.metrics_page)]
+    routes = [*pages] if metrics_path is None else [Route(metrics_path, api.metrics_page), *pages]
     middleware = [Middleware(_CountInFlight, in_flight=in_flight)]
     if cors:
         anything = ("*",)
@@ -97,7 +99,7 @@ def create_app(
             0, Middleware(CORSMiddleware, allow_origins=anything, allow_methods=anything, allow_headers=anything)
         )
     return Starlette(
-        routes=[*pages, Route("/{path:path}", api)],
+        routes=[*routes, Route("/{path:path}", api)],
         middleware=middleware,
         exception_handlers={HTTPException: _http_error},
     )

@@ -9,11 +9,13 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from digitforge_client import contract
 from digitforge_client.common.command import ENDING_SIGNALS, HANGUP, import_quietly
@@ -21,6 +23,7 @@ from digitforge_client.errors import InvalidInputError
 from digitforge_serving.api.request_log import SLOW_S
 from digitforge_serving.cli.logs import configure_logging
 from digitforge_serving.config.options import (
+    PROMETHEUS_PATH,
     BatchingOptions,
     ModelSource,
     ServerOptions,
@@ -33,9 +36,17 @@ from digitforge_serving.config.options import (
 from digitforge_serving.models.locations import shipped_models
 from digitforge_serving.server import Server
 
+if TYPE_CHECKING:
+    from digitforge_serving.page.server import PageServer
+
 log = logging.getLogger("digitforge.serving")
 
 _LEGACY_KERAS = "TF_USE_LEGACY_KERAS"
+#: Options that mean something with ``--page-for``.
+_PAGE_FLAGS = {
+    *("model_name", "monitoring_config_file", "host", "grace_seconds"),
+    *("rest_api_port", "rest_api_max_body_mib", "rest_api_receive_timeout_in_ms"),
+}
 _POLL_S = 0.5  # seconds between checks for a signal
 _FORCE_EXIT_S = 1.5  # seconds after the grace period; then the process exits even if TensorFlow still computes
 
@@ -194,18 +205,32 @@ def without_effect(name: str, reason: str, **attributes: Any) -> Any:
     help="Format of the log on standard error. json: one object per line.",
 )
 @click.option("--verbose", is_flag=True, help=f"Log every request that takes {SLOW_S:g} s or longer, with its id.")
+@flag(
+    "page_for",
+    metavar="URL",
+    help="Only serve a web page for another server's REST API, as in http://localhost:8501. Needs --rest-api-port. "
+    "--model-name chooses the model.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the startup line as JSON.")
-def serve(as_json: bool, log_format: str, **flags: Any) -> None:
+@click.pass_context
+def serve(context: click.Context, /, as_json: bool, log_format: str, page_for: str | None, **flags: Any) -> None:
     """Serve generated digits, or any SavedModel, over TensorFlow Serving's protocol.
 
     Without options, serves the shipped generator on 127.0.0.1:8500. Most options have TensorFlow Serving's names.
     Write them with underscores (--model_base_path) or with hyphens (--model-base-path).
+
+    With --rest-api-port, the port also serves a web page at / for looking at images.
 
     Prints one line when all models are loaded and the port is open. Ctrl-C, SIGTERM or a closed terminal stops the
     server after requests in flight have finished. A second signal stops it at once.
     """
     configure_logging(log_format)
     logging.getLogger("uvicorn").setLevel(logging.ERROR)  # otherwise it reports its own start and stop
+    if page_for is not None:
+        page = _page_server(context, page_for, flags)
+        page.check()
+        _run_until_signal(page, lambda: _announce_page(page, page_for, as_json=as_json), grace_s=flags["grace_seconds"])
+        return
     if flags.pop("allow_reload") != (flags["model_root"] is not None):
         raise InvalidInputError("--allow-reload and --model-root belong together; give both or neither")
     sources = _sources(flags.pop("model_name"), flags.pop("model_base_path"), flags["model_config_file"])
@@ -221,7 +246,7 @@ def serve(as_json: bool, log_format: str, **flags: Any) -> None:
     server.check()
     log.info("starting TensorFlow …")
     _import_tensorflow()
-    _run_until_signal(server, as_json=as_json, grace_s=flags["grace_seconds"])
+    _run_until_signal(server, lambda: _announce(server, as_json=as_json), grace_s=flags["grace_seconds"])
 
 
 def _import_tensorflow() -> None:
@@ -255,7 +280,37 @@ def _batching(enabled: bool, file: Path | None) -> BatchingOptions | None:
     return BatchingOptions() if file is None else read_batching_options(file)
 
 
-def _run_until_signal(server: Server, *, as_json: bool, grace_s: float) -> None:
+def _page_server(context: click.Context, url: str, flags: dict[str, Any]) -> PageServer:
+    """The server of ``--page-for``.
+
+    Raises:
+        InvalidInputError: an option is missing, or it has nothing to do with the page.
+    """
+    from digitforge_serving.api.http_server import Limits
+    from digitforge_serving.page.server import PageServer, Upstream
+
+    given = [name for name in flags if context.get_parameter_source(name) is not ParameterSource.DEFAULT]
+    for name in given:
+        if name not in _PAGE_FLAGS:
+            option = f"--{name.replace('_', '-')}"
+            raise InvalidInputError(f"{option} has no effect with --page-for, which loads no model; leave out {option}")
+    if "rest_api_port" not in given:
+        raise InvalidInputError("--page-for needs a port for the page; give --rest-api-port as well")
+    monitoring = flags["monitoring_config_file"]
+    return PageServer(
+        Upstream.of(url),
+        model_name=flags["model_name"],
+        metrics_path=PROMETHEUS_PATH if monitoring is None else read_metrics_path(monitoring),
+        host=flags["host"],
+        port=flags["rest_api_port"],
+        limits=Limits(
+            body_bytes=flags["rest_api_max_body_mib"] * 2**20,
+            receive_s=flags["rest_api_receive_timeout_in_ms"] / 1000,
+        ),
+    )
+
+
+def _run_until_signal(server: Server | PageServer, announcement: Callable[[], str], *, grace_s: float) -> None:
     """Start, print the startup line, wait for a signal, finish requests in flight. A second signal exits at once."""
     stop_requested = threading.Event()
     received: list[int] = []
@@ -274,7 +329,7 @@ def _run_until_signal(server: Server, *, as_json: bool, grace_s: float) -> None:
     before = {number: signal.signal(number, on_signal) for number in ending}
     try:
         if server.start():
-            click.echo(_announcement(server, as_json=as_json))
+            click.echo(announcement())
             sys.stdout.flush()
             while not stop_requested.wait(_POLL_S):  # a signal delivered to another thread does not wake this one
                 pass
@@ -292,11 +347,17 @@ def _run_until_signal(server: Server, *, as_json: bool, grace_s: float) -> None:
         raise KeyboardInterrupt
 
 
-def _announcement(server: Server, *, as_json: bool) -> str:
+def _announce_page(server: PageServer, url: str, *, as_json: bool) -> str:
+    if as_json:
+        return json.dumps({"page": server.url, "page_for": url})
+    return f"page for {url} ready: {server.url}"
+
+
+def _announce(server: Server, *, as_json: bool) -> str:
     if as_json:
         return json.dumps({"grpc_target": server.target, "rest_target": server.rest_target, "models": server.serving})
     models = ", ".join(
         f"{name} version {' and '.join(map(str, versions))}" for name, versions in server.serving.items()
     )
-    rest = f", REST {server.rest_target}" if server.rest_target else ""
+    rest = f", REST {server.rest_target}, page http://{server.rest_target}/" if server.rest_target else ""
     return f"{models} ready: gRPC {server.target}{rest}"

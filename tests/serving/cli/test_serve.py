@@ -49,7 +49,8 @@ def test_sigterm_lets_a_request_in_flight_finish_and_rejects_new_ones(base_path:
     flags = ["--model-base-path", str(base_path), "--model_name=toy", "--port=0", f"--rest_api_port={port}"]
     with serving(tmp_path, *flags) as process:
         announced = re.fullmatch(
-            rf"toy version 1 ready: gRPC (127\.0\.0\.1:\d+), REST 127\.0\.0\.1:{port}\n", process.line()
+            rf"toy version 1 ready: gRPC (127\.0\.0\.1:\d+), REST 127\.0\.0\.1:{port}, page http://127\.0\.0\.1:{port}/\n",
+            process.line(),
         )
         assert announced is not None
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models/toy", timeout=30) as page:
