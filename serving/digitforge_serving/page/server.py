@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -18,7 +19,10 @@ from digitforge_client import contract
 from digitforge_client.errors import InvalidInputError
 from digitforge_serving.api.http_server import HttpServer, Limits
 from digitforge_serving.api.ports import bracketed, check_port, port_error
+from digitforge_serving.config.options import is_loopback
 from digitforge_serving.page.document import PageInfo, page_routes
+
+log = logging.getLogger("digitforge.serving")
 
 _TIMEOUT_S: Final = 30.0
 _CLOSE_S: Final = 0.5  # time to receive answers when the server stops
@@ -146,6 +150,8 @@ class PageServer:
             self._server = HttpServer(self._app, host=self._host, port=self._port, limits=self._limits)
         except OSError as error:
             raise port_error(self._host, self._port, "--rest-api-port", error) from error
+        if not is_loopback(self._host):
+            log.warning("listening on %s: anyone who can reach this machine can use the models", self._host)
         self._server.start()
         return True
 

@@ -70,12 +70,12 @@ def test_the_container_cannot_write_files(service: dict[str, Any]) -> None:
     assert service["restart"] == "unless-stopped"
 
 
-@pytest.mark.parametrize("name", ["serving", "serving-gpu"])
+@pytest.mark.parametrize("name", ["serving", "serving-gpu", "page"])
 def test_the_server_does_not_run_as_root(services: dict[str, Any], name: str) -> None:
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", default(services[name]["user"]))
 
 
-@pytest.mark.parametrize("name", ["serving", "serving-gpu", "prometheus", "grafana", "train"])
+@pytest.mark.parametrize("name", ["serving", "serving-gpu", "page", "prometheus", "grafana", "train"])
 def test_memory_processes_and_temporary_files_have_limits(services: dict[str, Any], name: str) -> None:
     service = services[name]
     memory = default(service["mem_limit"])
@@ -98,6 +98,7 @@ def test_only_the_server_starts_without_a_profile(services: dict[str, Any]) -> N
     assert profiles == {
         "serving": [],
         "serving-gpu": ["gpu"],
+        "page": ["page"],
         "prometheus": ["monitoring"],
         "grafana": ["monitoring"],
         "train": ["train"],
@@ -110,6 +111,17 @@ def test_the_gpu_service_differs_only_where_a_gpu_needs_it(services: dict[str, A
     assert differing == {"profiles", "image", "environment", "deploy", "networks", "tmpfs", "mem_limit"}
     assert default(gpu["image"]) == "tensorflow/serving:2.19.1-gpu"
     assert gpu["environment"]["NVIDIA_TF32_OVERRIDE"] == "0"  # TF32 would break the contract's addresses
+
+
+def test_the_page_is_for_the_server_of_this_file(services: dict[str, Any], flags: dict[str, str]) -> None:
+    page = services["page"]
+    options = dict(argument.removeprefix("--").split("=", 1) for argument in page["command"])
+    assert page["entrypoint"] == ["digitforge", "serve"]
+    assert options["page-for"] == f"http://serving:{flags['rest_api_port']}"
+    (port,) = page["ports"]
+    assert default(port).endswith(f":{options['rest-api-port']}")
+    assert (ROOT / page["build"]["dockerfile"]).is_file()
+    serve.make_context("serve", list(page["command"]))  # raises an error if an option does not exist
 
 
 @pytest.mark.parametrize("name", ["serving-gpu", "train"])
