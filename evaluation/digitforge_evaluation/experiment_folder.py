@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 
 from digitforge_client.common.archives import open_archive
-from digitforge_client.common.files import replacing
+from digitforge_client.common.files import make_folder, replacing
 from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_evaluation.experiment import benefit
 from digitforge_evaluation.experiment.analysis import Analysis, analyze
@@ -131,12 +131,7 @@ def run(
     """
     check_sizes(plan, real)
     cells = tuple(plan_cells(plan, sources))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(
-            f"cannot create the folder {folder} ({error.strerror}); choose another folder with --out"
-        ) from error
+    make_folder(folder)
     with open_store(folder / RESULTS, identity=identity(plan, real, sources), about=about(command)) as store:
         outline = Outline(
             cells=cells,

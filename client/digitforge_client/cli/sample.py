@@ -58,7 +58,7 @@ def scaling_options(command: C) -> C:
     multiple=True,
     required=True,
     help="Output: a .npz archive, a .tfrecord or .parquet file, a .png picture of all digits, or - for NumPy arrays "
-    "on standard output. May be given several times.",
+    "on standard output, which must not be a terminal. An existing file is replaced. May be given several times.",
 )
 @click.option(
     "--format",
@@ -121,6 +121,11 @@ def sample(
     if spec.n == 0:
         raise InvalidInputError("--n is 0 or --labels is empty, so there is nothing to write; request 1 digit or more")
     writers = [writer_for(out, form) for out in outs]
+    to_stdout = [str(out) == STANDARD_OUTPUT or open_descriptor(out) == 1 for out in outs]
+    places = ["standard output" if stdout else str(out.resolve()) for out, stdout in zip(outs, to_stdout, strict=True)]
+    twice = next((place for place in places if places.count(place) > 1), None)
+    if twice is not None:
+        raise InvalidInputError(f"--out names {twice} more than once; give each output once")
     began, counts = time.monotonic(), Counter[int]()
     with ExitStack() as stack, access() as client:
         adds = [stack.enter_context(writer(out, spec.n)) for writer, out in zip(writers, outs, strict=True)]
@@ -146,8 +151,7 @@ def sample(
     }
     click.echo(
         json.dumps(summary) if as_json else _sentence(summary),
-        # the digits may go to standard output
-        err=any(str(out) == STANDARD_OUTPUT or open_descriptor(out) == 1 for out in outs),
+        err=any(to_stdout),
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final, Self
 
 import click
 
+from digitforge_client.common import streams
 from digitforge_client.common.extras import needs_extra
 from digitforge_client.errors import DigitforgeError, did_you_mean
 
@@ -70,9 +71,14 @@ def import_quietly(module: str) -> None:
     set_tensorflow_defaults()
     if module in sys.modules:
         return
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as captured:
+    try:
         saved = os.dup(2)
+    except OSError:  # standard error is closed
+        importlib.import_module(module)
+        return
+    if sys.stderr is not None:
+        sys.stderr.flush()
+    with tempfile.TemporaryFile() as captured:
         os.dup2(captured.fileno(), 2)
         try:
             importlib.import_module(module)
@@ -160,9 +166,11 @@ class _SignalHandlers:
 def main() -> None:
     """Run the command. A `DigitforgeError` becomes one line and its exit status."""
     set_tensorflow_defaults()
+    streams.prepare()
     with _SignalHandlers() as signals:
         try:
             result = digitforge.main(standalone_mode=False)
+            sys.stdout.flush()  # raises an error if standard output is full
             status = result if isinstance(result, int) else 0
         except click.exceptions.Abort:  # click raises it for KeyboardInterrupt
             click.echo("digitforge: interrupted", err=True)
@@ -174,8 +182,12 @@ def main() -> None:
             click.echo(f"digitforge: {error}", err=True)
             status = error.exit_status
         except BrokenPipeError:  # the reader of our output ended, for example `| head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             status = 1
+    try:
+        sys.stdout.flush()
+    except (DigitforgeError, BrokenPipeError):  # Python would write the rest once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = status or 1
     sys.exit(status)
 
 

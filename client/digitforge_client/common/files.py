@@ -1,9 +1,15 @@
-"""Writes files and folders atomically: they appear complete or not at all."""
+"""Writes files and folders atomically: they appear complete or not at all.
+
+A file or folder is written under the temporary name ``.NAME.RANDOM.tmp``. A process that is killed leaves it. The next
+writer of the same NAME removes it.
+"""
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -12,10 +18,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Final, cast
 
+from digitforge_client.common import streams
 from digitforge_client.errors import DataError, DigitforgeError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 #: A longer chain of links counts as a loop, as on Linux.
 _MAX_LINKS: Final = 40
+#: Length of NAME in a temporary name. A file system allows 255 bytes, and a character may have 4.
+_NAME_LENGTH: Final = 50
 
 
 @contextmanager
@@ -24,27 +38,34 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
     If *path* is a link, its target is replaced. An existing file keeps its owner, permissions and extended attributes.
     Other hard links to it keep the old content. Devices, named pipes and open files (``/dev/stdout``, ``/dev/fd/3``)
-    are written directly, without seeking.
+    are written directly, without seeking. A file that is mounted alone, as in a container, cannot be replaced: it gets
+    the content when the temporary file is complete.
 
     Raises:
         DataError: the file cannot be created (raised at once), or writing fails later, for example on a full disk.
     """
     target = _regular_target(path)
     if target is None:
-        with _open_directly(path) as file:
+        with _written_directly(path, open_descriptor(path)) as file:
             yield file
         return
-    temporary = _temporary(target)
-    try:
-        file = temporary.open("xb")
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    with _removed_after_error(path, temporary):
-        with file:
+    with _temporary(path, target, folder=False) as temporary:
+        with temporary.open("wb") as file:
             _copy_attributes(target, temporary)
             yield file
             sync(file)
-        temporary.replace(target)
+        _move(temporary, target)
+
+
+@contextmanager
+def standard_output() -> Iterator[BinaryIO]:
+    """Write bytes to standard output, without seeking.
+
+    Raises:
+        DataError: standard output is closed, or writing fails, for example on a full disk.
+    """
+    with _written_directly(Path("standard output"), 1) as file:
+        yield file
 
 
 def sync(target: Path | IO[bytes] | int) -> None:
@@ -78,14 +99,21 @@ def new_folder(path: Path) -> Iterator[Path]:
     """
     if os.path.lexists(path):  # true for broken links too
         raise DataError(f"cannot write the folder {path}: it exists already; name a new folder, or remove this one")
-    temporary = _temporary(path)
-    try:
-        temporary.mkdir()
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    with _removed_after_error(path, temporary):
+    with _temporary(path, path, folder=True) as temporary:
         yield temporary
         temporary.rename(path)
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder and its parents, unless they exist.
+
+    Raises:
+        DataError: the folder cannot be created.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot create the folder {path}: {error.strerror}; choose another folder") from error
 
 
 def open_descriptor(path: Path) -> int | None:
@@ -119,8 +147,9 @@ def _regular_target(path: Path) -> Path | None:
 
 
 @contextmanager
-def _open_directly(path: Path) -> Iterator[BinaryIO]:
-    descriptor = open_descriptor(path)
+def _written_directly(path: Path, descriptor: int | None) -> Iterator[BinaryIO]:
+    if descriptor in streams.closed:
+        raise DataError(f"cannot write {path}: it is closed; name another file")
     try:
         file = path.open("wb") if descriptor is None else os.fdopen(os.dup(descriptor), "wb")
     except OSError as error:
@@ -130,6 +159,8 @@ def _open_directly(path: Path) -> Iterator[BinaryIO]:
             yield cast(BinaryIO, _WithoutSeek(file))
     except OSError as error:
         if isinstance(error, DigitforgeError):
+            raise
+        if descriptor == 1 and isinstance(error, BrokenPipeError):  # the command ends without a message
             raise
         raise DataError(f"writing {path} failed: {error.strerror or error}") from error
 
@@ -143,6 +174,9 @@ class _WithoutSeek(io.BufferedIOBase):
     def writable(self) -> bool:
         return True
 
+    def isatty(self) -> bool:
+        return self._file.isatty()
+
     def write(self, data: Any) -> int:
         return self._file.write(data)
 
@@ -155,25 +189,96 @@ def _copy_attributes(old: Path, new: Path) -> None:
             os.chown(new, old.stat().st_uid, old.stat().st_gid)
 
 
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-
-
 def _cannot_write(path: Path, error: OSError) -> DataError:
     return DataError(f"cannot write {path}: {error.strerror}; choose an existing folder that you may write to")
 
 
 @contextmanager
-def _removed_after_error(path: Path, temporary: Path) -> Iterator[None]:
+def _temporary(path: Path, target: Path, *, folder: bool) -> Iterator[Path]:
+    """Create an empty file or folder beside *target*, for the content of *path*. After an error, remove it.
+
+    It is locked until the block ends. So other processes can tell it from one that a killed process left.
+    """
+    lock = None
     try:
-        yield
+        _remove_leftovers(target)
+        temporary = _create(target, folder=folder)
+        while fcntl is not None:
+            lock = _lock(temporary, wait=True)
+            if temporary.exists():
+                break
+            if lock is not None:
+                os.close(lock)
+            temporary = _create(target, folder=folder)  # another process removed it before it was locked
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    try:
+        yield temporary
     except BaseException as error:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
+        _remove(temporary)
         if isinstance(error, OSError) and not isinstance(error, DigitforgeError):
             raise DataError(
                 f"writing {path} failed: {error.strerror or error}; the incomplete output was removed"
             ) from error
         raise
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def _create(target: Path, *, folder: bool) -> Path:
+    temporary = target.with_name(f".{target.name[:_NAME_LENGTH]}.{secrets.token_hex(4)}.tmp")
+    if folder:
+        temporary.mkdir()
+    else:
+        temporary.touch(exist_ok=False)
+    return temporary
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Remove what killed writers of *target* left. Writers that still run hold a lock."""
+    if fcntl is None:
+        return
+    name = re.compile(rf"\.{re.escape(target.name[:_NAME_LENGTH])}\.[0-9a-f]{{8}}\.tmp")
+    with suppress(OSError):  # a folder may allow new files, but not to list them
+        for path in [path for path in target.parent.iterdir() if name.fullmatch(path.name)]:
+            lock = _lock(path, wait=False)
+            if lock is not None:
+                _remove(path)
+                os.close(lock)
+
+
+def _lock(path: Path, *, wait: bool) -> int | None:
+    """Lock a file or folder until the returned descriptor is closed, at the latest when this process ends.
+
+    None if another process holds the lock, or if the file system has no locks.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _move(temporary: Path, target: Path) -> None:
+    try:
+        temporary.replace(target)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        with temporary.open("rb") as source, target.open("wb") as file:
+            shutil.copyfileobj(source, file)
+            sync(file)
+        temporary.unlink()

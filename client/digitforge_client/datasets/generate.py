@@ -20,6 +20,7 @@ from typing import Final
 from digitforge_client.batch import Batch
 from digitforge_client.client import DigitClient
 from digitforge_client.common.extras import needs_extra
+from digitforge_client.common.files import make_folder
 from digitforge_client.common.parallel import side_by_side
 from digitforge_client.datasets.manifest import NAME, Manifest, Plan, Shard
 from digitforge_client.datasets.writers import WRITERS, check_library
@@ -134,7 +135,7 @@ def _make_shards(
             )
 
     try:
-        _make_folder(hidden)
+        make_folder(hidden)
         with closing(side_by_side(_make_shard, to_do(), jobs=jobs, scheduler=scheduler)) as outcomes:
             for outcome in outcomes:
                 try:
@@ -258,20 +259,13 @@ def _changed(first: str, now: str) -> GeneratorChangedError:
     )
 
 
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"cannot create the folder {folder}: {error.strerror}; name another folder") from error
-
-
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Create the folder if needed, and lock it. The lock ends with the process, even if the process is killed."""
     with needs_extra("generate", "`digitforge generate`"):
         from filelock import FileLock, Timeout
     existed = folder.exists()
-    _make_folder(folder)
+    make_folder(folder)
     if not os.access(folder, os.W_OK):
         raise DataError(f"cannot write into {folder}; choose a folder that you may write to")
     lock = FileLock(folder / _LOCK)

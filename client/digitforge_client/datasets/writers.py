@@ -10,9 +10,11 @@ Formats:
 * ``png``: a file with one picture of all digits, row by row
 * ``idx``: a new folder with ``train-images-idx3-ubyte`` and ``train-labels-idx1-ubyte``, like MNIST's training set
 * ``files``: a new folder with ``CLASS/ROW-SEED.png``
-* ``npy``: a file, or standard output for ``-``, with two NumPy arrays, one after the other: images and labels
+* ``npy``: a file with two NumPy arrays, one after the other: images and labels
 * ``tfrecord``: a file with one ``tf.train.Example`` per digit, see `tfrecord`. It needs the extra ``tfrecord``.
 * ``parquet``: a file with a table of ``image`` (H·W·C bytes), ``label`` and ``seed``. It needs the extra ``parquet``.
+
+The file ``-`` is standard output. An existing file is replaced; an existing folder is an error.
 """
 
 from __future__ import annotations
@@ -20,7 +22,6 @@ from __future__ import annotations
 import importlib
 import json
 import math
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -31,7 +32,7 @@ import numpy.typing as npt
 
 from digitforge_client.batch import Batch
 from digitforge_client.common.extras import needs_extra
-from digitforge_client.common.files import new_folder, replacing
+from digitforge_client.common.files import new_folder, replacing, standard_output
 from digitforge_client.errors import InvalidInputError
 
 #: Digits of the largest picture: 100 × 100.
@@ -41,11 +42,29 @@ ARCHIVE_DIGITS: Final = 1_000_000
 #: Rows per row group of a Parquet file: 13 MB of MNIST-sized digits.
 ROW_GROUP: Final = 16_384
 STANDARD_OUTPUT: Final = "-"
+#: Formats that make a folder.
+FOLDERS: Final = ("idx", "files")
 #: Format => the library that it needs. The extra has the name of the format.
 _LIBRARIES: Final = {"parquet": "pyarrow", "tfrecord": "google_crc32c"}
 
 Add = Callable[[Batch], None]
 Writer = Callable[[Path, int], AbstractContextManager[Add]]
+
+
+@contextmanager
+def _output(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to write, or standard output for ``-``.
+
+    Raises:
+        InvalidInputError: it is a terminal.
+    """
+    with standard_output() if str(path) == STANDARD_OUTPUT else replacing(path) as file:
+        if file.isatty():
+            raise InvalidInputError(
+                f"{path} is a terminal, and digits are not text; redirect the output, as in `--out - > digits.npy`, or "
+                "name a file"
+            )
+        yield file
 
 
 @contextmanager
@@ -57,7 +76,7 @@ def npz(path: Path, n: int) -> Iterator[Add]:
             "memory: write several archives with --start, or choose another format, such as idx"
         )
     batches: list[Batch] = []
-    with replacing(path) as file:
+    with _output(path) as file:
         yield batches.append
         scaling: dict[str, Any] = {name: np.array(value) for name, value in batches[-1].scaling.items()}
         np.savez_compressed(
@@ -78,7 +97,7 @@ def png(path: Path, n: int) -> Iterator[Add]:
             f"{n} digits are too many for one picture; expected at most {GRID_DIGITS}: write an .npz archive instead"
         )
     batches: list[Batch] = []
-    with replacing(path) as file:
+    with _output(path) as file:
         yield batches.append
         picture = grid(np.concatenate([batch.images for batch in batches]))
         _image(picture).save(file, format="PNG", optimize=True)
@@ -129,28 +148,18 @@ def npy(path: Path, n: int) -> Iterator[Add]:
 
     Read them with two calls of ``np.load`` on ``io.BytesIO(sys.stdin.buffer.read())``.
     """
-    if str(path) == STANDARD_OUTPUT:
-        with _npy(sys.stdout.buffer, n) as add:
-            yield add
-        sys.stdout.buffer.flush()
-    else:
-        with replacing(path) as file, _npy(file, n) as add:
-            yield add
-
-
-@contextmanager
-def _npy(file: BinaryIO, n: int) -> Iterator[Add]:
     labels: list[npt.NDArray[np.int64]] = []
+    with _output(path) as file:
 
-    def add(batch: Batch) -> None:
-        if not labels:
-            header = {"descr": "|u1", "fortran_order": False, "shape": (n, *batch.images.shape[1:])}
-            np.lib.format.write_array_header_1_0(file, header)
-        file.write(batch.images.tobytes())
-        labels.append(batch.labels)
+        def add(batch: Batch) -> None:
+            if not labels:
+                header = {"descr": "|u1", "fortran_order": False, "shape": (n, *batch.images.shape[1:])}
+                np.lib.format.write_array_header_1_0(file, header)
+            file.write(batch.images.tobytes())
+            labels.append(batch.labels)
 
-    yield add
-    np.save(file, np.concatenate(labels))
+        yield add
+        np.save(file, np.concatenate(labels))
 
 
 @contextmanager
@@ -159,7 +168,7 @@ def tfrecord(path: Path, n: int) -> Iterator[Add]:  # noqa: ARG001 - all writers
     check_library("tfrecord")
     from digitforge_client.datasets.tfrecord import examples, frames
 
-    with replacing(path) as file:
+    with _output(path) as file:
 
         def add(batch: Batch) -> None:
             file.write(frames(examples(batch)))
@@ -204,7 +213,7 @@ def parquet(path: Path, n: int) -> Iterator[Add]:  # noqa: ARG001 - all writers 
         if sum(map(len, waiting)) >= ROW_GROUP:
             flush()
 
-    with replacing(path) as file:
+    with _output(path) as file:
         yield add
         if waiting:
             flush()
@@ -237,7 +246,7 @@ def writer_for(path: Path, form: str | None = None) -> Writer:
     """Return the writer for a format. If *form* is None, the suffix of the file name decides.
 
     Raises:
-        InvalidInputError: the format or the suffix is unknown.
+        InvalidInputError: the format or the suffix is unknown, or standard output cannot have this format.
     """
     if form is None:
         form = "npy" if str(path) == STANDARD_OUTPUT else path.suffix.lower().removeprefix(".")
@@ -246,6 +255,8 @@ def writer_for(path: Path, form: str | None = None) -> Writer:
             f"the format of {path} is unknown; use a file name that ends in .npz, .png, .tfrecord or .parquet, use "
             f"- for standard output, or choose a format with --format: {', '.join(WRITERS)}"
         )
+    if str(path) == STANDARD_OUTPUT and form in FOLDERS:
+        raise InvalidInputError(f"the format {form} makes a folder, not standard output; name a new folder")
     return WRITERS[form]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from digitforge_client.common.command import import_quietly
-from digitforge_client.common.files import replacing
+from digitforge_client.common.files import make_folder, replacing
 from digitforge_client.errors import DataError
 from digitforge_evaluation.cli.experiment_options import DATA_DIR, FOLDER, RATIOS
 
@@ -86,7 +86,7 @@ def choose_expansion(
         with replacing(out) as file:
             file.write(json.dumps(values, indent=1).encode() + b"\n")
 
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     for trial in run_trials(trials, real, source, done=done, jobs=jobs):
         done.append(trial)
         save()

@@ -17,7 +17,7 @@ import numpy as np
 
 from digitforge_client import DigitClient
 from digitforge_client.common.command import import_quietly
-from digitforge_client.common.files import replacing
+from digitforge_client.common.files import make_folder, replacing
 from digitforge_client.errors import DataError
 from digitforge_evaluation import experiment_folder
 from digitforge_evaluation.demo.server_process import serving
@@ -175,12 +175,7 @@ def check_folder(folder: Path) -> None:
     Raises:
         DataError: the folder cannot be created or written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(
-            f"cannot create the folder {folder} ({error.strerror}); choose another folder with --out"
-        ) from error
+    make_folder(folder)
     with replacing(folder / ".writable"):
         pass
     (folder / ".writable").unlink()

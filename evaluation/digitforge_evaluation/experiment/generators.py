@@ -24,6 +24,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from digitforge_client import DigitClient
+from digitforge_client.common.files import make_folder
 from digitforge_client.contract import image_hashes
 from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_evaluation.experiment.subsets import RealImages
@@ -138,7 +139,7 @@ class TrainedInside:
 
         content = f"{real.sha256}\n{self.identity}\n{seed}"
         folder = self._cache / hashlib.sha256(content.encode()).hexdigest()[:16]
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         with FileLock(folder / ".lock"):
             version = folder / "models" / "1"
             if not version.is_dir():

@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
-from digitforge_client.common.files import sync
+from digitforge_client.common.files import make_folder, sync
 from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_evaluation.experiment.arms import Arm
 
@@ -115,13 +115,19 @@ def open_store(path: Path, *, identity: Mapping[str, Any], about: Mapping[str, A
     """
     from filelock import FileLock, Timeout
 
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise DataError(f"another process is writing to {path}; wait for it, or choose another folder") from error
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+    except OSError as error:
+        lock.release()
+        raise _cannot_write(path, error) from error
     try:
         content = path.read_bytes()
         whole = content.rfind(b"\n") + 1
@@ -142,6 +148,10 @@ def open_store(path: Path, *, identity: Mapping[str, Any], about: Mapping[str, A
     finally:
         os.close(descriptor)
         lock.release()
+
+
+def _cannot_write(path: Path, error: OSError) -> DataError:
+    return DataError(f"cannot write {path}: {error.strerror}; choose another folder with --out")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from digitforge_client.common.files import replacing
+from digitforge_client.common.files import make_folder, replacing
 from digitforge_client.common.versions import versions
 from digitforge_client.errors import DataError
 from digitforge_evaluation.features.extract import FeatureNetwork
@@ -176,7 +176,7 @@ def _measured(
         seed=seed,
         ended=ended,
     )
-    record.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(record.parent)
     with replacing(record) as file:
         file.write(json.dumps(asdict(exhibit), indent=2, ensure_ascii=False, default=list).encode() + b"\n")
     return exhibit

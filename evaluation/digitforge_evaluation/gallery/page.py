@@ -10,8 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from digitforge_client.common.files import replacing
-from digitforge_client.errors import DataError
+from digitforge_client.common.files import make_folder, replacing
 from digitforge_evaluation.gallery.exhibits import Exhibit, Shown
 from digitforge_evaluation.images.sources import Source
 from digitforge_evaluation.quality.comparison import RealData
@@ -126,12 +125,7 @@ def write_gallery(folder: Path, shown: Sequence[Shown], real: RealData) -> Path:
     )
     table = ["| recipe | " + " | ".join(TITLES) + " |", "|---" * (1 + len(TITLES)) + "|"]
     table += [f"| `{exhibit.title}` | " + " | ".join(cells(exhibit)) + " |" for exhibit in exhibits]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(
-            f"cannot create the folder {folder} ({error.strerror}); choose another folder with --out"
-        ) from error
+    make_folder(folder)
     for name, text in (
         (JSON, json.dumps([asdict(exhibit) for exhibit in exhibits], indent=2, ensure_ascii=False, default=list)),
         (TABLE, "\n".join([*table, "", *lines])),

@@ -15,8 +15,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from digitforge_client.common.files import replacing
-from digitforge_client.errors import DataError
+from digitforge_client.common.files import make_folder, replacing
 from digitforge_evaluation.images.sources import Images, Labels
 from digitforge_evaluation.metrics.arrays import nearest_neighbors
 from digitforge_evaluation.report.histogram import distance_histogram
@@ -110,10 +109,7 @@ def write_neighbors(folder: Path, found: Neighborhood, origin: Origin) -> Path:
     some = np.random.default_rng(origin.seed).permutation(len(found.generated))[:ROWS]
     histogram = distance_histogram(generated=found.distances[:, 0], held_out=found.held_out)
     page = _render(found, origin, {"nearest": nearest, "some": some}, histogram)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"cannot create the folder {folder}: {error.strerror}; choose another one") from error
+    make_folder(folder)
     for name, content in (
         (PNG, _sheet(found, [nearest, some])),
         (DISTANCES, svg_file(histogram)),

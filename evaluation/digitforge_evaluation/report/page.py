@@ -11,8 +11,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from digitforge_client.common.files import replacing
-from digitforge_client.errors import DataError
+from digitforge_client.common.files import make_folder, replacing
 from digitforge_evaluation.experiment.analysis import Analysis, ArmResult
 from digitforge_evaluation.experiment.arms import PLAIN
 from digitforge_evaluation.experiment.benefit import Benefit
@@ -69,12 +68,7 @@ def write_report(
         DataError: the folder cannot be created.
         InvalidInputError: a file cannot be written there.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(
-            f"cannot create the folder {folder} ({error.strerror}); choose another folder with --out"
-        ) from error
+    make_folder(folder)
     verdicts = [
         sentence(comparison, classes=len(facts.class_names), measure=analysis.measure)
         for comparison in analysis.primary

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from digitforge_client.common.archives import open_archive
-from digitforge_client.common.files import replacing
+from digitforge_client.common.files import make_folder, replacing
 from digitforge_client.errors import DataError
 
 if TYPE_CHECKING:
@@ -99,18 +99,6 @@ def write_npz(path: Path, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None
     make_folder(path.parent)
     with replacing(path) as file:
         np.savez(file, **dict(arrays))  # type: ignore[arg-type] # numpy has no type for names of arrays
-
-
-def make_folder(path: Path) -> None:
-    """Create a folder and its parents.
-
-    Raises:
-        DataError: the folder cannot be created.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"cannot create the folder {path}: {error.strerror}; choose another folder") from error
 
 
 def load(path: Path) -> State:

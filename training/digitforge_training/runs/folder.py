@@ -10,12 +10,11 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from digitforge_client.common.files import replacing
+from digitforge_client.common.files import make_folder, replacing
 from digitforge_client.errors import DataError
 from digitforge_training.data import Dataset
 from digitforge_training.recipes import Recipe, from_dict
 from digitforge_training.runs import checkpoints
-from digitforge_training.runs.checkpoints import make_folder
 from digitforge_training.runs.judging import hold_out
 
 RUN_FILE: Final = "recipe.json"

@@ -18,9 +18,8 @@ from typing import Any, Final
 import tensorflow as tf
 from PIL import Image
 
-from digitforge_client.common.files import replacing
+from digitforge_client.common.files import make_folder, replacing
 from digitforge_client.errors import DataError
-from digitforge_training.runs.checkpoints import make_folder
 
 STATS_FILE: Final = "stats.jsonl"
 EVENTS: Final = "tensorboard"

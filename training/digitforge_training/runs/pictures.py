@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from digitforge_client.common.files import replacing
-from digitforge_training.runs.checkpoints import make_folder
+from digitforge_client.common.files import make_folder, replacing
 
 _GAP = 2  # pixels between digits
 
