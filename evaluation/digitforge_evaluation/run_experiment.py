@@ -57,6 +57,7 @@ def run_experiment(
     jobs: int = 1,
     scheduler: str | None = None,
     on_cell: Callable[[CellResult | None, int, int], None] = lambda _result, _done, _planned: None,
+    on_note: Callable[[str], None] = lambda _: None,
     command: str = "digitforge.run_experiment",
     config: Mapping[str, Any] | None = None,
     **settings: Any,
@@ -82,6 +83,7 @@ def run_experiment(
         jobs: number of processes that run cells in parallel.
         scheduler: address of a Dask scheduler, ``tcp://HOST:PORT``. Its workers run the cells instead.
         on_cell: called with the newest result (None at the start) and the numbers of finished and planned cells.
+        on_note: called with a sentence on how the data set was split, if it has no test images of its own.
         command: the command line, for the report.
         config: settings to save in the folder as ``experiment.toml``; None for no file.
         **settings: other fields of `digitforge_evaluation.experiment.plan.Plan`, such as ``n_per_class=(10, 100)``,
@@ -119,6 +121,8 @@ def run_experiment(
         generators.TrainedInside(recipe=strict, overrides=steps, cache=folder / "generators") if strict else None
     )
     training, test = load_splits(data, data_dir=data_dir, transpose=transpose)
+    if training.split_note:
+        on_note(training.split_note)
     real = subsets.hold_out(training, test, which=plan.held_out)
     if distances:
         benefit.check_distances(real.held_out, distances)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
+import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -13,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 from rich.console import Console
 
-from digitforge_client.common.command import import_quietly
+from digitforge_client.common.command import import_quietly, resumable
+from digitforge_client.common.interrupts import announcing
 from digitforge_training.recipes import FIXED, RECIPES, resolve, written
 
 if TYPE_CHECKING:
@@ -23,10 +26,31 @@ if TYPE_CHECKING:
 _PATH = click.Path(path_type=Path)
 
 
-def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that select a data set."""
-    for option in (
-        click.option("--transpose", is_flag=True, help="Swap rows and columns of every image. EMNIST needs this."),
+class _Duration(click.ParamType):  # type: ignore[type-arg]  # generic in new versions of click only
+    """A time such as ``90s``, ``10m`` or ``2h``, in seconds."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", str(value).strip())
+        seconds = float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]] if found else 0.0
+        if seconds <= 0:
+            self.fail(f"{value!r}; expected a time above 0, such as 90s, 10m or 2h", param, ctx)
+        return seconds
+
+
+def data_options(*, default: str | None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Make a decorator that adds the options that select a data set. Without *default*, the run knows the data set."""
+    options = (
+        click.option(
+            "--data",
+            default=default,
+            show_default=default or "the data set of the run",
+            help="mnist, digits (ships with scikit-learn, needs no download), a folder with four IDX files, "
+            "a folder of CLASS/*.png, or an .npz file with x and y.",
+        ),
         click.option(
             "--data-dir",
             type=_PATH,
@@ -34,16 +58,9 @@ def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
             show_envvar=True,
             help="Folder with the four MNIST files. Default: the cache, filled by a download if needed.",
         ),
-        click.option(
-            "--data",
-            default="mnist",
-            show_default=True,
-            help="mnist, digits (ships with scikit-learn, needs no download), a folder with four IDX files, "
-            "a folder of CLASS/*.png, or an .npz file with x and y.",
-        ),
-    ):
-        command = option(command)
-    return command
+        click.option("--transpose", is_flag=True, help="Swap rows and columns of every image. EMNIST needs this."),
+    )
+    return lambda command: functools.reduce(lambda decorated, option: option(decorated), reversed(options), command)
 
 
 @click.command()
@@ -54,7 +71,7 @@ def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
     show_default=True,
     help="Recipe to train. `digitforge recipes` lists them.",
 )
-@data_options
+@data_options(default="mnist")
 @click.option("--out", type=_PATH, required=True, help="Run folder. Repeat the command to resume a stopped run.")
 @click.option(
     "--steps",
@@ -82,6 +99,15 @@ def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
     show_default=True,
     help="Number of training images to hold out for the judge with --keep best.",
 )
+@click.option(
+    "--save-every",
+    "save_every_s",
+    type=_Duration(),
+    default="10m",
+    show_default=True,
+    metavar="TIME",
+    help="Write a checkpoint at least this often: 90s, 10m, 2h. The recipe's images_per_checkpoint adds others.",
+)
 @click.option("--jit/--no-jit", default=None, help="Compile the training step with XLA. Default: as the recipe says.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved recipe and the data set without training.")
 def train(  # noqa: PLR0917 – click passes by name
@@ -96,6 +122,7 @@ def train(  # noqa: PLR0917 – click passes by name
     keep: str,
     judge: str,
     held_out: int,
+    save_every_s: float,
     jit: bool | None,
     dry_run: bool,
 ) -> None:
@@ -107,8 +134,8 @@ def train(  # noqa: PLR0917 – click passes by name
       digitforge train --recipe forge-small --data mine.npz --out runs/mine
       digitforge train --steps 200 --set learning_rate=1e-4 --out runs/try
 
-    Ctrl-C and SIGTERM write a checkpoint. Repeat the command to resume from it. Publish the finished run with
-    `digitforge export RUN --to FOLDER`.
+    Ctrl-C (exit status 130) and SIGTERM (143) write a checkpoint. Repeat the command to resume from it. Publish the
+    finished run with `digitforge export RUN --to FOLDER`.
     """
     from digitforge_training import data as data_module
     from digitforge_training.runs.folder import describe
@@ -117,36 +144,55 @@ def train(  # noqa: PLR0917 – click passes by name
     recipe = resolve(recipe_name, _parse_overrides(overrides, steps=steps, jit=jit))
     dataset = data_module.load(data, split="train", data_dir=data_dir, transpose=transpose)
     choice: dict[str, Any] = {"judge": judge, "held_out": held_out} if keep == "best" else {}
+    if dataset.split_note:
+        click.echo(dataset.split_note, err=True)
+    run = describe(recipe, dataset, seed=seed, **choice)
     if dry_run:
-        click.echo(json.dumps(describe(recipe, dataset, seed=seed, **choice).as_dict(), indent=2))
+        click.echo(json.dumps(run.as_dict(), indent=2))
         return
 
+    held = f"; {run.held_out} others held out for the judge" if run.held_out else ""
     click.echo(
         f"{recipe.name}: {recipe.steps} steps of {recipe.batch_size} images on {dataset.name} "
-        f"({len(dataset)} images, {len(dataset.class_names)} classes), seed {seed}, into {out}",
+        f"({run.training_data['images']} images, {len(dataset.class_names)} classes{held}), seed {seed}, into {out}",
         err=True,
     )
     from digitforge_training.runs import checkpoints
 
-    import_quietly("tensorflow")  # before the progress line appears, which TensorFlow's log would break
-    try:
-        with _live_line() as show_progress:
-            run = begin(recipe, dataset, out=out, seed=seed, on_progress=show_progress, **choice)
-    except KeyboardInterrupt:
-        if checkpoints.newest(out) is None:
-            stopped = "stopped before the first checkpoint; the same command starts over"
-        else:
-            stopped = f"stopped; the same command resumes from the checkpoint in {out}"
-        click.echo(f"\n{stopped}:\n  {shlex.join(['digitforge', *sys.argv[1:]])}", err=True)
-        raise
+    def kept() -> str:
+        how = (
+            "there is no checkpoint yet, so the same command starts over"
+            if checkpoints.newest(out) is None
+            else f"the same command resumes from the checkpoint in {out}"
+        )
+        return f"{how}:\n  {shlex.join(['digitforge', *sys.argv[1:]])}"
+
+    with resumable(kept):
+        import_quietly("tensorflow")  # before the progress line appears, which TensorFlow's log would break
+        with _live_line() as show_progress, announcing(_say_stopping):
+            trained = begin(
+                recipe,
+                dataset,
+                out=out,
+                seed=seed,
+                save_every_s=save_every_s,
+                on_progress=show_progress,
+                **choice,
+            )
     click.echo(f"{out}")
-    if recipe.equilibrium and run.last is not None:
-        how = "at equilibrium" if run.last.at_equilibrium else "without an equilibrium"
-        click.echo(f"ended {how}, after {run.last.images_seen // recipe.images_per_step} rounds", err=True)
-    same_data = [f"--data={data}"] if data != "mnist" else [f"--data-dir={data_dir}"] if data_dir else []
-    same_data += ["--transpose"] if transpose else []
-    publish = ["digitforge", "export", str(out), *same_data, "--to", "models/digits"]
-    click.echo(f"done; publish it with: {shlex.join(publish)}", err=True)
+    if recipe.equilibrium and trained.last is not None:
+        how = "at equilibrium" if trained.last.at_equilibrium else "without an equilibrium"
+        click.echo(f"ended {how}, after {trained.last.images_seen // recipe.images_per_step} rounds", err=True)
+    publish = shlex.join(["digitforge", "export", str(out), "--to", "models/digits"])
+    click.echo(f"done; publish it with: {publish}", err=True)
+
+
+def _say_stopping() -> None:
+    click.echo(
+        "\nstopping: the current step ends first, then a checkpoint is written. "
+        "A second Ctrl-C or SIGTERM stops at once, without a checkpoint.",
+        err=True,
+    )
 
 
 def _parse_overrides(overrides: tuple[str, ...], **options: float | None) -> dict[str, str | float]:
@@ -214,7 +260,7 @@ def _describe(progress: Progress) -> str:
     required=True,
     help="Model folder, for example models/digits. The export becomes its next numbered version.",
 )
-@data_options
+@data_options(default=None)
 @click.option(
     "--metrics",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -235,7 +281,7 @@ def _describe(progress: Progress) -> str:
 def export(  # noqa: PLR0917 – click passes by name
     run: Path,
     to: Path,
-    data: str,
+    data: str | None,
     data_dir: Path | None,
     transpose: bool,
     metrics: Path | None,
@@ -245,17 +291,15 @@ def export(  # noqa: PLR0917 – click passes by name
 ) -> None:
     """Publish a trained generator as the next version of a model that TensorFlow Serving can load.
 
-    RUN is the run folder of `digitforge train`. Give the same --data as in training. The model carries hashes of its
-    training images, so that nobody evaluates on them by accident.
+    RUN is the run folder of `digitforge train`. The run remembers where its images are. Give --data if they have moved.
+    The model carries hashes of its training images, so that nobody evaluates on them by accident.
     """
-    from digitforge_training import data as data_module
     from digitforge_training.export.export import export as publish
-    from digitforge_training.runs.folder import read_run
+    from digitforge_training.export.export import training_data
 
     factor = _parse_factor(expansion)
     figures = _read_metrics(metrics) if metrics else {}
-    read_run(run)  # fails on a folder without a run, before any data set is read or downloaded
-    dataset = data_module.load(data, split="train", data_dir=data_dir, transpose=transpose)
+    dataset = training_data(run, data, data_dir=data_dir, transpose=transpose)
 
     def show(chosen: Expansion) -> None:
         for tried, value in chosen.values:

@@ -20,6 +20,7 @@ from digitforge_client.cli.server_options import (
     server_option,
 )
 from digitforge_client.client import DigitClient
+from digitforge_client.common.command import resumable
 from digitforge_client.contract import SEEDS
 from digitforge_client.datasets.manifest import FORMATS, NAME, Manifest, Plan
 from digitforge_client.errors import DataError, InvalidInputError
@@ -81,7 +82,7 @@ def generate(
 
     began = time.monotonic()
     access = Access.of(server, model=model, **{name: given.pop(name) for name in CONNECTION})
-    with access() as client:
+    with resumable(lambda: "finished shards are kept, and the same command continues"), access() as client:
         plan = _plan(client, folder, label=label, **given)
         with progress(plan.n) as advance:
             manifest = write_shards(client, folder, plan, jobs=jobs, scheduler=scheduler, advance=advance)

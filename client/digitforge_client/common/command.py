@@ -7,26 +7,19 @@ import os
 import signal
 import sys
 import tempfile
-import threading
-import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import metadata
-from types import FrameType
-from typing import Any, Final, Self
+from typing import Any
 
 import click
 
 from digitforge_client.common import streams
 from digitforge_client.common.extras import needs_extra
+from digitforge_client.common.interrupts import SignalHandlers
 from digitforge_client.errors import DigitforgeError, did_you_mean
 
 ENTRY_POINT_GROUP = "digitforge.commands"
-#: The signal of a closed terminal. None on Windows.
-HANGUP: Final[signal.Signals | None] = getattr(signal, "SIGHUP", None)
-#: Signals that end a command cleanly: Ctrl-C, a service manager or container engine, a closed terminal.
-ENDING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, *([HANGUP] if HANGUP else []))
-#: A second signal within this time is a copy of the first. The program timeout, for example, sends two: one to the
-#: process and one to its process group.
-_DUPLICATE_S: Final = 1.0
 
 
 class LazyGroup(click.Group):
@@ -99,6 +92,20 @@ def set_tensorflow_defaults() -> None:
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
+@contextmanager
+def resumable(kept: Callable[[], str]) -> Iterator[None]:
+    """Say how to continue if a KeyboardInterrupt ends the block.
+
+    Args:
+        kept: says what is kept and that the same command continues, for example ``the same command continues``.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo(f"\nstopped; {kept()}", err=True)
+        raise
+
+
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="digitforge", prog_name="digitforge")
 def digitforge() -> None:
@@ -111,63 +118,11 @@ def digitforge() -> None:
     """
 
 
-class _SignalHandlers:
-    """Make SIGTERM and SIGHUP raise KeyboardInterrupt in the main thread, as Ctrl-C does.
-
-    A second signal ends the process at once.
-
-    Attributes:
-        number: number of the signal that arrived; None before.
-    """
-
-    def __init__(self) -> None:
-        self.number: int | None = None
-        self._arrived_s = 0.0
-        self._terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
-
-    def __enter__(self) -> Self:
-        handlers = {number: signal.getsignal(number) for number in ENDING_SIGNALS}
-        if threading.current_thread() is not threading.main_thread():
-            handlers = {}  # only the main thread may set handlers
-        # A signal that nohup or a shell made us ignore stays ignored.
-        defaults = (signal.SIG_DFL, signal.default_int_handler)
-        self._previous = {number: handler for number, handler in handlers.items() if handler in defaults}
-        for number in self._previous:
-            signal.signal(number, self._handle)
-        self._previous_hook, sys.unraisablehook = sys.unraisablehook, self._handle_unraisable
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.number is None:
-            for number, handler in self._previous.items():
-                signal.signal(number, handler)
-            sys.unraisablehook = self._previous_hook
-
-    def _handle(self, number: int, _: FrameType | None) -> None:
-        if self.number is None:
-            self.number, self._arrived_s = number, time.monotonic()
-            if number == HANGUP:
-                for terminal in self._terminals:  # writes to a closed terminal fail
-                    os.dup2(os.open(os.devnull, os.O_WRONLY), terminal)
-            raise KeyboardInterrupt
-        # SIGHUP may arrive more than once: from the shell and from the kernel, or from systemd after SIGTERM.
-        if number != HANGUP and time.monotonic() - self._arrived_s > _DUPLICATE_S:
-            os._exit(128 + number)
-
-    def _handle_unraisable(self, unraisable: Any) -> None:
-        """Send the signal again if Python dropped its KeyboardInterrupt, as it does in finalizers and callbacks."""
-        if self.number is None or unraisable.exc_type is not KeyboardInterrupt:
-            self._previous_hook(unraisable)
-            return
-        number, self.number = self.number, None
-        threading.Timer(0.1, os.kill, (os.getpid(), number)).start()
-
-
 def main() -> None:
     """Run the command. A `DigitforgeError` becomes one line and its exit status."""
     set_tensorflow_defaults()
     streams.prepare()
-    with _SignalHandlers() as signals:
+    with SignalHandlers() as signals:
         try:
             result = digitforge.main(standalone_mode=False)
             sys.stdout.flush()  # raises an error if standard output is full

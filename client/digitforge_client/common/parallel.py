@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import signal
@@ -10,11 +11,12 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Final, TypeVar
 
-from digitforge_client.common.command import ENDING_SIGNALS, HANGUP, import_quietly
+from digitforge_client.common.command import import_quietly
 from digitforge_client.common.extras import needs_extra
+from digitforge_client.common.interrupts import ENDING_SIGNALS, held_back
 from digitforge_client.errors import DigitforgeError, MissingExtraError, ServerUnavailableError
 
 Job = TypeVar("Job")
@@ -53,6 +55,9 @@ def side_by_side(
     """
     with needs_extra("generate", "parallel work"):
         from joblib import Parallel, delayed
+    if scheduler is None and jobs == 1:
+        yield from map(work, jobs_to_do)
+        return
     with _local_processes(imports) if scheduler is None else _on_cluster(scheduler, work) as cluster:
         if cluster is not None and sum(cluster.ncores().values()) == 1:
             # With a single worker, joblib would run the jobs in this process instead.
@@ -62,9 +67,10 @@ def side_by_side(
         workers = jobs if cluster is None else -1
         # take a job only when a worker is free, so that the caller can stop early
         parallel = Parallel(n_jobs=workers, return_as="generator_unordered", pre_dispatch="n_jobs")
-        with _hangups_blocked():
-            results = parallel(delayed(work)(job) for job in jobs_to_do)
+        results = None
         try:
+            with _starting_processes() if cluster is None else nullcontext():
+                results = parallel(delayed(work)(job) for job in jobs_to_do)
             for result in results:  # noqa: UP028 - `yield from` would close `results` before our `finally`
                 yield result
         except BrokenExecutor as error:
@@ -72,9 +78,10 @@ def side_by_side(
                 "a worker process was killed, perhaps because memory ran out; use fewer processes (--jobs)"
             ) from error
         finally:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # unused results are intended here
-                results.close()
+            if results is not None:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # unused results are intended here
+                    results.close()
 
 
 @contextmanager
@@ -91,21 +98,27 @@ def _local_processes(imports: Sequence[str]) -> Iterator[None]:
 
 
 @contextmanager
-def _hangups_blocked() -> Iterator[None]:
-    """Block SIGHUP for all processes that start inside the block.
+def _starting_processes() -> Iterator[None]:
+    """Protect the start of joblib's processes from signals.
 
-    Workers ignore SIGHUP anyway (`_prepare`). joblib's resource tracker process ignores only Ctrl-C and SIGTERM. If
-    SIGHUP kills it, the process that replaces it writes tracebacks.
+    Ctrl-C may reach all processes. Only this one handles it, and ends the others. So all processes that start inside
+    the block have signals blocked from their first moment. Otherwise, they would write tracebacks while they import
+    libraries. In this process, a KeyboardInterrupt waits for the end of the block. Otherwise, it would become another
+    error inside joblib.
     """
-    if HANGUP is None:
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [HANGUP])
-    try:
-        yield
-    finally:
-        if HANGUP not in before:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, [HANGUP])
+    with held_back():
+        if not hasattr(signal, "pthread_sigmask"):
+            yield
+            return
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
+        try:
+            for tracker in ("multiprocessing", "joblib.externals.loky.backend"):
+                # Started first, because its start unblocks SIGINT and SIGTERM.
+                importlib.import_module(f"{tracker}.resource_tracker").ensure_running()
+            signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -151,10 +164,7 @@ def _on_cluster(address: str, work: Callable[..., Any]) -> Iterator[Any]:
 
 
 def _prepare(imports: Sequence[str], parent: int) -> None:
-    """Prepare a worker process: ignore signals, watch the parent, import modules.
-
-    Ctrl-C may reach all processes. Only the parent handles it, and the parent ends its workers.
-    """
+    """Prepare a worker process: ignore signals (see `_starting_processes`), watch the parent, import modules."""
     for number in ENDING_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from digitforge_client.common.command import import_quietly
+from digitforge_client.common.command import import_quietly, resumable
 from digitforge_client.common.files import make_folder, replacing
 from digitforge_client.errors import DataError
 from digitforge_evaluation.cli.experiment_options import DATA_DIR, FOLDER, RATIOS
@@ -64,6 +64,8 @@ def choose_expansion(
     check_classifier(trials.classifier)
     newest_version(model)
     real = load(data, split="train", data_dir=data_dir)
+    if real.split_note:
+        click.echo(real.split_note, err=True)
     import_quietly("tensorflow")
     from digitforge_evaluation.experiment.generators import Exported, check_fits
 
@@ -87,9 +89,10 @@ def choose_expansion(
             file.write(json.dumps(values, indent=1).encode() + b"\n")
 
     make_folder(out.parent)
-    for trial in run_trials(trials, real, source, done=done, jobs=jobs):
-        done.append(trial)
-        save()
+    with resumable(lambda: f"{len(done)} trials are kept, and the same command continues"):
+        for trial in run_trials(trials, real, source, done=done, jobs=jobs):
+            done.append(trial)
+            save()
     choice = choose([trial for trial in done if trial.factor in trials.factors and trial.repeat < trials.repeats])
     save(choice=asdict(choice))
     click.echo("factor  error on training images  above the lowest (± standard error)")

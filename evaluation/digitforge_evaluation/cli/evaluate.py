@@ -147,6 +147,8 @@ def evaluate(
         progress = stack.enter_context(_stages())
         source = _open(access, model, images, stack)
         real = RealData.load(data, data_dir) if data else None
+        if real and real.train.split_note:
+            click.echo(real.train.split_note, err=True)
         report = assess(
             source,
             network=features_called(features),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shlex
 import sys
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from digitforge_client.cli.server_options import CONNECTION, optional_access, without_secrets
+from digitforge_client.common.command import resumable
 from digitforge_evaluation.cli.choose_expansion import choose_expansion
 from digitforge_evaluation.cli.experiment_options import FOLDER, NOT_KEPT, read_config_file, run_options
 
@@ -86,13 +88,21 @@ def run(
     from digitforge_evaluation.run_experiment import run_experiment
 
     access = optional_access(server, **{name: settings.pop(name) for name in CONNECTION})
-    with cell_progress() as on_cell:
+    stored = "finished cells are kept"
+
+    def count(result: CellResult | None, done: int, planned: int) -> None:
+        nonlocal stored
+        stored = f"{done} of {planned} cells are finished and kept"
+        show(result, done, planned)
+
+    with resumable(lambda: f"{stored}, and the same command continues"), cell_progress() as show:
         result = run_experiment(
             out,
             server=access,
             command=shlex.join(["digitforge", *without_secrets(sys.argv[1:])]),
             config={name: value for name, value in context.params.items() if name not in NOT_KEPT},
-            on_cell=on_cell,
+            on_cell=count,
+            on_note=functools.partial(click.echo, err=True),
             **settings,
         )
     _show(result.state, result.html, as_json=as_json)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from digitforge_client.common.command import import_quietly
+from digitforge_client.common.command import import_quietly, resumable
 from digitforge_client.errors import InvalidInputError
 from digitforge_evaluation.cli.experiment_options import DATA_DIR, FOLDER
 from digitforge_training.recipes import RECIPES, resolve
@@ -103,8 +103,11 @@ def gallery(  # noqa: PLR0917 - click passes by name
     from digitforge_evaluation.quality.comparison import RealData
 
     real = RealData.load(data, data_dir)
+    if real.train.split_note:
+        click.echo(real.train.split_note, err=True)
     shown: list[Shown] = []
-    with Console(stderr=True).status("starting") as status:
+    status = Console(stderr=True).status("starting")
+    with resumable(lambda: "finished work is kept, and the same command continues"), status:
         settings = Settings(real=real, network=digitnet(), n=n, seed=seed, on_progress=status.update)
         for name, recipe in recipes.items():
             run_dir = runs / name

@@ -18,7 +18,8 @@ import click
 from click.core import ParameterSource
 
 from digitforge_client import contract
-from digitforge_client.common.command import ENDING_SIGNALS, HANGUP, import_quietly
+from digitforge_client.common.command import import_quietly
+from digitforge_client.common.interrupts import ENDING_SIGNALS, HANGUP
 from digitforge_client.errors import InvalidInputError
 from digitforge_serving.api.request_log import SLOW_S
 from digitforge_serving.cli.logs import configure_logging

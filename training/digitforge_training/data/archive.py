@@ -15,7 +15,7 @@ from digitforge_training.data.dataset import (
     check_raw_labels,
     classes_of,
     dataset_from_raw,
-    split_indices,
+    own_split,
 )
 
 #: Supported array names: training images and labels, then test images and labels.
@@ -29,7 +29,7 @@ LAYOUTS: Final = (
 def load_archive(path: Path, *, split: str) -> Dataset:
     """Load one split of an ``.npz`` file.
 
-    If the file has no test images, `split_indices` divides ``x`` and ``y``.
+    If the file has no test images, `own_split` divides ``x`` and ``y``.
 
     Args:
         path: the file. Images are (n, H, W) or (n, H, W, C) uint8, labels are (n,) integers of any value.
@@ -46,7 +46,7 @@ def load_archive(path: Path, *, split: str) -> Dataset:
         check_raw_labels(y, where)
         return dataset_from_raw(x, y, classes, name=path.stem, split=split, where=where)
     whole = dataset_from_raw(train_x, train_y, classes, name=path.stem, split=split, where=where)
-    return whole.subset(split_indices(whole.images, whole.labels, where=where)[split])
+    return own_split(whole, where=where)
 
 
 Array = npt.NDArray[np.generic]

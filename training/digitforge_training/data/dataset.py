@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final, Literal
 
@@ -18,6 +18,15 @@ SMALLEST_SIDE: Final = 16
 LARGEST_SIDE: Final = 64
 CHANNELS: Final = (1, 3)  # gray, or red-green-blue
 TEST_SHARE: Final = 0.2  # share of the images that become the test split if a source has none
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSource:
+    """What `sources.load` reads a data set from: its arguments, except the split. A run remembers it."""
+
+    source: str  #: ``mnist``, ``digits``, or an absolute path
+    data_dir: str | None = None  #: absolute path of the folder with MNIST's files; None for the cache or a download
+    transpose: bool = False  #: whether rows and columns of every image are swapped
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,6 +47,10 @@ class Dataset:
     name: str
     #: ``train`` or ``test``.
     split: str
+    #: Number of images that `split_indices` has put into the other split. 0 if the source has its own test images.
+    set_aside: int = 0
+    #: Where `sources.load` read these images. None for other images, and for a subset.
+    origin: DataSource | None = None
 
     def __post_init__(self) -> None:
         wrong = problem_with_images(self.images)
@@ -59,6 +72,18 @@ class Dataset:
     def __len__(self) -> int:
         """Number of images."""
         return len(self.images)
+
+    @property
+    def split_note(self) -> str:
+        """One sentence on how digitforge split the source. Empty if the source has its own test images."""
+        if not self.set_aside:
+            return ""
+        whole = len(self) + self.set_aside
+        test = self.set_aside if self.split == "train" else len(self)
+        return (
+            f"{self.name} has no test images of its own: {test} of its {whole} images ({test / whole:.0%}) are set "
+            f"aside as test images, and {whole - test} are training images"
+        )
 
     @cached_property
     def sha256(self) -> str:
@@ -265,3 +290,13 @@ def split_indices(
         chosen = different[: max(1, round(TEST_SHARE * len(different)))]
         is_test[members] = np.isin(hashes[members], chosen)
     return {"train": np.flatnonzero(~is_test), "test": np.flatnonzero(is_test)}
+
+
+def own_split(whole: Dataset, *, where: str) -> Dataset:
+    """Select the images of a data set's split from all images of its source, by `split_indices`.
+
+    Raises:
+        DataError: a class has fewer than two different images.
+    """
+    chosen = split_indices(whole.images, whole.labels, where=where)[whole.split]
+    return replace(whole.subset(chosen), set_aside=len(whole) - len(chosen))

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from digitforge_training.data.dataset import Dataset, split_indices
+from digitforge_training.data.dataset import Dataset, own_split
 
 FULL_COUNT: Final = 16  # largest value of an original pixel
 BOX: Final = 20  # MNIST centers a digit of 20 × 20 pixels …
@@ -20,7 +20,7 @@ SIDE: Final = 28  # … in an image of 28 × 28
 
 
 def load_digits(*, split: str) -> Dataset:
-    """Load one split of the 1 797 digits. `split_indices` makes the split.
+    """Load one split of the 1 797 digits. `own_split` makes the split.
 
     Raises:
         ModuleNotFoundError: scikit-learn is not installed.
@@ -30,14 +30,9 @@ def load_digits(*, split: str) -> Dataset:
     originals, labels = datasets.load_digits(return_X_y=True)
     images = np.stack([_enlarge(original.reshape(8, 8)) for original in originals])[..., np.newaxis]
     labels = labels.astype(np.int64)
-    chosen = split_indices(images, labels, where="digits")[split]
-    return Dataset(
-        images=images[chosen],
-        labels=labels[chosen],
-        class_names=tuple(str(digit) for digit in range(10)),
-        name="digits",
-        split=split,
-    )
+    class_names = tuple(str(digit) for digit in range(10))
+    whole = Dataset(images=images, labels=labels, class_names=class_names, name="digits", split=split)
+    return own_split(whole, where="digits")
 
 
 def _enlarge(counts: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:

@@ -15,7 +15,7 @@ from digitforge_training.data.dataset import (
     SMALLEST_SIDE,
     SPLITS,
     Dataset,
-    split_indices,
+    own_split,
 )
 
 #: Pillow's modes whose values always range from 0 to 255.
@@ -25,7 +25,7 @@ MODES: Final = {"L": "gray", "RGB": "color"}
 def load_pictures(folder: Path, *, split: str) -> Dataset:
     """Load one split of a folder of ``CLASS/*.png``.
 
-    If *folder* holds ``train`` and ``test``, the class folders are expected there. Otherwise `split_indices` makes the
+    If *folder* holds ``train`` and ``test``, the class folders are expected there. Otherwise `own_split` makes the
     split. Classes are sorted by number if all names are numbers, else by name.
 
     Raises:
@@ -48,16 +48,10 @@ def load_pictures(folder: Path, *, split: str) -> Dataset:
     labels = np.repeat([class_names.index(name) for name in files], [len(each) for each in files.values()]).astype(
         np.int64
     )
-    if not divided:
-        chosen = split_indices(images, labels, where=str(folder))[split]
-        images, labels = images[chosen], labels[chosen]
-    return Dataset(
-        images=images,
-        labels=labels,
-        class_names=tuple(class_names),
-        name=folder.resolve().name,
-        split=split,
+    pictures = Dataset(
+        images=images, labels=labels, class_names=tuple(class_names), name=folder.resolve().name, split=split
     )
+    return pictures if divided else own_split(pictures, where=str(folder))
 
 
 def _class_names(parent: Path) -> list[str]:

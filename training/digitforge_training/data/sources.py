@@ -10,12 +10,14 @@ import numpy as np
 
 from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_training.data.archive import load_archive
-from digitforge_training.data.dataset import SPLITS, Dataset
+from digitforge_training.data.dataset import SPLITS, Dataset, DataSource
 from digitforge_training.data.digits import load_digits
 from digitforge_training.data.idx import found_sets, load_idx
 from digitforge_training.data.mnist import load_mnist
 from digitforge_training.data.pictures import load_pictures
 
+#: Sources that are not a path.
+NAMED: Final = ("mnist", "digits")
 EXPECTED: Final = "expected mnist, digits, a folder with the four IDX files, a folder of CLASS/*.png, or an .npz file"
 
 
@@ -59,7 +61,16 @@ def load(
     dataset = _load(str(source), split, None if data_dir is None else Path(data_dir))
     if transpose:
         dataset = replace(dataset, images=np.ascontiguousarray(dataset.images.swapaxes(1, 2)))
-    return dataset
+    origin = DataSource(
+        source=str(source) if str(source) in NAMED else _absolute(source),
+        data_dir=None if data_dir is None or str(source) != "mnist" else _absolute(data_dir),
+        transpose=transpose,
+    )
+    return replace(dataset, origin=origin)
+
+
+def _absolute(path: str | Path) -> str:
+    return str(Path(path).expanduser().absolute())
 
 
 def load_splits(

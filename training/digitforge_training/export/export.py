@@ -8,8 +8,10 @@ from typing import Literal
 
 from digitforge_client.common.command import import_quietly
 from digitforge_client.contract import MODEL_NAME
-from digitforge_client.errors import InvalidInputError
+from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_training.data import Dataset, load
+from digitforge_training.data.dataset import DataSource
+from digitforge_training.data.sources import NAMED
 from digitforge_training.export.expansion import Expansion
 from digitforge_training.runs.folder import read_run
 from digitforge_training.runs.train import TrainedRun
@@ -37,8 +39,8 @@ def export(
     Args:
         run: the result of `digitforge.train`, or the run folder.
         to: folder of the model, which holds its numbered versions.
-        data: the data given to `train`. Required if *run* is a folder. The model carries hashes of its training
-            images, so that nobody evaluates on them by accident.
+        data: the data given to `train`. None if they are still where they were read. The model carries hashes of its
+            training images, so that nobody evaluates on them by accident.
         metrics: metrics for the card: name => ``value`` and sample size ``n``.
         expansion: factor above 0 that the model multiplies its latents by. Above 1: more variety, less density.
             ``auto``: the factor that the judge scores best on held-out images, or on training images if none were
@@ -51,21 +53,53 @@ def export(
         The folder of the new version.
 
     Raises:
-        DataError: *run* is not a run folder or has no checkpoint, or *to* cannot be written.
-        InvalidInputError: the run was trained on other data, the expansion is not above 0, or the judge does not
-            exist.
+        DataError: *run* is not a run folder or has no checkpoint, its data cannot be read, or *to* cannot be written.
+        InvalidInputError: *data* is missing, the run was trained on other data, the expansion is not above 0, or the
+            judge does not exist.
     """
     given = None if expansion == "auto" else Expansion(factor=expansion)
     folder = run.folder if isinstance(run, TrainedRun) else Path(run)
-    read_run(folder)  # fails on a folder without a run, before any data set is read or downloaded
-    if data is None:
-        if not isinstance(run, TrainedRun):
-            raise InvalidInputError(f"data is missing; give the same data set as in the training of {run}")
+    if isinstance(run, TrainedRun) and data is None:
         data = run.data
-    dataset = data if isinstance(data, Dataset) else load(data)
+    dataset = data if isinstance(data, Dataset) else training_data(folder, data)
     import_quietly("tensorflow")
     from digitforge_training.export import saved_model
 
     chosen = given or saved_model.choose_expansion(folder, dataset, judge=judge)
     on_expansion(chosen)
     return saved_model.export(folder, dataset, to=Path(to), metrics=metrics, expansion=chosen, name=name)
+
+
+def training_data(
+    run: Path, data: str | Path | None = None, *, data_dir: Path | None = None, transpose: bool = False
+) -> Dataset:
+    """Load the data set of a run.
+
+    Args:
+        run: the run folder. Checked before any data set is read or downloaded.
+        data: the data given to `train`. None: the run remembers.
+        data_dir: folder with MNIST's files. None: the run remembers.
+        transpose: whether rows and columns are swapped, in addition to what the run remembers.
+
+    Raises:
+        DataError: *run* is not a run folder, or the data cannot be read.
+        InvalidInputError: *data* is missing, because the run does not remember.
+    """
+    described = read_run(run)
+    if data is not None:
+        return load(data, data_dir=data_dir, transpose=transpose)
+    origin = described.origin
+    name = described.training_data["name"]
+    if origin is None and name in NAMED:  # written by an earlier version
+        origin = DataSource(source=name)
+    if origin is None:
+        raise InvalidInputError(
+            f"{run} does not say where its {described.training_data['images']} images of {name} are; give the data set "
+            "of its training with --data (in Python: data)"
+        )
+    try:
+        return load(origin.source, data_dir=data_dir or origin.data_dir, transpose=transpose or origin.transpose)
+    except DataError as error:
+        raise DataError(
+            f"{error}. The run {run} was trained on this; if it has moved, give its place with --data (in Python: data)"
+        ) from error

@@ -13,6 +13,7 @@ from typing import Any, Final
 from digitforge_client.common.files import make_folder, replacing
 from digitforge_client.errors import DataError
 from digitforge_training.data import Dataset
+from digitforge_training.data.dataset import DataSource
 from digitforge_training.recipes import Recipe, from_dict
 from digitforge_training.runs import checkpoints
 from digitforge_training.runs.judging import hold_out
@@ -33,6 +34,8 @@ class Run:
     seed: int  #: Seed of all random numbers.
     #: Steps at which the run had finished before it was extended. Ignored when runs are compared.
     earlier_steps: tuple[int, ...] = dataclasses.field(default=(), compare=False)
+    #: Where the images were read. None if they came from elsewhere. Ignored when runs are compared: files may move.
+    origin: DataSource | None = dataclasses.field(default=None, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
         """The run as JSON-ready data."""
@@ -41,6 +44,7 @@ class Run:
 
 def describe(recipe: Recipe, dataset: Dataset, *, seed: int, held_out: int = 0, judge: str | None = None) -> Run:
     """Describe the training of *recipe* on *dataset* without *held_out* of its images. Writes nothing."""
+    origin = dataset.origin
     dataset, _ = hold_out(dataset, held_out, seed=seed)
     return Run(
         recipe=recipe,
@@ -55,6 +59,7 @@ def describe(recipe: Recipe, dataset: Dataset, *, seed: int, held_out: int = 0, 
         class_names=dataset.class_names if recipe.conditional else (),
         image_shape=dataset.images.shape[1:],
         seed=seed,
+        origin=origin,
     )
 
 
@@ -76,6 +81,7 @@ def read_run(run_dir: Path) -> Run:
             image_shape=tuple(values["image_shape"]),
             seed=values["seed"],
             earlier_steps=tuple(values.get("earlier_steps", ())),
+            origin=DataSource(**origin) if (origin := values.get("origin")) else None,
         )
     except FileNotFoundError as error:
         raise DataError(
@@ -94,7 +100,7 @@ def claim(run_dir: Path, run: Run, newest: Path | None) -> Run:
         newest: the newest checkpoint in the folder.
 
     Returns:
-        *run* with its `earlier_steps`.
+        *run* with its `earlier_steps`, and with the origin of its images if they have none now.
 
     Raises:
         DataError: the folder cannot be written, holds a different run, or holds a run that *run* cannot extend.
@@ -102,9 +108,11 @@ def claim(run_dir: Path, run: Run, newest: Path | None) -> Run:
     path = run_dir / RUN_FILE
     if path.exists():
         here = read_run(run_dir)
-        if here == run:
+        run = dataclasses.replace(run, earlier_steps=here.earlier_steps, origin=run.origin or here.origin)
+        if here != run:
+            run = _extended(here, run, run_dir, newest)
+        elif here.origin == run.origin:
             return here
-        run = _extended(here, run, run_dir, newest)
     make_folder(run_dir)
     with replacing(path) as file:
         file.write(json.dumps(run.as_dict(), indent=2).encode() + b"\n")

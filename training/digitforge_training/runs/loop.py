@@ -14,15 +14,18 @@ A run folder holds::
 from __future__ import annotations
 
 import dataclasses
+import math
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from digitforge_client.common.interrupts import held_back
 from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_training.data import Dataset
 from digitforge_training.gan.replicas import only_chief_writes
@@ -65,6 +68,7 @@ def train(
     seed: int = 0,
     held_out: int = 0,
     judge: str | None = None,
+    save_every_s: float = 600.0,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Run:
     """Train *recipe* on *dataset* into *run_dir*, or resume an earlier call.
@@ -76,15 +80,20 @@ def train(
     With a *judge* (see ``runs/judging.py``), *held_out* images are not trained on. The judge compares each checkpoint
     with them, and the best checkpoint is kept and exported. A KeyboardInterrupt writes a checkpoint, then propagates.
 
+    Checkpoints are written after every `Recipe.images_per_checkpoint` images, and *save_every_s* seconds after the last
+    one. They do not change the training.
+
     Raises:
         InvalidInputError: there are too few images, a class has no image, the recipe does not support the image size,
-            or the judge does not exist.
+            the judge does not exist, or *save_every_s* is not above 0.
         DataError: the folder cannot be written, has no room for the checkpoints, or holds a different run.
     """
     if judge is not None and held_out == 0:
         raise InvalidInputError(
             f"judge is {judge!r} but held_out is 0; hold out a few thousand images, or train without a judge"
         )
+    if not save_every_s > 0:
+        raise InvalidInputError(f"save_every_s is {save_every_s}; expected seconds above 0")
     make_judge = find_judge(judge) if judge else None
     training, held = hold_out(dataset, held_out, seed=seed)
     _check(training, recipe)
@@ -103,10 +112,13 @@ def train(
     journal = Journal(run_dir, images_seen=trainer.images_seen)
     watch = Watch.of(training, conditional=recipe.conditional, seed=seed)
     keep_best = _best_keeper(trainer, run_dir, score, held.labels) if score else None
+    saver = _Saver(trainer, run_dir, every_s=save_every_s)
     try:
-        _train_on(trainer, run, run_dir, journal, watch=watch, keep_best=keep_best, on_progress=on_progress)
+        _train_on(
+            trainer, run, run_dir, journal, watch=watch, keep_best=keep_best, saver=saver, on_progress=on_progress
+        )
     except KeyboardInterrupt:
-        _checkpoint(trainer, run_dir)
+        saver.save()
         raise
     finally:
         journal.close()
@@ -140,6 +152,7 @@ def _train_on(
     *,
     watch: Watch,
     keep_best: Callable[[], dict[str, float]] | None,
+    saver: _Saver,
     on_progress: Callable[[Progress], None],
 ) -> None:
     recipe = trainer.recipe
@@ -168,39 +181,60 @@ def _train_on(
     ended = any("ended" in line for line in journal.lines[-1:])
     while (done := trainer.steps_done) < total and not ended:
         stops = [total, *(every * (done // every + 1) for every in (every_report, every_sheet, every_checkpoint))]
-        began = time.perf_counter()
-        statistics = trainer.run(min(stops) - done)
-        seconds = time.perf_counter() - began
+        statistics, seconds = _run_to(min(stops), trainer, saver)
         at_equilibrium = _is_equilibrium(recipe, statistics)
         ended = at_equilibrium or trainer.steps_done == total
-        statistics |= evaluate(ended=ended)
-        line: dict[str, Any] = {
-            "images": trainer.images_seen,
-            **{name: round(value, 5) for name, value in statistics.items()},
-            "images_per_second": round((trainer.steps_done - done) * recipe.images_per_step / seconds, 1),
-            **({"ended": "equilibrium"} if at_equilibrium else {}),
-        }
-        troubles = [
-            trouble
-            for trouble in diagnose([*journal.lines, line], recipe=recipe, judged=keep_best is not None)
-            if trouble.name not in reported
-        ]
-        if troubles:
-            line["troubles"] = [trouble.name for trouble in troubles]
-            reported.update(line["troubles"])
-        journal.report(line)
-        on_progress(
-            Progress(
-                images_seen=trainer.images_seen,
-                images_total=total * recipe.images_per_step,
-                images_per_second=line["images_per_second"],
-                statistics=statistics,
-                at_equilibrium=at_equilibrium,
-                troubles=tuple(troubles),
+        # A training that resumed without this report would not know that it has reached the equilibrium.
+        with held_back() if at_equilibrium else nullcontext():
+            statistics |= evaluate(ended=ended)
+            line: dict[str, Any] = {
+                "images": trainer.images_seen,
+                **{name: round(value, 5) for name, value in statistics.items()},
+                "images_per_second": round((trainer.steps_done - done) * recipe.images_per_step / seconds, 1),
+                **({"ended": "equilibrium"} if at_equilibrium else {}),
+            }
+            troubles = [
+                trouble
+                for trouble in diagnose([*journal.lines, line], recipe=recipe, judged=keep_best is not None)
+                if trouble.name not in reported
+            ]
+            if troubles:
+                line["troubles"] = [trouble.name for trouble in troubles]
+                reported.update(line["troubles"])
+            journal.report(line)
+            on_progress(
+                Progress(
+                    images_seen=trainer.images_seen,
+                    images_total=total * recipe.images_per_step,
+                    images_per_second=line["images_per_second"],
+                    statistics=statistics,
+                    at_equilibrium=at_equilibrium,
+                    troubles=tuple(troubles),
+                )
             )
-        )
-        if trainer.steps_done % every_checkpoint == 0 or ended:
-            _checkpoint(trainer, run_dir)
+            if trainer.steps_done % every_checkpoint == 0 or ended or saver.seconds_left <= 0:
+                saver.save()
+
+
+def _run_to(stop: int, trainer: Trainer, saver: _Saver) -> tuple[dict[str, float], float]:
+    """Train until *stop* steps are done, with the checkpoints that are due by time.
+
+    Returns:
+        The means of the statistics, and the seconds in training steps.
+    """
+    began, seconds = trainer.steps_done, 0.0
+    sums: dict[str, float] = {}
+    while (done := trainer.steps_done) < stop:
+        if done > began and saver.seconds_left <= 0:
+            saver.save()
+        steps = min(stop - done, saver.steps_left)
+        started = time.perf_counter()
+        means = trainer.run(steps)
+        took = time.perf_counter() - started
+        saver.step_s = took / steps
+        seconds += took
+        sums = {name: sums.get(name, 0.0) + steps * mean for name, mean in means.items()}
+    return {name: value / (stop - began) for name, value in sums.items()}, seconds
 
 
 def _is_equilibrium(recipe: Recipe, statistics: dict[str, float]) -> bool:
@@ -233,5 +267,25 @@ def _check_room(run_dir: Path, trainer: Trainer, *, judged: bool) -> None:
         )
 
 
-def _checkpoint(trainer: Trainer, run_dir: Path) -> None:
-    checkpoints.save(run_dir, trainer.images_seen, trainer.state(), keep=_CHECKPOINTS_KEPT)
+class _Saver:
+    """Writes checkpoints, and says when the next one is due by time."""
+
+    def __init__(self, trainer: Trainer, run_dir: Path, *, every_s: float) -> None:
+        self._trainer, self._run_dir, self._every_s = trainer, run_dir, every_s
+        self._saved_s = time.monotonic()
+        self.step_s = math.inf  # seconds per step, of the latest steps
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        checkpoints.save(self._run_dir, self._trainer.images_seen, self._trainer.state(), keep=_CHECKPOINTS_KEPT)
+        self._saved_s = time.monotonic()
+
+    @property
+    def seconds_left(self) -> float:
+        """Seconds until a checkpoint is due, zero or below if it is due now."""
+        return self._saved_s + self._every_s - time.monotonic()
+
+    @property
+    def steps_left(self) -> int:
+        """Number of steps that can be taken before a checkpoint is due, at least 1."""
+        return max(1, int(min(self.seconds_left / self.step_s, 1e9)))

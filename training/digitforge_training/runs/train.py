@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: Default number of images held out for a judge.
 HELD_OUT = 5_000
+#: Default number of seconds between two checkpoints.
+SAVE_EVERY_S = 600.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,6 +38,7 @@ def train(
     seed: int = 0,
     judge: str | None = None,
     held_out: int = HELD_OUT,
+    save_every_s: float = SAVE_EVERY_S,
     on_progress: Callable[[Progress], None] = lambda _: None,
     **fields: Any,
 ) -> TrainedRun:
@@ -54,6 +57,7 @@ def train(
         seed: seed of all random numbers, 0 or above.
         judge: judge that chooses the checkpoint to export, for example ``digitnet-64``. None exports the newest.
         held_out: number of images held out for the judge. They are not trained on.
+        save_every_s: seconds between two checkpoints, above 0. The recipe's `images_per_checkpoint` adds others.
         on_progress: called with each report.
         **fields: recipe fields to override, for example ``steps=500`` or ``generator_widths=(256, 512)``. None keeps
             the recipe's value.
@@ -84,6 +88,7 @@ def train(
         seed=seed,
         held_out=held_out if judge else 0,
         judge=judge,
+        save_every_s=save_every_s,
         on_progress=report,
     )
     return TrainedRun(folder=Path(out), data=dataset, recipe=run.recipe, last=last[0] if last else None)
