@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -34,6 +34,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
         os.environ.setdefault(_threads, "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # the command does the same
+
+
+@pytest.fixture(scope="session")
+def kills() -> Callable[[int], range]:
+    """The kills of a test that kills processes at random moments. DIGITFORGE_KILLS changes their number."""
+    return lambda number: range(int(os.environ.get("DIGITFORGE_KILLS", number)))
 
 
 @pytest.fixture(scope="session")

@@ -63,15 +63,14 @@ def test_repeating_a_finished_training_does_nothing_and_more_steps_extend_it(
     assert longer.last.images_seen == 3 * longer.recipe.images_per_step
 
 
-def test_exporting_a_folder_needs_the_training_data(run: digitforge.TrainedRun, tmp_path: Path) -> None:
-    with pytest.raises(digitforge.InvalidInputError, match="give the same data set as in the training"):
-        digitforge.export(run.folder, to=tmp_path)
+def test_a_run_folder_is_exported_with_the_data_that_it_remembers(run: digitforge.TrainedRun, tmp_path: Path) -> None:
     chosen: list[float] = []
-    version = digitforge.export(
-        run.folder, to=tmp_path, data="digits", expansion=1.1, on_expansion=lambda each: chosen.append(each.factor)
-    )
-    assert version == tmp_path / "1"
-    assert chosen == [1.1]
+    for number, data in (("1", None), ("2", "digits")):
+        version = digitforge.export(
+            run.folder, to=tmp_path, data=data, expansion=1.1, on_expansion=lambda each: chosen.append(each.factor)
+        )
+        assert version == tmp_path / number
+    assert chosen == [1.1, 1.1]
 
 
 def test_an_experiment_returns_verdicts_and_a_report(

@@ -21,12 +21,12 @@ def test_train_then_export_prints_the_folders_on_standard_output(tmp_path: Path)
     tiny = [f"--set={field}" for field in ("width=8", "generator_blocks=1", "discriminator_blocks=1", "batch_size=32")]
     done = _digitforge("train", "--data", "digits", "--steps", 2, "--seed", 5, "--out", run, *tiny)
     assert (done.returncode, done.stdout.strip()) == (0, str(run)), done.stderr
-    assert f"digitforge export {run} --data=digits --to models/digits" in done.stderr
+    assert "360 of its 1797 images (20%) are set aside as test images, and 1437 are training images" in done.stderr
+    publish = done.stderr.splitlines()[-1].removeprefix("done; publish it with: ")
+    assert publish == f"digitforge export {run} --to models/digits"
     report = tmp_path / "report.json"
     report.write_text(json.dumps({"figures": [{"name": "fd[ours]@1k", "value": 1.5, "n": 1000, "interval": None}]}))
-    done = _digitforge(
-        "export", run, "--data", "digits", "--to", base, "--metrics", report, "--expansion", "auto", "--json"
-    )
+    done = _digitforge("export", run, "--to", base, "--metrics", report, "--expansion", "auto", "--json")
     assert done.returncode == 0, done.stderr
     card = json.loads(done.stdout)
     assert (card["path"], card["seed"], card["images_seen"]) == (str(base / "1"), 5, 64)
@@ -55,6 +55,8 @@ def test_a_dry_run_prints_the_resolved_recipe_at_once_and_writes_nothing(
     assert described["recipe"]["gamma"] == 0.25
     assert described["recipe"]["jit"] is True
     assert described["training_data"]["name"] == "digits"
+    assert described["origin"] == {"source": "digits", "data_dir": None, "transpose": False}
+    assert "digits has no test images of its own: 360 of its 1797 images (20%) are set aside" in done.stderr
     assert not (tmp_path / "run").exists()
 
 
@@ -67,9 +69,13 @@ def test_a_dry_run_prints_the_resolved_recipe_at_once_and_writes_nothing(
         (["train", "--out", "x", "--set", "gamma"], 2, "FIELD=VALUE"),
         (["train", "--out", "x", "--set", "gama=1"], 2, "did you mean 'gamma'"),
         (["train", "--out", "x", "--steps", "0"], 2, "--steps"),
+        (["train", "--out", "x", "--save-every", "0m"], 2, "expected a time above 0, such as 90s, 10m or 2h"),
+        (["train", "--out", "x", "--save-every", "10"], 2, "expected a time above 0, such as 90s, 10m or 2h"),
+        (["train", "--out", "x", "--save-every", "-1h"], 2, "expected a time above 0, such as 90s, 10m or 2h"),
         (["train", "--out", "x", "--data", "no/such/folder"], 4, "no/such/folder"),
         (["train", "--out", "x", "--set", "qqq=1"], 2, "`digitforge recipes show forge` lists them"),
         (["export", "no/such/run", "--to", "x", "--data", "digits"], 4, "digitforge train"),
+        (["export", "no/such/run", "--to", "x"], 4, "digitforge train"),
         # Before any download:
         (["export", "no/such/run", "--to", "x", "--data", "no/such/data"], 4, "is not a run folder"),
         (["export", "no/such/run", "--to", "x", "--expansion", "much"], 2, "neither a number nor 'auto'"),

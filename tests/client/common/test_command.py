@@ -127,3 +127,42 @@ def test_signals_that_nohup_ignores_stay_ignored() -> None:
         process.send_signal(signal.SIGTERM)
         assert process.communicate(timeout=60)[1] == "\ndigitforge: interrupted\n"
         assert process.returncode == 143  # from the second signal
+
+
+#: Computes for minutes in C. Python cannot raise an exception meanwhile.
+COMPUTE = "import hashlib; print('waits', flush=True); hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)"
+
+
+def test_signals_during_a_long_computation_are_announced_and_the_second_one_ends_it() -> None:
+    body = f"""
+    from digitforge_client.common import interrupts
+    with interrupts.announcing(lambda: print('stopping', flush=True)):
+        {COMPUTE}
+"""
+    with _waiting(body) as process:
+        process.send_signal(signal.SIGINT)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "stopping\n"
+        while process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.05)
+        assert process.returncode == 130
+
+
+def test_a_signal_that_is_held_back_comes_after_the_block() -> None:
+    body = """
+    from digitforge_client.common import interrupts
+    try:
+        with interrupts.held_back():
+            signal.raise_signal(signal.SIGTERM)
+            print('completed', file=sys.stderr)
+        print('not reached', file=sys.stderr)
+    finally:
+        wait()
+"""
+    with _waiting(body) as process:
+        while process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.05)
+        stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stdout, stderr) == (143, "", "completed\n")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,9 @@ from digitforge_client.datasets.verify import compare
 from digitforge_client.testing import FakeTransport
 
 pytest.importorskip("joblib")
+
+#: What an interrupted command says.
+STOPPED = "stopped; finished shards are kept, and the same command continues"
 
 
 @pytest.fixture
@@ -142,12 +146,76 @@ def test_a_signal_ends_the_command_with_its_status_and_keeps_finished_shards(
     with begin(server, tmp_path / "set", "--jobs", jobs) as process:
         os.killpg(process.pid, number)  # to all processes, like a terminal or systemd
         stdout, stderr = process.communicate(timeout=60)
-    assert (process.returncode, stdout, stderr.strip()) == (128 + number, "", "digitforge: interrupted")
+    assert (process.returncode, stdout) == (128 + number, "")
+    assert stderr.split("\n") == ["", STOPPED, "", "digitforge: interrupted", ""]
     before = finished(tmp_path / "set")
     assert names(tmp_path / "set") == {NAME, *before}
     checked = run(server, "verify", tmp_path / "set")
     assert checked.returncode == 4
     assert "3 of 8 shards are finished" in one_line(checked)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_workers_start_writes_no_traceback(
+    server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    # Python imports this module first. The workers take a minute to start.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import pathlib, sys, time\n"
+        "if 'joblib.externals.loky.backend.popen_loky_posix' in sys.orig_argv:\n"
+        f"    pathlib.Path({str(tmp_path / 'starts')!r}).touch()\n"
+        "    time.sleep(60)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    arguments = ("--n", "4000", "--rows-per-shard", "500", "--jobs", "2")
+    with start("generate", "--server", server.target, tmp_path / "set", *arguments) as process:
+        while not (tmp_path / "starts").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        os.killpg(process.pid, number)
+        stdout, stderr = process.communicate(timeout=50)
+    assert (process.returncode, stdout) == (128 + number, "")
+    assert stderr.split("\n") == ["", STOPPED, "", "digitforge: interrupted", ""]
+
+
+@pytest.mark.slow
+def test_tfrecord_files_after_kills_at_random_moments_equal_those_of_one_run(
+    server: Any, tmp_path: Path, kills: Callable[[int], range]
+) -> None:
+    arguments = (
+        "--n",
+        6000 * len(kills(10)),
+        "--rows-per-shard",
+        100,
+        "--seed",
+        3,
+        "--format",
+        "tfrecord",
+        "--jobs",
+        2,
+    )
+    assert run(server, "generate", tmp_path / "whole", *arguments).returncode == 0
+    server.before_answer = lambda _: time.sleep(0.05)
+    moments, folder = random.Random(0), tmp_path / "parts"
+
+    def shards() -> int:
+        return Manifest.load(folder).finished if (folder / NAME).exists() else 0
+
+    for kill in kills(10):
+        wanted = shards() + moments.randrange(20)
+        with start("generate", "--server", server.target, folder, *map(str, arguments)) as process:
+            while process.poll() is None and shards() < wanted:
+                time.sleep(0.01)
+            time.sleep(moments.uniform(0, 0.5))
+            assert process.poll() is None
+            # Sometimes only the command is killed, and sometimes its workers too.
+            (os.killpg if kill % 2 else os.kill)(process.pid, signal.SIGKILL)
+    server.before_answer = lambda _: None
+    result = run(server, "generate", folder, *arguments)
+    assert result.returncode == 0, result.stderr
+    assert names(folder) == names(tmp_path / "whole")
+    for name in names(folder) - {NAME}:
+        assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 def workers(process: subprocess.Popen[str]) -> list[int]:

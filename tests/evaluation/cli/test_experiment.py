@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import random
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -18,6 +22,7 @@ from click.testing import CliRunner
 from digitforge_client.common.command import main
 from digitforge_evaluation.cli.experiment import experiment
 from digitforge_evaluation.experiment.plan import Plan
+from digitforge_evaluation.experiment.store import RESULTS
 
 SMALL = ["run", "--data=digits", "--classifier=svm", "--steps=4", "--n-per-class=1,2", "--subsets=2"]
 
@@ -151,3 +156,91 @@ def test_the_command_has_the_same_defaults_as_the_plan() -> None:
             option, default = options[field.name], getattr(Plan(), field.name)
             given = option.type_cast_value(click.Context(run), option.get_default(click.Context(run)))
             assert given == default, field.name
+
+
+#: The command. It takes SIGINT even if the tests run in the background, where shells ignore it.
+INTERRUPTIBLE = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    "from digitforge_client.common.command import main; main()"
+)
+
+
+@contextmanager
+def _started(*arguments: object) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", INTERRUPTIBLE, "experiment", *map(str, arguments)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _cells(folder: Path) -> dict[str, dict[str, object]]:
+    """The stored cells by key, without their times."""
+    if not (folder / RESULTS).exists():
+        return {}
+    content = (folder / RESULTS).read_text()
+    cells = map(json.loads, content[: content.rfind("\n") + 1].splitlines()[1:])
+    return {json.dumps(cell.pop("key")): cell for cell in cells if cell.pop("seconds") >= 0}
+
+
+def _workers(process: subprocess.Popen[str]) -> list[int]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if os.getsid(int(folder.name)) == process.pid and b"LokyProcess" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_says_that_the_same_command_continues_and_leaves_no_worker(number: int, tmp_path: Path) -> None:
+    arguments = [*SMALL, "--subsets=200", "--arms=real,classical", "--jobs=2", f"--out={tmp_path}"]
+    with _started(*arguments) as process:
+        while not _cells(tmp_path):
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(number)  # to this process alone
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 128 + number
+        while _workers(process):
+            time.sleep(0.02)
+    stored = len(_cells(tmp_path))
+    assert errors.splitlines()[-3:] == [
+        f"stopped; {stored} of 800 cells are finished and kept, and the same command continues",
+        "",
+        "digitforge: interrupted",
+    ]
+    assert "Traceback" not in errors
+
+
+@pytest.mark.slow
+def test_an_experiment_killed_at_random_moments_ends_with_the_cells_of_an_uninterrupted_one(
+    exported_model: Path, tmp_path: Path, kills: Callable[[int], range]
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    subsets = 10 * len(kills(10))
+    arguments = [
+        *("run", "--data=digits", "--classifier=svm", "--steps=20", "--n-per-class=5", f"--subsets={subsets}"),
+        *("--arms=real,classical,gan", f"--model={exported_model}", "--jobs=2"),
+    ]
+    with _started(*arguments, f"--out={whole}") as process:
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
+    moments = random.Random(0)
+    for kill in kills(10):
+        wanted = len(_cells(parts)) + moments.randrange(1, 10)
+        with _started(*arguments, f"--out={parts}") as process:
+            while len(_cells(parts)) < wanted:
+                assert process.poll() is None
+                time.sleep(0.01)
+            time.sleep(moments.uniform(0, 0.3))
+            assert process.poll() is None
+            # Sometimes only the command is killed, and sometimes its workers too.
+            (os.killpg if kill % 2 else os.kill)(process.pid, signal.SIGKILL)
+    with _started(*arguments, f"--out={parts}") as process:
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
+    assert len(_cells(whole)) == 3 * subsets
+    assert _cells(parts) == _cells(whole)
+    assert (parts / "report.json").exists()

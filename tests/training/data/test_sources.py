@@ -6,6 +6,7 @@ import hashlib
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +36,21 @@ def write_pictures(folder: Path, counts: dict[str, int], *, shape: tuple[int, ..
         for i in range(count):
             pixels = rng.integers(0, 256, shape, dtype=np.uint8)
             Image.fromarray(pixels).save(folder / name / f"{i:03}.png")
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_split_of_our_own_is_stated_and_a_given_one_is_not(tmp_path: Path, split: Literal["train", "test"]) -> None:
+    np.savez(tmp_path / "one.npz", x=X, y=Y)
+    np.savez(tmp_path / "two.npz", x=X, y=Y, x_test=X, y_test=Y)
+    write_pictures(tmp_path / "one", {"a": 10, "b": 20})
+    write_pictures(tmp_path / "two" / "train", {"a": 10, "b": 20})
+    write_pictures(tmp_path / "two" / "test", {"a": 10, "b": 20})
+    stated = "one has no test images of its own: 6 of its 30 images (20%) are set aside as test images, and 24 are"
+    for source in ("one.npz", "one"):
+        assert load(tmp_path / source, split=split).split_note == f"{stated} training images"
+    for source in ("two.npz", "two"):
+        assert not load(tmp_path / source, split=split).split_note
+    assert not load(tmp_path / "one.npz").subset([0, 1, 2]).split_note
 
 
 # --- digits

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import select
 import shlex
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from small_recipes import DENSE
 
@@ -57,6 +60,7 @@ def test_a_signal_writes_a_checkpoint_and_the_same_command_goes_on(number: int, 
     found, errors = _interrupt(_endless(tmp_path), tmp_path, number)
     assert found == 128 + number
     assert "Traceback" not in errors
+    assert "stopping: the current step ends first, then a checkpoint is written." in errors
     first = checkpoints.newest(tmp_path)
     assert first is not None
     assert checkpoints.images_of(first) > 0
@@ -102,8 +106,58 @@ def test_a_training_that_is_stopped_before_it_began_does_not_promise_a_checkpoin
         _, errors = process.communicate(timeout=120)
     assert process.returncode == 143
     assert "Traceback" not in errors
-    assert "the checkpoint in" not in errors
+    assert "there is no checkpoint yet, so the same command starts over" in errors
     assert not (tmp_path / "run").exists()
+
+
+def _finite(run_dir: Path, steps: int) -> list[str]:
+    """Arguments of a training with a checkpoint every two steps, and more by time."""
+    fields = DENSE | {"images_per_sheet": 3200}
+    sets = [f"--set={field}={value}" for field, value in fields.items()]
+    return ["train", "--data=digits", f"--out={run_dir}", f"--steps={steps}", "--save-every=0.05s", *sets]
+
+
+@pytest.mark.slow
+def test_a_training_killed_at_random_moments_ends_with_the_weights_of_an_uninterrupted_one(
+    tmp_path: Path, kills: Callable[[int], range]
+) -> None:
+    per_kill = 300
+    steps = per_kill * (len(kills(20)) + 1)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    subprocess.run([sys.executable, "-c", COMMAND, *_finite(whole, steps)], check=True, stderr=subprocess.DEVNULL)
+    moments = random.Random(0)
+    resumed_from, startup_s = set(), 0.0
+    for kill in kills(20):
+        began_s, number = time.monotonic(), len(_images(parts))
+        with subprocess.Popen(
+            [sys.executable, "-c", COMMAND, *_finite(parts, steps)], stderr=subprocess.DEVNULL
+        ) as process:
+            if kill % 4 == 3:  # before or just after the first new checkpoint
+                time.sleep(moments.uniform(0, startup_s))
+            else:
+                wanted = number + moments.randrange(1, per_kill // 4)
+                while len(_images(parts)) < wanted:
+                    assert process.poll() is None
+                    time.sleep(0.01)
+                startup_s = time.monotonic() - began_s
+                time.sleep(moments.uniform(0, 0.1))
+            assert process.poll() is None
+            process.kill()
+        newest = checkpoints.newest(parts)
+        assert newest is not None
+        checkpoints.load(newest)
+        resumed_from.add(newest.stem)
+    assert len(resumed_from) > len(kills(20)) // 2
+    subprocess.run([sys.executable, "-c", COMMAND, *_finite(parts, steps)], check=True, stderr=subprocess.DEVNULL)
+    one, other = (checkpoints.load(checkpoints.newest(folder)) for folder in (whole, parts))  # type: ignore[arg-type]
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        np.testing.assert_array_equal(value, other[name], err_msg=name)
+    assert _images(whole) == _images(parts)
+    sheets = [{path.name: path.read_bytes() for path in (folder / "sheets").iterdir()} for folder in (whole, parts)]
+    assert sheets[0] == sheets[1]
+    left = {path.name for path in parts.rglob(".*")}
+    assert not left
 
 
 def test_kill_9_leaves_only_whole_checkpoints(digits: Dataset, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,17 @@ def test_a_resumed_run_has_no_step_twice(tmp_path: Path) -> None:
     events = _events(tmp_path)
     assert [event.step for event in events] == [0, 64, 128, 192, 256]
     assert [event.wall_time for event in events] == sorted(event.wall_time for event in events)
+
+
+def test_events_of_a_killed_merge_are_taken_once(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, images_seen=0)
+    for images in (64, 128):
+        journal.report({"images": images, "loss": 1.0})
+    journal.close()
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    shutil.copy(file, file.with_name("events.out.tfevents.9"))  # the merged file, and one that it should have replaced
+    Journal(tmp_path, images_seen=128).close()
+    assert [event.step for event in _events(tmp_path)] == [64, 128]
 
 
 def test_a_place_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:

@@ -6,9 +6,11 @@ import contextlib
 import dataclasses
 import json
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_training.data import Dataset, load
 from digitforge_training.gan.trainer import on_gpu
 from digitforge_training.recipes import Recipe, resolve
-from digitforge_training.runs import checkpoints
+from digitforge_training.runs import checkpoints, loop
 from digitforge_training.runs.folder import read_run
 from digitforge_training.runs.loop import Progress, train
 
@@ -83,6 +85,35 @@ def test_a_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(digits
         for name in ("whole", "parts")
     ]
     assert images[0] == images[1]
+
+
+def test_checkpoints_by_time_lie_between_two_reports_and_do_not_change_the_training(
+    digits: Dataset, tmp_path: Path
+) -> None:
+    recipe = _quick(steps=10, images_per_checkpoint=10_000, images_per_sheet=160)
+    train(recipe, digits, run_dir=tmp_path / "whole")
+
+    class StopError(Exception):
+        pass
+
+    saved: list[tuple[int, int]] = []
+
+    def stop(progress: Progress) -> None:
+        newest = checkpoints.newest(tmp_path / "parts")
+        saved.append((progress.images_seen, checkpoints.images_of(newest) if newest else 0))
+        raise StopError
+
+    for save_every_s in (1e9, 1e-9, 1e-9):
+        with pytest.raises(StopError):
+            train(recipe, digits, run_dir=tmp_path / "parts", save_every_s=save_every_s, on_progress=stop)
+    # By number of images, there is no checkpoint. By time, there is one after every step but the reported one.
+    assert saved == [(160, 0), (160, 128), (160, 128)]
+    train(recipe, digits, run_dir=tmp_path / "parts")
+    whole, parts = (checkpoints.load(checkpoints.newest(tmp_path / name)) for name in ("whole", "parts"))  # type: ignore[arg-type]
+    for name, value in whole.items():
+        np.testing.assert_array_equal(value, parts[name], err_msg=name)
+    with pytest.raises(InvalidInputError, match="save_every_s is 0; expected seconds above 0"):
+        train(recipe, digits, run_dir=tmp_path / "parts", save_every_s=0)
 
 
 def test_another_recipe_seed_or_data_set_does_not_go_into_the_same_folder(digits: Dataset, trained_run: Path) -> None:
@@ -213,6 +244,16 @@ def test_a_folder_that_is_a_file_is_one_clear_error(digits: Dataset, tmp_path: P
         train(_tiny(), digits, run_dir=tmp_path / "file")
 
 
+def test_temporary_files_of_a_killed_process_are_removed(digits: Dataset, tmp_path: Path) -> None:
+    train(_quick(steps=2), digits, run_dir=tmp_path)
+    left = [tmp_path / "checkpoints/.9.npz.0a.tmp", tmp_path / "sheets/.9.png.0a.tmp", tmp_path / ".recipe.json.0a.tmp"]
+    for path in left:
+        path.touch()
+    (tmp_path / "models" / ".1.tmp").mkdir(parents=True)  # of a running export, perhaps
+    train(_quick(steps=2), digits, run_dir=tmp_path)
+    assert [path.name for path in tmp_path.rglob(".*")] == [".1.tmp"]
+
+
 def test_a_damaged_checkpoint_is_named_with_the_remedy(digits: Dataset, tmp_path: Path) -> None:
     train(_quick(steps=2), digits, run_dir=tmp_path)
     newest = checkpoints.newest(tmp_path)
@@ -236,6 +277,32 @@ def test_a_recipe_that_asks_for_equilibrium_stops_there_and_stays_stopped(digits
     reports.clear()
     train(recipe, digits, run_dir=tmp_path, on_progress=reports.append)
     assert not reports
+
+
+def test_an_interrupt_at_the_equilibrium_does_not_lose_it(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = resolve("bp-gan", {"equilibrium": 0.49, "batch_size": 32, "learning_rate": 1e-3, "steps": 200})
+    draw_sheet = loop.draw_sheet
+
+    def interrupt(trainer: Any, *arguments: Any) -> None:
+        if 0 < trainer.images_seen < 200 * recipe.images_per_step:
+            signal.raise_signal(signal.SIGINT)
+        draw_sheet(trainer, *arguments)
+
+    monkeypatch.setattr(loop, "draw_sheet", interrupt)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, digits, run_dir=tmp_path)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    ended = json.loads((tmp_path / "stats.jsonl").read_text().splitlines()[-1])
+    assert ended["ended"] == "equilibrium"
+    reports: list[Progress] = []
+    train(recipe, digits, run_dir=tmp_path, on_progress=reports.append)
+    assert not reports
+    assert checkpoints.images_of(checkpoints.newest(tmp_path)) == ended["images"]  # type: ignore[arg-type]
 
 
 def test_an_unconditional_recipe_needs_no_image_of_each_class(digits: Dataset, tmp_path: Path) -> None:

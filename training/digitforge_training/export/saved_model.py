@@ -241,7 +241,8 @@ def choose_expansion(run_dir: Path, dataset: Dataset, *, judge: str, n: int = 10
 
 def _restore(run_dir: Path, dataset: Dataset) -> _Trained:
     run = read_run(run_dir)
-    if describe(run.recipe, dataset, seed=run.seed, held_out=run.held_out, judge=run.judge) != run:
+    given = describe(run.recipe, dataset, seed=run.seed, held_out=run.held_out, judge=run.judge)
+    if given.with_name_of(run) != run:
         made_with = run.training_data
         raise InvalidInputError(
             f"{run_dir} was trained on {made_with['name']} {made_with['split']} ({made_with['images']} images, SHA-256 "

@@ -84,10 +84,17 @@ def save(run_dir: Path, images_seen: int, state: Mapping[str, npt.NDArray[np.gen
     """
     path = run_dir / FOLDER / f"{images_seen:0{_DIGITS}d}.npz"
     write_npz(path, state)
-    leftovers = path.parent.glob(".*.tmp")  # of processes that were killed while they wrote
-    for old in (*sorted(path.parent.glob("[0-9]*.npz"))[:-keep], *leftovers):
+    for old in sorted(path.parent.glob("[0-9]*.npz"))[:-keep]:
         old.unlink(missing_ok=True)
     return path
+
+
+def remove_leftovers(run_dir: Path) -> None:
+    """Remove the temporary files of processes that were killed while they wrote."""
+    for folder in (run_dir, *run_dir.glob("[!.]*/")):
+        for path in folder.glob(".*.tmp"):
+            if path.is_file():
+                path.unlink(missing_ok=True)
 
 
 def write_npz(path: Path, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:

@@ -41,6 +41,12 @@ class Run:
         """The run as JSON-ready data."""
         return {**dataclasses.asdict(self), "recipe": self.recipe.as_dict()}
 
+    def with_name_of(self, other: Run) -> Run:
+        """This run, with the data set's name from *other* if both have the same images: a file may be renamed."""
+        if self.training_data["sha256"] != other.training_data["sha256"]:
+            return self
+        return dataclasses.replace(self, training_data=self.training_data | {"name": other.training_data["name"]})
+
 
 def describe(recipe: Recipe, dataset: Dataset, *, seed: int, held_out: int = 0, judge: str | None = None) -> Run:
     """Describe the training of *recipe* on *dataset* without *held_out* of its images. Writes nothing."""
@@ -108,6 +114,7 @@ def claim(run_dir: Path, run: Run, newest: Path | None) -> Run:
     path = run_dir / RUN_FILE
     if path.exists():
         here = read_run(run_dir)
+        run = run.with_name_of(here)
         run = dataclasses.replace(run, earlier_steps=here.earlier_steps, origin=run.origin or here.origin)
         if here != run:
             run = _extended(here, run, run_dir, newest)

@@ -113,23 +113,24 @@ def _remove_events_after(folder: Path, images: int) -> None:
     """Merge all event files into one, without events after *images* images."""
     old = sorted(folder.glob("*.tfevents.*"))
     with _as_data_error(folder):
-        kept = [event for path in old for event in _events_of(path) if event.step <= images and not event.file_version]
+        # A killed process may have left both the merged file and the files that it replaces: take each event once.
+        records = dict.fromkeys(record for path in old for record in _records_of(path))
+        events = [tf.compat.v1.Event.FromString(record) for record in records]
+        kept = [event for event in events if event.step <= images and not event.file_version]
         if kept:
             joined = folder / f".{time.time_ns()}.tmp"
             with tf.io.TFRecordWriter(str(joined)) as writer:
                 for event in (tf.compat.v1.Event(file_version=_VERSION, wall_time=kept[0].wall_time), *kept):
                     writer.write(event.SerializeToString())
+            joined.replace(old.pop(0))
         for path in old:
             path.unlink()
-        if kept:
-            joined.rename(folder / f"events.out.tfevents{joined.stem}")
 
 
-def _events_of(path: Path) -> Iterator[Any]:
+def _records_of(path: Path) -> Iterator[bytes]:
     """Read the events of a file. Stops at an incomplete event, which a killed process left."""
     try:
-        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
-            yield tf.compat.v1.Event.FromString(record)
+        yield from tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
     except tf.errors.DataLossError:
         return
 

@@ -104,6 +104,7 @@ def train(
     trainer = Trainer(recipe, training, seed=seed)  # before anything is written, because it may reject the recipe
     newest = checkpoints.newest(run_dir)
     run = claim(run_dir, run, newest)
+    checkpoints.remove_leftovers(run_dir)
     if newest is not None:
         trainer.restore(checkpoints.load(newest))
     if trainer.steps_done < recipe.steps:
