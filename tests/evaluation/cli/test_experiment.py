@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -205,12 +206,12 @@ def test_an_interrupt_says_that_the_same_command_continues_and_leaves_no_worker(
         assert process.returncode == 128 + number
         while _workers(process):
             time.sleep(0.02)
-    stored = len(_cells(tmp_path))
-    assert errors.splitlines()[-3:] == [
-        f"stopped; {stored} of 800 cells are finished and kept, and the same command continues",
-        "",
-        "digitforge: interrupted",
-    ]
+    *_, stopped, empty, last = errors.splitlines()
+    said = re.fullmatch(r"stopped; (\d+) of 800 cells are finished and kept, and the same command continues", stopped)
+    assert said, errors
+    # The signal may come between the storage of a cell and its report.
+    assert int(said[1]) in {len(_cells(tmp_path)), len(_cells(tmp_path)) - 1}
+    assert (empty, last) == ("", "digitforge: interrupted")
     assert "Traceback" not in errors
 
 
