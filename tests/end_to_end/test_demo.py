@@ -16,7 +16,7 @@ import commands
 import pytest
 
 COMMAND = [sys.executable, "-m", "digitforge", "demo"]
-SMALL = ["--digits", "1000", "--repeats", "2", "--steps", "20"]
+SMALL = ["--n", "1000", "--subsets", "2", "--steps", "20"]
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_the_demo_runs_without_mnist_and_says_so(
     exported_model: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
     done = subprocess.run(
-        [*COMMAND, *SMALL, "--model-base-path", str(exported_model), "--out", "here"],
+        [*COMMAND, *SMALL, "--model", str(exported_model), "--out", "here"],
         cwd=tmp_path,
         env=environment,
         capture_output=True,
@@ -106,7 +106,7 @@ def test_an_interrupt_stops_the_server_too_and_leaves_no_report(
     number: signal.Signals, stage: str, exported_model: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
     demo = subprocess.Popen(
-        [*COMMAND, "--model-base-path", str(exported_model), "--digits", "1000", "--out", "here"],
+        [*COMMAND, "--model", str(exported_model), "--n", "1000", "--out", "here"],
         cwd=tmp_path,
         env=environment,
         stdout=subprocess.PIPE,
@@ -138,7 +138,7 @@ def test_an_interrupt_stops_the_server_too_and_leaves_no_report(
 def test_a_server_that_does_not_start_is_reported_with_its_output(tmp_path: Path) -> None:
     (tmp_path / "damaged" / "1").mkdir(parents=True)
     (tmp_path / "damaged" / "1" / "saved_model.pb").write_bytes(b"not a model")
-    done = _refused("--model-base-path", tmp_path / "damaged")
+    done = _refused("--model", tmp_path / "damaged")
     assert done.returncode == 3
     assert "the embedded server did not start: it ended with exit status" in done.stderr
     assert "damaged" in done.stderr.partition("It wrote:")[2]
@@ -150,7 +150,7 @@ def test_a_server_that_does_not_start_is_reported_with_its_output(tmp_path: Path
 @pytest.mark.parametrize("folder", ["empty", "nowhere"])
 def test_a_folder_without_a_generator_is_refused_without_waiting(tmp_path: Path, folder: str) -> None:
     (tmp_path / "empty").mkdir()
-    done = _refused("--model-base-path", folder)
+    done = _refused("--model", folder)
     assert done.returncode == 4
     assert f"{folder}: no generator here" in done.stderr
     assert done.stdout == ""

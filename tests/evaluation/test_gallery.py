@@ -39,7 +39,7 @@ def test_a_gallery_shows_trained_and_loaded_recipes_and_measures_nothing_twice(
         "--recipe",
         "forge",
         "--model",
-        f"forge={exported_model}",
+        exported_model,
         "--no-training",
         "--runs",
         runs,
@@ -91,7 +91,7 @@ def test_a_gallery_trains_missing_recipes(few_npz: Path, tmp_path: Path) -> None
         (["--recipe", "mlp", "--steps", "mlp"], 2, "expected RECIPE="),
         (["--recipe", "mlp", "--steps", "forge=3"], 2, "one of mlp"),
         (["--recipe", "mlp", "--steps", "mlp=few"], 2, "expected a number"),
-        (["--recipe", "mlp", "--model", "mlp=no/such/model"], 4, "no/such/model"),
+        (["--recipe", "mlp", "--model", "no/such/model"], 4, "no/such/model"),
         (["--no-training", "--runs", "no/such/runs"], 2, "--no-training"),
     ],
 )

@@ -312,7 +312,7 @@ def export(  # noqa: PLR0917 – click passes by name
         click.echo(json.dumps({"path": str(version), **read_card(version)}, indent=2, ensure_ascii=False))
     else:
         click.echo(version)
-        click.echo(f"serve it with: digitforge serve --model-base-path {to}", err=True)
+        click.echo(f"serve it with: digitforge serve --model {to}", err=True)
 
 
 def _parse_factor(expansion: str) -> float | Literal["auto"]:

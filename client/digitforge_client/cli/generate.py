@@ -16,7 +16,7 @@ from digitforge_client.cli.server_options import (
     CONNECTION,
     Access,
     connection_options,
-    model_option,
+    old_model_option,
     server_option,
 )
 from digitforge_client.client import DigitClient
@@ -50,8 +50,8 @@ _LISTED = 3
     "path, and access to --server.",
 )
 @server_option
-@model_option
 @connection_options
+@old_model_option
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def generate(
     *,
@@ -60,7 +60,6 @@ def generate(
     jobs: int,
     scheduler: str | None,
     server: str,
-    model: str,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -81,7 +80,7 @@ def generate(
     from digitforge_client.datasets.generate import generate as write_shards
 
     began = time.monotonic()
-    access = Access.of(server, model=model, **{name: given.pop(name) for name in CONNECTION})
+    access = Access.of(server, **{name: given.pop(name) for name in CONNECTION})
     with resumable(lambda: "finished shards are kept, and the same command continues"), access() as client:
         plan = _plan(client, folder, label=label, **given)
         with progress(plan.n) as advance:
@@ -137,10 +136,10 @@ def _plan(
     "of shards, all are compared.",
 )
 @server_option
-@model_option
 @connection_options
+@old_model_option
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-def verify(*, folder: Path, regenerate: int | None, server: str, model: str, as_json: bool, **connection: Any) -> None:
+def verify(*, folder: Path, regenerate: int | None, server: str, as_json: bool, **connection: Any) -> None:
     """Check the data set that `digitforge generate` wrote into FOLDER.
 
     The command compares every file with its checksum. Regenerated digits may differ from the stored ones by one gray
@@ -170,7 +169,7 @@ def verify(*, folder: Path, regenerate: int | None, server: str, model: str, as_
     if regenerate and intact:
         chosen = spread(intact, regenerate)
         with (
-            Access.of(server, model=model, **connection)() as client,
+            Access.of(server, **connection)() as client,
             progress(sum(shard.n for shard in chosen)) as advance,
         ):
             for shard in chosen:

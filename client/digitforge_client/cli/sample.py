@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import click
 
-from digitforge_client.cli.server_options import Access, connection_options, model_option, server_option
+from digitforge_client.cli.server_options import Access, connection_options, old_model_option, server_option
 from digitforge_client.common.files import open_descriptor
 from digitforge_client.datasets.writers import STANDARD_OUTPUT, WRITERS, writer_for
 from digitforge_client.errors import InvalidInputError
@@ -76,8 +76,8 @@ def scaling_options(command: C) -> C:
 @click.option("--start", type=int, default=0, show_default=True, help="First row of the seed.")
 @scaling_options
 @server_option
-@model_option
 @connection_options
+@old_model_option
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def sample(
     *,
@@ -89,7 +89,6 @@ def sample(
     seed: int | None,
     start: int,
     server: str,
-    model: str,
     truncation: float | None,
     expansion: float | None,
     as_json: bool,
@@ -115,7 +114,7 @@ def sample(
             "class for each digit"
         )
     scaling: dict[str, Any] = {"truncation": truncation, "expansion": expansion}
-    access = Access.of(server, model=model, **connection)
+    access = Access.of(server, **connection)
     wanted = label if labels is None else [name.strip() for name in labels.split(",") if name.strip()]
     spec = SampleSpec.of(n, labels=wanted, seed=seed, start=start, **scaling)
     if spec.n == 0:

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from digitforge_client.client import DEFAULT_TARGET, DigitClient
+from digitforge_client.common.renamed import renamed
 from digitforge_client.contract import MODEL_NAME
 from digitforge_client.errors import InvalidInputError
 from digitforge_client.options import TLS, Timeout
@@ -25,10 +26,12 @@ server_option = click.option(
     show_envvar=True,
     help="Address of the server's gRPC port.",
 )
-model_option = click.option("--model", default=MODEL_NAME, show_default=True, help="The model's name on the server.")
+#: For commands that used to call ``--model-name`` ``--model``.
+old_model_option = renamed("--model", "--model-name")
 _FILE: Final = click.Path(path_type=Path)
 _SECONDS: Final = click.FloatRange(min=0, min_open=True)
 _OPTIONS: Final = (
+    click.option("--model-name", default=MODEL_NAME, show_default=True, help="The model's name on the server."),
     click.option(
         "--model-version", type=int, metavar="N", help="Number of the version on the server.  [default: the newest]"
     ),
@@ -78,7 +81,7 @@ class Access:
         cls,
         server: str,
         *,
-        model: str = MODEL_NAME,
+        model_name: str = MODEL_NAME,
         model_version: int | None = None,
         model_label: str | None = None,
         timeout: float = 30.0,
@@ -101,7 +104,7 @@ class Access:
         encrypted = any(value is not None for value in (tls_ca, tls_cert, tls_server_name))
         return cls(
             target=server,
-            model=model,
+            model=model_name,
             version=model_version,
             label=model_label,
             timeout_s=timeout,
@@ -134,8 +137,9 @@ class Access:
         return self.target
 
 
+_PARAMETERS: Final = signature(Access.of).parameters
 #: Names of the parameters of `connection_options`.
-CONNECTION: Final = tuple(name for name in signature(Access.of).parameters if name not in {"server", "model"})
+CONNECTION: Final = tuple(name for name in _PARAMETERS if name != "server")
 
 
 def optional_access(server: str | None, **connection: Any) -> Access | None:
@@ -147,7 +151,8 @@ def optional_access(server: str | None, **connection: Any) -> Access | None:
     if server is not None:
         return Access.of(server, **connection)
     for name in CONNECTION:
-        if name != "timeout" and connection.get(name) not in (None, ()):  # the timeout has a default
+        default = _PARAMETERS[name].default
+        if connection.get(name, default) != default:
             option = f"--{name.replace('_', '-')}"
             raise InvalidInputError(f"{option} needs a server; give --server HOST:PORT, or leave out {option}")
     return None

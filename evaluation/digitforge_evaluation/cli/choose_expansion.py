@@ -13,6 +13,7 @@ import click
 
 from digitforge_client.common.command import import_quietly, resumable
 from digitforge_client.common.files import make_folder, replacing
+from digitforge_client.common.renamed import renamed
 from digitforge_client.errors import DataError
 from digitforge_evaluation.cli.experiment_options import DATA_DIR, FOLDER, RATIOS
 
@@ -27,7 +28,7 @@ from digitforge_evaluation.cli.experiment_options import DATA_DIR, FOLDER, RATIO
     "--factors", type=RATIOS, default="1,1.2,1.3,1.4,1.6", show_default=True, metavar="F,F,…", help="Factors to try."
 )
 @click.option(
-    "--repeats", type=click.IntRange(min=3), default=5, show_default=True, help="Classifiers for each factor."
+    "--replicates", type=click.IntRange(min=3), default=5, show_default=True, help="Classifiers for each factor."
 )
 @click.option(
     "--n", type=click.IntRange(min=100), default=10_000, show_default=True, help="Generated digits per classifier."
@@ -43,6 +44,7 @@ from digitforge_evaluation.cli.experiment_options import DATA_DIR, FOLDER, RATIO
     required=True,
     help="JSON file for the results. Finished trials in it are kept.",
 )
+@renamed("--repeats", "--replicates")
 def choose_expansion(
     *, model: Path, data: str, data_dir: Path | None, factors: tuple[float, ...], jobs: int, out: Path, **settings: Any
 ) -> None:
@@ -93,7 +95,7 @@ def choose_expansion(
         for trial in run_trials(trials, real, source, done=done, jobs=jobs):
             done.append(trial)
             save()
-    choice = choose([trial for trial in done if trial.factor in trials.factors and trial.repeat < trials.repeats])
+    choice = choose([trial for trial in done if trial.factor in trials.factors and trial.repeat < trials.replicates])
     save(choice=asdict(choice))
     click.echo("factor  error on training images  above the lowest (± standard error)")
     for each in choice.tried:

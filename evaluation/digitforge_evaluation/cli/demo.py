@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
+from digitforge_client.common.renamed import renamed
+
 if TYPE_CHECKING:
     from digitforge_evaluation.demo.demo import Outcome
 
@@ -26,14 +28,12 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
     help="Folder with the four MNIST files. Default: the cache, filled by a download if needed. If the download fails, "
     "the demo uses scikit-learn's digits.",
 )
+@click.option("--model", type=_FOLDER, help="Folder of a generator's versions.  [default: the shipped generator]")
 @click.option(
-    "--model-base-path", type=_FOLDER, help="Folder of a generator's versions.  [default: the shipped generator]"
+    "--n", "-n", type=click.IntRange(min=100), default=10_000, show_default=True, help="Digits to request and measure."
 )
 @click.option(
-    "--digits", type=click.IntRange(min=100), default=10_000, show_default=True, help="Digits to request and measure."
-)
-@click.option(
-    "--repeats",
+    "--subsets",
     type=click.IntRange(min=1),
     default=10,
     show_default=True,
@@ -43,6 +43,9 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
     "--steps", type=click.IntRange(min=1), default=300, show_default=True, help="Optimizer steps of each classifier."
 )
 @click.option("--seed", type=click.IntRange(0, 2**21 - 1), default=0, show_default=True, help="Random seed.")
+@renamed("--model-base-path", "--model")
+@renamed("--digits", "--n")
+@renamed("--repeats", "--subsets")
 def demo(*, out: Path, **settings: Any) -> None:
     """Serve the shipped generator, request digits, measure them, and test whether they help a classifier.
 
@@ -112,8 +115,8 @@ def _print(outcome: Outcome) -> None:
         markup=False,
     )
     console.print(
-        f"The server sent {outcome.digits} labeled digits over gRPC in {outcome.seconds:.1f} s, "
-        f"{outcome.digits / outcome.seconds:.0f} per second.",
+        f"The server sent {outcome.n} labeled digits over gRPC in {outcome.seconds:.1f} s, "
+        f"{outcome.n / outcome.seconds:.0f} per second.",
         markup=False,
     )
     _heading(console, "How good are they?")

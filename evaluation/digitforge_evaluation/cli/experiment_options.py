@@ -70,8 +70,10 @@ DATA_DIR = click.option(
 
 #: Options that only the command line can set.
 _NOT_IN_A_FILE = ("as_json", "help", "header")
+#: Options that choose a generator of the server.
+_GENERATOR: Final = {"model_name", "model_version", "model_label"}
 #: Options that do not affect results. They are not saved with them.
-NOT_KEPT = ("config", "out", "as_json", "jobs", "scheduler", "data_dir", *CONNECTION)
+NOT_KEPT = ("config", "out", "as_json", "jobs", "scheduler", "data_dir", *(set(CONNECTION) - _GENERATOR))
 
 _shown = partial(click.option, show_default=True)
 _OPTIONS: Final = (

@@ -15,6 +15,7 @@ from digitforge_training.recipes import RECIPES, resolve
 
 if TYPE_CHECKING:
     from digitforge_evaluation.gallery.exhibits import Exhibit, Shown
+    from digitforge_evaluation.images.sources import SavedGenerator
 
 #: Default lengths of recipes that would take much longer than two hours on two cores.
 _STEPS = {"dcgan-rmsprop": "2000"}
@@ -29,8 +30,10 @@ _FULL = "full"
     "--model",
     "models",
     multiple=True,
-    metavar="RECIPE=FOLDER",
-    help="Use the exported generator in FOLDER instead of training RECIPE; may be repeated.",
+    metavar="FOLDER",
+    shell_complete=FOLDER.shell_complete,
+    help="Use the exported generator in FOLDER, or in its newest version, instead of training its recipe; may be "
+    "repeated.",
 )
 @click.option(
     "--steps",
@@ -76,14 +79,17 @@ def gallery(  # noqa: PLR0917 - click passes by name
     \b
     Examples:
       digitforge gallery --recipe dense-bn --recipe bp-gan
-      digitforge gallery --model forge=serving/models/digits
+      digitforge gallery --model serving/models/digits
       digitforge gallery --steps dcgan-rmsprop=full --steps mlp=20000
     """
     from digitforge_evaluation.images.sources import newest_version
 
     chosen = {name: resolve(name) for name in names or RECIPES}
-    loaded = {name: newest_version(Path(folder)) for name, folder in _pairs(models, "--model", chosen).items()}
+    folders = [newest_version(_model_folder(value, chosen)) for value in models]
     steps = _STEPS | _pairs(lengths, "--steps", chosen)
+    if folders:
+        import_quietly("tensorflow")  # slow, so only after the arguments are checked
+    loaded = _load(folders, chosen)
     recipes = {
         name: resolve(name, {"steps": steps[name]}) if steps.get(name, _FULL) != _FULL else recipe
         for name, recipe in chosen.items()
@@ -119,6 +125,36 @@ def gallery(  # noqa: PLR0917 - click passes by name
     page = write_gallery(out, shown, real)
     _print([one.exhibit for one in shown])
     click.echo(page)
+
+
+def _model_folder(value: str, recipes: Iterable[str]) -> Path:
+    """The folder that ``--model`` names. One version of digitforge still accepts RECIPE=FOLDER."""
+    name, equals, folder = value.partition("=")
+    if not equals or name not in list(recipes) or Path(value).exists():
+        return Path(value)
+    click.echo(
+        f"digitforge: --model {value} is now --model {folder}; the next version will not accept RECIPE=FOLDER", err=True
+    )
+    return Path(folder)
+
+
+def _load(folders: list[Path], chosen: Iterable[str]) -> dict[str, SavedGenerator]:
+    """Load exported generators. The keys are the names of the recipes on their cards."""
+    if not folders:
+        return {}
+    from digitforge_evaluation.gallery.exhibits import recipe_of
+    from digitforge_evaluation.images.sources import SavedGenerator
+
+    loaded: dict[str, SavedGenerator] = {}
+    for folder in folders:
+        source = SavedGenerator(folder)
+        name = recipe_of(source).name
+        if name not in list(chosen):
+            raise InvalidInputError(f"the generator in {folder} has recipe {name}; choose it too, with --recipe {name}")
+        if name in loaded:
+            raise InvalidInputError(f"two of the generators have recipe {name}; leave out one --model")
+        loaded[name] = source
+    return loaded
 
 
 def _pairs(values: tuple[str, ...], option: str, known: Iterable[str]) -> dict[str, str]:

@@ -41,11 +41,11 @@ BATCH: Final = 500  #: digits between two updates of the progress bar
 class Settings:
     """Settings of the demo. The defaults take less than five minutes on two cores."""
 
-    digits: int = 10_000  #: digits to request and measure
-    repeats: int = 10  #: subsets of the experiment; a verdict needs at least ten
+    n: int = 10_000  #: digits to request and measure
+    subsets: int = 10  #: subsets of the experiment; a verdict needs at least ten
     steps: int = 300  #: optimizer steps of each classifier
     seed: int = 0  #: random seed
-    model_base_path: Path | None = None  #: folder of a generator's versions; None for the shipped generator
+    model: Path | None = None  #: folder of a generator's versions; None for the shipped generator
     data_dir: Path | None = None  #: folder with the four MNIST files; None for the cache or a download
 
 
@@ -64,7 +64,7 @@ class Outcome:
     """The results of the demo."""
 
     card: dict[str, Any]
-    digits: int  #: number of requested digits
+    n: int  #: number of requested digits
     seconds: float  #: time of the request
     quality: Report
     state: experiment_folder.State
@@ -117,17 +117,17 @@ def run(folder: Path, settings: Settings, *, listener: Listener, command: str) -
     listener.stage("loading real digits")
     training, test, notes = real_digits(settings.data_dir)
     listener.stage("starting the embedded server")
-    with serving(settings.model_base_path) as target, DigitClient(target) as client:
+    with serving(settings.model) as target, DigitClient(target) as client:
         import_quietly("tensorflow")  # slow, so only after the arguments are checked
         streamed = _Streamed(client, target, listener.progress)
         measured = assess(
             streamed,
             network=digitnet(),
-            n=settings.digits,
+            n=settings.n,
             seed=settings.seed,
             real=RealData(train=training, test=test) if training.name == "mnist" else None,
             progress=lambda name: listener.stage(
-                f"requesting {settings.digits} labeled digits from {target}" if name == "drawing images" else name
+                f"requesting {settings.n} labeled digits from {target}" if name == "drawing images" else name
             ),
         )
         listener.stage("training classifiers with and without generated digits")
@@ -152,14 +152,14 @@ def run(folder: Path, settings: Settings, *, listener: Listener, command: str) -
         quality=tuple(asdict(one) for one in measured.figures),
         notes=(
             *notes,
-            f"The server sent {settings.digits} labeled digits over gRPC in {seconds:.1f} s, "
-            f"{settings.digits / seconds:.0f} per second.",
+            f"The server sent {settings.n} labeled digits over gRPC in {seconds:.1f} s, "
+            f"{settings.n / seconds:.0f} per second.",
         ),
     )
     html, _ = write_report(folder, state.analysis, facts, sheets)
     return Outcome(
         card=dict(streamed.card),
-        digits=settings.digits,
+        n=settings.n,
         seconds=seconds,
         quality=measured,
         state=state,
@@ -214,7 +214,7 @@ def _experiment(
     command: str,
 ) -> experiment_folder.State:
     plan = Plan(
-        arms=ARMS, n_per_class=(N_PER_CLASS,), subsets=settings.repeats, steps=settings.steps, seed=settings.seed
+        arms=ARMS, n_per_class=(N_PER_CLASS,), subsets=settings.subsets, steps=settings.steps, seed=settings.seed
     )
     real = hold_out(training, test, which="test")
     source = Served(target)

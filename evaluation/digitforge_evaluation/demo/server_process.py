@@ -21,11 +21,11 @@ STOP_TIMEOUT_S: Final = 20.0
 
 
 @contextmanager
-def serving(model_base_path: Path | None = None) -> Iterator[str]:
+def serving(folder: Path | None = None) -> Iterator[str]:
     """Run ``digitforge serve`` on a free port of this machine while the block runs.
 
     Args:
-        model_base_path: folder of a generator's numbered versions; None for the shipped generator.
+        folder: folder of a generator's numbered versions; None for the shipped generator.
 
     Yields:
         The target, ``host:port``.
@@ -34,14 +34,14 @@ def serving(model_base_path: Path | None = None) -> Iterator[str]:
         DataError: the folder holds no version. The server would wait for one.
         ServerUnavailableError: the server did not start. The message contains its output.
     """
-    if model_base_path is not None and not any(model_base_path.glob("[0-9]*/saved_model.pb")):
+    if folder is not None and not any(folder.glob("[0-9]*/saved_model.pb")):
         raise DataError(
-            f"{model_base_path}: no generator here; expected folders named 1, 2 … that contain a saved_model.pb. "
+            f"{folder}: no generator here; expected folders named 1, 2 … that contain a saved_model.pb. "
             "`digitforge export` makes them"
         )
     command = [sys.executable, "-m", "digitforge", "serve", "--port", "0", "--json"]
-    if model_base_path is not None:
-        command += ["--model-base-path", str(model_base_path)]
+    if folder is not None:
+        command += ["--model", str(folder)]
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as stderr:
         # In its own session, the server does not get Ctrl-C. This process gets it, and stops the server.
         process = subprocess.Popen(

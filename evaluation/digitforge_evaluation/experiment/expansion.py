@@ -32,10 +32,10 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True)
 class Tried:
-    """All repeats of one factor."""
+    """All replicates of one factor."""
 
     factor: float  #: factor for the latents
-    error: float  #: mean over repeats, 0 … 1
+    error: float  #: mean over replicates, 0 … 1
     excess: float  #: *error* minus that of the best factor, at least 0
     standard_error: float  #: of *excess*, from differences paired by repeat
 
@@ -53,19 +53,19 @@ class Trials:
     """What to try."""
 
     factors: tuple[float, ...]  #: at least two different factors above 0
-    repeats: int = 5  #: classifiers for each factor, at least 3
+    replicates: int = 5  #: classifiers for each factor, at least 3
     n: int = 10_000  #: generated digits for each classifier, equally many of each class
     classifier: str = "cnn"  #: name of a classifier, or ``MODULE:NAME``
     steps: int = 500  #: optimizer steps of each classifier
 
     def __post_init__(self) -> None:
-        """Check factors and repeats."""
+        """Check factors and replicates."""
         if len(set(self.factors)) < 2 or not all(0 < factor < math.inf for factor in self.factors):
             raise InvalidInputError(
                 f"the factors are {list(self.factors)}; expected at least two different numbers above 0, such as 1,1.2"
             )
-        if self.repeats < 3:
-            raise InvalidInputError(f"repeats is {self.repeats}; expected at least 3, for a standard error")
+        if self.replicates < 3:
+            raise InvalidInputError(f"replicates is {self.replicates}; expected at least 3, for a standard error")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,7 @@ def run_trials(
     finished = {(trial.factor, trial.repeat) for trial in done}
     left = (
         _Job(factor=factor, repeat=repeat, trials=trials, real=real, source=source)
-        for repeat in range(trials.repeats)
+        for repeat in range(trials.replicates)
         for factor in sorted(set(trials.factors))
         if (factor, repeat) not in finished
     )
@@ -120,19 +120,19 @@ def choose(results: Sequence[Trial]) -> Choice:
     paired by repeat: a factor far from 1 must be clearly better, because it also makes more labels wrong.
 
     Args:
-        results: equally many repeats, at least 3, of each factor.
+        results: equally many replicates, at least 3, of each factor.
 
     Raises:
-        InvalidInputError: factors have different repeats, or fewer than three.
+        InvalidInputError: factors have different replicates, or fewer than three.
     """
     factors = sorted({trial.factor for trial in results})
     errors = {of: {trial.repeat: trial.error for trial in results if trial.factor == of} for of in factors}
-    repeats = {tuple(sorted(by_repeat)) for by_repeat in errors.values()}
-    if len(repeats) != 1 or len(*repeats) < 3:
+    replicates = {tuple(sorted(by_repeat)) for by_repeat in errors.values()}
+    if len(replicates) != 1 or len(*replicates) < 3:
         raise InvalidInputError(
-            f"the repeats of the factors are {sorted(repeats)}; expected the same ones, at least 3, for all"
+            f"the replicates of the factors are {sorted(replicates)}; expected the same ones, at least 3, for all"
         )
-    table = np.array([[errors[of][repeat] for repeat in sorted(errors[of])] for of in factors])  # (factors, repeats)
+    table = np.array([[errors[of][repeat] for repeat in sorted(errors[of])] for of in factors])  # (factors, replicates)
     differences = table - table[table.mean(axis=1).argmin()]
     standard_errors = differences.std(axis=1, ddof=1) / math.sqrt(table.shape[1])
     tried = tuple(

@@ -123,15 +123,14 @@ def _newest_export(models: Path) -> Path | None:
     return found[max(found)][-1] if found else None
 
 
-def measure_export(folder: Path, settings: Settings, *, record: Path) -> Shown:
-    """Measure the exported generator in *folder*. The result is kept in the file *record*.
+def recipe_of(source: SavedGenerator) -> Recipe:
+    """The recipe on a generator's card."""
+    return from_dict(source.card["recipe_config"])
 
-    Raises:
-        DataError: *folder* holds no exported generator.
-    """
-    source = SavedGenerator(folder)
-    exhibit = _measured(source, from_dict(source.card["recipe_config"]), settings, record=record)
-    return Shown(exhibit=exhibit, source=source)
+
+def measure_export(source: SavedGenerator, settings: Settings, *, record: Path) -> Shown:
+    """Measure an exported generator. The result is kept in the file *record*."""
+    return Shown(exhibit=_measured(source, recipe_of(source), settings, record=record), source=source)
 
 
 def _training(run_dir: Path) -> tuple[int, float, str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from digitforge_client.common.renamed import renamed
 from digitforge_serving.models import publication
 
 _FOLDER = click.Path(path_type=Path)
@@ -52,8 +53,11 @@ def list_versions(base_path: Path, as_json: bool) -> None:
 )
 @click.option("--label", help="Let this label name the version.")
 @click.option("--config", type=_FOLDER, help="With --label: the model configuration file to change.")
-@click.option("--model", help="With --label: the model, if the configuration lists several.")
-def promote(version: str, base_path: Path | None, label: str | None, config: Path | None, model: str | None) -> None:
+@click.option("--model-name", help="With --label: the model, if the configuration lists several.")
+@renamed("--model", "--model-name")
+def promote(
+    version: str, base_path: Path | None, label: str | None, config: Path | None, model_name: str | None
+) -> None:
     """Publish a copy of a version as the highest one, or let a label name a version.
 
     Without --label, VERSION is the folder of a version of any model. Servers load the copy and answer with it.
@@ -64,8 +68,8 @@ def promote(version: str, base_path: Path | None, label: str | None, config: Pat
         digitforge models promote 3 --label stable --config models.config
     """
     if label is None:
-        if config is not None or model is not None:
-            raise click.UsageError("--config and --model need --label; add it, for example --label stable")
+        if config is not None or model_name is not None:
+            raise click.UsageError("--config and --model-name need --label; add it, for example --label stable")
         click.echo(publication.promote(Path(version), base_path or _BASE).path)
         return
     if config is None:
@@ -74,7 +78,7 @@ def promote(version: str, base_path: Path | None, label: str | None, config: Pat
         raise click.UsageError(f"VERSION is {version!r}; with --label, give the number of a version, for example 3")
     from digitforge_serving.models.labels import move_label
 
-    kept = move_label(config, label, int(version), model=model, base_path=base_path)
+    kept = move_label(config, label, int(version), model=model_name, base_path=base_path)
     click.echo(f"{label} is version {version} in {config}")
     if not kept:
         click.echo(f"{config} was written again without its comments", err=True)

@@ -52,9 +52,9 @@ _POLL_S = 0.5  # seconds between checks for a signal
 _FORCE_EXIT_S = 1.5  # seconds after the grace period; then the process exits even if TensorFlow still computes
 
 
-def flag(name: str, **attributes: Any) -> Any:
+def flag(name: str, *also: str, **attributes: Any) -> Any:
     """An option that accepts TensorFlow Serving's spelling (``--model_name``) and ours (``--model-name``)."""
-    spellings = dict.fromkeys([f"--{name.replace('_', '-')}", f"--{name}"])
+    spellings = dict.fromkeys([*also, f"--{name.replace('_', '-')}", f"--{name}"])
     return click.option(*spellings, name, show_default=attributes.pop("show_default", True), **attributes)
 
 
@@ -71,6 +71,7 @@ def without_effect(name: str, reason: str, **attributes: Any) -> Any:
 @click.command()
 @flag(
     "model_base_path",
+    "--model",
     type=click.Path(path_type=Path),
     help="Folder that contains the model's versions: 1, 2, …",
     show_default="the shipped model",

@@ -53,7 +53,7 @@ def move_label(
 def _find(sources: tuple[ModelSource, ...], model: str | None, file: Path) -> ModelSource:
     names = [source.name for source in sources]
     if model is None and len(names) > 1:
-        raise InvalidInputError(f"{file} lists several models; choose one with --model: {', '.join(names)}")
+        raise InvalidInputError(f"{file} lists several models; choose one with --model-name: {', '.join(names)}")
     if model is not None and model not in names:
         raise InvalidInputError(f"{file} does not list model {model}; it lists {', '.join(names)}")
     return sources[0 if model is None else names.index(model)]

@@ -124,7 +124,7 @@ def test_a_missing_server_gives_one_line_and_status_3(tmp_path: Path) -> None:
 
 
 def test_an_unknown_model_gives_status_3(server: Any, tmp_path: Path) -> None:
-    result = sample(server, "--n", "5", "--model", "letters", "--out", tmp_path / "d.npz")
+    result = sample(server, "--n", "5", "--model-name", "letters", "--out", tmp_path / "d.npz")
     assert "no model 'letters'" in one_line(result)
     assert result.returncode == 3
 

@@ -55,7 +55,7 @@ def test_sample_generate_and_verify_use_tls(mutual: list[str], tmp_path: Path) -
     assert verified.returncode == 0, verified.stderr
 
 
-@pytest.mark.parametrize(
+every_command_with_a_server = pytest.mark.parametrize(
     "command",
     [
         ["sample", "--n", "1", "--out", "d.npz"],
@@ -65,6 +65,19 @@ def test_sample_generate_and_verify_use_tls(mutual: list[str], tmp_path: Path) -
     ],
     ids=["sample", "generate", "evaluate", "experiment"],
 )
+
+
+@every_command_with_a_server
+def test_a_served_model_has_a_name_in_all_commands(
+    command: list[str], mutual: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(*command, *mutual, "--model-name", "letters")
+    assert result.returncode == 3
+    assert "no model 'letters'" in one_line(result)
+
+
+@every_command_with_a_server
 def test_a_certificate_that_is_not_trusted_is_the_same_error_in_all_commands(
     command: list[str], target: str, pems: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,7 +112,7 @@ def test_wait_has_an_end(tmp_path: Path) -> None:
 def test_an_access_has_what_the_options_say_and_survives_a_copy(pems: Path) -> None:
     ca = pems / "ours/ca.crt"
     access = Access.of(
-        "host:1", model="m", model_label="stable", timeout=2, wait=3, tls_ca=ca, header=("a=b=c", "x-key=1")
+        "host:1", model_name="m", model_label="stable", timeout=2, wait=3, tls_ca=ca, header=("a=b=c", "x-key=1")
     )
     assert access == Access(
         target="host:1",
@@ -131,8 +144,10 @@ def test_options_that_contradict_each_other_are_an_error(options: dict[str, obje
 
 def test_options_for_a_server_need_one() -> None:
     assert optional_access(None, timeout=30.0, header=(), wait=None) is None
-    with pytest.raises(InvalidInputError, match="--tls-ca needs a server"):
-        optional_access(None, tls_ca=Path("ca.crt"))
+    assert optional_access(None, model_name="digits") is None
+    for name, value in {"tls_ca": Path("ca.crt"), "model_name": "letters", "timeout": 5.0}.items():
+        with pytest.raises(InvalidInputError, match=f"--{name.replace('_', '-')} needs a server"):
+            optional_access(None, **{name: value})
 
 
 def test_a_command_line_is_shown_without_the_values_of_headers() -> None:

@@ -332,7 +332,7 @@ def test_a_folder_with_other_files_is_never_changed(tmp_path: Path, client: Digi
         (("--n", 10, "--jobs", 0), 2, "--jobs is 0"),
         (("--n", 0), 2, "n is 0"),
         ((), 2, "number of digits is missing"),
-        (("--n", 10, "--model", "letters"), 3, "no model 'letters'"),
+        (("--n", 10, "--model-name", "letters"), 3, "no model 'letters'"),
     ],
 )
 def test_a_rejected_command_leaves_no_folder(

@@ -14,7 +14,7 @@ from digitforge_evaluation.experiment.expansion import Trial, Trials, choose, ru
 from digitforge_evaluation.experiment.generators import Exported
 from digitforge_evaluation.experiment.subsets import RealImages
 
-QUICK = ["choose-expansion", "--factors=1,1.5", "--repeats=3", "--n=100", "--classifier=svm", "--steps=4"]
+QUICK = ["choose-expansion", "--factors=1,1.5", "--replicates=3", "--n=100", "--classifier=svm", "--steps=4"]
 
 
 def trials(errors: dict[float, list[float]]) -> list[Trial]:
@@ -58,7 +58,7 @@ def test_fewer_than_two_possible_factors_are_refused(factors: tuple[float, ...])
 def test_finished_trials_are_not_repeated_and_the_others_do_not_depend_on_them(
     real: RealImages, exported: Exported
 ) -> None:
-    plan = Trials(factors=(1.0, 1.5), repeats=3, n=100, classifier="svm", steps=4)
+    plan = Trials(factors=(1.0, 1.5), replicates=3, n=100, classifier="svm", steps=4)
     found = list(run_trials(plan, real.pool, exported))
     assert [(each.factor, each.repeat) for each in found] == [(f, r) for r in range(3) for f in (1.0, 1.5)]
     assert len({each.error for each in found}) > 1  # digits differ by factor and repeat

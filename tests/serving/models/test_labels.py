@@ -142,7 +142,7 @@ def test_a_label_that_names_the_version_already_leaves_the_file_as_it_is(version
         (9, [], InvalidInputError, r"has no complete version 9 of model toy; it has 3, 1$"),
         (2, [], InvalidInputError, r"has no complete version 2"),
         (1, [], InvalidInputError, r"do not load version 1, because the version policy of model toy chooses 3, 2;"),
-        (3, ["--model", "digits"], InvalidInputError, r"does not list model digits; it lists toy"),
+        (3, ["--model-name", "digits"], InvalidInputError, r"does not list model digits; it lists toy"),
         (3, ["--to", "/nowhere"], DataError, r"/nowhere cannot be read: .* If this machine has it elsewhere, .* --to"),
     ],
     ids=["absent", "incomplete", "not loaded", "unknown model", "no folder"],
@@ -161,9 +161,9 @@ def test_a_version_that_servers_cannot_answer_with_is_refused_and_nothing_change
 
 def test_one_of_several_models_must_be_chosen(versions: Path, tmp_path: Path) -> None:
     file = write(tmp_path, config(versions), config(versions, name="other"))
-    with pytest.raises(InvalidInputError, match="lists several models; choose one with --model: toy, other"):
+    with pytest.raises(InvalidInputError, match="lists several models; choose one with --model-name: toy, other"):
         run(3, "--label", "stable", "--config", file)
-    run(3, "--label", "stable", "--config", file, "--model", "other")
+    run(3, "--label", "stable", "--config", file, "--model-name", "other")
     assert labels(file) == {"toy": {}, "other": {"stable": 3}}
 
 
