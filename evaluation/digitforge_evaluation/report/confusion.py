@@ -8,10 +8,29 @@ from typing import Final
 import numpy as np
 
 from digitforge_evaluation.experiment.analysis import ArmResult
-from digitforge_evaluation.report.svg import ACCENT, INK, LINE, PAPER, SMALL, TEXT, WIDTH, svg_of
+from digitforge_evaluation.report.svg import ACCENT, INK, LINE, PAPER, SMALL, TEXT, WIDTH, can_draw, svg_of
 
-_WRITTEN_CLASSES: Final = 12  # numbers and names fit into a matrix of up to this many classes
+_WRITTEN_CLASSES: Final = 12  # numbers fit into the cells of a matrix of up to this many classes
+_EVERY: Final = 5  # larger matrices have one tick for this many classes
+_COLUMN_NAME: Final = 3  # characters: longer names do not fit above a column
+_ROW_NAME: Final = 14  # characters: longer names leave too little room for the matrix
 _LEAST: Final = 0.005  # smaller shares are neither written nor colored
+
+
+def tick_texts(class_names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Texts for the columns and for the rows of a matrix.
+
+    A name is replaced by the class's number if it is long, or if no installed font has its characters.
+    """
+    numbers = [str(number) for number in range(len(class_names))]
+    if not all(map(can_draw, class_names)):
+        return numbers, numbers
+    longest = max(map(len, class_names), default=0)
+    if longest <= _COLUMN_NAME:
+        return list(class_names), list(class_names)
+    if longest > _ROW_NAME:
+        return numbers, numbers
+    return numbers, [f"{name} {number}" for number, name in enumerate(class_names)]
 
 
 def confusions(results: Sequence[ArmResult], class_names: Sequence[str], *, title: str) -> str:
@@ -33,6 +52,7 @@ def confusions(results: Sequence[ArmResult], class_names: Sequence[str], *, titl
     strongest = max(*(float(part.max()) for part in wrong), 0.01)
     classes = len(class_names)
     written = classes <= _WRITTEN_CLASSES
+    columns, rows = tick_texts(class_names)
     for axes, result, share, errors in zip(
         np.ravel(figure.subplots(len(results), 1)), results, shares, wrong, strict=True
     ):
@@ -57,9 +77,9 @@ def confusions(results: Sequence[ArmResult], class_names: Sequence[str], *, titl
                     in_layout=False,  # it stays inside its cell, so the layout need not measure it
                 )
         axes.set_title(str(result.arm), color=INK, fontsize=TEXT)
-        if written:
-            axes.set_xticks(range(classes), class_names)
-            axes.set_yticks(range(classes), class_names)
+        shown = range(0, classes, 1 if written else _EVERY)
+        axes.set_xticks(shown, [columns[number] for number in shown])
+        axes.set_yticks(shown, [rows[number] for number in shown])
         axes.set_xlabel("taken for", color=INK, fontsize=TEXT)
         axes.set_ylabel("is a", color=INK, fontsize=TEXT)
         axes.tick_params(colors=INK, length=0, labelsize=SMALL)

@@ -9,12 +9,28 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from digitforge_evaluation.experiment.analysis import Analysis, ArmResult
+from digitforge_evaluation.experiment.analysis import Analysis, ArmResult, Comparison, Measure
 from digitforge_evaluation.experiment.arms import PLAIN, Arm
-from digitforge_evaluation.report.svg import ACCENT, INK, LINE, PAPER, SMALL, axes_of, legend_below, svg_of
+from digitforge_evaluation.experiment.statistics import Interval
+from digitforge_evaluation.report.svg import (
+    ACCENT,
+    INK,
+    LINE,
+    PAPER,
+    SMALL,
+    WIDTH,
+    axes_of,
+    legend_below,
+    svg_of,
+    wrapped,
+)
 
-_EDGE: Final = 5  # half the axis of differences, in units of the primary family's farthest interval end
-_LONG: Final = 58  # characters of two arms: more do not fit into one line of the plot of differences
+_EDGE: Final = 5  # half the axis of differences, in units of the farthest interval end
+# Heights in the plot of differences, in inches.
+_ROW: Final = 0.2  # an interval
+_LINE: Final = 0.15  # a line of its name
+_BELOW: Final = 0.45  # the axis
+_BORDER: Final = 6  # units beside the axis, on either side
 _SHORT: Final = 22  # characters: names up to this length fit into a legend of two columns
 
 #: One color and one marker for each arm, on light and dark pages. The marker alone tells arms apart without color.
@@ -31,22 +47,32 @@ MARKS: Final = {
 }
 
 
-def forest(analysis: Analysis) -> str:
-    """Every comparison as a point with its interval, the primary family on top. SVG.
+def forest(comparisons: Sequence[Comparison], measure: Measure, *, within: Sequence[Comparison] = ()) -> str:
+    """Comparisons as points with their intervals, the first one on top. SVG.
 
-    The primary family sets the range of the axis. An arrow at the edge marks a value outside it.
+    Args:
+        comparisons: those with an interval are drawn, at least one.
+        measure: the score that is compared.
+        within: the comparisons that set the range of the axis; none for *comparisons*. An arrow at the edge marks a
+            value outside of it.
     """
-    rows = [(c, i) for c in reversed(analysis.comparisons) if (i := c.simultaneous or c.interval) is not None]
-    primary = [interval for comparison, interval in rows if comparison.primary] or [interval for _, interval in rows]
-    edge = max(0.01, *(_EDGE * abs(end) for interval in primary for end in (interval.low, interval.high)))
-    long = max(len(f"{c.arm}{c.baseline}") for c, _ in rows) > _LONG
-    gap = "\n" if long else " "
-    figure, axes = axes_of(height=0.7 + (0.52 if long else 0.36) * len(rows))
-    for y, (comparison, interval) in enumerate(rows):
+    rows = [(c, i) for c in comparisons if (i := _interval(c)) is not None]
+    ends = [end for c in within or comparisons if (i := _interval(c)) for end in (i.low, i.high)]
+    edge = max(0.01, *(_EDGE * abs(end) for end in ends))
+    names = [
+        wrapped(f"{c.arm} − {c.baseline}, n = {c.n_per_class}", units=72 * WIDTH - 2 * _BORDER, size=SMALL)
+        for c, _ in rows
+    ]
+    heights = [_ROW + _LINE * len(name) for name in names]
+    figure, axes = axes_of(height=_BELOW + sum(heights))
+    bottom = sum(heights)
+    for (comparison, interval), name, height in zip(rows, names, heights, strict=True):
+        bottom -= height
+        y = bottom + _ROW / 2
         color = ACCENT if comparison.primary else INK
-        ends = np.clip([interval.low, interval.high], -edge, edge)
-        if ends[0] < ends[1]:
-            axes.plot(100 * ends, [y, y], color=color, linewidth=2)
+        shown = np.clip([interval.low, interval.high], -edge, edge)
+        if shown[0] < shown[1]:
+            axes.plot(100 * shown, [y, y], color=color, linewidth=2)
         if abs(comparison.difference) <= edge:
             axes.plot(100 * comparison.difference, y, marker="o", color=color, markersize=5)
         if interval.low < -edge:
@@ -55,8 +81,8 @@ def forest(analysis: Analysis) -> str:
             axes.plot(100 * edge, y, marker=">", color=color, markersize=5)
         axes.text(
             0,
-            y + (0.16 if long else 0.22),
-            f"{comparison.arm}{gap}− {comparison.baseline}, n = {comparison.n_per_class}",
+            bottom + 0.8 * _ROW,
+            "\n".join(name),
             transform=axes.get_yaxis_transform(),
             fontsize=SMALL,
             color=color,
@@ -66,10 +92,14 @@ def forest(analysis: Analysis) -> str:
         )
     axes.axvline(0, color=INK, linewidth=1, linestyle=(0, (4, 3)))
     axes.set_yticks([])
-    axes.set_ylim(-0.5, len(rows) - 0.2)
-    axes.set_xlabel(f"points of {analysis.measure}")
+    axes.set_ylim(0, sum(heights))
+    axes.set_xlabel(f"points of {measure}")
     axes.grid(axis="x", color=LINE, linewidth=0.6)
-    return svg_of(figure, f"differences in {analysis.measure} with their intervals")
+    return svg_of(figure, f"differences in {measure} with their intervals, {len(rows)} of them")
+
+
+def _interval(comparison: Comparison) -> Interval | None:
+    return comparison.simultaneous or comparison.interval
 
 
 def accuracies(analysis: Analysis) -> str:
@@ -103,6 +133,7 @@ def _curves(analysis: Analysis, arms: Sequence[Arm]) -> str:
     axes.set_xticks([], minor=True)
     axes.set_xlabel("real images per class")
     axes.set_ylabel("accuracy, %")
+    axes.set_ylim(_within_percent(axes.get_ylim()))
     axes.grid(color=LINE, linewidth=0.6)
     legend_below(figure, columns=columns)
     return svg_of(figure, "accuracy of each arm")
@@ -119,9 +150,15 @@ def _dots(results: Sequence[ArmResult]) -> str:
     axes.set_yticks(range(len(results)), [str(result.arm).replace(" (", "\n(") for result in reversed(results)])
     axes.tick_params(axis="y", labelsize=SMALL)
     axes.set_ylim(-0.6, len(results) - 0.4)
+    axes.set_xlim(_within_percent(axes.get_xlim()))
     axes.set_xlabel("accuracy, %")
     axes.grid(axis="x", color=LINE, linewidth=0.6)
     return svg_of(figure, "accuracy of each arm")
+
+
+def _within_percent(limits: tuple[float, float]) -> tuple[float, float]:
+    """Limits of an axis of accuracies. The interval of a few subsets may end below 0 or above 100 %."""
+    return max(limits[0], -1.0), min(limits[1], 101.0)
 
 
 def sheet(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], *, classes: int, rows: int) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 from xml.sax.saxutils import quoteattr
@@ -23,7 +24,47 @@ WIDTH: Final = 4.2  # inches of 72 units: on a screen of 400 pixels, text of 9 u
 TEXT: Final = 9.0  # size of labels and legends
 SMALL: Final = 8.0  # size of names and numbers inside a plot
 _FILE_WIDTH: Final = 560  # pixels of an SVG file where there is room for them
-_FONTS: Final = ["DejaVu Sans", "Verdana"]  # equally wide, so that text takes the room that it was given
+_FONTS: Final = ("DejaVu Sans", "Verdana")  # equally wide, so that text takes the room that it was given
+#: Fonts for Chinese, Japanese and Korean names. The installed ones are used.
+_EAST_ASIAN: Final = (
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Source Han Sans SC", "WenQuanYi Zen Hei"),
+    *("Microsoft YaHei", "SimHei", "Yu Gothic", "Malgun Gothic", "PingFang SC", "Hiragino Sans", "Apple SD Gothic Neo"),
+)
+
+
+@cache
+def _fonts() -> tuple[str, ...]:
+    from matplotlib.font_manager import get_font_names
+
+    installed = set(get_font_names())
+    return (*_FONTS, *(name for name in _EAST_ASIAN if name in installed))
+
+
+@cache
+def can_draw(text: str) -> bool:
+    """Whether the fonts of a plot have all characters of *text*."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font, get_font_names
+
+    missing = {ord(character) for character in text}
+    for name in set(_fonts()) & set(get_font_names()):
+        missing -= get_font(findfont(FontProperties(family=[name]))).get_charmap().keys()
+    return not missing
+
+
+def wrapped(text: str, *, units: float, size: float) -> list[str]:
+    """Break *text* between words into lines of at most *units*, as wide as they are drawn at font size *size*."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    font = FontProperties(family=list(_FONTS[:1]), size=size)
+    lines = [""]
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}".lstrip()
+        if lines[-1] and text_to_path.get_text_width_height_descent(longer, font, ismath=False)[0] > units:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
 
 
 def axes_of(*, height: float) -> tuple[Any, Any]:
@@ -58,7 +99,7 @@ def svg_of(figure: Any, description: str) -> str:
 
     drawn = io.StringIO()
     # The salt makes names inside the SVG differ between the plots of a page, and be the same in every run.
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": description, "font.sans-serif": _FONTS}):
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": description, "font.sans-serif": list(_fonts())}):
         figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
     text = drawn.getvalue()
     text = text[text.index("<svg") :]
