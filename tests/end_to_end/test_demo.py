@@ -77,7 +77,7 @@ def test_the_demo_runs_without_mnist_and_says_so(
     assert re.search(r"fd\[digitnet-64\]@1k +\d", printed)
     assert "Do they help a classifier with 100 real images of digits?" in printed
     assert re.search(r"classical\+gan \(oracle\) +\d\d?\.\d\d % ", printed)  # the tiny generator saw the digits
-    assert "With 10 real images per class (100 in total), adding digits from an oracle generator" in printed
+    assert "With 10 real images per class (100 in total), adding images from an oracle generator" in printed
     assert "a verdict needs at least 10 subsets" in printed
     assert "\x1b" not in done.stdout
     assert f"Report: {tmp_path / 'here' / 'report.html'}" in done.stdout

@@ -13,17 +13,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
+from click.shell_completion import CompletionItem
 from rich.console import Console
 
-from digitforge_client.common.command import import_quietly, resumable
+from digitforge_client.common.command import Group, import_quietly, resumable
 from digitforge_client.common.interrupts import announcing
 from digitforge_training.recipes import FIXED, RECIPES, resolve, written
+from digitforge_training.recipes.descriptions import field_descriptions
 
 if TYPE_CHECKING:
     from digitforge_training.export.expansion import Expansion
     from digitforge_training.runs.loop import Progress
 
 _PATH = click.Path(path_type=Path)
+
+
+def complete_recipe(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The recipes that a shell suggests."""
+    return [
+        CompletionItem(name, help=recipe.summary) for name, recipe in RECIPES.items() if name.startswith(incomplete)
+    ]
+
+
+def complete_data(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The data sets that a shell suggests, and paths."""
+    names = [CompletionItem(name) for name in ("mnist", "digits") if name.startswith(incomplete)]
+    return [*names, CompletionItem(incomplete, type="file")]
 
 
 class _Duration(click.ParamType):  # type: ignore[type-arg]  # generic in new versions of click only
@@ -48,6 +63,7 @@ def data_options(*, default: str | None) -> Callable[[Callable[..., Any]], Calla
             "--data",
             default=default,
             show_default=default or "the data set of the run",
+            shell_complete=complete_data,
             help="mnist, digits (ships with scikit-learn, needs no download), a folder with four IDX files, "
             "a folder of CLASS/*.png, or an .npz file with x and y.",
         ),
@@ -69,6 +85,7 @@ def data_options(*, default: str | None) -> Callable[[Callable[..., Any]], Calla
     "recipe_name",
     default="forge",
     show_default=True,
+    shell_complete=complete_recipe,
     help="Recipe to train. `digitforge recipes` lists them.",
 )
 @data_options(default="mnist")
@@ -293,6 +310,11 @@ def export(  # noqa: PLR0917 – click passes by name
 
     RUN is the run folder of `digitforge train`. The run remembers where its images are. Give --data if they have moved.
     The model carries hashes of its training images, so that nobody evaluates on them by accident.
+
+    \b
+    Examples:
+      digitforge export runs/forge --to models/digits
+      digitforge export runs/mine --to models/mine --expansion auto
     """
     from digitforge_training.export.export import export as publish
     from digitforge_training.export.export import training_data
@@ -337,11 +359,17 @@ def _read_metrics(path: Path) -> dict[str, dict[str, float]]:
         ) from error
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=Group, invoke_without_command=True)
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @click.pass_context
 def recipes(context: click.Context, as_json: bool) -> None:
-    """List the recipes. `digitforge recipes show NAME` describes one."""
+    """List the recipes. `digitforge recipes show NAME` describes one.
+
+    \b
+    Examples:
+      digitforge recipes
+      digitforge recipes show forge
+    """
     if context.invoked_subcommand is not None:
         return
     if as_json:
@@ -353,10 +381,16 @@ def recipes(context: click.Context, as_json: bool) -> None:
 
 
 @recipes.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_recipe)
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def show(name: str, as_json: bool) -> None:
-    """Show the notes of recipe NAME and the fields that --set overrides."""
+    """Show the notes of recipe NAME and the fields that --set overrides.
+
+    \b
+    Examples:
+      digitforge recipes show forge
+      digitforge recipes show mlp --json
+    """
     recipe = resolve(name)
     fields = recipe.as_dict()
     if as_json:
@@ -365,7 +399,9 @@ def show(name: str, as_json: bool) -> None:
     click.echo(f"{recipe.name}: {recipe.summary}")
     for note in recipe.notes:
         click.echo("\n" + click.wrap_text(note, initial_indent="  * ", subsequent_indent="    "))
+    meanings = field_descriptions()
     click.echo()
     for field, value in fields.items():
         if field not in FIXED:
             click.echo(f"{field:<28}{written(value) or '(none)'}")
+            click.echo(click.wrap_text(meanings[field], initial_indent="    ", subsequent_indent="    "))

@@ -16,12 +16,17 @@ from digitforge_client.common.files import make_folder, replacing
 from digitforge_client.common.renamed import renamed
 from digitforge_client.errors import DataError
 from digitforge_evaluation.cli.experiment_options import DATA_DIR, FOLDER, RATIOS
+from digitforge_training.cli import complete_data
 
 
 @click.command("choose-expansion")
 @click.option("--model", type=FOLDER, required=True, help="Folder of an exported generator, or of its versions.")
 @click.option(
-    "--data", default="mnist", show_default=True, help="Real images, of which only the training split is used."
+    "--data",
+    default="mnist",
+    show_default=True,
+    shell_complete=complete_data,
+    help="Real images, of which only the training split is used.",
 )
 @DATA_DIR
 @click.option(
@@ -55,6 +60,11 @@ def choose_expansion(
 
     The generator may have seen the training images, so the errors are too low. Use them only to compare factors. The
     same command continues an interrupted run.
+
+    \b
+    Examples:
+      digitforge experiment choose-expansion --model models/digits --out runs/expansion.json
+      digitforge experiment choose-expansion --model models/digits --factors 1,1.2,1.4 --jobs 2 --out e.json
     """
     from digitforge_evaluation.classifiers.classifiers import check_classifier
     from digitforge_evaluation.experiment.expansion import Trial, Trials, choose, run_trials

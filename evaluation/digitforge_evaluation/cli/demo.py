@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
+from digitforge_client.common.command import EXTRAS, import_command
+from digitforge_client.common.extras import needs_extra
 from digitforge_client.common.renamed import renamed
 
 if TYPE_CHECKING:
@@ -51,8 +53,16 @@ def demo(*, out: Path, **settings: Any) -> None:
 
     The demo starts the embedded server on a free port and requests labeled digits over gRPC. It measures how close
     they are to real digits, trains classifiers on 100 real images with and without them, and writes a report. This
-    takes less than five minutes on two cores. Without a network, it uses scikit-learn's digits instead of MNIST.
+    takes less than five minutes on two cores that do nothing else. Without a network, it uses scikit-learn's digits
+    instead of MNIST.
+
+    \b
+    Examples:
+      digitforge demo
+      digitforge demo --n 1000 --subsets 3 --out quick
     """
+    with needs_extra(EXTRAS["demo"], "`digitforge demo`"):
+        import_command("serve")
     from digitforge_evaluation.demo import demo as job
 
     with _Screen() as screen:

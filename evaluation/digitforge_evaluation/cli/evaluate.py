@@ -14,6 +14,7 @@ from digitforge_client.cli.server_options import Access, connection_options, opt
 from digitforge_client.common.command import import_quietly
 from digitforge_client.errors import InvalidInputError
 from digitforge_client.latent_space import Scaling
+from digitforge_training.cli import complete_data
 
 if TYPE_CHECKING:
     from digitforge_evaluation.images.sources import Source
@@ -44,6 +45,7 @@ PIPED_WIDTH = 130
 @click.option(
     "--data",
     metavar="SOURCE",
+    shell_complete=complete_data,
     help="Real images to measure against: mnist, digits, a folder or an .npz file, as for `digitforge train`. Without "
     "this option, distances use the shipped statistics of MNIST's test images, and metrics that need real images are "
     "left out.",
@@ -51,7 +53,8 @@ PIPED_WIDTH = 130
 @click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder with MNIST's four files. Implies --data mnist.",
+    help="Folder with MNIST's four files. Implies --data mnist.  [default: DIGITFORGE_DATA_DIR, the cache, or a "
+    "download]",
 )
 @click.option(
     "--k",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from digitforge_client.cli.server_options import CONNECTION, optional_access, without_secrets
-from digitforge_client.common.command import resumable
+from digitforge_client.common.command import Group, resumable
 from digitforge_evaluation.cli.choose_expansion import choose_expansion
 from digitforge_evaluation.cli.experiment_options import FOLDER, NOT_KEPT, read_config_file, run_options
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from digitforge_evaluation.experiment_folder import State
 
 
-@click.group()
+@click.group(cls=Group)
 def experiment() -> None:
     """Measure whether generated digits help a classifier.
 
@@ -47,6 +47,12 @@ def experiment() -> None:
       classical+oversampled
                      the same as classical, all classes drawn equally often;
                      the baseline if classes are cut
+
+    \b
+    Examples:
+      digitforge experiment run --model models/digits --data digits --out runs/help
+      digitforge experiment status runs/help
+      digitforge experiment report runs/help
     """
 
 
@@ -117,6 +123,11 @@ def report(*, folders: tuple[Path, ...], out: Path | None, as_json: bool) -> Non
 
     With several experiments, the verdicts are corrected together, over all their comparisons. Do this before you
     publish them together.
+
+    \b
+    Examples:
+      digitforge experiment report runs/help
+      digitforge experiment report runs/a runs/b --out reports
     """
     from digitforge_evaluation import experiment_folder
 
@@ -133,7 +144,12 @@ def report(*, folders: tuple[Path, ...], out: Path | None, as_json: bool) -> Non
 @click.argument("folder", type=FOLDER)
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def status(*, folder: Path, as_json: bool) -> None:
-    """Show the progress of the experiment in FOLDER."""
+    """Show the progress of the experiment in FOLDER.
+
+    \b
+    Examples:
+      digitforge experiment status runs/help
+    """
     from digitforge_evaluation import experiment_folder
 
     state = experiment_folder.read(folder)

@@ -10,6 +10,7 @@ from typing import Any, Final
 import click
 
 from digitforge_client.cli.server_options import CONNECTION, connection_options
+from digitforge_training.cli import complete_data, complete_recipe
 
 FOLDER: Final = click.Path(file_okay=False, path_type=Path)
 
@@ -89,6 +90,7 @@ _OPTIONS: Final = (
     click.option(
         "--strict",
         metavar="RECIPE",
+        shell_complete=complete_recipe,
         help="Also train a generator of this recipe on each subset's images alone. This is slow. The generators are "
         "kept in the output folder.",
     ),
@@ -98,6 +100,7 @@ _OPTIONS: Final = (
     _shown(
         "--data",
         default="mnist",
+        shell_complete=complete_data,
         help="Real images: mnist, digits, a folder or an .npz file, as for `digitforge train`.",
     ),
     DATA_DIR,

@@ -11,6 +11,7 @@ import click
 from digitforge_client.common.command import import_quietly, resumable
 from digitforge_client.errors import InvalidInputError
 from digitforge_evaluation.cli.experiment_options import DATA_DIR, FOLDER
+from digitforge_training.cli import complete_data, complete_recipe
 from digitforge_training.recipes import RECIPES, resolve
 
 if TYPE_CHECKING:
@@ -23,7 +24,13 @@ _FULL = "full"
 
 
 @click.command()
-@click.option("--recipe", "names", multiple=True, help="Recipe to show; may be repeated.  [default: all]")
+@click.option(
+    "--recipe",
+    "names",
+    multiple=True,
+    shell_complete=complete_recipe,
+    help="Recipe to show; may be repeated.  [default: all]",
+)
 @click.option("--runs", type=FOLDER, default="runs/gallery", show_default=True, help="Folder for the training runs.")
 @click.option("--out", type=FOLDER, default="gallery", show_default=True, help="Folder for the page.")
 @click.option(
@@ -45,7 +52,11 @@ _FULL = "full"
 )
 @click.option("--no-training", is_flag=True, help="Measure existing runs as they are. Leave out recipes without a run.")
 @click.option(
-    "--data", default="mnist", show_default=True, help="Images to train on and compare with, as for `digitforge train`."
+    "--data",
+    default="mnist",
+    show_default=True,
+    shell_complete=complete_data,
+    help="Images to train on and compare with, as for `digitforge train`.",
 )
 @DATA_DIR
 @click.option(

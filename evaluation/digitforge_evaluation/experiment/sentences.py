@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
-from digitforge_evaluation.experiment.analysis import Comparison, Measure
+from digitforge_evaluation.experiment.analysis import Analysis, Comparison, Measure
 from digitforge_evaluation.experiment.statistics import SUBSETS_FOR_A_VERDICT, subsets_needed
 from digitforge_evaluation.experiment.worth import Worth
 
 #: Warn when the learning curve misses a size that is left out by more than this share of the held-out images.
 _LARGEST_MISFIT: Final = 0.01
+#: The summary names each comparison if there are at most this many. Otherwise it counts them.
+_NAMED: Final = 3
+_PLACED: Final = {
+    "helps": "generated images help",
+    "hurts": "generated images hurt",
+    "inconclusive": "the effect of generated images is inconclusive",
+    "descriptive": "there is no verdict",
+}
+_COUNTED: Final = {
+    "helps": "they help in",
+    "hurts": "they hurt in",
+    "inconclusive": "the effect is inconclusive in",
+    "descriptive": "there is no verdict in",
+}
 #: Name the share of one held-out image if it is larger.
 _COARSE: Final = 0.002
 
@@ -17,6 +32,45 @@ _COARSE: Final = 0.002
 def points(difference: float) -> str:
     """Format a difference of accuracies in percentage points: ``+1.25``."""
     return f"{100 * difference:+.2f}".replace("-", "−")
+
+
+def summary(analysis: Analysis, *, data: str, classifier: str) -> str:
+    """The result of an experiment in one sentence, for a reader who reads nothing else.
+
+    Args:
+        analysis: the results.
+        data: name of the real images.
+        classifier: name of the classifier.
+    """
+    where = f"On {data}, with the classifier {classifier},"
+    primary = analysis.primary
+    found = {
+        name: [comparison for comparison in primary if comparison.verdict == name]
+        for name in ("helps", "hurts", "inconclusive", "descriptive")
+    }
+    if not primary or len(found["descriptive"]) == len(primary):
+        return f"{where} there is no verdict yet on whether generated images help."
+    if len(primary) > _NAMED:
+        counts = [f"{words} {len(found[name])}" for name, words in _COUNTED.items() if found[name]]
+        return f"{where} generated images were tested in {len(primary)} comparisons: {', '.join(counts)}."
+    parts = [
+        f"{words} with {_and([_place(each, primary) for each in found[name]])}"
+        for name, words in _PLACED.items()
+        if found[name]
+    ]
+    return f"{where} {_and(parts)}."
+
+
+def _place(comparison: Comparison, primary: Sequence[Comparison]) -> str:
+    """Where a comparison was made: ``10 real images per class (+1.25 points)``."""
+    n = comparison.n_per_class
+    several = len({each.arm.source for each in primary}) > 1
+    generator = f"{comparison.arm.source}: " if several else ""
+    return f"{n} real image{'s' if n > 1 else ''} per class ({generator}{points(comparison.difference)} points)"
+
+
+def _and(parts: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
 
 
 def sentence(comparison: Comparison, *, classes: int, measure: Measure = "accuracy") -> str:
@@ -34,7 +88,7 @@ def sentence(comparison: Comparison, *, classes: int, measure: Measure = "accura
     article = "an" if arm.budget == "oracle" else "a"
     generator = f"{article} {arm.budget} generator" + (f" ({arm.generator})" if arm.generator else "")
     baseline = "class-balanced classical augmentation" if balanced else "classical augmentation"
-    change = f"adding digits from {generator} to {baseline}"
+    change = f"adding images from {generator} to {baseline}"
     evidence = (
         f"{points(comparison.difference)} points of {measure} on {comparison.held_out:,} held-out images "
         f"({_details(comparison)})"
@@ -98,7 +152,7 @@ def _warnings(comparison: Comparison) -> list[str]:
 
 
 def worth_sentence(value: Worth) -> str:
-    """What the generated digits are worth in real images, in one to three sentences."""
+    """What the generated images are worth in real images, in one to three sentences."""
     if value.images is None:
         return (
             "The effect cannot be expressed in real images, because the baseline's error does not fall with more of "

@@ -118,6 +118,7 @@ def write_gallery(folder: Path, shown: Sequence[Shown], real: RealData) -> Path:
                 "notes": one.exhibit.recipe.get("notes", ()),
                 "cells": cells(one.exhibit),
                 "sheet": data_uri(samples),
+                "classes": (one.source.card or {}).get("class_names", ()),
                 "animation": data_uri(gif.read_bytes(), "gif") if (gif := one.animation) and gif.is_file() else "",
             }
             for one, samples in zip(shown, sheets, strict=True)

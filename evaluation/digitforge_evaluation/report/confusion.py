@@ -33,6 +33,15 @@ def tick_texts(class_names: Sequence[str]) -> tuple[list[str], list[str]]:
     return numbers, [f"{name} {number}" for number, name in enumerate(class_names)]
 
 
+def key(class_names: Sequence[str]) -> str:
+    """The names of the classes whose rows show a number only: ``0 cat, 1 dog``. Empty if the rows show names."""
+    rows = tick_texts(class_names)[1]
+    named = len(class_names) <= _WRITTEN_CLASSES and any(not row.isdecimal() for row in rows)
+    if named or list(class_names) == [str(number) for number in range(len(class_names))]:
+        return ""
+    return ", ".join(f"{number}\u00a0{name}" for number, name in enumerate(class_names))
+
+
 def confusions(results: Sequence[ArmResult], class_names: Sequence[str], *, title: str) -> str:
     """One matrix for each arm, one below the other: the share of each class's images taken for each other class. SVG.
 

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from digitforge_client.common.files import make_folder, replacing
-from digitforge_evaluation.experiment.analysis import Analysis, ArmResult
+from digitforge_evaluation.experiment.analysis import Analysis, ArmResult, Comparison
 from digitforge_evaluation.experiment.arms import PLAIN
 from digitforge_evaluation.experiment.benefit import Benefit
-from digitforge_evaluation.experiment.sentences import points, sentence, worth_sentence
+from digitforge_evaluation.experiment.sentences import points, sentence, summary, worth_sentence
 from digitforge_evaluation.experiment.store import as_json
 from digitforge_evaluation.report import confusion, plots, scatter
 from digitforge_evaluation.report.svg import svg_file
@@ -73,7 +73,7 @@ def write_report(
         sentence(comparison, classes=len(facts.class_names), measure=analysis.measure)
         for comparison in analysis.primary
     ]
-    content = {"verdicts": verdicts, **vars(analysis), **vars(facts)}
+    content = {"summary": _summary(analysis, facts), "verdicts": verdicts, **vars(analysis), **vars(facts)}
     drawn = _plots(analysis, facts)
     page = _render(analysis, facts, samples, verdicts, drawn)
     with replacing(folder / JSON) as file:
@@ -86,19 +86,28 @@ def write_report(
     return folder / HTML, folder / JSON
 
 
+def _summary(analysis: Analysis, facts: Facts) -> str:
+    return summary(analysis, data=facts.identity["data"]["name"], classifier=facts.identity["classifier"])
+
+
 def _plots(analysis: Analysis, facts: Facts) -> dict[str, str]:
     """The report's plots as SVG elements, by name."""
     drawn: dict[str, str] = {}
     if analysis.arms:
         drawn["accuracy"] = plots.accuracies(analysis)
-    if any(comparison.interval for comparison in analysis.comparisons):
-        drawn["differences"] = plots.forest(analysis)
+    for name, comparisons in (("differences", analysis.primary), ("other-differences", _others(analysis))):
+        if any(comparison.interval for comparison in comparisons):
+            drawn[name] = plots.forest(comparisons, analysis.measure, within=analysis.primary)
     if facts.benefit and facts.benefit.points:
         drawn["distance"] = scatter.distance_against_benefit(facts.benefit, analysis.measure)
     for n, pair in _compared(analysis).items():
         title = f"confusion of classes at {n} real images per class"
         drawn[f"confusion-{n}"] = confusion.confusions(pair, facts.class_names, title=title)
     return drawn
+
+
+def _others(analysis: Analysis) -> tuple[Comparison, ...]:
+    return tuple(comparison for comparison in analysis.comparisons if not comparison.primary)
 
 
 def _compared(analysis: Analysis) -> dict[int, tuple[ArmResult, ArmResult]]:
@@ -128,11 +137,12 @@ def _render(
     ).render(
         analysis=analysis,
         facts=facts,
+        summary=_summary(analysis, facts),
         verdicts=verdicts,
+        others=_others(analysis),
+        key=confusion.key(facts.class_names),
         drawn=drawn,
-        sheets=[
-            (sample.title, data_uri(_sheet(sample, len(facts.class_names))), len(sample.images)) for sample in samples
-        ],
+        sheets=[(sample.title, data_uri(_sheet(sample, len(facts.class_names)))) for sample in samples],
         shown_intervals=any(result.interval for result in analysis.arms),
         sizes=sorted({result.n_per_class for result in analysis.arms}),
         results={(result.arm, result.n_per_class): result for result in analysis.arms},

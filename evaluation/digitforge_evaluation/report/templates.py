@@ -17,7 +17,7 @@ def template(name: str, **filters: Any) -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(filters)
+    environment.filters.update({"zip": zip, **filters})
     return environment.get_template(name)
 
 

@@ -30,6 +30,11 @@ def certificates(out: Path, hosts: tuple[str, ...], days: int, mutual: bool) -> 
 
     Also writes ssl.config, the --ssl_config_file for TensorFlow Serving and `digitforge serve`.
     Do not use the certificates in production: their private keys are in the same folder.
+
+    \b
+    Examples:
+      digitforge certificates --host digits.example.org
+      digitforge certificates --out tls --mutual --days 7
     """
     make(out, hosts, days=days, mutual=mutual)
     click.echo(f"server: --ssl_config_file={out / SSL_CONFIG}")

@@ -8,11 +8,11 @@ import sys
 from datetime import UTC, datetime
 
 
-def configure_logging(log_format: str) -> None:
-    """Log to standard error: ``text``, or ``json`` with one object per line."""
+def configure_logging(log_format: str, *, quiet: bool = False) -> None:
+    """Log to standard error: ``text``, or ``json`` with one object per line. *quiet*: only warnings and errors."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLines() if log_format == "json" else logging.Formatter("digitforge serve: %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, handlers=[handler])
 
 
 class _JsonLines(logging.Formatter):

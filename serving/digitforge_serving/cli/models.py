@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from digitforge_client.common.command import Group
 from digitforge_client.common.renamed import renamed
 from digitforge_serving.models import publication
 
@@ -14,12 +15,18 @@ _FOLDER = click.Path(path_type=Path)
 _BASE = Path("models/digits")
 
 
-@click.group()
+@click.group(cls=Group)
 def models() -> None:
     """List, publish, label, withdraw and remove versions in a model folder.
 
     Every change is atomic: a server that watches the folder never sees part of a version. It loads the new highest
     version before it unloads the old one.
+
+    \b
+    Examples:
+      digitforge models list models/digits
+      digitforge models promote models/digits/2
+      digitforge models rollback models/digits
     """
 
 
@@ -30,12 +37,19 @@ def list_versions(base_path: Path, as_json: bool) -> None:
     """List the versions in a model folder, highest first.
 
     BASE_PATH is the model folder; default: models/digits.
+
+    \b
+    Examples:
+      digitforge models list
+      digitforge models list serving/models/digits --json
     """
     found = publication.versions(base_path)
     if as_json:
         rows = [{"version": info.version, "bytes": info.bytes, "complete": info.complete} for info in found]
         click.echo(json.dumps(rows))
         return
+    if not found:
+        click.echo(f"{base_path} holds no version; `digitforge export RUN --to {base_path}` makes one", err=True)
     for info in found:
         click.echo(
             f"{info.version:>6}  {info.bytes / 1e6:8.1f} MB  {'' if info.complete else 'no saved_model.pb'}".rstrip()
@@ -65,7 +79,11 @@ def promote(
     With --label, VERSION is a number in the model folder. Only the label in the configuration file changes, in one
     step and without touching comments. Servers that run with --model_config_file_poll_wait_seconds notice it.
 
-        digitforge models promote 3 --label stable --config models.config
+    \b
+    Examples:
+      digitforge models promote models/digits/2
+      digitforge models promote candidates/5 --to models/digits
+      digitforge models promote 3 --label stable --config models.config
     """
     if label is None:
         if config is not None or model_name is not None:
@@ -91,6 +109,10 @@ def rollback(base_path: Path) -> None:
 
     BASE_PATH is the model folder; default: models/digits. Servers go back to the version before the withdrawn one.
     The files of the withdrawn version N stay in the folder as .N.withdrawn.
+
+    \b
+    Examples:
+      digitforge models rollback models/digits
     """
     click.echo(publication.rollback(base_path).path)
 
@@ -101,5 +123,10 @@ def rollback(base_path: Path) -> None:
     "--from", "base_path", type=_FOLDER, default=_BASE, show_default=True, help="Model folder to delete from."
 )
 def remove(version: int, base_path: Path) -> None:
-    """Delete VERSION from a model folder."""
+    """Delete VERSION from a model folder.
+
+    \b
+    Examples:
+      digitforge models remove 1 --from models/digits
+    """
     click.echo(f"removed {publication.remove(base_path, version)}", err=True)

@@ -207,6 +207,7 @@ def without_effect(name: str, reason: str, **attributes: Any) -> Any:
     help="Format of the log on standard error. json: one object per line.",
 )
 @click.option("--verbose", is_flag=True, help=f"Log every request that takes {SLOW_S:g} s or longer, with its id.")
+@click.option("--quiet", "-q", is_flag=True, help="Log warnings and errors only.")
 @flag(
     "page_for",
     metavar="URL",
@@ -215,7 +216,9 @@ def without_effect(name: str, reason: str, **attributes: Any) -> Any:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the startup line as JSON.")
 @click.pass_context
-def serve(context: click.Context, /, as_json: bool, log_format: str, page_for: str | None, **flags: Any) -> None:
+def serve(
+    context: click.Context, /, as_json: bool, log_format: str, quiet: bool, page_for: str | None, **flags: Any
+) -> None:
     """Serve generated digits, or any SavedModel, over TensorFlow Serving's protocol.
 
     Without options, serves the shipped generator on 127.0.0.1:8500. Most options have TensorFlow Serving's names.
@@ -225,8 +228,14 @@ def serve(context: click.Context, /, as_json: bool, log_format: str, page_for: s
 
     Prints one line when all models are loaded and the port is open. Ctrl-C, SIGTERM or a closed terminal stops the
     server after requests in flight have finished. A second signal stops it at once.
+
+    \b
+    Examples:
+      digitforge serve
+      digitforge serve --model models/digits --port 8500 --rest-api-port 8501
+      digitforge serve --model-config-file models.config --enable-batching
     """
-    configure_logging(log_format)
+    configure_logging(log_format, quiet=quiet)
     logging.getLogger("uvicorn").setLevel(logging.ERROR)  # otherwise it reports its own start and stop
     if page_for is not None:
         page = _page_server(context, page_for, flags)

@@ -35,7 +35,7 @@ def test_a_clear_gain_on_ten_subsets_helps_and_a_clear_loss_hurts() -> None:
     assert gain.verdict == "helps"
     assert gain.difference == pytest.approx(0.03)
     assert (
-        "With 10 real images per class (20 in total), adding digits from a strict generator to classical "
+        "With 10 real images per class (20 in total), adding images from a strict generator to classical "
         in sentence(gain, classes=2)
     )
     assert "helps: +3.00 points" in sentence(gain, classes=2)
@@ -50,7 +50,7 @@ def test_an_inconclusive_sentence_gives_the_detectable_difference() -> None:
     comparison = analyze(_cells({("classical", 10): _ten(0.9), ("classical+gan (strict)", 10): noisy})).primary[0]
     assert comparison.verdict == "inconclusive"
     text = sentence(comparison, classes=10)
-    assert "the effect of adding digits from a strict generator to classical augmentation is inconclusive: " in text
+    assert "the effect of adding images from a strict generator to classical augmentation is inconclusive: " in text
     assert comparison.detectable is not None
     spread = np.subtract(noisy, _ten(0.9)).std(ddof=1)
     assert comparison.detectable / spread == pytest.approx(1.01, abs=0.01)

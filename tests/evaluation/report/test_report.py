@@ -139,7 +139,7 @@ def test_the_verdict_comes_first_in_the_page_and_in_the_json(plain: tuple[Path, 
     html, json_file = plain
     _, text = _parsed(html)
     verdict = json.loads(json_file.read_text())["verdicts"][0]
-    assert "adding digits from an oracle generator to classical augmentation helps: +5" in verdict
+    assert "adding images from an oracle generator to classical augmentation helps: +5" in verdict
     text = text.replace("\u00a0", " ")
     assert verdict in text
     assert text.index(verdict) < text.index("Accuracy")
