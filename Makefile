@@ -39,8 +39,9 @@ test-slow: $(VENV)/installed-dev ## run the slow tests
 benchmark: $(VENV)/installed-dev ## measure speed, memory and installed size
 	$(BIN)/python -m pytest tests/benchmarks -m slow --capture=no $(ARGS)
 
-verify-tfs: $(VENV)/installed-dev ## test a TensorFlow Serving that serves digits (TARGET=127.0.0.1:8500)
-	DIGITFORGE_TFS_TARGET=$(or $(TARGET),127.0.0.1:8500) $(BIN)/python -m pytest tests/serving/test_congruence.py -k real $(ARGS)
+verify-tfs: $(VENV)/installed-dev ## test a TensorFlow Serving that serves digits (TARGET=127.0.0.1:8500 REST=127.0.0.1:8501)
+	DIGITFORGE_TFS_TARGET=$(or $(TARGET),127.0.0.1:8500) DIGITFORGE_TFS_REST_TARGET=$(REST) \
+	    $(BIN)/python -m pytest tests/serving/test_congruence.py -k real $(ARGS)
 
 verify-tfs-suite: $(VENV)/installed-dev ## run TensorFlow Serving's own tests against digitforge serve (TFS=a clone of its repository)
 	$(BIN)/python tests/serving/verify_tfs_suite.py $(TFS) $(ARGS)

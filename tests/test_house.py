@@ -29,8 +29,8 @@ PACKAGES = {
     for component in ("client", "training", "serving", "evaluation")
 }
 COMMANDS = sorted(entry.name for entry in metadata.entry_points(group=ENTRY_POINT_GROUP))
-#: Libraries that the client has adapters for. Users of an adapter have its library already.
-CALLERS_OWN = {"tensorflow", "keras", "torch", "scikit-learn", "imbalanced-learn", "pandas"}
+#: Libraries that the client works with when its caller uses them.
+CALLERS_OWN = {"tensorflow", "keras", "torch", "scikit-learn", "imbalanced-learn", "pandas", "opentelemetry-api"}
 #: The client's extras, which `pip install digitforge` does not install.
 CLIENTS_EXTRAS = ("parquet", "tfrecord", "generate", "dask")
 HEAVY: tuple[str, ...] = ("tensorflow", "keras", "sklearn", "scipy", "matplotlib", "jinja2")
@@ -188,7 +188,7 @@ def test_the_client_installs_exactly_six_libraries(wheel: zipfile.ZipFile) -> No
 
 def test_the_wheel_has_exactly_the_documented_extras(wheel: zipfile.ZipFile) -> None:
     extras = wheel_metadata(wheel).get_all("Provides-Extra") or []
-    assert set(extras) == {*CLIENTS_EXTRAS, "training", "serving", "evaluation", "all", "docs", "dev"}
+    assert set(extras) == {*CLIENTS_EXTRAS, "training", "serving", "otel", "evaluation", "all", "docs", "dev"}
 
 
 def test_every_component_with_a_command_has_an_extra() -> None:
@@ -202,7 +202,7 @@ def declared(extra: str) -> set[str]:
     """Distributions that a component may import: those of the client and of its extra, including nested extras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     requirements = list(project["dependencies"])
-    waiting = list(CLIENTS_EXTRAS) if extra == "client" else [extra]
+    waiting = {"client": [*CLIENTS_EXTRAS], "serving": ["serving", "otel"]}.get(extra, [extra])
     while waiting:
         for requirement in project["optional-dependencies"][waiting.pop()]:
             nested = re.fullmatch(r"digitforge\[([\w,]+)\]", requirement)

@@ -28,7 +28,14 @@ from digitforge_client.protocol.connection import Connection
 from digitforge_client.protocol.description import Generator, Metadata
 from digitforge_client.protocol.rows import SampleOptions, SampleSpec
 from digitforge_client.protocol.steps import Emit, Explain, Pause, Receive, Send, Steps
-from digitforge_client.transport.channel import Headers, Settings, Transport, channel_options, checked_headers
+from digitforge_client.transport.channel import (
+    Headers,
+    Settings,
+    Transport,
+    channel_options,
+    checked_headers,
+    trace_context,
+)
 from digitforge_client.transport.rpc_errors import translate
 from digitforge_client.transport.tls import read_credentials
 from digitforge_client.transport.unavailable import explain
@@ -275,7 +282,7 @@ class _AsyncChannel:
             request_serializer=type(request).SerializeToString,
             response_deserializer=method.reply.FromString,
         )
-        pending = call(request, timeout=timeout_s, metadata=self._headers, wait_for_ready=wait)
+        pending = call(request, timeout=timeout_s, metadata=self._headers + trace_context(), wait_for_ready=wait)
         return _AsyncCall(
             pending,
             target=self.target,

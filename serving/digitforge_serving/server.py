@@ -19,6 +19,7 @@ from digitforge_client.common.extras import needs_extra
 from digitforge_client.errors import DataError, DigitforgeError
 from digitforge_serving.api.in_flight import InFlight
 from digitforge_serving.api.ports import bracketed, check_port, port_error
+from digitforge_serving.api.request_log import RequestLog
 from digitforge_serving.config.options import ModelSource, ServerOptions, Tls, is_loopback
 from digitforge_serving.models.locations import shipped_models
 
@@ -60,6 +61,7 @@ class Server:
         self._watch: ConfigWatch | None = None
         self._rest: HttpServer | None = None
         self._in_flight = InFlight()
+        self._requests = RequestLog(verbose=self._options.verbose, otel=self._options.otel)
         self._target = ""
 
     @property
@@ -129,7 +131,7 @@ class Server:
         self._server = grpc.server(
             # Every request in flight holds a thread, even while it waits for its computation.
             ThreadPoolExecutor(self._options.max_requests, thread_name_prefix="digitforge-grpc"),
-            handlers=handlers(models, metrics, self._in_flight, self._options),
+            handlers=handlers(models, metrics, self._in_flight, self._requests, self._options),
             options=(*_GRPC_OPTIONS, *self._options.grpc_channel_arguments),
             maximum_concurrent_rpcs=self._options.max_requests,
         )
@@ -205,6 +207,7 @@ class Server:
             models,
             metrics,
             self._in_flight,
+            self._requests,
             max_body_bytes=limits.body_bytes,
             metrics_path=options.metrics_path,
             timeout_s=options.rest_api_timeout_in_ms / 1000 or None,

@@ -39,8 +39,9 @@ class Process:
 
 
 @contextmanager
-def serving(tmp_path: Path, *arguments: str) -> Iterator[Process]:
-    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+def serving(tmp_path: Path, *arguments: str, **variables: str) -> Iterator[Process]:
+    """Run `digitforge serve` with these arguments and environment variables."""
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"} | variables
     stderr = tmp_path / "stderr.txt"
     with stderr.open("w") as sink:
         popen = subprocess.Popen(

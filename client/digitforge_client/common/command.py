@@ -133,9 +133,13 @@ def _be_verbose(_context: click.Context, _parameter: click.Parameter, value: boo
 def import_quietly(module: str) -> None:
     """Import *module* and hide its output on standard error, unless the import fails or the command is verbose.
 
-    TensorFlow writes log lines during its import, before any log level applies.
+    TensorFlow writes log lines during its import, before any log level applies. Also sets the environment variables
+    that TensorFlow reads then, unless the user has set them.
     """
-    set_tensorflow_defaults()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # hides TensorFlow's notes on missing GPUs
+    # TensorFlow does not use oneDNN on processors without AVX-512. With it, `forge` trains 1.2 times as fast
+    # (tests/benchmarks).
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     if module in sys.modules:
         return
     if log.isEnabledFor(logging.DEBUG):
@@ -159,14 +163,6 @@ def import_quietly(module: str) -> None:
         finally:
             os.dup2(saved, 2)
             os.close(saved)
-
-
-def set_tensorflow_defaults() -> None:
-    """Set the environment variables that TensorFlow reads during its import, unless the user has set them."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # hides TensorFlow's notes on missing GPUs
-    # TensorFlow does not use oneDNN on processors without AVX-512. With it, `forge` trains 1.2 times as fast
-    # (tests/benchmarks).
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
 @contextmanager
@@ -215,7 +211,6 @@ def digitforge() -> None:
 
 def main() -> None:
     """Run the command. A `DigitforgeError` becomes one line and its exit status."""
-    set_tensorflow_defaults()
     streams.prepare()
     with SignalHandlers() as signals:
         log.setLevel(logging.NOTSET)

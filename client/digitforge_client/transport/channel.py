@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -120,7 +121,9 @@ class Channel:
                 response_deserializer=method.reply.FromString,
             )
             used = self._channel
-            ask = partial(call, request, timeout=timeout_s, metadata=self._headers, wait_for_ready=wait)
+            ask = partial(
+                call, request, timeout=timeout_s, metadata=self._headers + trace_context(), wait_for_ready=wait
+            )
             future = self._threads.submit(ask)
         return _Call(
             future,
@@ -238,6 +241,17 @@ def channel_options(target: str, settings: Settings) -> list[tuple[str, Any]]:
     if tls is not None and tls.server_name is not None:
         options.append(("grpc.ssl_target_name_override", tls.server_name))
     return options
+
+
+def trace_context() -> tuple[tuple[str, str], ...]:
+    """Headers that let the server continue the caller's OpenTelemetry trace. Empty if the program does not use it."""
+    if "opentelemetry.trace" not in sys.modules:
+        return ()
+    from opentelemetry import propagate
+
+    headers: dict[str, str] = {}
+    propagate.inject(headers)
+    return tuple((name.lower(), value) for name, value in headers.items())
 
 
 def checked_headers(headers: Headers) -> tuple[tuple[str, str | bytes], ...]:

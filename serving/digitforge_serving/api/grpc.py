@@ -12,8 +12,9 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_management_pb2, predict_pb2
 
-from digitforge_serving.api import management, metadata, request_log
+from digitforge_serving.api import management, metadata
 from digitforge_serving.api.in_flight import InFlight
+from digitforge_serving.api.request_log import HEADER, RequestLog
 from digitforge_serving.config.options import ServerOptions
 from digitforge_serving.metrics import Metrics
 from digitforge_serving.models import refusal
@@ -30,13 +31,16 @@ _MAX_DEADLINE_S: Final = 24 * 3600.0
 _UNSUPPORTED: Final = ("Classify", "Regress", "MultiInference")
 
 
-def handlers(models: Models, metrics: Metrics, in_flight: InFlight, options: ServerOptions) -> list[Any]:
+def handlers(
+    models: Models, metrics: Metrics, in_flight: InFlight, requests: RequestLog, options: ServerOptions
+) -> list[Any]:
     """Create the handlers for a ``grpc.server``.
 
     Args:
         models: the models to serve.
         metrics: where to record the requests.
         in_flight: counts the requests, and says when to reject them.
+        requests: logs the requests.
         options: the server's options.
     """
     as_content = options.enable_serialization_as_tensor_content
@@ -57,23 +61,23 @@ def handlers(models: Models, metrics: Metrics, in_flight: InFlight, options: Ser
         metrics.observe_latency(request.model_spec.name, 1e6 * (time.monotonic() - start), entry="GRPC")
         return response
 
-    method = functools.partial(_method, in_flight, options.verbose)
+    method = functools.partial(_method, in_flight, requests)
     prediction = {
-        "Predict": method("Predict", predict_pb2.PredictRequest, answer),
+        "Predict": method(f"{PREDICTION_SERVICE}/Predict", predict_pb2.PredictRequest, answer),
         "GetModelMetadata": method(
-            "GetModelMetadata",
+            f"{PREDICTION_SERVICE}/GetModelMetadata",
             get_model_metadata_pb2.GetModelMetadataRequest,
             lambda request, _: metadata.metadata(models, request),
         ),
     }
     model = {
         "GetModelStatus": method(
-            "GetModelStatus",
+            f"{MODEL_SERVICE}/GetModelStatus",
             get_model_status_pb2.GetModelStatusRequest,
             lambda request, _: metadata.status(models, request),
         ),
         "HandleReloadConfigRequest": method(
-            "HandleReloadConfigRequest",
+            f"{MODEL_SERVICE}/HandleReloadConfigRequest",
             model_management_pb2.ReloadConfigRequest,
             lambda request, _: management.reload(models, request, root=options.model_root),
         ),
@@ -93,42 +97,45 @@ def _abort(context: grpc.ServicerContext, code: grpc.StatusCode, text: str) -> N
 
 def _method(
     in_flight: InFlight,
-    verbose: bool,
-    name: str,
+    requests: RequestLog,
+    path: str,
     request_type: type[Message],
     answer: Callable[[Any, grpc.ServicerContext], Message],
 ) -> Any:
     """A gRPC method on bytes. It parses the message itself, to choose the error for an invalid message."""
+    attributes = {"rpc.system.name": "grpc", "rpc.method": path}
+    name = path.rpartition("/")[2]
 
     def handle(message: bytes, context: grpc.ServicerContext) -> bytes:
-        start = time.monotonic()
-        given = next((value for key, value in context.invocation_metadata() if key == request_log.HEADER), None)
-        identity = request_log.request_id(given)
-        context.set_trailing_metadata(((request_log.HEADER, identity),))
-        if not in_flight.begin():
-            _abort(context, grpc.StatusCode.UNAVAILABLE, refusal.STOPPING)
-        if not context.add_callback(in_flight.end):  # the call has ended already
-            in_flight.end()
-        try:
-            request = request_type.FromString(message)
-        except DecodeError:
-            _abort(context, grpc.StatusCode.INTERNAL, f"the request is not a valid {request_type.DESCRIPTOR.full_name}")
-        code = grpc.StatusCode.OK
-        try:
-            return answer(request, context).SerializeToString()
-        except RefusedError as refused:
-            code = refused.code
-            _abort(context, code, refused.text)
-        except Exception as error:
-            log.exception("unexpected error while answering request %s", identity)
-            code = grpc.StatusCode.INTERNAL
-            _abort(context, code, f"{type(error).__name__}: {error}")
-        finally:
-            if verbose:
-                model = request.model_spec.name if hasattr(request, "model_spec") else ""
-                request_log.log_slow(identity, name, model, code.name, time.monotonic() - start)
+        with requests.request(name, dict(context.invocation_metadata()), attributes) as entry:
+            context.set_trailing_metadata(((HEADER, entry.identity),))
+            try:
+                if not in_flight.begin():
+                    raise RefusedError(grpc.StatusCode.UNAVAILABLE, refusal.STOPPING)
+                if not context.add_callback(in_flight.end):  # the call has ended already
+                    in_flight.end()
+                request = _parsed(message, request_type)
+                entry.model = request.model_spec.name if hasattr(request, "model_spec") else ""
+                reply = answer(request, context).SerializeToString()
+                entry.status = grpc.StatusCode.OK.name
+                return reply
+            except RefusedError as refused:
+                code, text = refused.code, refused.text
+            except Exception as error:
+                log.exception("unexpected error while answering request %s", entry.identity)
+                code, text = grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}"
+            entry.status = code.name
+            _abort(context, code, text)
 
     return grpc.unary_unary_rpc_method_handler(handle)
+
+
+def _parsed(message: bytes, request_type: type[Message]) -> Any:
+    try:
+        return request_type.FromString(message)
+    except DecodeError as error:
+        text = f"the request is not a valid {request_type.DESCRIPTOR.full_name}"
+        raise RefusedError(grpc.StatusCode.INTERNAL, text) from error
 
 
 def _unsupported(name: str) -> Any:

@@ -20,6 +20,7 @@ from urllib.parse import unquote
 import grpc
 from google.protobuf import json_format
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -27,10 +28,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Message as ASGIMessage
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_pb2, predict_pb2
 
 from digitforge_serving.api import json_tensors, metadata
 from digitforge_serving.api.in_flight import InFlight
+from digitforge_serving.api.request_log import HEADER, Entry, RequestLog
 from digitforge_serving.metrics import Metrics
 from digitforge_serving.models import refusal
 from digitforge_serving.models.batching import Caller
@@ -59,6 +62,7 @@ _STATUS: Final = {
     grpc.StatusCode.UNAVAILABLE: 503,
     grpc.StatusCode.UNAUTHENTICATED: 401,
 }
+_ENTRY: Final = "digitforge.entry"  # key of the request's log entry in the ASGI scope
 _LARGE_BYTES: Final = 2**16
 _LARGE_BODIES: Final = 4  # bodies above that size in memory at the same time
 _PARSERS: Final = 2  # threads that parse them; Python's parsers keep other threads from running
@@ -71,6 +75,7 @@ def create_app(
     models: Models,
     metrics: Metrics,
     in_flight: InFlight,
+    requests: RequestLog,
     *,
     max_body_bytes: int,
     metrics_path: str | None = None,
@@ -84,6 +89,7 @@ def create_app(
         models: the models to serve.
         metrics: where to record the requests, and what the metrics page shows.
         in_flight: counts the requests, and says when to reject them.
+        requests: logs the requests.
         max_body_bytes: largest body of a request, after decompression.
         metrics_path: URL path of the metrics for Prometheus; None: no metrics.
         timeout_s: time limit of a prediction, in seconds; None: no limit.
@@ -92,12 +98,17 @@ def create_app(
     """
     api = Rest(models, metrics, max_body_bytes=max_body_bytes, timeout_s=timeout_s)
     routes = [*pages] if metrics_path is None else [Route(metrics_path, api.metrics_page), *pages]
-    middleware = [Middleware(_CountInFlight, in_flight=in_flight)]
+    middleware = [Middleware(_Observe, in_flight=in_flight, requests=requests)]
     if cors:
         anything = ("*",)
-        middleware.insert(
-            0, Middleware(CORSMiddleware, allow_origins=anything, allow_methods=anything, allow_headers=anything)
+        cross_origin = Middleware(
+            CORSMiddleware,
+            allow_origins=anything,
+            allow_methods=anything,
+            allow_headers=anything,
+            expose_headers=(HEADER,),
         )
+        middleware.insert(0, cross_origin)
     return Starlette(
         routes=[*routes, Route("/{path:path}", api)],
         middleware=middleware,
@@ -150,13 +161,14 @@ class Rest:
                 raise refusal.unimplemented(
                     f"{predicted['method']} is not supported by the embedded server; use predict"
                 )
-            return _json_response(await self._count(request, _spec(predicted)))
+            return _json_response(await self._count(request, _logged(request, "predict", _spec(predicted))))
         if not described or method not in {"GET", "HEAD"}:
             raise refusal.invalid_argument(f"Malformed request: {method} {path}")
         spec = _spec(described)
         if not spec.name:
             raise refusal.invalid_argument("Missing model name in request.")
         describe = self._metadata if described["metadata"] else self._status
+        _logged(request, "metadata" if described["metadata"] else "status", spec)
         return _json_response(await self._run(self._workers, functools.partial(describe, spec)))
 
     async def _count(self, request: Request, spec: model_pb2.ModelSpec) -> bytes:
@@ -302,6 +314,13 @@ def _spec(match: re.Match[str]) -> model_pb2.ModelSpec:
     return spec
 
 
+def _logged(request: Request, action: str, spec: model_pb2.ModelSpec) -> model_pb2.ModelSpec:
+    """Complete the request's log entry."""
+    entry: Entry = request.scope[_ENTRY]
+    entry.method, entry.model = f"{entry.method} {action}", spec.name
+    return spec
+
+
 def _json(message: Any) -> str:
     return json_format.MessageToJson(
         message, indent=1, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
@@ -321,21 +340,34 @@ async def _http_error(_: Request, error: Exception) -> Response:
     return _error(error.status_code, error.detail, error.headers)
 
 
-class _CountInFlight:
-    """Counts requests, and rejects them when the server stops. ASGI middleware."""
+class _Observe:
+    """Counts and logs requests, and rejects them when the server stops. ASGI middleware."""
 
-    def __init__(self, app: ASGIApp, in_flight: InFlight) -> None:
+    def __init__(self, app: ASGIApp, in_flight: InFlight, requests: RequestLog) -> None:
         self._app = app
         self._in_flight = in_flight
+        self._requests = requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not self._in_flight.begin():
-            await _error(503, refusal.STOPPING, {"Connection": "close"})(scope, receive, send)
-            return
-        try:
-            await self._app(_with_path(scope), receive, send)
-        finally:
-            self._in_flight.end()
+        headers = dict(Headers(scope=scope))
+        method, path = scope["method"], scope["raw_path"].decode("latin-1")
+        attributes = {"http.request.method": method, "url.path": path, "url.scheme": "http"}
+        with self._requests.request(method, headers, attributes) as entry:
+            entry.status = _STATUS[grpc.StatusCode.CANCELLED]  # until the answer begins
+
+            async def send_with_id(message: ASGIMessage) -> None:
+                if message["type"] == "http.response.start":
+                    entry.status = message["status"]
+                    message["headers"] = [*message["headers"], (HEADER.encode(), entry.identity.encode())]
+                await send(message)
+
+            if not self._in_flight.begin():
+                await _error(503, refusal.STOPPING, {"Connection": "close"})(scope, receive, send_with_id)
+                return
+            try:
+                await self._app(_with_path({**scope, _ENTRY: entry}), receive, send_with_id)
+            finally:
+                self._in_flight.end()
 
 
 def _with_path(scope: Scope) -> Scope:

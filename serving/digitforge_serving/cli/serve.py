@@ -8,8 +8,10 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,7 @@ from click.core import ParameterSource
 
 from digitforge_client import contract
 from digitforge_client.common.command import import_quietly
+from digitforge_client.common.extras import needs_extra
 from digitforge_client.common.interrupts import ENDING_SIGNALS, HANGUP
 from digitforge_client.errors import InvalidInputError
 from digitforge_serving.api.request_log import SLOW_S
@@ -208,6 +211,12 @@ def without_effect(name: str, reason: str, **attributes: Any) -> Any:
 )
 @click.option("--verbose", is_flag=True, help=f"Log every request that takes {SLOW_S:g} s or longer, with its id.")
 @click.option("--quiet", "-q", is_flag=True, help="Log warnings and errors only.")
+@click.option(
+    "--otel",
+    is_flag=True,
+    help="Send a span of every request to an OpenTelemetry collector, over gRPC. OTEL_EXPORTER_OTLP_ENDPOINT is its "
+    "address. Needs the extra otel.",
+)
 @flag(
     "page_for",
     metavar="URL",
@@ -257,13 +266,16 @@ def serve(
     server.check()
     log.info("starting TensorFlow …")
     _import_tensorflow()
-    _run_until_signal(server, lambda: _announce(server, as_json=as_json), grace_s=flags["grace_seconds"])
+    _find_gpus()
+    with _sending_spans() if flags["otel"] else nullcontext():
+        _run_until_signal(server, lambda: _announce(server, as_json=as_json), grace_s=flags["grace_seconds"])
 
 
 def _import_tensorflow() -> None:
     """Import TensorFlow without Keras. SavedModels do not need Keras, and its import takes longer than TensorFlow's."""
     if "tensorflow" in sys.modules:
         return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # a server's log needs TensorFlow's errors
     given = os.environ.get(_LEGACY_KERAS)
     os.environ[_LEGACY_KERAS] = "1"  # TensorFlow then looks for tf_keras and skips Keras if it is missing
     try:
@@ -273,6 +285,59 @@ def _import_tensorflow() -> None:
         del os.environ[_LEGACY_KERAS]
         if given is not None:
             os.environ[_LEGACY_KERAS] = given
+
+
+def _find_gpus() -> None:
+    """Let TensorFlow look for GPUs, which it does once. Hide its error about the driver if there is no GPU."""
+    import tensorflow as tf
+
+    with nullcontext() if _has_gpu() else hidden_lines(b"failed call to cuInit"):
+        tf.config.list_physical_devices()
+
+
+def _has_gpu() -> bool:
+    """Whether the machine has an NVIDIA GPU, so that an error of its driver matters. WSL has another device."""
+    return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()
+
+
+@contextmanager
+def hidden_lines(text: bytes) -> Iterator[None]:
+    """Hide lines with this *text* in what libraries write to standard error during the ``with`` block."""
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as captured:
+        saved = os.dup(2)
+        os.dup2(captured.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            captured.seek(0)
+            os.write(2, b"".join(line for line in captured if text not in line))
+
+
+@contextmanager
+def _sending_spans() -> Iterator[None]:
+    """Send spans to a collector. OpenTelemetry's environment variables choose it, and what to send.
+
+    Raises:
+        MissingExtraError: the extra ``otel`` is not installed.
+    """
+    with needs_extra("otel", "--otel"):
+        from opentelemetry import trace
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    default = Resource.create({"service.name": "digitforge-serve"})
+    provider = TracerProvider(resource=default.merge(OTELResourceDetector().detect()))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    trace.set_tracer_provider(provider)
+    try:
+        yield
+    finally:
+        provider.shutdown()  # sends the last spans
 
 
 def _sources(name: str, base_path: Path | None, config_file: Path | None) -> tuple[ModelSource, ...]:

@@ -212,6 +212,8 @@ class ServerOptions:
     #: Accept HandleReloadConfigRequest for base paths below this folder, symbolic links resolved. None: reject it.
     model_root: Path | None = None
     verbose: bool = False  #: log requests that take a second or longer
+    #: Record a span of each request with OpenTelemetry's global tracer provider. Needs the extra ``otel``.
+    otel: bool = False
     grace_seconds: float = 30.0  #: time that requests in flight have to finish after the server is told to stop
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
@@ -14,6 +15,8 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from pathlib import Path
 
 import grpc
@@ -26,7 +29,7 @@ from serving_toys import Gate, Stubs, connect, free_port, predict_request, wait_
 
 from digitforge_client.errors import DataError, DigitforgeError
 from digitforge_serving.api.request_log import SLOW_S
-from digitforge_serving.cli.serve import _import_tensorflow, serve
+from digitforge_serving.cli.serve import _has_gpu, _import_tensorflow, hidden_lines, serve
 from digitforge_serving.config.options import read_model_config
 from digitforge_serving.models.refusal import STOPPING
 
@@ -138,39 +141,64 @@ def test_a_signal_stops_a_server_that_waits_for_its_first_version(tmp_path: Path
         assert process.end(number) == 0
 
 
-def test_requests_have_ids_and_slow_ones_are_logged_as_json(base_path: Path, tmp_path: Path) -> None:
-    with serving(tmp_path, *toy(base_path), "--verbose", "--log-format=json") as process:
-        stubs = connect(json.loads(process.line())["grpc_target"])
-        inputs = {"folder": np.array([str(tmp_path)], object)}
+@pytest.mark.parametrize("port", ["grpc", "rest"])
+def test_requests_have_ids_and_slow_ones_are_logged_as_json(port: str, base_path: Path, tmp_path: Path) -> None:
+    flags = ["--verbose", "--log-format=json", f"--rest_api_port={free_port()}"]
+    with serving(tmp_path, *toy(base_path), *flags) as process:
+        announced = json.loads(process.line())
+        call = _over_grpc(announced["grpc_target"]) if port == "grpc" else _over_rest(announced["rest_target"])
         begin = time.monotonic()
-        call = stubs.prediction.Predict.future(
-            predict_request(signature="gated", inputs=inputs), metadata=[("x-request-id", "order-66")]
-        )
-        wait_for(lambda: time.monotonic() > begin + 2 * SLOW_S)
-        (tmp_path / "open").touch()
-        call.result(timeout=60)
-        assert ("x-request-id", "order-66") in call.trailing_metadata()
-
-        _, fast = stubs.prediction.Predict.with_call(predict_request())
-        _, other = stubs.prediction.Predict.with_call(predict_request(), metadata=[("x-request-id", "x" * 129)])
-        made = [dict(answer.trailing_metadata())["x-request-id"] for answer in (fast, other)]
-        assert re.fullmatch(r"[0-9a-f]{16} [0-9a-f]{16}", " ".join(made))
-        assert made[0] != made[1]
+        with ThreadPoolExecutor(1) as pool:
+            identity = pool.submit(call, "gated", str(tmp_path), "order-66")
+            wait_for(lambda: (tmp_path / "begun").exists() and time.monotonic() > begin + 2 * SLOW_S)
+            (tmp_path / "open").touch()
+            assert identity.result() == "order-66"
+        made = [call("shout", "a", None), call("shout", "a", "x" * 129), call("absent", "a", "a b")]
+        assert re.fullmatch(r"[0-9a-f]{16} [0-9a-f]{16} [0-9a-f]{16}", " ".join(made))
+        assert len(set(made)) == 3
         assert process.end(signal.SIGTERM) == 0
     entries = [json.loads(line) for line in process.stderr.read_text().splitlines()]
     (slow,) = [entry for entry in entries if "request_id" in entry]
+    method, status = ("Predict", "OK") if port == "grpc" else ("POST predict", "200")
     assert {name: slow[name] for name in ("level", "request_id", "method", "model", "status")} == {
         "level": "info",
         "request_id": "order-66",
-        "method": "Predict",
+        "method": method,
         "model": "toy",
-        "status": "OK",
+        "status": status,
     }
     assert slow["seconds"] >= SLOW_S
     messages = " ".join(entry["message"] for entry in entries)
     assert re.search(
         r"starting TensorFlow.* loading version 1 of model toy .* loaded version 1 of model toy in", messages
     )
+
+
+def _over_grpc(target: str) -> Callable[[str, str, str | None], str]:
+    """A function that sends a text to a signature with the given id, and returns the id in the answer."""
+    stubs = connect(target)
+
+    def call(signature: str, text: str, identity: str | None) -> str:
+        name = "folder" if signature == "gated" else "text"
+        future = stubs.prediction.Predict.future(
+            predict_request(signature=signature, inputs={name: np.array([text], object)}),
+            metadata=[] if identity is None else [("x-request-id", identity)],
+        )
+        future.exception(timeout=120)
+        return str(dict(future.trailing_metadata())["x-request-id"])
+
+    return call
+
+
+def _over_rest(target: str) -> Callable[[str, str, str | None], str]:
+    def call(signature: str, text: str, identity: str | None) -> str:
+        with closing(http.client.HTTPConnection(target, timeout=120)) as connection:
+            headers = {} if identity is None else {"X-Request-ID": identity}
+            body = json.dumps({"signature_name": signature, "instances": [text]})
+            connection.request("POST", "/v1/models/toy:predict", body, headers)
+            return str(connection.getresponse().headers["x-request-id"])
+
+    return call
 
 
 @pytest.mark.parametrize("flag", ["--allow-reload", "--model-root=/"])
@@ -310,3 +338,20 @@ def test_the_users_setting_for_keras_is_restored(given: str | None, monkeypatch:
     _import_tensorflow()
     assert while_importing == ["1"]
     assert os.environ.get("TF_USE_LEGACY_KERAS") == given
+
+
+@pytest.mark.parametrize("level", ["2", None])
+def test_a_machine_without_a_gpu_gets_no_error_about_it(level: str | None, base_path: Path, tmp_path: Path) -> None:
+    if _has_gpu():
+        pytest.skip("this machine has a GPU")
+    with serving(tmp_path, *toy(base_path), **({} if level is None else {"TF_CPP_MIN_LOG_LEVEL": level})) as process:
+        process.line()
+        assert process.end(signal.SIGTERM) == 0
+    assert [line for line in process.stderr.read_text().splitlines() if "digitforge serve:" not in line] == []
+
+
+def test_other_lines_of_libraries_stay(capfd: pytest.CaptureFixture[str]) -> None:
+    with suppress(ValueError), hidden_lines(b"failed call to cuInit"):
+        os.write(2, b"before\nE0000 failed call to cuInit: 303\nCannot allocate\nno end")
+        raise ValueError
+    assert capfd.readouterr().err == "before\nCannot allocate\nno end"
