@@ -156,6 +156,6 @@ def test_memory_after_an_attack(attack: Callable[[str, str], None], tmp_path: Pa
             connection.request("GET", "/monitoring/prometheus/metrics")
             page = len(connection.getresponse().read())
     print(
-        f"memory after {attack.__name__} ÷ before: {after / before:.2f} ({before:.0f} MB, {after:.0f} MB; metrics: {page} bytes)"
+        f"memory after {attack.__name__} ÷ before: {after / before:.2f} ({before:.0f} MB; metrics page: {page} bytes)"
     )
     assert after < 2 * before
