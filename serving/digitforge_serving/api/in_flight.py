@@ -28,7 +28,8 @@ class InFlight:
         """A counted request has ended: its answer is sent, or its client is gone."""
         with self._ended:
             self._count -= 1
-            self._ended.notify_all()
+            if self._stopping:
+                self._ended.notify_all()
 
     def drain(self, grace_s: float) -> None:
         """Reject requests from now on, and wait up to *grace_s* seconds for those in flight."""

@@ -14,7 +14,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 import grpc
@@ -43,7 +45,7 @@ class Caller:
         """
         self._deadline = deadline
         self._cancelled = False
-        self._woken = threading.Event()
+        self._wakes: SimpleQueue[None] = SimpleQueue()  # takes a third of the time of a threading.Event
 
     def cancel(self) -> None:
         """Mark the call as canceled or ended, and wake its thread."""
@@ -52,11 +54,12 @@ class Caller:
 
     def wake(self) -> None:
         """End the current or the next `wait`."""
-        self._woken.set()
+        self._wakes.put(None)
 
     def wait(self) -> None:
         """Block until `wake` is called or the deadline passes."""
-        self._woken.wait(None if self._deadline is None else max(0.0, self._deadline - time.monotonic()))
+        with suppress(Empty):
+            self._wakes.get(timeout=None if self._deadline is None else max(0.0, self._deadline - time.monotonic()))
 
     @property
     def gone(self) -> bool:
@@ -152,8 +155,8 @@ class _Task:
 class _Batch:
     tasks: list[_Task]
     rows: int
-    claimed: bool = False  # a thread waits for more requests to join, and then computes it
-    full: threading.Event = field(default_factory=threading.Event)
+    #: Not None: a thread waits for more requests to join, or for this event, and then computes the batch.
+    full: threading.Event | None = None
 
 
 class _Queue:
@@ -229,14 +232,14 @@ class Batcher:
             batch = queue.waiting[-1]
             batch.tasks.append(task)
             batch.rows += task.rows
-            if batch.rows == self._options.max_batch_size:
+            if batch.full is not None and batch.rows == self._options.max_batch_size:
                 batch.full.set()
             return None
         batch = _Batch([task], task.rows)
         if queue.running < self._options.threads():
             queue.running += 1
             if self._options.batch_timeout_micros:
-                batch.claimed = True
+                batch.full = threading.Event()
                 queue.waiting.append(batch)
             return batch
         if len(queue.waiting) >= self._options.max_enqueued_batches:
@@ -251,6 +254,7 @@ class Batcher:
 
     def _collect(self, queue: _Queue, batch: _Batch) -> None:
         """Wait until the batch is full or its timeout is over."""
+        assert batch.full is not None  # `_enter` has set it
         batch.full.wait(self._options.batch_timeout_micros / 1e6)
         with self._lock:
             queue.waiting.remove(batch)
@@ -283,7 +287,7 @@ class Batcher:
     def _start_next(self, queue: _Queue, key: Any) -> None:
         """Take the next batch, and let the thread of its first task compute it."""
         with self._lock:
-            batch = next((batch for batch in queue.waiting if not batch.claimed), None)
+            batch = next((batch for batch in queue.waiting if batch.full is None), None)
             if batch is not None:
                 queue.waiting.remove(batch)
                 leader = batch.tasks[0]
