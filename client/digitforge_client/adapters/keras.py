@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import keras
@@ -12,6 +13,9 @@ from digitforge_client.augmentation.resampling import Array
 
 class MixedDataset(keras.utils.PyDataset):
     """`MixedBatches` for ``model.fit``. Each epoch has every real image once, and fresh synthetic digits.
+
+    The first epoch of ``fit`` is the current epoch of *batches*, and each epoch of ``fit`` advances it by one.
+    ``evaluate`` and ``predict`` read the current epoch and do not advance it.
 
     ::
 
@@ -26,6 +30,7 @@ class MixedDataset(keras.utils.PyDataset):
     def __init__(self, batches: MixedBatches, **options: Any) -> None:
         super().__init__(**options)
         self._batches = batches
+        self._trains = False  # during an epoch of fit
 
     @property
     def num_batches(self) -> int:
@@ -38,6 +43,23 @@ class MixedDataset(keras.utils.PyDataset):
     def __getitem__(self, number: int) -> tuple[Array, Array]:
         return self._batches.batch(number, self._batches.epoch)
 
+    def on_epoch_begin(self) -> None:
+        """Note whether this epoch trains."""
+        self._trains = _keras_trains()
+
     def on_epoch_end(self) -> None:
-        """Switch to fresh digits."""
-        self._batches.epoch += 1
+        """Switch to fresh digits after an epoch that trained. Keras also calls this before the first epoch."""
+        if self._trains:
+            self._batches.epoch += 1
+        self._trains = False
+
+
+def _keras_trains() -> bool:
+    """Whether Keras calls from ``fit``, and not from ``evaluate`` or ``predict``. Only the call stack shows it."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        name = frame.f_code.co_name
+        if name in ("fit", "evaluate", "predict") and isinstance(frame.f_locals.get("self"), keras.Model):
+            return name == "fit"
+        frame = frame.f_back
+    return True
