@@ -196,11 +196,12 @@ class DigitClient:
 
         Args:
             X: (n, H·W·C), (n, H, W) or (n, H, W, C) images of the generator's size: an array, a list or a DataFrame.
-            y: (n,) class numbers or class names, in an array, a list or a pandas container.
+            y: (n,) class numbers or class names, in an array, a list, a tuple or a pandas container.
             strategy: the sampling strategy of imbalanced-learn's over-samplers: ``"auto"`` or ``"not majority"``,
                 ``"minority"``, ``"not minority"``, ``"all"``, a dictionary with the total number of images per class
                 afterwards, or a function that takes *y* and returns such a dictionary. A dictionary may contain classes
-                that *y* lacks.
+                that *y* lacks. For two classes, a number up to 1 is the size of the smaller class afterwards, as a
+                share of the larger one.
             synthetic_per_real: number of synthetic digits per real image, instead of *strategy*.
             pixel_range: the values of black and white in *X*. Required unless *X* is uint8, because it is never
                 guessed.
@@ -209,8 +210,9 @@ class DigitClient:
             scaling: *truncation* or *expansion*, as for `sample`.
 
         Returns:
-            Images and labels, in the container, layout, dtype and range of *X* and *y*. If a dtype cannot hold the
-            synthetic values, the result has a wider one. A pandas categorical gets the missing categories.
+            Images and labels, in the container, layout, dtype and range of *X* and *y*. Containers other than lists,
+            tuples and those of pandas become NumPy arrays. If a dtype cannot hold the synthetic values, the result has
+            a wider one. A pandas categorical gets the missing categories.
 
         Raises:
             InvalidInputError: the images do not fit the generator, the generator lacks a class, or the strategy is

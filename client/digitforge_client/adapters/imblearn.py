@@ -11,6 +11,8 @@ import numpy as np
 
 from digitforge_client.augmentation.resampling import PixelRange, Strategy, class_labels, digits_to_add
 from digitforge_client.client import DEFAULT_TARGET, DigitClient
+from digitforge_client.contract import SEEDS
+from digitforge_client.errors import InvalidInputError
 
 if TYPE_CHECKING:
 
@@ -34,18 +36,20 @@ class GeneratedDigitsSampler(_Estimator):
     ----------
     target : str, list of str or DigitClient, default="localhost:8500"
         Where the server listens, or a client.
-    sampling_strategy : str, dict or callable, default="auto"
+    sampling_strategy : str, float, dict or callable, default="auto"
         The sampling strategy of imbalanced-learn's over-samplers: "auto" or "not majority", "minority",
         "not minority", "all", a dictionary with the total number of images per class afterwards, or a function that
-        takes y and returns such a dictionary. A dictionary may contain classes that y lacks.
+        takes y and returns such a dictionary. A dictionary may contain classes that y lacks. For two classes, a number
+        up to 1 is the size of the smaller class afterwards, as a share of the larger one.
     synthetic_per_real : float, default=None
         Number of synthetic digits per real image, instead of a strategy.
     pixel_range : tuple of float, default=None
         The values of black and white in X. They are never guessed: use None only for uint8.
     expansion : float, default=None
         Factor for the generator's latents. A factor above 1 gives more variety. None leaves the latents unchanged.
-    random_state : int or None, default=0
-        The seed, 0 to 2097151. None draws a seed.
+    random_state : int, RandomState, Generator or None, default=0
+        The seed. Integers up to 2097151 mean the same as for `DigitClient.sample`, and larger ones draw a seed. A
+        random number generator of NumPy draws a seed for each call. None draws one without a fixed state.
 
     Attributes
     ----------
@@ -76,7 +80,7 @@ class GeneratedDigitsSampler(_Estimator):
         synthetic_per_real: float | None = None,
         pixel_range: PixelRange | None = None,
         expansion: float | None = None,
-        random_state: int | None = 0,
+        random_state: int | np.random.RandomState | np.random.Generator | None = 0,
     ) -> None:
         self.target = target
         self.sampling_strategy = sampling_strategy
@@ -137,7 +141,7 @@ class GeneratedDigitsSampler(_Estimator):
                 strategy=self.sampling_strategy,
                 synthetic_per_real=self.synthetic_per_real,
                 pixel_range=self.pixel_range,
-                seed=self.random_state,
+                seed=_seed(self.random_state),
                 expansion=self.expansion,
             )
         finally:
@@ -171,3 +175,24 @@ class GeneratedDigitsSampler(_Estimator):
         tags.input_tags.three_d_array = True
         tags.input_tags.sparse = False
         return tags
+
+
+def _seed(random_state: Any) -> int | None:
+    """Turn a *random_state* into a seed.
+
+    Raises:
+        InvalidInputError: it is not a random state.
+    """
+    if isinstance(random_state, np.random.Generator):
+        return int(random_state.integers(SEEDS))
+    if isinstance(random_state, int | np.integer) and not isinstance(random_state, bool) and random_state >= SEEDS:
+        if random_state >= 2**32:
+            raise InvalidInputError(f"random_state is {random_state}; expected an integer below 2³²")
+        random_state = np.random.RandomState(int(random_state))
+    if isinstance(random_state, np.random.RandomState) or random_state is np.random:
+        return int(random_state.randint(SEEDS))
+    if random_state is None or isinstance(random_state, int | np.integer):
+        return random_state  # type: ignore[return-value]
+    raise InvalidInputError(
+        f"random_state is {random_state!r}; expected a seed (an integer), a RandomState or Generator of NumPy, or None"
+    )

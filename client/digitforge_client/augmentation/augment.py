@@ -76,5 +76,5 @@ def _labels_to_append(y: Any, new: Array) -> tuple[Any, Array]:
         return y, np.eye(given.shape[1], dtype=given.dtype)[new]
     if given.ndim == 2 and not hasattr(y, "columns"):
         given = given.reshape(-1)
-        y = given.tolist() if isinstance(y, list) else given
-    return y, new.astype(np.float64) if isinstance(y, list) and given.dtype.kind == "f" else new
+        y = given.tolist() if isinstance(y, list) else tuple(given.tolist()) if isinstance(y, tuple) else given
+    return y, new.astype(np.float64) if isinstance(y, list | tuple) and given.dtype.kind == "f" else new

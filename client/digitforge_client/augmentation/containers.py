@@ -1,4 +1,4 @@
-"""Appends rows to arrays, lists and pandas containers."""
+"""Reads arrays, lists and pandas containers, and appends rows to them."""
 
 from __future__ import annotations
 
@@ -10,21 +10,46 @@ import numpy as np
 import numpy.typing as npt
 
 
+def to_array(given: Any) -> npt.NDArray[Any]:
+    """Convert a container to an array. Nullable, Arrow, sparse and categorical columns of pandas get NumPy's dtypes.
+
+    Raises:
+        ValueError: *given* is ragged, or a table has missing values.
+    """
+    pandas = sys.modules.get("pandas")
+    if pandas is None or not isinstance(given, pandas.DataFrame) or given.empty:
+        return np.asarray(given)
+    if given.isna().any(axis=None):
+        raise ValueError("a value is missing")
+    dtypes = {_numpy_dtype(dtype) for dtype in set(given.dtypes)}
+    return given.to_numpy(dtype=np.result_type(*dtypes))
+
+
+def _numpy_dtype(dtype: Any) -> np.dtype[Any]:
+    """The dtype of the values of a pandas column."""
+    for name in ("categories", "subtype", "numpy_dtype"):  # categorical, sparse, nullable and Arrow
+        inner = getattr(dtype, name, None)
+        if inner is not None:
+            return _numpy_dtype(getattr(inner, "dtype", inner))
+    return dtype if isinstance(dtype, np.dtype) else np.dtype(object)
+
+
 def append_rows(given: Any, new: npt.NDArray[Any]) -> Any:
     """Append rows to a container. The rows of *given* do not change.
 
     Args:
-        given: (n, …): a list, or a pandas DataFrame, Series, Index or array. Everything else is converted to a NumPy
-            array.
+        given: (n, …): a list, a tuple, or a pandas DataFrame, Series, Index or array. Everything else is converted to a
+            NumPy array.
         new: (m, …), of the same width. Rows for a DataFrame are flattened.
 
     Returns:
-        A list for a list. For pandas the same container, with the same columns and name, and a new index. For
-        everything else a NumPy array. The dtype is that of *given*, or a wider one if it cannot hold the new rows. A
-        categorical gets the missing categories.
+        A list for a list, and a tuple for a tuple. For pandas the same container, with the same columns and name, and a
+        new index. For everything else a NumPy array. The dtype is that of *given*, or a wider one if it cannot hold the
+        new rows. A categorical gets the missing categories.
     """
-    if isinstance(given, list):
-        return [*given, *(new if given and isinstance(given[0], np.ndarray) else new.tolist())]
+    if isinstance(given, list | tuple):
+        rows = [*given, *(new if given and isinstance(given[0], np.ndarray) else new.tolist())]
+        return rows if isinstance(given, list) else tuple(rows)
     pandas = sys.modules.get("pandas")  # a caller with a pandas container has imported pandas
     if pandas is not None:
         if isinstance(given, pandas.DataFrame):

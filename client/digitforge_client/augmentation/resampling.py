@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from digitforge_client.augmentation.containers import to_array
 from digitforge_client.errors import InvalidInputError
 from digitforge_client.protocol.description import Generator
+from digitforge_client.protocol.labels import label_array
 
-Strategy = str | Mapping[Any, int] | Callable[[Any], Mapping[Any, int]]
+Strategy = str | float | Mapping[Any, int] | Callable[[Any], Mapping[Any, int]]
 PixelRange = tuple[float, float]
 Array = npt.NDArray[Any]
 
@@ -28,7 +30,8 @@ def digits_to_add(y: Array, strategy: Strategy, synthetic_per_real: float | None
             size of the largest class: ``"minority"`` the smallest class, ``"not minority"`` all except the smallest,
             ``"not majority"`` and ``"auto"`` all except the largest, ``"all"`` all classes. A dictionary holds the
             total number of images per class afterwards, and may contain classes that *y* lacks. A function takes *y*
-            and returns such a dictionary.
+            and returns such a dictionary. For two classes, a number above 0 and up to 1 is the size of the smaller
+            class afterwards, as a share of the larger one.
         synthetic_per_real: number of synthetic digits per real image, instead of *strategy*. The number for each class
             is rounded.
 
@@ -41,7 +44,7 @@ def digits_to_add(y: Array, strategy: Strategy, synthetic_per_real: float | None
     labels, counts = np.unique(y, return_counts=True)
     have = dict(zip(labels.tolist(), counts.tolist(), strict=True))
     if synthetic_per_real is not None:
-        if strategy != "auto" or not 0 <= synthetic_per_real < np.inf:
+        if not (isinstance(strategy, str) and strategy == "auto") or not 0 <= synthetic_per_real < np.inf:
             raise InvalidInputError(
                 f"synthetic_per_real is {synthetic_per_real!r} and strategy is {strategy!r}; expected "
                 "synthetic_per_real to be 0 or more, and strategy to be left out"
@@ -49,23 +52,15 @@ def digits_to_add(y: Array, strategy: Strategy, synthetic_per_real: float | None
         return {label: round(count * synthetic_per_real) for label, count in have.items()}
     if callable(strategy):
         strategy = strategy(y)
-    if isinstance(strategy, Mapping):
-        totals = {_plain(label): _plain(total) for label, total in strategy.items()}
-        for label, total in totals.items():
-            if isinstance(label, str) != (y.dtype.kind in "UT"):
-                raise InvalidInputError(
-                    f"the strategy names class {label!r}, but y has dtype {y.dtype}; name classes as in y"
-                )
-            if isinstance(total, bool) or not isinstance(total, int) or total < have.get(label, 0):
-                raise InvalidInputError(
-                    f"the strategy asks for {total!r} images of class {label!r}; expected an integer, at least the "
-                    f"{have.get(label, 0)} images that y has"
-                )
-        return {label: total - have.get(label, 0) for label, total in totals.items()}
-    if strategy not in _NAMED:
+    if hasattr(strategy, "items"):  # a dictionary, or a Series of pandas
+        return _up_to_totals(have, dict(strategy.items()), y.dtype)
+    if isinstance(strategy, int | float | np.number) and not isinstance(strategy, bool):
+        return _up_to_share(have, float(strategy))
+    if not isinstance(strategy, str) or strategy not in _NAMED:
         raise InvalidInputError(
             f"strategy is {strategy!r}; expected one of {', '.join(map(repr, _NAMED))}, a dictionary with the total "
-            "number of images per class, or a function that returns such a dictionary"
+            "number of images per class, a function that returns such a dictionary, or, for two classes, a number up "
+            "to 1"
         )
     if len(have) < 2:
         raise InvalidInputError(
@@ -74,12 +69,45 @@ def digits_to_add(y: Array, strategy: Strategy, synthetic_per_real: float | None
         )
     largest, smallest = max(have, key=have.__getitem__), min(have, key=have.__getitem__)
     excluded = {"minority": set(have) - {smallest}, "not minority": {smallest}, "all": set()}
-    names = [label for label in have if label not in excluded.get(str(strategy), {largest})]
+    names = [label for label in have if label not in excluded.get(strategy, {largest})]
     return {label: have[largest] - have[label] for label in names}
 
 
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
+def _up_to_totals(have: dict[Any, int], strategy: Mapping[Any, Any], dtype: np.dtype[Any]) -> dict[Any, int]:
+    """The digits that a dictionary of totals asks for. Keys and totals may be floats without fractions."""
+    names = label_array(list(strategy)).tolist()
+    added = {}
+    for label, total in zip(names, strategy.values(), strict=True):
+        if have and isinstance(label, str) != (dtype.kind == "U"):
+            raise InvalidInputError(
+                f"the strategy names class {label!r}, but y has dtype {dtype}; name classes as in y"
+            )
+        whole = isinstance(total, int | float | np.number) and not isinstance(total, bool) and total % 1 == 0
+        if not whole or total < have.get(label, 0):
+            raise InvalidInputError(
+                f"the strategy asks for {total!r} images of class {label!r}; expected an integer, at least the "
+                f"{have.get(label, 0)} images that y has"
+            )
+        added[label] = int(total) - have.get(label, 0)
+    return added
+
+
+def _up_to_share(have: dict[Any, int], share: float) -> dict[Any, int]:
+    """The digits that a share of the larger class asks for. There must be two classes."""
+    if len(have) != 2 or not 0 < share <= 1:
+        raise InvalidInputError(
+            f"strategy is {share:g} and y has the classes {list(have)}; expected a number above 0 and up to 1, and two "
+            "classes: give a dictionary with the total number of images per class instead"
+        )
+    larger = max(have, key=have.__getitem__)
+    (smaller,) = set(have) - {larger}
+    new = int(have[larger] * share - have[smaller])
+    if new < 1:
+        raise InvalidInputError(
+            f"strategy is {share:g}, but class {smaller!r} already has {have[smaller]} images and class {larger!r} has "
+            f"{have[larger]}; give a larger share"
+        )
+    return {smaller: new}
 
 
 def check_images(X: Any, generator: Generator, pixel_range: PixelRange | None) -> tuple[Array, PixelRange]:
@@ -97,12 +125,16 @@ def check_images(X: Any, generator: Generator, pixel_range: PixelRange | None) -
         InvalidInputError: the images do not have the generator's shape, *pixel_range* is missing, or a value lies
             outside it.
     """
+    if np.ma.is_masked(X):
+        raise InvalidInputError("X has masked pixels; expected a value for each pixel: give X.filled(…)")
     if hasattr(X, "toarray"):
         raise InvalidInputError("X is a sparse matrix; expected a dense array: give X.toarray()")
     try:
-        images = np.asarray(X)
-    except ValueError as error:
-        raise InvalidInputError(f"X is invalid ({error}); expected an array of images of equal size") from error
+        images = to_array(X)
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(
+            f"X is invalid ({error}); expected images of equal size, without missing pixels"
+        ) from error
     height, width, channels = generator.image_shape
     shapes = [(height * width * channels,), (height, width, channels)] + ([(height, width)] if channels == 1 else [])
     if images.ndim < 2 or images.shape[1:] not in shapes:
@@ -110,7 +142,7 @@ def check_images(X: Any, generator: Generator, pixel_range: PixelRange | None) -
             f"X has shape {images.shape}, but generator {generator.generator_id} makes images of "
             f"{height} × {width} × {channels}; expected {' or '.join(str(('n', *shape)) for shape in shapes)}"
         )
-    if images.dtype == object:  # for example from pandas' nullable dtypes
+    if images.dtype == object:
         with suppress(TypeError, ValueError):
             images = images.astype(np.float64)
     if images.dtype.kind not in "uif":
@@ -169,7 +201,8 @@ def class_labels(y: Any) -> Array:
         (n,) integers or strings. One-hot labels become column numbers.
 
     Raises:
-        InvalidInputError: a row names several classes or no class, or the labels have another shape or dtype.
+        InvalidInputError: a row names several classes or no class, a label is missing, or the labels have another shape
+            or dtype.
     """
     labels = np.asarray(y)
     if labels.ndim == 2 and labels.shape[1] > 1:
@@ -181,17 +214,4 @@ def class_labels(y: Any) -> Array:
         return labels.argmax(axis=1)
     if labels.ndim not in (1, 2):
         raise InvalidInputError(f"y has shape {labels.shape}; expected (n,)")
-    labels = labels.reshape(-1)
-    if labels.dtype == object:
-        labels = np.asarray(labels.tolist())
-    if labels.dtype.kind == "f":
-        if not np.array_equal(labels, np.round(labels)):
-            raise InvalidInputError(
-                "Unknown label type: y has fractions or missing values; expected class numbers or class names"
-            )
-        labels = labels.astype(np.int64)
-    if labels.dtype.kind not in "iuUT" and labels.size:
-        raise InvalidInputError(
-            f"Unknown label type: y has dtype {labels.dtype}; expected class numbers or class names"
-        )
-    return labels
+    return label_array(y).reshape(-1)

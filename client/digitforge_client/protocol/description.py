@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 
 from digitforge_client.contract import CONTRACT_VERSION, Field, Signature
 from digitforge_client.errors import InvalidInputError, UnexpectedReplyError
+from digitforge_client.protocol.labels import label_array
 from digitforge_client.transport.wire import messages
 from digitforge_client.transport.wire.tensors import decode, dtype_name
 
@@ -79,24 +80,18 @@ class Generator:
         Raises:
             InvalidInputError: the generator has no classes, or lacks one of these.
         """
-        given = np.asarray(labels)
         if not self.conditional:
             raise InvalidInputError(
                 f"labels were given, but generator {self.generator_id} is unconditional and has no classes; "
                 "leave out the labels"
             )
-        if given.dtype.kind in "OT":  # objects, for example from pandas, or numpy's variable-width strings
-            given = np.asarray(given.tolist())
+        given = label_array(labels)
         if given.dtype.kind == "U":
             numbers = {name: number for number, name in enumerate(self.class_names)}
             unknown = sorted(set(given.ravel().tolist()) - set(numbers))
             if unknown:
                 raise self._unknown_class(unknown)
             return np.array([numbers[name] for name in given.ravel()], dtype=np.int64).reshape(given.shape)
-        if given.dtype.kind not in "iu" and given.size:
-            raise InvalidInputError(
-                f"labels have dtype {given.dtype}; expected class numbers (integers) or class names"
-            )
         outside = (given < 0) | (given >= len(self.class_names))
         if outside.any():
             raise self._unknown_class(sorted(set(given[outside].ravel().tolist())))

@@ -95,6 +95,36 @@ def test_the_sampler_can_be_cloned_copied_and_pickled() -> None:
         assert copied.fit_resample(X, y)[0].shape == (6, 784)
 
 
+@pytest.mark.parametrize("random_state", [2**21, 2**32 - 1, np.uint32(2**31)])
+def test_a_large_seed_draws_a_seed_of_its_own(random_state: Any) -> None:
+    X, y = np.zeros((6, 784), np.uint8), [0, 0, 0, 0, 5, 5]
+    one, again, small = (sampler(random_state=state) for state in (random_state, random_state, 0))
+    results = [each.fit_resample(X, y)[0] for each in (one, again, small)]
+    np.testing.assert_array_equal(results[0], results[1])
+    assert (results[0] != results[2]).any()
+    with pytest.raises(InvalidInputError, match="below 2³²"):
+        sampler(random_state=2**32).fit_resample(X, y)
+
+
+@pytest.mark.parametrize("make", [np.random.RandomState, np.random.default_rng])
+def test_a_random_number_generator_gives_other_digits_for_each_call(make: Any) -> None:
+    X, y = np.zeros((6, 784), np.uint8), [0, 0, 0, 0, 5, 5]
+    fitted, again = sampler(random_state=make(3)), clone(sampler(random_state=make(3)))
+    first, second = fitted.fit_resample(X, y)[0], fitted.fit_resample(X, y)[0]
+    assert (first != second).any()
+    np.testing.assert_array_equal(again.fit_resample(X, y)[0], first)  # type: ignore[union-attr]
+    assert len(sampler(random_state=np.random).fit_resample(X, y)[0]) == 8
+    for wrong in ("3", 3.5, True):
+        with pytest.raises(InvalidInputError, match=r"random_state|seed"):
+            sampler(random_state=wrong).fit_resample(X, y)
+
+
+def test_a_share_balances_two_classes_in_float_labels() -> None:
+    X, y = np.zeros((10, 784), np.uint8), np.repeat([0.0, 5.0], [8, 2])
+    assert sampler(sampling_strategy=0.5).fit_resample(X, y)[1].tolist() == [*y.tolist(), 5.0, 5.0]
+    assert sampler(sampling_strategy={5.0: 3}).fit_resample(X, y)[1].tolist() == [*y.tolist(), 5.0]
+
+
 def test_parameters_are_checked_when_they_are_used() -> None:
     with pytest.raises(InvalidInputError, match="strategy"):
         sampler(sampling_strategy="most").fit_resample(np.zeros((2, 784), np.uint8), [0, 1])

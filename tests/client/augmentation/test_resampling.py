@@ -38,6 +38,7 @@ def images(n: int, dtype: Any = np.uint8) -> np.ndarray:
         ("not minority", {0: 0, 1: 20}),
         ({7: 10, 1: 10}, {7: 6, 1: 0}),
         ({3: 5}, {3: 5}),
+        ({7.0: 10.0, np.int8(1): np.int64(11)}, {7: 6, 1: 1}),
         (lambda y: dict.fromkeys(np.unique(y), 40), {0: 10, 1: 30, 7: 36}),
     ],
 )
@@ -49,6 +50,21 @@ def test_strategies_agree_with_imbalanced_learn() -> None:
     utils = pytest.importorskip("imblearn.utils")
     for strategy in ("auto", "not majority", "all", "minority", "not minority", {7: 10, 1: 10}):
         assert digits_to_add(Y, strategy, None) == dict(utils.check_sampling_strategy(strategy, Y, "over-sampling"))
+
+
+@pytest.mark.parametrize("share", [0.5, 0.37, 1, 1.0, np.float32(0.75)])
+def test_a_share_of_the_larger_class_means_the_same_as_in_imbalanced_learn(share: float) -> None:
+    utils = pytest.importorskip("imblearn.utils")
+    for y in (np.repeat([0, 7], [30, 10]), np.repeat([7, 0], [30, 10]), np.repeat(["a", "b"], [3, 20])):
+        assert digits_to_add(y, share, None) == dict(utils.check_sampling_strategy(share, y, "over-sampling"))
+
+
+def test_a_series_may_hold_the_totals(client: DigitClient) -> None:
+    pandas = pytest.importorskip("pandas")
+    assert digits_to_add(Y, pandas.Series({7: 10, 1: 12}), None) == {7: 6, 1: 2}
+    y = pandas.Series(Y.astype(float))
+    totals = y.value_counts().to_dict()  # its keys are floats, like y
+    assert client.augment(images(44), y, strategy={**totals, 7.0: 9})[1].tolist() == [*Y.tolist(), *[7] * 5]
 
 
 def test_synthetic_per_real_counts_class_by_class() -> None:
@@ -65,6 +81,17 @@ def test_synthetic_per_real_counts_class_by_class() -> None:
         (Y, {7: 3}, None),
         (Y, {7: 10.5}, None),
         (Y, {"7": 10}, None),
+        (Y, {7.5: 10}, None),
+        (Y, {True: 20}, None),
+        (Y, {7: float("nan")}, None),
+        (Y, {None: 10}, None),
+        (Y, [7], None),
+        (Y, 0.5, None),  # three classes
+        (np.repeat([0, 1], [10, 5]), 0.5, None),  # nothing to add
+        (np.repeat([0, 1], [10, 5]), 0.0, None),
+        (np.repeat([0, 1], [10, 5]), 1.5, None),
+        (np.repeat([0, 1], [10, 5]), True, None),
+        (np.repeat([0, 1], [10, 5]), 0.8, 1.0),
         (Y, "minority", 2.0),
         (Y, "auto", -1.0),
         (Y, "auto", float("nan")),
@@ -184,6 +211,51 @@ def test_results_have_the_containers_of_the_input(client: DigitClient) -> None:
     assert list(X3.columns) == names
     assert set(X3.dtypes) == {np.dtype(np.uint8)}
     assert (y3.name, len(y3)) == ("digit", 90)
+
+
+def test_tuples_come_back_as_tuples(client: DigitClient) -> None:
+    X2, y2 = client.augment(tuple(images(44)), tuple(Y.tolist()))
+    assert isinstance(X2, tuple)
+    assert y2 == (*Y.tolist(), *[1] * 20, *[7] * 26)
+    assert X2[0].dtype == X2[89].dtype == np.uint8
+
+
+@pytest.mark.parametrize("dtype", ["UInt8", "uint8[pyarrow]", "category", "Sparse[uint8]"])
+def test_columns_of_bytes_need_no_pixel_range(client: DigitClient, dtype: str) -> None:
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    pixels = images(44).reshape(44, 784)
+    X2, _ = client.augment(pandas.DataFrame(pixels).astype(dtype), Y, seed=3)
+    expected, _ = client.augment(pixels, Y, seed=3)
+    np.testing.assert_array_equal(X2.to_numpy(dtype=np.uint8), expected)
+
+
+@pytest.mark.parametrize("dtype", ["UInt8", "uint8[pyarrow]", "Float32", "double[pyarrow]", "category", "float32"])
+def test_missing_pixels_are_rejected(client: DigitClient, dtype: str) -> None:
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    table = pandas.DataFrame(images(44).reshape(44, 784)).astype(dtype)
+    table.iloc[3, 5] = None
+    with pytest.raises(InvalidInputError, match="missing pixels"):
+        client.augment(table, Y, pixel_range=(0, 255))
+    with pytest.raises(InvalidInputError, match="masked pixels"):
+        client.augment(np.ma.masked_array(images(44), images(44) == 3), Y)
+
+
+@pytest.mark.parametrize("dtype", ["Int64", "int64[pyarrow]", "float64", "category", "object"])
+@pytest.mark.parametrize("kind", [int, str])
+def test_missing_labels_are_rejected(client: DigitClient, dtype: str, kind: type) -> None:
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    if kind is str and "64" in dtype:
+        dtype = "string" if dtype == "Int64" else "str"
+    y = pandas.Series([*map(kind, Y[1:]), None], dtype=dtype)
+    masked = np.ma.masked_array(Y, np.arange(44) == 3)
+    for labels in (y, y.to_frame(), y.tolist(), masked):
+        with pytest.raises(InvalidInputError, match="labels are missing"):
+            client.augment(images(44), labels)
+        with pytest.raises(InvalidInputError, match="labels are missing"):
+            client.sample(labels=labels if labels is masked else y)
 
 
 MANY = tuple(map(str, range(300)))

@@ -63,7 +63,7 @@ def test_a_later_first_batch_skips_whole_batches(n: int, batch_size: int, first:
 
 
 def test_one_label_applies_to_all_rows_and_may_be_a_name_or_a_number() -> None:
-    for label in (7, "7", np.int32(7)):
+    for label in (7, "7", np.int32(7), 7.0, np.float32(7)):
         labels, _ = spec(5, labels=label).rows(TEN).addresses(1, 3)
         assert labels is not None
         assert labels.tolist() == [7, 7, 7]
@@ -78,7 +78,7 @@ def test_an_object_array_may_hold_class_names() -> None:
     assert FASHION.class_numbers(names).tolist() == [1, 2]
 
 
-@pytest.mark.parametrize("labels", [[0, 10], [-1], "eleven", ["3", "x"], [1.0], [[1]], [True]], ids=str)
+@pytest.mark.parametrize("labels", [[0, 10], [-1], "eleven", ["3", "x"], [1.5], [np.inf], [[1]], [True]], ids=str)
 def test_a_label_outside_the_classes_is_rejected(labels: Any) -> None:
     with pytest.raises(InvalidInputError):
         spec(labels=labels, n=1 if isinstance(labels, str) else None).rows(TEN)
