@@ -18,6 +18,8 @@ import pytest
 from commands import one_line, run, start
 from PIL import Image
 
+from digitforge_client.datasets.readers import read
+
 
 def sample(server: Any, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return run("sample", "--server", server if isinstance(server, str) else server.target, *arguments)
@@ -198,3 +200,76 @@ def test_process_substitution_of_a_shell_can_read_the_output(server: Any) -> Non
             assert len(archive["y"]) == 50
         assert "50 digits" in process.communicate(timeout=60)[0]
     assert process.returncode == 0
+
+
+def _run_in_a_terminal(server: Any, *arguments: str | Path) -> tuple[int, bytes, bytes]:
+    """Run `sample` with a terminal as its standard output. Return the status, that output, and standard error."""
+    terminal, end = os.openpty()
+    command = [sys.executable, "-m", "digitforge", "sample", "--server", server.target, *map(str, arguments)]
+    with subprocess.Popen(command, stdout=end, stderr=subprocess.PIPE) as process:
+        _, stderr = process.communicate(timeout=60)
+    os.set_blocking(terminal, False)
+    shown = b""
+    with contextlib.suppress(BlockingIOError):
+        shown = os.read(terminal, 65536)
+    os.close(end)
+    os.close(terminal)
+    return process.returncode, shown, stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="this system has no terminals")
+@pytest.mark.parametrize("form", ["npy", "npz", "png", "tfrecord", "parquet"])
+@pytest.mark.parametrize("out", ["-", "/dev/stdout", "/proc/self/fd/1"])
+def test_digits_are_never_written_to_a_terminal(server: Any, form: str, out: str) -> None:
+    if form not in ("npy", "npz") and out != "-":
+        pytest.skip("the same code as for -")
+    status, shown, stderr = _run_in_a_terminal(server, "--n", "5", "--out", out, "--format", form)
+    assert (status, shown) == (2, b"")
+    assert b"is a terminal" in stderr
+    assert server.requests == []
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="this system has no terminals")
+def test_a_file_and_a_terminal_for_the_report(server: Any, tmp_path: Path) -> None:
+    status, shown, stderr = _run_in_a_terminal(server, "--n", "5", "--out", tmp_path / "d.npz")
+    assert (status, stderr) == (0, b"")
+    assert shown.startswith(b"5 digits")
+
+
+@pytest.mark.parametrize("form", ["npz", "png", "tfrecord", "parquet"])
+def test_standard_output_takes_every_format_that_is_a_file(server: Any, tmp_path: Path, form: str) -> None:
+    sample(server, "--n", "5", "--seed", "1", "--out", tmp_path / "d", "--format", form)
+    command = [sys.executable, "-m", "digitforge", "sample", "--server", server.target, "--n", "5", "--seed", "1"]
+    piped = subprocess.run([*command, "--out", "-", "--format", form], capture_output=True, check=True, cwd=tmp_path)
+    (tmp_path / "piped").write_bytes(piped.stdout)
+    if form == "png":
+        assert piped.stdout == (tmp_path / "d").read_bytes()
+    else:
+        one, other = (read(tmp_path / name, form) for name in ("d", "piped"))
+        np.testing.assert_array_equal(one.images, other.images)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["d", "piped"]
+
+
+@pytest.mark.parametrize("form", ["idx", "files"])
+def test_a_folder_does_not_fit_into_standard_output(server: Any, form: str) -> None:
+    result = sample(server, "--n", "5", "--out", "-", "--format", form)
+    assert "makes a folder" in one_line(result)
+    assert result.returncode == 2
+    assert not Path("-").exists()
+
+
+@pytest.mark.parametrize("outs", [("d.npz", "d.npz"), ("d.npz", "../{}/d.npz"), ("d.npz", "link.npz"), ("-", "-")])
+def test_two_outputs_at_one_place_are_an_error(server: Any, tmp_path: Path, outs: tuple[str, str]) -> None:
+    (tmp_path / "link.npz").symlink_to("d.npz")
+    first, second = (out if out == "-" else tmp_path / out.format(tmp_path.name) for out in outs)
+    result = sample(server, "--n", "5", "--out", first, "--out", second)
+    assert "more than once" in one_line(result)
+    assert result.returncode == 2
+
+
+def test_the_help_says_that_an_existing_file_is_replaced(server: Any, tmp_path: Path) -> None:
+    assert "existing file is replaced" in " ".join(run("sample", "--help").stdout.split())
+    for n in ("5", "7"):
+        sample(server, "--n", n, "--out", tmp_path / "d.npz")
+        with np.load(tmp_path / "d.npz") as archive:
+            assert len(archive["y"]) == int(n)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
+import shutil
+import signal
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -156,3 +160,82 @@ def test_other_paths_name_no_open_file(tmp_path: Path) -> None:
     for path in (tmp_path / "1", tmp_path / "loop", Path("/dev/null"), Path("/dev/fd"), Path("1")):
         assert open_descriptor(path) is None
     assert open_descriptor(Path("/dev/stdout")) == 1
+
+
+# --- processes that were killed while they wrote
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from digitforge_client.common.files import new_folder, replacing
+with (new_folder if sys.argv[2] == "folder" else replacing)(Path(sys.argv[1])) as target:
+    if sys.argv[2] == "folder":
+        (target / "part").write_text("incomplete")
+    else:
+        target.write(b"incomplete")
+    print("writes", flush=True)
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def _writes(path: Path, what: str) -> subprocess.Popen[str]:
+    """A process that has begun to write, and is killed when its standard input ends."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, path, what], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "writes\n"
+    return process
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_the_next_writer_removes_what_a_killed_one_left_and_nothing_else(tmp_path: Path, what: str) -> None:
+    out, other = tmp_path / "d[1]*.npz", tmp_path / "d.npz"
+    for path in (out, out, other):
+        with _writes(path, what) as process:
+            process.communicate()
+        assert process.returncode == -signal.SIGKILL
+    (tmp_path / f".{out.name}.mine.tmp").touch()
+    with _writes(out, what) as running:
+        assert len(list(tmp_path.iterdir())) == 3  # of `other`, of the test and of the running process
+        write("files" if what == "folder" else "npz", out, batch(3))
+        assert len(list(tmp_path.iterdir())) == 4
+        running.communicate()
+    if what == "folder":
+        shutil.rmtree(out)
+    write("files" if what == "folder" else "npz", out, batch(3))
+    write("files" if what == "folder" else "npz", other, batch(3))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f".{out.name}.mine.tmp", "d.npz", out.name]
+
+
+def test_the_longest_name_of_a_file_can_be_written(tmp_path: Path) -> None:
+    for name in ("d" * 251 + ".npz", "é" * 125 + ".npz", "猫" * 83 + ".npz"):
+        write("npz", tmp_path / name, batch(3))
+        assert np.load(tmp_path / name)["y"].tolist() == [0, 1, 2]
+
+
+def test_a_folder_that_cannot_be_listed_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "drop").mkdir()
+    (tmp_path / "drop").chmod(0o333)
+    write("npz", tmp_path / "drop" / "d.npz", batch(3))
+    (tmp_path / "drop").chmod(0o700)
+    assert [path.name for path in (tmp_path / "drop").iterdir()] == ["d.npz"]
+
+
+def test_a_mounted_file_gets_the_content(tmp_path: Path) -> None:
+    """A container may mount a single file. The system refuses to replace it."""
+    source, file = tmp_path / "source", tmp_path / "d.npz"
+    source.write_bytes(b"old")
+    file.touch()
+    program = "import sys; from pathlib import Path; from written import batch, write; "
+    program += "write('npz', Path(sys.argv[1]), batch(3))"
+    command = ["unshare", "--mount", "sh", "-c", 'mount --bind "$1" "$2" || exit 77; shift 2; exec "$@"', "sh"]
+    command += [str(source), str(file), sys.executable, "-c", program, str(file)]
+    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False)
+    if done.returncode == 77 or "unshare failed" in done.stderr:
+        pytest.skip("this user may not mount")
+    assert done.returncode == 0, done.stderr
+    assert np.load(io.BytesIO(source.read_bytes()))["y"].tolist() == [0, 1, 2]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["d.npz", "source"]
