@@ -18,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from digitforge_client.common.archives import gunzip
 from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_evaluation.features.extract import Measured
 from digitforge_training.data.download import fetch
@@ -34,6 +35,8 @@ MIRRORS: Final = (
     "http://download.tensorflow.org/models/image/imagenet/",
     "https://storage.googleapis.com/download.tensorflow.org/models/image/imagenet/",
 )
+#: Bytes that the archive may have after decompression. The published one has 96 MB.
+LARGEST_ARCHIVE: Final = 2**28
 REMEDY: Final = f"give the file {GRAPH} or {ARCHIVE} with --features inception:FILE"
 
 #: Tensor of the images, after the JPEG decoder.
@@ -124,11 +127,15 @@ def read_graph(path: Path) -> bytes:
 
 def _unpack(content: bytes, where: str) -> bytes:
     try:
-        with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as archive:
-            member = archive.extractfile(GRAPH)
-            if member is not None:
-                return member.read()
-    except (tarfile.TarError, KeyError, OSError, EOFError) as error:
+        unpacked = gunzip(content, LARGEST_ARCHIVE)
+        if len(unpacked) > LARGEST_ARCHIVE:
+            raise DataError(f"the archive has more than {LARGEST_ARCHIVE} bytes after decompression")
+        with tarfile.open(fileobj=io.BytesIO(unpacked), mode="r:") as archive:
+            member = archive.getmember(GRAPH)
+            # A sparse file may have any size.
+            if member.isreg() and not member.issparse():
+                return archive.extractfile(member).read()  # type: ignore[union-attr]
+    except (DataError, tarfile.TarError, KeyError, OSError, EOFError) as error:
         raise DataError(f"{where}: not an archive with {GRAPH} ({error}); {REMEDY}") from error
     raise DataError(f"{where}: {GRAPH} is not a file in this archive; {REMEDY}")
 

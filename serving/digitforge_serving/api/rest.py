@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import gzip
-import io
 import json
 import logging
 import re
 import time
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
@@ -31,6 +28,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.types import Message as ASGIMessage
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_pb2, predict_pb2
 
+from digitforge_client.common.archives import gunzip
+from digitforge_client.errors import DataError
 from digitforge_serving.api import json_tensors, metadata
 from digitforge_serving.api.in_flight import InFlight
 from digitforge_serving.api.request_log import HEADER, Entry, RequestLog
@@ -237,8 +236,8 @@ class Rest:
 
     def _inflate(self, body: bytearray) -> bytes:
         try:
-            inflated = gzip.GzipFile(fileobj=io.BytesIO(body)).read(self._max_body_bytes + 1)
-        except (OSError, EOFError, zlib.error) as error:
+            inflated = gunzip(body, self._max_body_bytes)
+        except DataError as error:
             raise refusal.invalid_argument(f"the body is not valid gzip: {error}") from error
         if len(inflated) > self._max_body_bytes:
             raise self._too_large()

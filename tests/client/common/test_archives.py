@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+import random
+import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from digitforge_client import DataError
-from digitforge_client.common.archives import open_archive
+from digitforge_client.common import archives
+from digitforge_client.common.archives import gunzip, open_archive
 
 ARRAYS: dict[str, Any] = {"x": np.arange(24, dtype=np.uint8).reshape(2, 3, 4), "name": np.array("digits")}
 
@@ -72,3 +77,79 @@ def test_the_message_ends_with_the_advice(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"y is not a file in the archive.*plain arrays"):  # noqa: SIM117
         with open_archive(tmp_path / "a.npz") as arrays:
             arrays["y"]
+
+
+# --- small files with a large content
+
+
+def test_an_archive_that_inflates_too_much_is_rejected_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives, "LARGEST", 2**20)
+    monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_, **__: pytest.fail("read the content"))
+    np.savez_compressed(tmp_path / "one.npz", x=np.zeros(2**20 + 1, np.uint8))
+    np.savez_compressed(tmp_path / "many.npz", **{f"x{i}": np.zeros(2**17, np.uint8) for i in range(9)})
+    for name in ("one.npz", "many.npz"):
+        with pytest.raises(DataError, match=r"arrays have 1 MiB, \d+ times the size of the file; at most 1 MiB"):
+            open_archive(tmp_path / name).__enter__()
+
+
+def test_large_arrays_that_compress_like_images_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "LARGEST", 2**10)
+    pixels = np.random.default_rng(0).integers(0, 256, 2**16).astype(np.uint8)
+    pixels[2**13 :] = 0  # compresses eight times
+    np.savez_compressed(tmp_path / "a.npz", x=pixels)
+    assert (tmp_path / "a.npz").stat().st_size < 2**14
+    with open_archive(tmp_path / "a.npz") as arrays:
+        np.testing.assert_array_equal(arrays["x"], pixels)
+
+
+def test_a_size_that_is_too_small_in_the_list_of_members_is_rejected(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    np.savez_compressed(file, x=np.zeros(2**20, np.uint8))
+    content = bytearray(file.getvalue())
+    at = content.index(b"PK\x01\x02") + 24  # the uncompressed size
+    content[at : at + 4] = (2**10).to_bytes(4, "little")
+    (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(DataError), open_archive(tmp_path / "a.npz") as arrays:
+        arrays["x"]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_methods_that_numpy_does_not_use_are_rejected(tmp_path: Path, method: int) -> None:
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", method) as archive:
+        file = io.BytesIO()
+        np.save(file, np.zeros(1000, np.uint8))
+        archive.writestr("x.npy", file.getvalue())
+    with pytest.raises(DataError, match=rf"x\.npy is compressed with method {method}"):
+        open_archive(tmp_path / "a.npz").__enter__()
+
+
+def test_a_single_array_is_rejected_before_it_is_read(tmp_path: Path) -> None:
+    with (tmp_path / "a.npz").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (10**15,)})
+    with pytest.raises(DataError, match="single array"):
+        open_archive(tmp_path / "a.npz").__enter__()
+
+
+@given(st.integers())
+def test_gunzip_agrees_with_the_standard_library(seed: int) -> None:
+    chance = random.Random(seed)
+    parts = [chance.choice([chance.randbytes, bytes])(chance.randrange(40_000)) for _ in range(chance.randrange(1, 5))]
+    content = b"".join(gzip.compress(part) + bytes(chance.choice([0, 0, 20_000])) for part in parts)
+    whole = gzip.decompress(content)
+    assert gunzip(content, 2**30) == whole
+    most = chance.randrange(len(whole) + 2)
+    assert gunzip(bytearray(content), most) == whole[: most + 1]
+    cut = content.rstrip(b"\0")[: -chance.randrange(1, 8)]
+    with pytest.raises(DataError, match="truncated|damaged"):
+        gunzip(cut, 2**30)
+
+
+def test_any_number_of_empty_gzip_members_takes_bounded_time() -> None:
+    member = gzip.compress(b"")
+    assert gunzip(member * 1000 + gzip.compress(b"content"), 100) == b"content"
+    began = time.process_time()
+    with pytest.raises(DataError, match="more than 100000 members"):
+        gunzip(member * 350_000, 2**30)  # 7 MiB
+    assert time.process_time() - began < 20  # it takes 2 s; once 120 s

@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_evaluation.features.choice import features_called
+from digitforge_evaluation.features import inception
 from digitforge_evaluation.features.inception import ARCHIVE, FEATURES, GRAPH, MIRRORS_VARIABLE, Inception, _downloaded
 
 WEIGHTS = np.random.default_rng(0).normal(size=(13, 13, 3, FEATURES)).astype(np.float32)
@@ -144,6 +145,23 @@ def test_an_archive_is_unpacked_and_a_wrong_archive_is_refused(graph: tuple[Path
         other.addfile(tarfile.TarInfo("readme"), io.BytesIO())
     with pytest.raises(DataError, match=f"not an archive with {GRAPH}"):
         Inception(tmp_path / "other.tgz", sha256=sha256)
+
+
+def test_an_archive_that_inflates_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inception, "LARGEST_ARCHIVE", 2**20)
+    with tarfile.open(tmp_path / "large.tgz", "w:gz") as archive:
+        member = tarfile.TarInfo(GRAPH)
+        member.size = 2**21
+        archive.addfile(member, io.BytesIO(bytes(2**21)))
+    with pytest.raises(DataError, match="more than 1048576 bytes after decompression"):
+        Inception(tmp_path / "large.tgz")
+    with tarfile.open(tmp_path / "sparse.tgz", "w:gz", format=tarfile.PAX_FORMAT) as archive:
+        member = tarfile.TarInfo(GRAPH)
+        member.size = 4
+        member.pax_headers = {"GNU.sparse.map": "0,4", "GNU.sparse.size": str(2**50)}
+        archive.addfile(member, io.BytesIO(b"data"))
+    with pytest.raises(DataError, match="is not a file in this archive"):
+        Inception(tmp_path / "sparse.tgz")
 
 
 def test_without_a_file_the_graph_is_downloaded_once_and_verified(

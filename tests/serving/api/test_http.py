@@ -93,10 +93,11 @@ def test_a_compressed_body_is_answered(server: Server) -> None:
     [
         ("gzip", BODY, 400),
         ("gzip", gzip.compress(BODY, mtime=0)[:-9], 400),
+        ("gzip", gzip.compress(b"") * 150_000, 400),
         ("br", BODY, 415),
         ("gzip, gzip", BODY, 415),
     ],
-    ids=["not compressed", "cut short", "unknown", "twice"],
+    ids=["not compressed", "cut short", "many members", "unknown", "twice"],
 )
 def test_a_body_in_another_or_a_broken_coding_is_an_error(
     server: Server, coding: str, body: bytes, status: int

@@ -312,3 +312,16 @@ def test_mnist_comes_from_a_mirror_and_then_from_the_cache(
     cached.write_bytes(gzip.compress(idx.read_bytes(originals[2])[:-1]))
     with pytest.raises(DataError, match=r"t10k-images-idx3-ubyte\.gz: truncated"):
         load("mnist", split="test")
+
+
+def test_a_mirror_cannot_fill_the_memory(
+    tmp_path: Path, start_mirror: Callable[..., Mirror], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a mirror sends is decompressed only up to the size of MNIST's files, before its hash is checked."""
+    bomb = gzip.compress(bytes(mnist.LARGEST_FILE + 1), 1)
+    monkeypatch.setenv(mnist.CACHE_DIR_VARIABLE, str(tmp_path))
+    monkeypatch.delenv(mnist.DATA_DIR_VARIABLE, raising=False)
+    monkeypatch.setenv(mnist.MIRRORS_VARIABLE, start_mirror(files=dict.fromkeys(FILES_OF_MNIST, bomb)).address)
+    with pytest.raises(DataError, match=f"more than {mnist.LARGEST_FILE} bytes after decompression"):
+        load("mnist")
+    assert [path.name for path in (tmp_path / "mnist").iterdir()] == [".lock"]

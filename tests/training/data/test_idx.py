@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from digitforge_client.common import archives
 from digitforge_client.errors import DataError
 from digitforge_training.data import idx, load
 
@@ -91,8 +92,9 @@ def test_several_gzip_members_make_one_file() -> None:
 
 
 def test_a_gzip_bomb_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(idx, "LARGEST_FILE", 10_000)
-    with pytest.raises(DataError, match="too large"):
+    monkeypatch.setattr(archives, "LARGEST", 10_000)
+    assert len(idx.unpack(gzip.compress(bytes(10_000)), "f")) == 10_000
+    with pytest.raises(DataError, match="more than 10000 bytes after decompression"):
         idx.unpack(gzip.compress(bytes(20_000)), "f")
 
 

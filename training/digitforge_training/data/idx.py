@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import re
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,14 +15,13 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from digitforge_client.common import archives
 from digitforge_client.errors import DataError
 from digitforge_training.data.dataset import SPLITS, Dataset, classes_of, dataset_from_raw
 
 UNSIGNED_BYTE: Final = 0x08
 TYPES: Final = {0x09: "int8", 0x0B: "int16", 0x0C: "int32", 0x0D: "float32", 0x0E: "float64"}
 GZIP_MAGIC: Final = b"\x1f\x8b"
-#: Bytes, more than any real IDX file of images has. Keeps a hostile gzip file from filling the memory.
-LARGEST_FILE: Final = 2**30
 
 #: ``train-images-idx3-ubyte``, ``emnist-letters-test-labels-idx1-ubyte.gz``, ``t10k-images.idx3-ubyte`` …
 FILE_NAME: Final = re.compile(
@@ -40,26 +38,25 @@ class IdxFiles:
     labels: dict[str, Path]  #: Split => label file.
 
 
-def unpack(content: bytes, where: str) -> bytes:
+def unpack(content: bytes, where: str, *, most: int | None = None) -> bytes:
     """Decompress *content* if it is a gzip file. Other content is returned unchanged.
+
+    Args:
+        content: the file.
+        where: the file to name in an error.
+        most: number of bytes that the result may have. None: as many as `archives.limit` allows.
 
     Raises:
         DataError: the gzip file is damaged, truncated or too large.
     """
-    if not content.startswith(GZIP_MAGIC):
-        return content
-    unpacked = b""
-    while content:  # a gzip file may have several members in a row
-        inflator = zlib.decompressobj(wbits=31)  # 31: gzip with its header and checksum
-        try:
-            unpacked += inflator.decompress(content, LARGEST_FILE - len(unpacked) + 1)
-        except zlib.error as error:
-            raise DataError(f"{where}: the gzip file is damaged ({error}); download it again") from error
-        if not inflator.eof or len(unpacked) > LARGEST_FILE:
-            raise DataError(
-                f"{where}: the gzip file is truncated or too large (over {LARGEST_FILE} bytes); download it again"
-            )
-        content = inflator.unused_data.lstrip(b"\0")  # padding
+    if most is None:
+        most = archives.limit(len(content))
+    try:
+        unpacked = archives.gunzip(content, most) if content.startswith(GZIP_MAGIC) else content
+    except DataError as error:
+        raise DataError(f"{where}: {error}; download it again") from error
+    if len(unpacked) > most:
+        raise DataError(f"{where}: the file has more than {most} bytes after decompression; download it again")
     return unpacked
 
 

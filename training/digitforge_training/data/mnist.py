@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from pathlib import Path
@@ -29,6 +30,8 @@ FILES: Final = {  # file name at the mirrors => SHA-256 of the unpacked content
     "t10k-images-idx3-ubyte.gz": IMAGES_SHA256["test"],
     "t10k-labels-idx1-ubyte.gz": LABELS_SHA256["test"],
 }
+#: Bytes of the largest of these files after decompression: a header and 60 000 images.
+LARGEST_FILE: Final = 16 + 60_000 * 28 * 28
 MIRRORS: Final = (
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -70,7 +73,8 @@ def load_mnist(*, split: str, data_dir: Path | None) -> Dataset:
             raise DataError(f"{data_dir}: no such folder; {REMEDY}")
         return _verified(data_dir, split, advice="to load other images in this format, use --data FOLDER")
     folder = cache_dir() / "mnist"
-    fetch(FILES, folder, mirrors=mirrors(), unpack=idx.unpack, remedy=REMEDY)
+    unpack = functools.partial(idx.unpack, most=LARGEST_FILE)
+    fetch(FILES, folder, mirrors=mirrors(), unpack=unpack, remedy=REMEDY)
     return _verified(folder, split, advice="delete it, and the next run downloads it again")
 
 
