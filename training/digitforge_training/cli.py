@@ -331,7 +331,7 @@ def export(  # noqa: PLR0917 – click passes by name
     if as_json:
         from digitforge_training.export.saved_model import read_card
 
-        click.echo(json.dumps({"path": str(version), **read_card(version)}, indent=2, ensure_ascii=False))
+        click.echo(json.dumps({"path": str(version), **read_card(version)}, indent=2))
     else:
         click.echo(version)
         click.echo(f"serve it with: digitforge serve --model {to}", err=True)
@@ -351,7 +351,7 @@ def _parse_factor(expansion: str) -> float | Literal["auto"]:
 
 def _read_metrics(path: Path) -> dict[str, dict[str, float]]:
     try:
-        figures = json.loads(path.read_text("utf-8"))["figures"]
+        figures = json.loads(path.read_bytes())["figures"]  # also UTF-16, as PowerShell writes it
         return {figure["name"]: {"value": float(figure["value"]), "n": int(figure["n"])} for figure in figures}
     except (ValueError, KeyError, TypeError) as error:
         raise click.BadParameter(
@@ -394,7 +394,7 @@ def show(name: str, as_json: bool) -> None:
     recipe = resolve(name)
     fields = recipe.as_dict()
     if as_json:
-        click.echo(json.dumps(fields, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(fields, indent=2))
         return
     click.echo(f"{recipe.name}: {recipe.summary}")
     for note in recipe.notes:

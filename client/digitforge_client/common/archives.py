@@ -81,7 +81,7 @@ def _check_sizes(archive: zipfile.ZipFile, size: int) -> None:
     members = archive.infolist()
     for member in members:
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise ValueError(f"{member.filename} is compressed with method {member.compress_type}")
+            raise ValueError(f"{member.filename} has the unknown compression method {member.compress_type}")
     unpacked = sum(member.file_size for member in members)
     if unpacked > limit(size):
         raise ValueError(

@@ -168,14 +168,13 @@ class Manifest:
         """
         path = folder / NAME
         try:
-            text = path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            content = path.read_bytes()
+        except OSError as error:
             raise DataError(
-                f"cannot read {path}: {getattr(error, 'strerror', None) or error}; expected a folder that "
-                "`digitforge generate` wrote"
+                f"cannot read {path}: {error.strerror}; expected a folder that `digitforge generate` wrote"
             ) from error
         try:
-            fields = dict.fromkeys(SCALING) | json.loads(text)  # earlier versions lack some of these fields
+            fields = dict.fromkeys(SCALING) | json.loads(content)  # earlier versions lack some of these fields
             if fields["manifest_version"] not in (1, MANIFEST_VERSION):
                 raise DataError(
                     f"{path} has manifest version {fields['manifest_version']!r}, but this release of digitforge reads "

@@ -16,7 +16,13 @@ import click
 from digitforge_client.cli.server_options import CONNECTION, optional_access, without_secrets
 from digitforge_client.common.command import Group, resumable
 from digitforge_evaluation.cli.choose_expansion import choose_expansion
-from digitforge_evaluation.cli.experiment_options import FOLDER, NOT_KEPT, read_config_file, run_options
+from digitforge_evaluation.cli.experiment_options import (
+    FOLDER,
+    NOT_KEPT,
+    check_origin,
+    read_config_file,
+    run_options,
+)
 
 if TYPE_CHECKING:
     from digitforge_evaluation.experiment.analysis import Estimate
@@ -78,8 +84,9 @@ def run(
     """Run an experiment and write its report.
 
     CONFIG is a TOML file with the options below, such as `n-per-class = [10, 100]` or `cut = { "8" = 0.01 }`. Options
-    on the command line override it. Each run saves its settings as experiment.toml in the output folder, which can be
-    the CONFIG of another run.
+    on the command line override it. A classifier of your own (MODULE:NAME) and a --scheduler run code, so they must be
+    named on the command line. Each run saves its settings as experiment.toml in the output folder, which can be the
+    CONFIG of another run.
 
     Finished cells are stored at once. After Ctrl-C, a crash or a power cut, the same command continues the run.
 
@@ -93,6 +100,7 @@ def run(
     """
     from digitforge_evaluation.run_experiment import run_experiment
 
+    check_origin(context)
     access = optional_access(server, **{name: settings.pop(name) for name in CONNECTION})
     stored = "finished cells are kept"
 

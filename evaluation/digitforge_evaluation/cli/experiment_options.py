@@ -10,6 +10,7 @@ from typing import Any, Final
 import click
 
 from digitforge_client.cli.server_options import CONNECTION, connection_options
+from digitforge_client.errors import InvalidInputError
 from digitforge_training.cli import complete_data, complete_recipe
 
 FOLDER: Final = click.Path(file_okay=False, path_type=Path)
@@ -59,6 +60,22 @@ def read_config_file(context: click.Context, _parameter: click.Parameter, value:
         known = {name for name in options if name and name not in _NOT_IN_A_FILE}
         context.default_map = read_config(value, known=known)
     return value
+
+
+def check_origin(context: click.Context) -> None:
+    """Check that no code runs only because the settings file names it. The file may be somebody else's.
+
+    Raises:
+        InvalidInputError: the file names a classifier to import, or a scheduler, and the command line does not.
+    """
+    for name in ("classifier", "scheduler"):
+        value = context.params[name]
+        from_file = context.get_parameter_source(name) is click.core.ParameterSource.DEFAULT_MAP
+        if from_file and (name == "scheduler" or ":" in value):
+            raise InvalidInputError(
+                f"{context.params['config']} names the {name} {value}, which can run any code on this machine; if you "
+                f"trust it, name it on the command line: --{name} {value}"
+            )
 
 
 DATA_DIR = click.option(

@@ -28,7 +28,7 @@ def read_config(path: Path, *, known: Collection[str]) -> dict[str, Any]:
         InvalidInputError: a setting is unknown, or appears twice.
     """
     try:
-        values = tomllib.loads(path.read_bytes().decode())
+        values = tomllib.loads(path.read_bytes().decode("utf-8-sig"))  # Windows editors add a byte-order mark
     except OSError as error:
         raise DataError(f"cannot read {path} ({error.strerror}); expected a TOML file") from error
     except ValueError as error:  # invalid TOML or UTF-8

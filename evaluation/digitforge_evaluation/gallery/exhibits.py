@@ -183,7 +183,7 @@ def _measured(
 
 def _read_record(path: Path) -> Exhibit | None:
     try:
-        return Exhibit(**json.loads(path.read_text("utf-8")))
+        return Exhibit(**json.loads(path.read_bytes()))
     except (OSError, ValueError, TypeError):
         return None  # not measured yet, or measured by another version of digitforge
 

@@ -16,6 +16,20 @@ from digitforge_client.errors import DataError, InvalidInputError
 AnyMessage = TypeVar("AnyMessage", bound=Message)
 
 
+def read_text(path: Path) -> str:
+    """Read a file of protobuf text, without the byte-order mark with which editors on Windows begin it.
+
+    Line ends stay as they are.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+
+
 def read(path: Path, message_type: type[AnyMessage]) -> AnyMessage:
     """Read a file of protobuf text.
 
@@ -27,10 +41,7 @@ def read(path: Path, message_type: type[AnyMessage]) -> AnyMessage:
         DataError: the file cannot be read.
         InvalidInputError: the text is not a valid message of that type.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+    text = read_text(path)
     try:
         return text_format.Parse(text, message_type())
     except text_format.ParseError as error:

@@ -44,7 +44,7 @@ def move_label(
         return True
     entry = next(entry for entry in wanted.model_config_list.config if entry.name == source.name)
     entry.version_labels[label] = version
-    changed = _change(file.read_text(encoding="utf-8"), label, version, wanted)
+    changed = _change(messages.read_text(file), label, version, wanted)
     with replacing(file) as output:
         output.write((changed or text_format.MessageToString(wanted, as_utf8=True)).encode())
     return changed is not None

@@ -86,9 +86,9 @@ def test_an_archive_that_inflates_too_much_is_rejected_before_it_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(archives, "LARGEST", 2**20)
-    monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_, **__: pytest.fail("read the content"))
     np.savez_compressed(tmp_path / "one.npz", x=np.zeros(2**20 + 1, np.uint8))
     np.savez_compressed(tmp_path / "many.npz", **{f"x{i}": np.zeros(2**17, np.uint8) for i in range(9)})
+    monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_, **__: pytest.fail("read the content"))
     for name in ("one.npz", "many.npz"):
         with pytest.raises(DataError, match=r"arrays have 1 MiB, \d+ times the size of the file; at most 1 MiB"):
             open_archive(tmp_path / name).__enter__()
@@ -121,7 +121,7 @@ def test_methods_that_numpy_does_not_use_are_rejected(tmp_path: Path, method: in
         file = io.BytesIO()
         np.save(file, np.zeros(1000, np.uint8))
         archive.writestr("x.npy", file.getvalue())
-    with pytest.raises(DataError, match=rf"x\.npy is compressed with method {method}"):
+    with pytest.raises(DataError, match=rf"x\.npy has the unknown compression method {method}"):
         open_archive(tmp_path / "a.npz").__enter__()
 
 
@@ -142,7 +142,7 @@ def test_gunzip_agrees_with_the_standard_library(seed: int) -> None:
     most = chance.randrange(len(whole) + 2)
     assert gunzip(bytearray(content), most) == whole[: most + 1]
     cut = content.rstrip(b"\0")[: -chance.randrange(1, 8)]
-    with pytest.raises(DataError, match="truncated|damaged"):
+    with pytest.raises(DataError, match=r"truncated|damaged"):
         gunzip(cut, 2**30)
 
 

@@ -105,3 +105,29 @@ def test_values_in_the_file_are_checked_like_options(line: str, message: str, tm
     result = CliRunner().invoke(experiment, ["run", str(config), "--out", str(tmp_path / "a")])
     assert result.exit_code == 2
     assert message in result.output
+
+
+def test_only_the_command_line_may_name_code_to_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A settings file may come from somebody else, and its classifier from the current folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "surprise.py").write_text("open('it-ran', 'w')\nfrom sklearn.dummy import DummyClassifier as Mine\n")
+    with_code = SMALL.replace("svm", "surprise:Mine")
+    for text in (with_code, SMALL + "scheduler = 'tcp://127.0.0.1:1'"):
+        (tmp_path / "c.toml").write_text(text)
+        result = CliRunner().invoke(experiment, ["run", "c.toml", "--out", "a"])
+        assert isinstance(result.exception, InvalidInputError)
+        assert "name it on the command line: --" in str(result.exception)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["c.toml", "surprise.py"]
+    (tmp_path / "c.toml").write_text(with_code)
+    named = _run("c.toml", "--out", "a", "--classifier", "surprise:Mine", "--json")
+    assert json.loads(named)["arms"]
+    assert (tmp_path / "it-ran").exists()
+    assert "surprise:Mine" in (tmp_path / "a" / "experiment.toml").read_text()
+    again = CliRunner().invoke(experiment, ["run", "a/experiment.toml", "--out", "b"])
+    assert isinstance(again.exception, InvalidInputError)
+    assert _run("a/experiment.toml", "--out", "b", "--classifier", "forest", "--json")
+
+
+def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_bytes(b"\xef\xbb\xbfsubsets = 3\r\n")
+    assert read_config(tmp_path / "c.toml", known=["subsets"]) == {"subsets": "3"}

@@ -17,8 +17,8 @@ import pytest
 import tensorflow as tf
 
 from digitforge_client.errors import DataError, InvalidInputError
-from digitforge_evaluation.features.choice import features_called
 from digitforge_evaluation.features import inception
+from digitforge_evaluation.features.choice import features_called
 from digitforge_evaluation.features.inception import ARCHIVE, FEATURES, GRAPH, MIRRORS_VARIABLE, Inception, _downloaded
 
 WEIGHTS = np.random.default_rng(0).normal(size=(13, 13, 3, FEATURES)).astype(np.float32)

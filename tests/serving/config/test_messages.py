@@ -62,3 +62,8 @@ def test_an_invalid_file_is_rejected(text: bytes | None, error: type[Exception],
         (tmp_path / "file").write_bytes(text)
     with pytest.raises(error, match=said):
         messages.read(tmp_path / "file", messages_pb2.MonitoringConfig)
+
+
+def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"\xef\xbb\xbfprometheus_config {\r\n  enable: true\r\n}\r\n")
+    assert messages.read(tmp_path / "file", messages_pb2.MonitoringConfig).prometheus_config.enable

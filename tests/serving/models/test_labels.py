@@ -179,3 +179,12 @@ def test_options_that_do_not_fit_are_explained(arguments: list[str], said: str) 
     result = CliRunner().invoke(models, ["promote", *arguments])
     assert result.exit_code == 2
     assert said in result.stderr
+
+
+def test_a_file_of_a_windows_editor_keeps_its_comments_and_line_ends(versions: Path, tmp_path: Path) -> None:
+    file = write(tmp_path, config(versions, 'version_labels { key: "stable" value: 2 }'))
+    before = file.read_bytes().replace(b"\n", b"\r\n")
+    file.write_bytes(b"\xef\xbb\xbf" + before)
+    assert move_label(file, "stable", 3)
+    assert labels(file) == {"toy": {"stable": 3}}
+    assert file.read_bytes() == before.replace(b"value: 2", b"value: 3")

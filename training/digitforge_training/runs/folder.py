@@ -77,7 +77,7 @@ def read_run(run_dir: Path) -> Run:
     """
     path = run_dir / RUN_FILE
     try:
-        values = json.loads(path.read_text("utf-8"))
+        values = json.loads(path.read_bytes())
         return Run(
             recipe=from_dict(values["recipe"]),
             training_data=values["training_data"],
