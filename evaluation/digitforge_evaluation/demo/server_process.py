@@ -49,6 +49,9 @@ def serving(folder: Path | None = None) -> Iterator[str]:
         )
         try:
             yield _target(process, stderr)
+        except BaseException:
+            process.kill()  # after Ctrl-C or an error, nobody waits for requests in flight
+            raise
         finally:
             process.terminate()
             try:

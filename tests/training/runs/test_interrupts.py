@@ -101,7 +101,8 @@ def test_a_training_that_is_stopped_before_it_began_does_not_promise_a_checkpoin
     command = [sys.executable, "-c", COMMAND, *_endless(tmp_path / "run")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        assert process.stderr.readline().startswith("forge: ")  # it has the data, and imports TensorFlow
+        while not process.stderr.readline().startswith("forge: "):  # then it has the data, and imports TensorFlow
+            assert process.poll() is None
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=120)
     assert process.returncode == 143
