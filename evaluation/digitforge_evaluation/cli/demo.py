@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -13,9 +15,14 @@ import click
 from digitforge_client.common.command import EXTRAS, import_command
 from digitforge_client.common.extras import needs_extra
 from digitforge_client.common.renamed import renamed
+from digitforge_evaluation.cli.tables import print_table
 
 if TYPE_CHECKING:
-    from digitforge_evaluation.demo.demo import Outcome
+    from rich.console import Console
+
+    from digitforge_evaluation.experiment_folder import State
+    from digitforge_evaluation.quality.assess import Report
+    from digitforge_evaluation.quality.reference import Floor
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -69,11 +76,13 @@ def demo(*, out: Path, **settings: Any) -> None:
         outcome = job.run(
             out, job.Settings(**settings), listener=screen, command=shlex.join(["digitforge", *sys.argv[1:]])
         )
-    _print(outcome)
+        with screen.results() as console:
+            console.print()
+            console.print(f"Report: {outcome.html.resolve()}", markup=False, soft_wrap=True)
 
 
 class _Screen:
-    """Prints the stages, and shows a progress bar if standard error is a terminal."""
+    """Prints each result when it is there, and the stages. Shows a progress bar if standard error is a terminal."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -82,7 +91,12 @@ class _Screen:
         self._console = Console(stderr=True, highlight=False)
         columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._bar = Progress(
-            TextColumn("  "), *columns, console=self._console, transient=True, speed_estimate_period=600
+            TextColumn("  "),
+            *columns,
+            console=self._console,
+            transient=True,
+            speed_estimate_period=600,
+            redirect_stdout=False,  # results belong to standard output
         )
         self._task: Any = None
 
@@ -109,32 +123,50 @@ class _Screen:
             self._task = self._bar.add_task("", total=total)
         self._bar.update(self._task, completed=done, total=total)
 
+    @contextmanager
+    def results(self) -> Iterator[Console]:
+        """A console for results. The bar is hidden meanwhile."""
+        from rich.console import Console
 
-def _print(outcome: Outcome) -> None:
-    from rich.console import Console
+        self._bar.stop()
+        yield Console(highlight=False)
+        sys.stdout.flush()
+        if self._console.is_terminal:
+            self._bar.start()
 
-    from digitforge_evaluation.cli.experiment import print_analysis
+    def connected(self, card: Mapping[str, Any], notes: tuple[str, ...]) -> None:
+        """Print what the generator was trained on."""
+        data = card["training_data"]
+        with self.results() as console:
+            for note in notes:
+                console.print(note, markup=False)
+            console.print(
+                f"Generator {card['generator_id']} of recipe {card['recipe']} was trained on {data['images']} images "
+                f"of {data['name']} {data['split']}.",
+                markup=False,
+            )
 
-    console = Console(highlight=False)
-    data = outcome.card["training_data"]
-    for note in outcome.notes:
-        console.print(note, markup=False)
-    console.print(
-        f"Generator {outcome.card['generator_id']} of recipe {outcome.card['recipe']} was trained on "
-        f"{data['images']} images of {data['name']} {data['split']}.",
-        markup=False,
-    )
-    console.print(
-        f"The server sent {outcome.n} labeled digits over gRPC in {outcome.seconds:.1f} s, "
-        f"{outcome.n / outcome.seconds:.0f} per second.",
-        markup=False,
-    )
-    _heading(console, "How good are they?")
-    _print_quality(console, outcome)
-    _heading(console, f"Do they help a classifier with 100 real images of {outcome.real}?")
-    print_analysis(console, outcome.state)
-    console.print()
-    console.print(f"Report: {outcome.html.resolve()}", markup=False, soft_wrap=True)
+    def requested(self, n: int, seconds: float) -> None:
+        """Print how fast the digits came."""
+        with self.results() as console:
+            console.print(
+                f"The server sent {n} labeled digits over gRPC in {seconds:.1f} s, {n / seconds:.0f} per second.",
+                markup=False,
+            )
+
+    def measured(self, quality: Report) -> None:
+        """Print the metrics."""
+        with self.results() as console:
+            _heading(console, "How good are they?")
+            _print_quality(console, quality)
+
+    def tested(self, state: State, real: str) -> None:
+        """Print accuracies and verdicts."""
+        from digitforge_evaluation.cli.experiment import print_analysis
+
+        with self.results() as console:
+            _heading(console, f"Do they help a classifier with 100 real images of {real}?")
+            print_analysis(console, state)
 
 
 def _heading(console: Any, text: str) -> None:
@@ -142,22 +174,21 @@ def _heading(console: Any, text: str) -> None:
     console.print(text, markup=False, style="bold")
 
 
-def _print_quality(console: Any, outcome: Outcome) -> None:
-    from rich.table import Table
-    from rich.text import Text
+def _print_quality(console: Any, quality: Report) -> None:
+    def mean(floor: Floor | None) -> str:
+        return "" if floor is None else f"{floor.mean:.4g}"
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("metric")
-    table.add_column("generated", justify="right")
-    table.add_column("training floor", justify="right")
-    table.add_column("unseen floor", justify="right")
-    for found in outcome.quality.figures:
-        floors = ("" if floor is None else f"{floor.mean:.4g}" for floor in (found.training_floor, found.unseen_floor))
-        table.add_row(Text(found.name), f"{found.value:.4g}", *floors)
-    console.print(table)
+    print_table(
+        console,
+        ("metric", "generated", "training floor", "unseen floor"),
+        [
+            (each.name, f"{each.value:.4g}", mean(each.training_floor), mean(each.unseen_floor))
+            for each in quality.figures
+        ],
+    )
     console.print(
         "The floors are the scores of real digits: training digits, and held-out digits that no generator has seen.",
         style="dim",
     )
-    for note in outcome.quality.notes:
+    for note in quality.notes:
         console.print(f"Note: {note}", markup=False, style="dim")

@@ -14,6 +14,7 @@ from digitforge_client.cli.server_options import Access, connection_options, opt
 from digitforge_client.common.command import import_quietly
 from digitforge_client.errors import InvalidInputError
 from digitforge_client.latent_space import Scaling
+from digitforge_evaluation.cli.tables import print_table
 from digitforge_training.cli import complete_data
 
 if TYPE_CHECKING:
@@ -231,9 +232,7 @@ def _floor(floor: Floor | None, n: int) -> str:
 
 
 def _print(report: Report) -> None:
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
 
     from digitforge_evaluation.quality.registry import METRICS
 
@@ -249,17 +248,14 @@ def _print(report: Report) -> None:
         markup=False,
         soft_wrap=True,
     )
-    table = Table(box=box.SIMPLE)
-    table.add_column("metric", no_wrap=True)
-    for column in ("value", "95 % interval", "n", "training floor", "unseen floor", "better"):
-        table.add_column(column, justify="right")
+    titles = ("metric", "value", "95 % interval", "n", "training floor", "unseen floor", "better")
+    rows = []
     for found in report.figures:
         metric = METRICS[found.key]
-        title = found.name if metric.named else metric.title
-        table.add_row(title.replace("[", r"\["), *_cells(found), metric.better)
+        rows.append((found.name if metric.named else metric.title, *_cells(found), metric.better))
     for of_class in report.classes:
-        table.add_row(f"  fd of class {of_class.title}".replace("[", r"\["), *_cells(of_class.figure), "lower")
-    console.print(table)
+        rows.append((f"  fd of class {of_class.title}", *_cells(of_class.figure), "lower"))
+    print_table(console, titles, rows, ruled=True)
     console.print(
         "training floor: random subsets of the training images in place of the generated ones, mean ± standard "
         "deviation. A generator that learns its training images well reaches it.\n"

@@ -23,6 +23,7 @@ from digitforge_evaluation.cli.experiment_options import (
     read_config_file,
     run_options,
 )
+from digitforge_evaluation.cli.tables import print_table
 
 if TYPE_CHECKING:
     from digitforge_evaluation.experiment.analysis import Estimate
@@ -217,8 +218,6 @@ def _percent(value: Estimate | None) -> str:
 
 def print_analysis(console: Any, state: State) -> None:
     """Print accuracies and verdicts."""
-    from rich.table import Table
-
     from digitforge_evaluation.experiment.analysis import Estimate
     from digitforge_evaluation.experiment.sentences import sentence
 
@@ -227,13 +226,14 @@ def print_analysis(console: Any, state: State) -> None:
     held_out = f"{arms[0].held_out:,}" if arms else "the"
 
     def show(values: dict[tuple[Arm, int], Estimate], legend: str) -> None:
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        table.add_column("trained on")
-        for n in sizes:
-            table.add_column(f"{n} real per class", justify="right")
-        for arm in dict.fromkeys(result.arm for result in arms):
-            table.add_row(str(arm), *(_percent(values.get((arm, n))) for n in sizes))
-        console.print(table)
+        print_table(
+            console,
+            ("trained on", *(f"{n} real per class" for n in sizes)),
+            [
+                (str(arm), *(_percent(values.get((arm, n))) for n in sizes))
+                for arm in dict.fromkeys(result.arm for result in arms)
+            ],
+        )
         interval = ", mean ± 95 % interval over subsets" if any(v and v.interval for v in values.values()) else ""
         console.print(f"{legend}{interval}.", style="dim")
 

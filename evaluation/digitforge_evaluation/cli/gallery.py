@@ -11,6 +11,7 @@ import click
 from digitforge_client.common.command import import_quietly, resumable
 from digitforge_client.errors import InvalidInputError
 from digitforge_evaluation.cli.experiment_options import DATA_DIR, FOLDER
+from digitforge_evaluation.cli.tables import print_table
 from digitforge_training.cli import complete_data, complete_recipe
 from digitforge_training.recipes import RECIPES, resolve
 
@@ -181,19 +182,11 @@ def _pairs(values: tuple[str, ...], option: str, known: Iterable[str]) -> dict[s
 
 
 def _print(exhibits: list[Exhibit]) -> None:
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
 
     from digitforge_evaluation.gallery.page import TITLES, cells
 
     # A terminal only has room for the most important columns.
     shown = [TITLES.index(title) for title in ("steps", "feature distance", "÷ training floor", "precision", "recall")]
-    table = Table(box=box.SIMPLE)
-    table.add_column("recipe", no_wrap=True)
-    for place in shown:
-        table.add_column(TITLES[place], justify="right")
-    for exhibit in exhibits:
-        row = cells(exhibit)
-        table.add_row(exhibit.name, *(row[place] for place in shown))
-    Console(stderr=True).print(table)
+    rows = [(exhibit.name, *(cells(exhibit)[place] for place in shown)) for exhibit in exhibits]
+    print_table(Console(stderr=True), ("recipe", *(TITLES[place] for place in shown)), rows, ruled=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -39,7 +39,7 @@ BATCH: Final = 500  #: digits between two updates of the progress bar
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Settings of the demo. The defaults take less than five minutes on two cores."""
+    """Settings of the demo. The defaults take less than five minutes on two cores that do nothing else."""
 
     n: int = 10_000  #: digits to request and measure
     subsets: int = 10  #: subsets of the experiment; a verdict needs at least ten
@@ -58,27 +58,34 @@ class Listener(Protocol):
     def progress(self, done: int, total: int) -> None:
         """The current stage has finished *done* of *total* units of work."""
 
+    def connected(self, card: Mapping[str, Any], notes: tuple[str, ...]) -> None:
+        """The server is ready. *notes* are about the real images."""
+
+    def requested(self, n: int, seconds: float) -> None:
+        """The server has sent *n* digits in *seconds*."""
+
+    def measured(self, quality: Report) -> None:
+        """The digits are measured."""
+
+    def tested(self, state: experiment_folder.State, real: str) -> None:
+        """The classifiers are trained, on images of *real*."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """The results of the demo."""
 
-    card: dict[str, Any]
-    n: int  #: number of requested digits
-    seconds: float  #: time of the request
     quality: Report
     state: experiment_folder.State
-    real: str  #: name of the real images
-    notes: tuple[str, ...]  #: notes on the real images, for the reader
     html: Path  #: the report
 
 
 class _Streamed(ServedGenerator):
     """A served generator that streams its digits and reports progress. It keeps the digits of the last draw."""
 
-    def __init__(self, client: DigitClient, target: str, progress: Callable[[int, int], None]) -> None:
+    def __init__(self, client: DigitClient, target: str, listener: Listener) -> None:
         super().__init__(client, target)
-        self._progress = progress
+        self._listener = listener
         self.seconds = 0.0
         self.drawn: Drawn | None = None
 
@@ -86,15 +93,16 @@ class _Streamed(ServedGenerator):
         labels = wanted_labels(self.card, n, proportions)
         images = np.empty((n, *self.card["image_shape"]), np.uint8)
         done, started = 0, time.monotonic()
-        self._progress(0, n)
+        self._listener.progress(0, n)
         stream = self._client.stream(
             None if labels is not None else n, labels=labels, batch_size=BATCH, seed=seed, expansion=expansion
         )
         for batch in stream:
             images[done : done + len(batch)] = batch.images.reshape(-1, *images.shape[1:])
             done += len(batch)
-            self._progress(done, n)
+            self._listener.progress(done, n)
         self.seconds = time.monotonic() - started
+        self._listener.requested(n, self.seconds)
         self.drawn = Drawn(images=images, labels=labels)
         return self.drawn
 
@@ -119,7 +127,8 @@ def run(folder: Path, settings: Settings, *, listener: Listener, command: str) -
     listener.stage("starting the embedded server")
     with serving(settings.model) as target, DigitClient(target) as client:
         import_quietly("tensorflow")  # slow, so only after the arguments are checked
-        streamed = _Streamed(client, target, listener.progress)
+        streamed = _Streamed(client, target, listener)
+        listener.connected(streamed.card, notes)
         measured = assess(
             streamed,
             network=digitnet(),
@@ -130,6 +139,7 @@ def run(folder: Path, settings: Settings, *, listener: Listener, command: str) -
                 f"requesting {settings.n} labeled digits from {target}" if name == "drawing images" else name
             ),
         )
+        listener.measured(measured)
         listener.stage("training classifiers with and without generated digits")
         with tempfile.TemporaryDirectory() as scratch:
             state = _experiment(
@@ -141,6 +151,7 @@ def run(folder: Path, settings: Settings, *, listener: Listener, command: str) -
                 listener=listener,
                 command=command,
             )
+            listener.tested(state, training.name)
             listener.stage("writing the report")
             assert streamed.drawn is not None  # `assess` has drawn them
             sheets = samples(test, streamed.drawn)
@@ -157,16 +168,7 @@ def run(folder: Path, settings: Settings, *, listener: Listener, command: str) -
         ),
     )
     html, _ = write_report(folder, state.analysis, facts, sheets)
-    return Outcome(
-        card=dict(streamed.card),
-        n=settings.n,
-        seconds=seconds,
-        quality=measured,
-        state=state,
-        real=training.name,
-        notes=notes,
-        html=html,
-    )
+    return Outcome(quality=measured, state=state, html=html)
 
 
 def check_folder(folder: Path) -> None:
