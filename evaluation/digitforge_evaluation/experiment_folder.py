@@ -17,6 +17,7 @@ import numpy as np
 
 from digitforge_client.common.archives import open_archive
 from digitforge_client.common.files import make_folder, replacing
+from digitforge_client.common.parallel import Scheduler
 from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_evaluation.experiment import benefit
 from digitforge_evaluation.experiment.analysis import Analysis, analyze
@@ -106,7 +107,7 @@ def run(
     cards: Mapping[str, Mapping[str, Any]],
     command: str,
     jobs: int = 1,
-    scheduler: str | None = None,
+    scheduler: Scheduler | str | None = None,
     config: Mapping[str, Any] | None = None,
     on_cell: Callable[[CellResult | None, int, int], None] = lambda _result, _done, _planned: None,
 ) -> None:
@@ -120,7 +121,7 @@ def run(
         cards: cards of the generators made outside the experiment, by budget and name.
         command: the command line, for the report.
         jobs: number of processes that run cells in parallel.
-        scheduler: address of a Dask scheduler. Its workers run the cells instead.
+        scheduler: a Dask scheduler, or its address. Its workers run the cells instead.
         config: settings of the command, saved in the folder as ``experiment.toml``.
         on_cell: called with the newest result (None at the start) and the numbers of finished and planned cells.
 

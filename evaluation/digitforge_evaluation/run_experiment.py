@@ -16,6 +16,7 @@ from digitforge_training.data import Dataset, load_splits
 
 if TYPE_CHECKING:
     from digitforge_client.client import DigitClient
+    from digitforge_client.common.parallel import Scheduler
     from digitforge_evaluation.experiment.analysis import Analysis
     from digitforge_evaluation.experiment.store import CellResult
     from digitforge_evaluation.experiment_folder import State
@@ -55,7 +56,7 @@ def run_experiment(
     arms: Sequence[str] | None = None,
     distances: int = 0,
     jobs: int = 1,
-    scheduler: str | None = None,
+    scheduler: Scheduler | str | None = None,
     on_cell: Callable[[CellResult | None, int, int], None] = lambda _result, _done, _planned: None,
     on_note: Callable[[str], None] = lambda _: None,
     command: str = "digitforge.run_experiment",
@@ -81,7 +82,7 @@ def run_experiment(
         arms: names of the arms to run, keys of ``experiment.arms.ARMS``; None for all that are possible.
         distances: number of generated digits for measuring each generator's feature distance; 0 to skip this.
         jobs: number of processes that run cells in parallel.
-        scheduler: address of a Dask scheduler, ``tcp://HOST:PORT``. Its workers run the cells instead.
+        scheduler: a Dask scheduler, or its address, ``tcp://HOST:PORT``. Its workers run the cells instead.
         on_cell: called with the newest result (None at the start) and the numbers of finished and planned cells.
         on_note: called with a sentence on how the data set was split, if it has no test images of its own.
         command: the command line, for the report.

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from digitforge_client.cli.sample import classes_of, progress, scaling_options
+from digitforge_client.cli.scheduler_options import SCHEDULER, scheduler_of, scheduler_options
 from digitforge_client.cli.server_options import (
     CONNECTION,
     Access,
@@ -43,11 +44,9 @@ _LISTED = 3
 @click.option("--start", type=int, help="First row of the seed.  [default: 0]")
 @scaling_options
 @click.option("--jobs", "-j", type=int, default=-1, help="Number of parallel processes.  [default: one per core]")
-@click.option(
-    "--scheduler",
-    metavar="tcp://HOST:PORT",
-    help="Use the workers of this Dask scheduler instead of processes. They need digitforge, FOLDER under the same "
-    "path, and access to --server.",
+@scheduler_options(
+    "Use the workers of this Dask scheduler instead of processes. They need digitforge, FOLDER under the same path, "
+    "and access to --server."
 )
 @server_option
 @connection_options
@@ -58,7 +57,6 @@ def generate(
     folder: Path,
     label: str | None,
     jobs: int,
-    scheduler: str | None,
     server: str,
     as_json: bool,
     **given: Any,
@@ -80,6 +78,7 @@ def generate(
     from digitforge_client.datasets.generate import generate as write_shards
 
     began = time.monotonic()
+    scheduler = scheduler_of(**{name: given.pop(name) for name in SCHEDULER})
     access = Access.of(server, **{name: given.pop(name) for name in CONNECTION})
     with resumable(lambda: "finished shards are kept, and the same command continues"), access() as client:
         plan = _plan(client, folder, label=label, **given)

@@ -12,12 +12,20 @@ import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from digitforge_client.common.command import import_quietly
 from digitforge_client.common.extras import needs_extra
 from digitforge_client.common.interrupts import ENDING_SIGNALS, held_back
-from digitforge_client.errors import DigitforgeError, MissingExtraError, ServerUnavailableError
+from digitforge_client.errors import (
+    DataError,
+    DigitforgeError,
+    InvalidInputError,
+    MissingExtraError,
+    ServerUnavailableError,
+)
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -28,12 +36,73 @@ _CONNECT_S: Final = 10.0
 _IDLE_S: Final = 3600.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Scheduler:
+    """The address of a Dask scheduler, and the certificates for it.
+
+    Without certificates, a ``tls://`` address uses those of Dask's own configuration.
+
+    Raises:
+        InvalidInputError: there are certificates, but the address does not begin with ``tls://``; or a certificate
+            without its key; or an address ``tls://`` without any certificates.
+    """
+
+    address: str  #: ``tcp://HOST:PORT`` or ``tls://HOST:PORT``
+    ca: Path | None = None  #: trust the certificates in this PEM file
+    certificate: Path | None = None  #: client certificate, PEM
+    key: Path | None = None  #: private key of ``certificate``, PEM
+
+    def __post_init__(self) -> None:
+        """Check that the fields fit together."""
+        files = (self.ca, self.certificate, self.key)
+        if any(files) and not all(files):
+            raise InvalidInputError(
+                "a Dask scheduler needs three files for TLS, and fewer were given; give --scheduler-ca, "
+                "--scheduler-cert and --scheduler-key"
+            )
+        if any(files) and not self.address.startswith("tls://"):
+            raise InvalidInputError(
+                f"certificates were given for the scheduler {self.address}, which does not use TLS; give its address "
+                "as tls://HOST:PORT"
+            )
+
+    def security(self) -> Any:
+        """Dask's description of the certificates; None for a connection without TLS.
+
+        Raises:
+            InvalidInputError: the address begins with ``tls://``, but there are no certificates.
+            DataError: a certificate cannot be read.
+        """
+        from distributed import Security
+
+        if not self.address.startswith("tls://"):
+            return None
+        found = Security(
+            tls_ca_file=self.ca and str(self.ca),
+            tls_client_cert=self.certificate and str(self.certificate),
+            tls_client_key=self.key and str(self.key),
+            require_encryption=True,
+        )
+        if not (found.tls_ca_file and found.tls_client_cert and found.tls_client_key):
+            raise InvalidInputError(
+                f"the scheduler {self.address} uses TLS, but no certificates were given; give --scheduler-ca, "
+                "--scheduler-cert and --scheduler-key, or set them in Dask's configuration"
+            )
+        try:
+            found.get_connection_args("client")
+        except OSError as error:  # also an SSLError
+            raise DataError(
+                f"cannot read the certificates for the scheduler {self.address} ({error}); expected three PEM files"
+            ) from error
+        return found
+
+
 def side_by_side(
     work: Callable[[Job], Result],
     jobs_to_do: Iterable[Job],
     *,
     jobs: int = 1,
-    scheduler: str | None = None,
+    scheduler: Scheduler | str | None = None,
     imports: Sequence[str] = (),
 ) -> Generator[Result, None, None]:
     """Yield the result of *work* for each job as soon as it is ready, in any order.
@@ -44,15 +113,19 @@ def side_by_side(
         work: a function that the workers can import by name.
         jobs_to_do: the arguments of *work*, taken one by one as workers become free.
         jobs: number of local processes. −1 uses one per core, 1 uses this process.
-        scheduler: address of a Dask scheduler, ``tcp://HOST:PORT``. All its workers are used. They need digitforge and
-            the folders that a job names.
+        scheduler: a Dask scheduler, or its address, ``tcp://HOST:PORT``. All its workers are used. They need digitforge
+            and the folders that a job names.
         imports: modules that local processes import before their first job. Their output on standard error is hidden.
 
     Raises:
         MissingExtraError: joblib or Dask is not installed, or a worker cannot import *work*.
         ServerUnavailableError: no scheduler answers at that address, it has no workers, or they went away.
+        InvalidInputError: the scheduler uses TLS, but there are no certificates for it.
+        DataError: a certificate cannot be read.
         DigitforgeError: a local process was killed.
     """
+    if isinstance(scheduler, str):
+        scheduler = Scheduler(address=scheduler)
     with needs_extra("generate", "parallel work"):
         from joblib import Parallel, delayed
     if scheduler is None and jobs == 1:
@@ -122,17 +195,18 @@ def _starting_processes() -> Iterator[None]:
 
 
 @contextmanager
-def _on_cluster(address: str, work: Callable[..., Any]) -> Iterator[Any]:
+def _on_cluster(scheduler: Scheduler, work: Callable[..., Any]) -> Iterator[Any]:
     with needs_extra("dask", "parallel work on a Dask cluster"):
         from distributed import Client, KilledWorker
     from joblib import parallel_config
 
+    address, security = scheduler.address, scheduler.security()
     try:
-        cluster: Any = Client(address, timeout=_CONNECT_S, set_as_default=False)
+        cluster: Any = Client(address, timeout=_CONNECT_S, set_as_default=False, security=security)
     except (OSError, TimeoutError, ValueError) as error:
         raise ServerUnavailableError(
             f"no Dask scheduler answers at {address} ({error}); start one with `dask scheduler`, workers with "
-            "`dask worker`, and give its address as tcp://HOST:PORT"
+            "`dask worker`, and give its address as tcp://HOST:PORT, or as tls://HOST:PORT if it uses TLS"
         ) from error
     # Dask logs lost connections at length; the error below says it in one line.
     for logger in ("distributed", "distributed.client"):

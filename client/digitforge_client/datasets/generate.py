@@ -21,7 +21,7 @@ from digitforge_client.batch import Batch
 from digitforge_client.client import DigitClient
 from digitforge_client.common.extras import needs_extra
 from digitforge_client.common.files import make_folder
-from digitforge_client.common.parallel import side_by_side
+from digitforge_client.common.parallel import Scheduler, side_by_side
 from digitforge_client.datasets.manifest import NAME, Manifest, Plan, Shard
 from digitforge_client.datasets.writers import WRITERS, check_library
 from digitforge_client.errors import DataError, DigitforgeError, GeneratorChangedError
@@ -63,7 +63,7 @@ def generate(
     plan: Plan,
     *,
     jobs: int = -1,
-    scheduler: str | None = None,
+    scheduler: Scheduler | str | None = None,
     advance: Advance = lambda _: None,
 ) -> Manifest:
     """Write a data set in shards into a folder, or continue an interrupted one.
@@ -75,8 +75,8 @@ def generate(
         folder: a new or empty folder, or the folder of an earlier call with the same plan.
         plan: the digits and their split into shards.
         jobs: number of processes, each with its own client. −1 uses one per core, 1 uses this process.
-        scheduler: address of a Dask scheduler. Its workers are used instead of processes. They need digitforge, the
-            same folder under the same path, and access to the client's target.
+        scheduler: a Dask scheduler, or its address. Its workers are used instead of processes. They need digitforge,
+            the same folder under the same path, and access to the client's target.
         advance: called with the number of digits after each finished shard, including shards of earlier calls.
 
     Returns:
@@ -112,7 +112,7 @@ def _make_shards(
     pending: list[int],
     *,
     jobs: int,
-    scheduler: str | None,
+    scheduler: Scheduler | str | None,
     advance: Advance,
 ) -> Manifest:
     """Make shards in parallel and move each into its place. After an error, start no further shards."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from digitforge_client.cli.scheduler_options import SCHEDULER, scheduler_of
 from digitforge_client.cli.server_options import CONNECTION, optional_access, without_secrets
 from digitforge_client.common.command import Group, resumable
 from digitforge_evaluation.cli.choose_expansion import choose_expansion
@@ -103,6 +104,7 @@ def run(
 
     check_origin(context)
     access = optional_access(server, **{name: settings.pop(name) for name in CONNECTION})
+    scheduler = scheduler_of(**{name: settings.pop(name) for name in SCHEDULER})
     stored = "finished cells are kept"
 
     def count(result: CellResult | None, done: int, planned: int) -> None:
@@ -114,6 +116,7 @@ def run(
         result = run_experiment(
             out,
             server=access,
+            scheduler=scheduler,
             command=shlex.join(["digitforge", *without_secrets(sys.argv[1:])]),
             config={name: value for name, value in context.params.items() if name not in NOT_KEPT},
             on_cell=count,

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import click
 
+from digitforge_client.cli.scheduler_options import SCHEDULER, scheduler_options
 from digitforge_client.cli.server_options import CONNECTION, connection_options
 from digitforge_client.errors import InvalidInputError
 from digitforge_training.cli import complete_data, complete_recipe
@@ -91,7 +92,7 @@ _NOT_IN_A_FILE = ("as_json", "help", "header")
 #: Options that choose a generator of the server.
 _GENERATOR: Final = {"model_name", "model_version", "model_label"}
 #: Options that do not affect results. They are not saved with them.
-NOT_KEPT = ("config", "out", "as_json", "jobs", "scheduler", "data_dir", *(set(CONNECTION) - _GENERATOR))
+NOT_KEPT = ("config", "out", "as_json", "jobs", "data_dir", *SCHEDULER, *(set(CONNECTION) - _GENERATOR))
 
 _shown = partial(click.option, show_default=True)
 _OPTIONS: Final = (
@@ -225,9 +226,7 @@ _OPTIONS: Final = (
     ),
     _shown("--seed", type=click.IntRange(min=0), default=0, help="Random seed."),
     _shown("--jobs", type=_COUNT, default=1, help="Cells to run in parallel."),
-    click.option(
-        "--scheduler", metavar="tcp://HOST:PORT", help="Run cells on the workers of this Dask scheduler instead."
-    ),
+    scheduler_options("Run cells on the workers of this Dask scheduler instead."),
     click.option(
         "--out", type=FOLDER, required=True, help="Folder for results and report. Finished cells in it are kept."
     ),

@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from digitforge_client.common.parallel import side_by_side
+from digitforge_client.common.parallel import Scheduler, side_by_side
 from digitforge_client.contract import SEEDS
 from digitforge_client.errors import InvalidInputError
 from digitforge_evaluation.classifiers.classifiers import BATCH_SIZE, Classifier, classifier
@@ -141,7 +141,7 @@ def run_cells(
     store: Store,
     *,
     jobs: int = 1,
-    scheduler: str | None = None,
+    scheduler: Scheduler | str | None = None,
     on_cell: Callable[[CellResult], None] = lambda _: None,
 ) -> None:
     """Run the cells of *plan* that *store* lacks, and store each one when it is finished.
@@ -152,7 +152,7 @@ def run_cells(
         sources: the generators by budget and name.
         store: open for writing, with the `identity` of the other arguments.
         jobs: number of processes that run cells in parallel.
-        scheduler: address of a Dask scheduler, ``tcp://HOST:PORT``. Its workers run the cells instead.
+        scheduler: a Dask scheduler, or its address, ``tcp://HOST:PORT``. Its workers run the cells instead.
         on_cell: called after each cell is stored.
 
     Raises:

@@ -7,13 +7,14 @@ import itertools
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from digitforge_client.common import parallel
-from digitforge_client.common.parallel import side_by_side
-from digitforge_client.errors import MissingExtraError, ServerUnavailableError
+from digitforge_client.common.parallel import Scheduler, side_by_side
+from digitforge_client.errors import DataError, InvalidInputError, MissingExtraError, ServerUnavailableError
 
 distributed = pytest.importorskip("distributed")
 
@@ -85,3 +86,75 @@ def test_imports_of_processes_print_nothing(tmp_path: Path) -> None:
     )
     assert done.stdout in ("1\n", "2\n")  # the second process may start too late
     assert done.stderr == ""
+
+
+@pytest.fixture(scope="module")
+def pems(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Certificates for a Dask cluster, as options of `Scheduler`."""
+    made, folder = distributed.Security.temporary(), tmp_path_factory.mktemp("pems")
+    fields = {"ca": "tls_ca_file", "certificate": "tls_client_cert", "key": "tls_client_key"}
+    files = {name: folder / f"{name}.pem" for name in fields}
+    for name, field in fields.items():
+        files[name].write_text(getattr(made, field))
+    return files
+
+
+@pytest.fixture(scope="module")
+def encrypted(pems: dict[str, Path]) -> Iterator[str]:
+    """Address of a scheduler with two workers, which use TLS."""
+    ca, certificate, key = (str(pems[name]) for name in ("ca", "certificate", "key"))
+    ends = {
+        f"tls_{end}_{part}": path
+        for end in ("scheduler", "worker", "client")
+        for part, path in {"cert": certificate, "key": key}.items()
+    }
+    security = distributed.Security(tls_ca_file=ca, require_encryption=True, **ends)
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50, security=security, protocol="tls://"
+    ) as cluster:
+        yield cluster.scheduler_address
+
+
+def test_a_cluster_with_tls_does_the_work(encrypted: str, pems: dict[str, Path]) -> None:
+    assert encrypted.startswith("tls://")
+    processes = set(side_by_side(eval, 20 * [THIS_PROCESS], scheduler=Scheduler(address=encrypted, **pems)))
+    assert os.getpid() not in processes
+    assert len(processes) == 2
+
+
+def test_the_configuration_of_dask_has_certificates_too(encrypted: str, pems: dict[str, Path]) -> None:
+    import dask
+
+    where = "distributed.comm.tls"
+    files = {"ca-file": "ca", "client.cert": "certificate", "client.key": "key"}
+    with dask.config.set({f"{where}.{name}": str(pems[file]) for name, file in files.items()}):
+        assert os.getpid() not in side_by_side(eval, [THIS_PROCESS], scheduler=encrypted)
+
+
+def test_a_scheduler_with_other_certificates_is_not_used(
+    encrypted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parallel, "_CONNECT_S", 2)
+    strange, files = distributed.Security.temporary(), {}
+    for name, field in (("ca", "tls_ca_file"), ("certificate", "tls_client_cert"), ("key", "tls_client_key")):
+        files[name] = tmp_path / name
+        files[name].write_text(getattr(strange, field))
+    with pytest.raises(ServerUnavailableError, match="tls://"):
+        list(side_by_side(eval, [THIS_PROCESS], scheduler=Scheduler(address=encrypted, **files)))
+
+
+def test_certificates_that_do_not_fit_are_an_error(tmp_path: Path, pems: dict[str, Path]) -> None:
+    with pytest.raises(InvalidInputError, match="give --scheduler-ca, --scheduler-cert and --scheduler-key"):
+        Scheduler(address="tls://127.0.0.1:1", ca=pems["ca"])
+    with pytest.raises(InvalidInputError, match=r"give its address as tls://"):
+        Scheduler(address="tcp://127.0.0.1:1", **pems)
+    with pytest.raises(InvalidInputError, match="uses TLS, but no certificates"):
+        list(side_by_side(eval, [THIS_PROCESS], scheduler="tls://127.0.0.1:1"))
+    with pytest.raises(DataError, match="cannot read the certificates"):
+        list(
+            side_by_side(eval, [1], scheduler=Scheduler(address="tls://127.0.0.1:1", **{**pems, "key": tmp_path / "k"}))
+        )
+    broken = tmp_path / "broken.pem"
+    broken.write_text("no certificate")
+    with pytest.raises(DataError, match="cannot read the certificates"):
+        list(side_by_side(eval, [1], scheduler=Scheduler(address="tls://127.0.0.1:1", **{**pems, "ca": broken})))
