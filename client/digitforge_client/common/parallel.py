@@ -77,12 +77,9 @@ class Scheduler:
 
         if not self.address.startswith("tls://"):
             return None
-        found = Security(
-            tls_ca_file=self.ca and str(self.ca),
-            tls_client_cert=self.certificate and str(self.certificate),
-            tls_client_key=self.key and str(self.key),
-            require_encryption=True,
-        )
+        files = {"tls_ca_file": self.ca, "tls_client_cert": self.certificate, "tls_client_key": self.key}
+        given = {name: str(file) for name, file in files.items() if file is not None}
+        found = Security(require_encryption=True, **given)
         if not (found.tls_ca_file and found.tls_client_cert and found.tls_client_key):
             raise InvalidInputError(
                 f"the scheduler {self.address} uses TLS, but no certificates were given; give --scheduler-ca, "

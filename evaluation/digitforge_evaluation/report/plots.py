@@ -60,7 +60,7 @@ def forest(comparisons: Sequence[Comparison], measure: Measure, *, within: Seque
     ends = [end for c in within or comparisons if (i := _interval(c)) for end in (i.low, i.high)]
     edge = max(0.01, *(_EDGE * abs(end) for end in ends))
     names = [
-        wrapped(f"{c.arm} − {c.baseline}, n = {c.n_per_class}", units=72 * WIDTH - 2 * _BORDER, size=SMALL)
+        wrapped(f"{c.arm} − {c.baseline}, n\u00a0=\u00a0{c.n_per_class}", units=72 * WIDTH - 2 * _BORDER, size=SMALL)
         for c, _ in rows
     ]
     heights = [_ROW + _LINE * len(name) for name in names]

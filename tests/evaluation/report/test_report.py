@@ -17,8 +17,9 @@ import pytest
 from digitforge_client.errors import DigitforgeError
 from digitforge_evaluation.experiment.analysis import Analysis, analyze
 from digitforge_evaluation.experiment.arms import Arm
+from digitforge_evaluation.experiment.sentences import summary
 from digitforge_evaluation.experiment.store import CellKey, CellResult
-from digitforge_evaluation.report import Facts, SampleSheet, confusion, page, plots, scatter, write_report
+from digitforge_evaluation.report import Facts, SampleSheet, confusion, page, plots, scatter, svg, write_report
 from digitforge_evaluation.report.svg import svg_file
 from digitforge_training.data import load
 
@@ -107,8 +108,9 @@ def test_every_plot_is_drawn_once_in_the_colors_of_the_page(plain: tuple[Path, P
     page = plain[0].read_text("utf-8")
     plots_of_page = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
     assert [re.findall(r'aria-label="([^"]*)"', plot) for plot in plots_of_page] == [
+        ["differences in accuracy with their intervals, 1 of them"],
+        ["differences in accuracy with their intervals, 4 of them"],
         ["accuracy of each arm"],
-        ["differences in accuracy with their intervals"],
         ["confusion of classes at 10 real images per class"],
     ]
     for plot in plots_of_page:
@@ -145,11 +147,59 @@ def test_the_verdict_comes_first_in_the_page_and_in_the_json(plain: tuple[Path, 
     assert text.index(verdict) < text.index("Accuracy")
 
 
+def test_one_sentence_on_top_names_data_classifier_and_verdict(plain: tuple[Path, Path]) -> None:
+    said = json.loads(plain[1].read_text())["summary"]
+    assert re.fullmatch(
+        r"On mnist, with the classifier cnn, generated images help "
+        r"with 10 real images per class \(\+5\.\d\d points\)\.",
+        said,
+    )
+    _, text = _parsed(plain[0])
+    assert text.index(said) < text.index("adding images from")
+
+
+@pytest.mark.parametrize(
+    ("analysis", "says"),
+    [
+        (analyze({}), "there is no verdict yet"),
+        (_analysis(subsets=1), "there is no verdict yet"),
+        (_analysis((10, 100)), "help with 10 real images per class (+5."),
+        (_analysis((1, 10, 100, 1000)), "were tested in 4 comparisons: they help in 4."),
+    ],
+)
+def test_the_summary_names_few_comparisons_and_counts_many(analysis: Analysis, says: str) -> None:
+    said = summary(analysis, data="mnist", classifier="cnn")
+    assert says in said
+    assert said.count(".") == 1 + len(re.findall(r"\d\.\d", said))  # one sentence
+
+
+def test_the_comparison_that_counts_is_open_and_the_others_are_folded(plain: tuple[Path, Path]) -> None:
+    page = plain[0].read_text("utf-8")
+    opened, folded = (
+        re.sub(r"<details>.*?</details>", "", page, flags=re.DOTALL),
+        re.findall(r"<details>.*?</details>", page, re.DOTALL),
+    )
+    primary = "classical+gan (oracle) − classical<br>"
+    assert opened.count(primary) == 1
+    assert opened.index("The difference that counts") < opened.index(primary) < opened.index("Accuracy in")
+    assert opened.count(" − real<br>") == 0
+    assert folded[0].count(" − real<br>") == 3
+    assert "<summary>4 other comparisons, descriptive</summary>" in folded[0]
+
+
+@pytest.mark.usefixtures("with_blank_plots")
+def test_oracle_and_simultaneous_are_explained_in_one_line_each(tmp_path: Path) -> None:
+    page = write_report(tmp_path, _analysis((10, 100)), _facts())[0].read_text("utf-8")
+    for word in ("Oracle", "Simultaneous"):
+        (line,) = re.findall(rf"<p class=\"note\"><em>{word}</em>: [^\n]*</p>", page)
+        assert len(line) < 220
+
+
 def test_the_page_names_data_generator_versions_and_command(plain: tuple[Path, Path]) -> None:
     _, text = _parsed(plain[0])
     for fact in ("ab" * 32, "cd" * 32, "0123456789abcdef", "2.21.0", "digitforge experiment run --out <b>x</b>"):
         assert fact in text
-    assert "An oracle generator has seen real images that the classifier has not" in text.replace("  ", " ")
+    assert "the generator has seen real images that the classifier has not" in text
     assert "Unfinished" not in text
 
 
@@ -245,7 +295,7 @@ def test_rare_classes_worth_power_and_variants_are_explained_and_plots_are_writt
         "20 % of the real images have a wrong label",
         "points of balanced accuracy",
         "“5×” has five per real image",
-        "A semi generator has seen",
+        "the generator has seen real images that the classifier has not, but no labels",
         "recall of rare classes +30.00",
         "The effect equals",
         "Two sizes cannot show",
@@ -257,6 +307,7 @@ def test_rare_classes_worth_power_and_variants_are_explained_and_plots_are_writt
     assert {path.name for path in tmp_path.glob("*.svg")} == {
         "accuracy.svg",
         "differences.svg",
+        "other-differences.svg",
         "confusion-10.svg",
         "confusion-100.svg",
     }
@@ -301,3 +352,72 @@ def test_names_of_near_points_cover_neither_each_other_nor_a_point_nor_the_line_
         assert not box.y0 < zero < box.y1
     centers = [Bbox.from_bounds(x, y, 1, 1) for x, y in axes.transData.transform(list(points.values()))]
     assert sum(box.count_overlaps(centers) for box in boxes) == 0
+
+
+CHINESE = ("猫", "犬", "鳥", "魚", "馬", "牛", "羊", "豚", "鶏", "兎")
+
+
+def _lines(plot: str) -> list[str]:
+    return re.findall(r"<text[^>]*>([^<]*)</text>", plot)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("names", [CHINESE, tuple(f"강아지 {i}" for i in range(10)), ("ねこ", *"012345678")])
+def test_class_names_that_no_font_has_are_numbers_with_a_key(
+    names: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(svg, "_fonts", lambda: ("DejaVu Sans",))  # the same on every machine
+    svg.can_draw.cache_clear()
+    html, _ = write_report(tmp_path, _analysis(), _facts(class_names=names))
+    drawn = _lines((tmp_path / "confusion-10.svg").read_text("utf-8"))
+    assert drawn.count("7") >= 4  # two matrices with rows and columns
+    assert not [line for line in drawn if not line.isascii()]
+    assert f"Classes: {', '.join(f'{i} {name}' for i, name in enumerate(names))}." in html.read_text("utf-8").replace(
+        "\u00a0", " "
+    )
+    svg.can_draw.cache_clear()
+
+
+def test_ticks_of_a_matrix() -> None:
+    assert confusion.tick_texts("012") == (["0", "1", "2"], ["0", "1", "2"])
+    assert confusion.tick_texts(["cat", "dog"]) == (["cat", "dog"], ["cat", "dog"])
+    assert confusion.tick_texts(["Sneaker", "Bag"]) == (["0", "1"], ["Sneaker 0", "Bag 1"])
+    assert confusion.tick_texts(["a name of many words", "Bag"]) == (["0", "1"], ["0", "1"])
+    assert confusion.key("0123456789") == confusion.key(["Sneaker", "Bag"]) == ""
+    assert confusion.key(["a name of many words", "Bag"]) == "0\u00a0a name of many words, 1\u00a0Bag"
+
+
+def test_long_names_in_the_plot_of_differences_stay_inside_and_keep_their_sizes() -> None:
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    cells: dict[CellKey, CellResult] = {}
+    long = "classical+gan (transfer forge-unlabeled-0123456789abcdef, expansion 1.25)"
+    for subset in range(4):
+        for arm in ("real", "classical", "classical+gan (transfer forge-unlabeled-0123456789abcdef)", long):
+            _add(cells, n=1000, subset=subset, arm=arm, accuracy=0.5 + 0.01 * subset)
+    analysis = analyze(cells)
+    lines = _lines(plots.forest(analysis.comparisons, analysis.measure))
+    assert sum(line.endswith("n\u00a0=\u00a01000") for line in lines) == len(analysis.comparisons)
+    font = FontProperties(family=["DejaVu Sans"], size=svg.SMALL)
+    for line in lines:
+        assert text_to_path.get_text_width_height_descent(line, font, ismath=False)[0] < 72 * svg.WIDTH - 6
+
+
+@pytest.mark.parametrize("sizes", [(10,), (1, 10)])
+def test_an_axis_of_accuracies_ends_at_0_and_100_percent(
+    sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells: dict[CellKey, CellResult] = {}
+    for n, subset in itertools.product(sizes, range(3)):
+        _add(cells, n=n, subset=subset, arm="real", accuracy=(0.3, 0.9, 0.9)[subset])
+        _add(cells, n=n, subset=subset, arm="classical", accuracy=(0.1, 0.1, 0.6)[subset])
+    analysis = analyze(cells)
+    ends = [end for r in analysis.arms if r.interval for end in (r.interval.low, r.interval.high)]
+    assert min(ends) < 0
+    assert max(ends) > 1
+    monkeypatch.setattr(plots, "svg_of", lambda figure, _: figure)
+    figure: Any = plots.accuracies(analysis)
+    (axes,) = figure.axes
+    low, high = axes.get_xlim() if len(sizes) == 1 else axes.get_ylim()
+    assert -1 <= low < high <= 101
