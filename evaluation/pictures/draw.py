@@ -28,7 +28,7 @@ with EmbeddedServer(shipped_models() / "digits") as target, DigitClient(target) 
     generated = client.sample(ROWS * CLASSES, seed=0).images[..., None]
 
 left, right = sheet(real, CLASSES), sheet(generated, CLASSES)
-both = Image.new("L", (left.width + GAP + right.width, left.height), 255)
-both.paste(left, (0, 0))
-both.paste(right, (left.width + GAP, 0))
+both = Image.new("LA", (left.width + GAP + right.width, left.height), (0, 0))  # nothing between them on any page
+both.paste(left.convert("LA"), (0, 0))
+both.paste(right.convert("LA"), (left.width + GAP, 0))
 save_png(both.resize((both.width * 3 // 2, both.height * 3 // 2), Image.Resampling.LANCZOS), PICTURE)

@@ -191,6 +191,7 @@ def _write_page(folder: Path, found: Neighborhood, source: Source, real: RealDat
             held_out=f"{real.test.name} {real.test.split}",
             features=report.features,
             seed=report.seed,
+            class_names=real.train.class_names,
             notes=tuple(notes),
         ),
     )

@@ -1,7 +1,7 @@
 """A page that shows generated images beside the training images nearest to them: are they copies?
 
 Distances are Euclidean, in the same features as the metrics. Compare them with the distances of held-out real images:
-a real digit that the generator never saw also has a near neighbor.
+a real image that the generator never saw also has a near neighbor.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ class Origin:
     held_out: str
     features: str
     seed: int
+    class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
 
@@ -128,21 +129,21 @@ def _render(found: Neighborhood, origin: Origin, chosen: dict[str, npt.NDArray[n
         held_out=len(found.held_out),
         medians=[f"{np.median(values):.4g}" for values in (found.distances[:, 0], found.held_out)],
         histogram=histogram,
-        sections={name: _rows(found, rows) for name, rows in chosen.items()},
+        sections={name: _rows(found, rows, origin.class_names) for name, rows in chosen.items()},
     )
 
 
-def _rows(found: Neighborhood, rows: npt.NDArray[np.intp]) -> list[dict[str, Any]]:
+def _rows(found: Neighborhood, rows: npt.NDArray[np.intp], class_names: Sequence[str]) -> list[dict[str, Any]]:
     """The template's values for some generated images."""
     return [
         {
             "image": data_uri(_picture(found.generated[row])),
-            "label": None if found.labels is None else int(found.labels[row]),
+            "label": None if found.labels is None else class_names[found.labels[row]],
             "nearer": f"{100 * share:.1f} %",
             "neighbors": [
                 {
                     "image": data_uri(_picture(found.training[place])),
-                    "label": int(found.training_labels[place]),
+                    "label": class_names[found.training_labels[place]],
                     "distance": f"{distance:.3g}",
                 }
                 for place, distance in zip(found.places[row], found.distances[row], strict=True)

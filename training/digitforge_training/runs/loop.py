@@ -8,7 +8,7 @@ A run folder holds::
     tensorboard/    the same numbers and the sheets, for TensorBoard
     sheets/         <images seen>.png, samples of the averaged generator on fixed latents
     training.gif    the sheets in order, written at the end
-    walks.png       each row shows the digits between two generated digits, written at the end
+    walks.png       each row shows the images between two generated ones, written at the end
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def train(
     finally:
         journal.close()
     pictures.save_gif(sorted((run_dir / SHEETS).glob("*.png")), run_dir / GIF_FILE)
-    draw_walks(trainer, len(run.class_names), run_dir / WALKS_FILE)
+    draw_walks(trainer, run.class_names, run_dir / WALKS_FILE)
     return run
 
 
@@ -168,7 +168,7 @@ def _train_on(
         found: dict[str, float] = {}
         if trainer.steps_done % every_sheet == 0 or ended:
             path = run_dir / SHEETS / f"{trainer.images_seen:012d}.png"
-            draw_sheet(trainer, len(run.class_names), path)
+            draw_sheet(trainer, run.class_names, path)
             journal.show(path, images_seen=trainer.images_seen)
             found |= watch.statistics(trainer)
         if keep_best and trainer.steps_done and (trainer.steps_done % every_checkpoint == 0 or ended):

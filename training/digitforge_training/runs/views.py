@@ -1,4 +1,4 @@
-"""Views of a training: sample sheets, walks between digits, and the statistics that ``diagnosis.py`` reads.
+"""Views of a training: sample sheets, walks between images, and the statistics that ``diagnosis.py`` reads.
 
 All use the averaged generator and fixed latents, so the views of a training at different times are comparable.
 """
@@ -6,6 +6,7 @@ All use the averaged generator and fixed latents, so the views of a training at 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -41,25 +42,28 @@ def draw_latents(trainer: Trainer, seed: int, n: int) -> npt.NDArray[np.float32]
     return latents
 
 
-def draw_sheet(trainer: Trainer, classes: int, path: Path) -> None:
-    """Save a sheet of eight rows, with one column per class, or ten columns without classes.
+def draw_sheet(trainer: Trainer, class_names: Sequence[str], path: Path) -> None:
+    """Save a sheet of eight rows, with one named column per class, or ten columns without classes.
 
     Raises:
         DataError: the file cannot be written.
     """
-    columns = classes or _COLUMNS
+    columns = len(class_names) or _COLUMNS
     n = _SHEET_ROWS * columns
-    labels = np.arange(n) % columns if classes else np.zeros(n, np.int64)
+    labels = np.arange(n) % columns if class_names else np.zeros(n, np.int64)
     images = trainer.sample(labels, draw_latents(trainer, SHEET_SEED, n))
-    pictures.save_png(pictures.sheet(images, columns=columns), path)
+    pictures.save_png(pictures.sheet(images, columns=columns, column_names=pictures.writable(class_names)), path)
 
 
-def draw_walks(trainer: Trainer, classes: int, path: Path) -> None:
+def draw_walks(trainer: Trainer, class_names: Sequence[str], path: Path) -> None:
     """Save rows of images. Each row goes from one latent to another, and with classes also from one class to the next.
 
+    A row has the names of its two classes.
+
     Raises:
         DataError: the file cannot be written.
     """
+    classes = len(class_names)
     rows = min(classes or _WALKS, _WALKS)
     ends = draw_latents(trainer, _WALKS_SEED, 2 * rows)
     distribution = trainer.recipe.latent_distribution
@@ -68,7 +72,9 @@ def draw_walks(trainer: Trainer, classes: int, path: Path) -> None:
         latents = walk(ends[2 * row], ends[2 * row + 1], steps=_WALK_STEPS, distribution=distribution)
         weights = blend(row, (row + 1) % classes, steps=_WALK_STEPS, classes=classes) if classes else None
         parts.append(generated_pixels(trainer.averaged, [latents] if weights is None else [weights, latents]))
-    pictures.save_png(pictures.sheet(np.concatenate(parts), columns=_WALK_STEPS), path)
+    shown = pictures.writable(class_names)
+    names = [f"{shown[row]} to {shown[(row + 1) % classes]}" for row in range(rows)] if classes else ()
+    pictures.save_png(pictures.sheet(np.concatenate(parts), columns=_WALK_STEPS, row_names=names), path)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
