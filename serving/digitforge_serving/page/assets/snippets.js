@@ -58,7 +58,7 @@ function pythonSample(what) {
   options.push(`seed=${seed}`);
   if (scaling) options.push(`${scaling.name}=${scaling.amount}`);
   return [
-    "# pip install digitforge", ...clientImport(what), "", clientLine(what), `    batch = client.sample(${options.join(", ")})  ${origin(what)}`, "",
+    ...clientImport(what), "", clientLine(what), `    batch = client.sample(${options.join(", ")})  ${origin(what)}`, "",
     "print(batch.images.shape, batch.labels, batch.seeds)", "",
   ].join("\n");
 }
@@ -69,13 +69,13 @@ function pythonWalk(what) {
   const end = ({label, seed}) => `(${label ?? -1}, ${seed})`;
   if (!scaling)
     return [
-      "# pip install digitforge", ...clientImport(what), "", clientLine(what),
+      ...clientImport(what), "", clientLine(what),
       `    images = client.interpolate(${end(first)}, ${end(last)}, steps=${steps})  ${origin(what)}`, "", "print(images.shape)", "",
     ].join("\n");
   const weights = classes ? `, class_weights=blend(${first.label}, ${last.label}, steps=${steps}, classes=${classes})` : "";
   const law = `distribution=${JSON.stringify(generator.distribution)}`;
   return [
-    "# pip install digitforge", ...clientImport(what), `from digitforge_client.latent_space import Scaling, ${classes ? "blend, " : ""}walk`, "",
+    ...clientImport(what), `from digitforge_client.latent_space import Scaling, ${classes ? "blend, " : ""}walk`, "",
     `scaling = Scaling(${scaling.name}=${scaling.amount})`, clientLine(what),
     `    first, last = scaling.scaled(client.latents([${first.seed}, ${last.seed}]), ${law})  ${origin(what)}`,
     `    images = client.from_latents(walk(first, last, steps=${steps}, ${law})${weights})`, "", "print(images.shape)", "",
