@@ -21,7 +21,7 @@ from digitforge_client.protocol import queries, sampling
 from digitforge_client.protocol.connection import Connection
 from digitforge_client.protocol.description import Generator, Metadata
 from digitforge_client.protocol.rows import SampleOptions, SampleSpec
-from digitforge_client.protocol.steps import Emit, Explain, Pause, Receive, Send, Steps
+from digitforge_client.protocol.steps import Emit, Explain, Pause, Receive, Send, Steps, out_of_memory
 from digitforge_client.transport.channel import Channel, Headers, Settings, Transport
 
 T = TypeVar("T")
@@ -361,6 +361,8 @@ class DigitClient:
                     step = steps.send(outcome) if failure is None else steps.throw(failure)
                 except StopIteration:
                     return
+                except MemoryError as error:
+                    raise out_of_memory(error) from error
                 outcome, failure = None, None
                 match step:
                     case Send():

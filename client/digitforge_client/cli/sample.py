@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -128,7 +128,7 @@ def sample(
     began, counts = time.monotonic(), Counter[int]()
     with ExitStack() as stack, access() as client:
         adds = [stack.enter_context(writer(out, spec.n)) for writer, out in zip(writers, outs, strict=True)]
-        class_names = client.card().get("class_names", [])
+        class_names = client.generator().class_names
         options = replace(spec, labels=classes_of(wanted, class_names)).options
         stream = client.stream(spec.n, batch_size=BATCH_ROWS, **options)
         with progress(spec.n) as advance:
@@ -154,7 +154,7 @@ def sample(
     )
 
 
-def classes_of(wanted: list[str] | str | None, class_names: list[str]) -> Any:
+def classes_of(wanted: list[str] | str | None, class_names: Sequence[str]) -> Any:
     """Convert class numbers to int, unless the generator has classes with such names."""
     given = [wanted] if isinstance(wanted, str) else wanted or []
     if not given or set(given) & set(class_names) or not all(one.isdecimal() for one in given):

@@ -133,7 +133,9 @@ class Connection:
         """Request the generator's card from the target *at*, or from any target."""
         rows = {Field.ROWS: np.zeros(1, dtype=np.int64)}
         request = predict_request(self.model_spec, Signature.CARD, rows)
-        return description.read_card((yield from self.ask(PREDICT, request, at=at, outage_s=outage_s)))
+        card = description.read_card((yield from self.ask(PREDICT, request, at=at, outage_s=outage_s)))
+        description.describe_card(card)  # raises an error if it breaks the contract
+        return card
 
     def generator(self, *, outage_s: float | None = 0.0) -> Steps[description.Generator]:
         """Return the generator. The server is asked only once."""

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import math
+import re
+import reprlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
+from digitforge_client.common.json_text import parse_json
 from digitforge_client.contract import CONTRACT_VERSION, Field, Signature
 from digitforge_client.errors import InvalidInputError, UnexpectedReplyError
 from digitforge_client.protocol.labels import label_array
+from digitforge_client.transport.rpc_errors import printable
 from digitforge_client.transport.wire import messages
-from digitforge_client.transport.wire.tensors import decode, dtype_name
+from digitforge_client.transport.wire.tensors import dtype_name, output_of
+
+#: Largest image, in pixels times channels. A larger one does not fit into a message.
+_MAX_PIXELS: Final = 2**26
+_MAX_CLASSES: Final = 2**16
+_MAX_LATENT_SIZE: Final = 2**16
+_ID: Final = re.compile(r"[0-9A-Za-z_.-]{1,64}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +67,10 @@ class Generator:
     image_shape: tuple[int, int, int]
     #: Largest number of rows in one request.
     max_rows: int
-
-    @property
-    def latent_distribution(self) -> str:
-        """Distribution of the latents: ``"normal"`` or ``"uniform"``."""
-        return str(self.card.get("latent_law", "normal"))
+    #: Components of a latent. None if the card does not say.
+    latent_size: int | None = None
+    #: Distribution of the latents: ``"normal"`` or ``"uniform"``.
+    latent_distribution: str = "normal"
 
     @property
     def conditional(self) -> bool:
@@ -102,7 +111,9 @@ class Generator:
         classes = ", ".join(
             name if name == str(number) else f"{number} ({name})" for number, name in enumerate(self.class_names)
         )
-        return InvalidInputError(f"generator {self.generator_id} has no class {shown}; its classes are {classes}")
+        return InvalidInputError(
+            f"generator {self.generator_id} has no class {shown}; its classes are {printable(classes)}"
+        )
 
 
 def read_metadata(reply: messages.GetModelMetadataResponse) -> Metadata:
@@ -146,20 +157,73 @@ def read_card(reply: messages.PredictResponse) -> dict[str, Any]:
     Raises:
         UnexpectedReplyError: the answer has no card, or the card is not a JSON object.
     """
-    if Field.CARD not in reply.outputs:
-        raise UnexpectedReplyError(
-            f"the server's answer has no output {Field.CARD!r}; was the model exported with `digitforge export`?"
-        )
-    rows = decode(reply.outputs[Field.CARD]).ravel()
+    (text,) = output_of(reply, Field.CARD, dtype="string", shape=(1,))
     try:
-        card = json.loads(rows[0])
-    except (IndexError, TypeError, ValueError) as error:
-        raise UnexpectedReplyError("the generator's card is not JSON; export the generator again") from error
+        card = parse_json(text)
+    except (TypeError, ValueError) as error:
+        raise UnexpectedReplyError(
+            f"the generator's card cannot be read ({printable(str(error))}); export the generator again"
+        ) from error
     if not isinstance(card, dict):
         raise UnexpectedReplyError(
             f"the generator's card is a JSON {type(card).__name__}; expected an object: export the generator again"
         )
     return card
+
+
+def describe_card(card: Mapping[str, Any]) -> Generator:
+    """Make the description of a generator from its card.
+
+    Raises:
+        UnexpectedReplyError: the card breaks the contract, or has another contract version.
+    """
+    if card.get("contract_version") != CONTRACT_VERSION:
+        raise UnexpectedReplyError(
+            f"the generator has contract version {_short(card.get('contract_version'))}, but this client needs version "
+            f"{CONTRACT_VERSION}; install the digitforge release that exported it, or export it again"
+        )
+
+    def field(name: str, expected: str, valid: Callable[[Any], bool], *default: Any) -> Any:
+        value = card.get(name, *default)
+        if not valid(value) and (value, *default) != (None, None):
+            raise UnexpectedReplyError(
+                f"the generator's card has a missing or invalid field: {name} is {_short(value)}; expected {expected}: "
+                "export the generator again"
+            )
+        return value
+
+    def names(value: Any) -> bool:
+        return (
+            isinstance(value, list) and len(value) <= _MAX_CLASSES and all(isinstance(one, str | int) for one in value)
+        )
+
+    def shape(value: Any) -> bool:
+        return (
+            isinstance(value, list) and len(value) == 3 and all(map(_count, value)) and math.prod(value) <= _MAX_PIXELS
+        )
+
+    return Generator(
+        card=card,
+        generator_id=field(
+            "generator_id", "letters and digits", lambda value: isinstance(value, str) and bool(_ID.fullmatch(value))
+        ),
+        class_names=tuple(map(str, field("class_names", f"a list of up to {_MAX_CLASSES} names", names))),
+        image_shape=tuple(field("image_shape", "height, width and channels", shape)),
+        max_rows=field("max_rows", "1 or more", _count),
+        latent_size=field(
+            "latent_size", f"1 to {_MAX_LATENT_SIZE}", lambda size: _count(size) and size <= _MAX_LATENT_SIZE, None
+        ),
+        latent_distribution=field("latent_law", "normal or uniform", ("normal", "uniform").__contains__, "normal"),
+    )
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _short(value: Any) -> str:
+    """The value in at most 100 characters."""
+    return reprlib.repr(value)[:100]
 
 
 def describe(metadata: Metadata, card: Mapping[str, Any]) -> Generator:
@@ -169,27 +233,7 @@ def describe(metadata: Metadata, card: Mapping[str, Any]) -> Generator:
         UnexpectedReplyError: metadata or card break the contract, contradict each other, or have another contract
             version.
     """
-    if card.get("contract_version") != CONTRACT_VERSION:
-        raise UnexpectedReplyError(
-            f"the generator has contract version {card.get('contract_version')!r}, but this client needs version "
-            f"{CONTRACT_VERSION}; install the digitforge release that exported it, or export it again"
-        )
-    try:
-        generator = Generator(
-            card=card,
-            generator_id=str(card["generator_id"]),
-            class_names=tuple(str(name) for name in card["class_names"]),
-            image_shape=_image_shape(card["image_shape"]),
-            max_rows=int(card["max_rows"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise UnexpectedReplyError(
-            f"the generator's card has a missing or invalid field ({error!r}); export the generator again"
-        ) from error
-    if generator.max_rows < 1:
-        raise UnexpectedReplyError(
-            f"the generator's card has max_rows {generator.max_rows}; expected 1 or more: export the generator again"
-        )
+    generator = describe_card(card)
     signature = metadata.signatures.get(Signature.SAMPLE)
     if signature is None or Field.SEEDS not in signature.inputs or Field.IMAGES not in signature.outputs:
         raise UnexpectedReplyError(
@@ -202,8 +246,3 @@ def describe(metadata: Metadata, card: Mapping[str, Any]) -> Generator:
             f"{'takes' if not generator.conditional else 'does not take'} labels; export the generator again"
         )
     return generator
-
-
-def _image_shape(shape: Any) -> tuple[int, int, int]:
-    height, width, channels = (int(size) for size in shape)
-    return height, width, channels

@@ -9,13 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from digitforge_client.contract import ROWS_PER_SEED, SEEDS, Field, Signature, image_hashes
-from digitforge_client.errors import InvalidInputError
+from digitforge_client.errors import InvalidInputError, UnexpectedReplyError
 from digitforge_client.latent_space import blend, walk
 from digitforge_client.protocol.connection import Connection, Pipeline
 from digitforge_client.protocol.description import Generator
-from digitforge_client.protocol.requests import output_of, predict_request
+from digitforge_client.protocol.requests import predict_request
 from digitforge_client.protocol.rows import class_weights_of
 from digitforge_client.protocol.steps import Steps
+from digitforge_client.transport.wire.tensors import output_of
 
 #: gRPC does not retry requests above 256 KiB. Latents are large, so their requests hold fewer rows.
 _MAX_BYTES: Final = 200 * 1024
@@ -46,9 +47,14 @@ def latents(connection: Connection, seeds: npt.ArrayLike, **delivery: Any) -> St
     size = _latent_size((yield from connection.generator()))
     inputs = {Field.SEEDS: array.astype(np.int64)}
     shape = (size,)
-    return (
-        yield from _rows(connection, Signature.LATENTS, inputs, Field.LATENTS, dtype="float32", shape=shape, **delivery)
+    result = yield from _rows(
+        connection, Signature.LATENTS, inputs, Field.LATENTS, dtype="float32", shape=shape, **delivery
     )
+    if not np.isfinite(result).all():
+        raise UnexpectedReplyError(
+            "the server sent latents that are infinite or not a number; export the generator again"
+        )
+    return result
 
 
 def from_latents(
@@ -94,7 +100,9 @@ def interpolate(
 
 
 def _latent_size(generator: Generator) -> int:
-    return int(generator.card["latent_size"])
+    if generator.latent_size is None:
+        raise UnexpectedReplyError("the generator's card has no latent_size; export the generator again")
+    return generator.latent_size
 
 
 def _rows(

@@ -18,7 +18,7 @@ from digitforge_client.errors import UnexpectedReplyError
 from digitforge_client.protocol.description import Generator
 from digitforge_client.protocol.rows import Labels, Rows, RowSeeds
 from digitforge_client.transport.wire import messages
-from digitforge_client.transport.wire.tensors import decode, encode
+from digitforge_client.transport.wire.tensors import encode, output_of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,24 +78,6 @@ def sample_request(spec: messages.ModelSpec, chunk: Chunk) -> messages.PredictRe
     return predict_request(spec, Signature.SAMPLE, inputs)
 
 
-def output_of(reply: messages.PredictResponse, name: str, *, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    """Read one output of a reply.
-
-    Raises:
-        UnexpectedReplyError: the output is missing or has the wrong dtype or shape.
-    """
-    if name not in reply.outputs:
-        raise UnexpectedReplyError(
-            f"the server's answer has the outputs {sorted(reply.outputs)}; expected an output {name!r}"
-        )
-    array = decode(reply.outputs[name])
-    if array.dtype != dtype or array.shape != shape:
-        raise UnexpectedReplyError(
-            f"output {name!r} is {array.dtype.name} of shape {array.shape}; expected {dtype} of shape {shape}"
-        )
-    return array
-
-
 class Joiner:
     """Joins the answers to the chunks of a batch."""
 
@@ -115,10 +97,11 @@ class Joiner:
         Raises:
             UnexpectedReplyError: the answer breaks the contract, or the server rejects a label that the card contains.
         """
+        n, rows = len(chunk), slice(chunk.offset, chunk.offset + len(chunk))
+        images = output_of(reply, Field.IMAGES, dtype="uint8", shape=(n, *self._generator.image_shape))
         if chunk.offset == 0:
             self.begin(chunk.batch_rows)
-        n, rows = len(chunk), slice(chunk.offset, chunk.offset + len(chunk))
-        self._images[rows] = output_of(reply, Field.IMAGES, dtype="uint8", shape=(n, *self._generator.image_shape))
+        self._images[rows] = images
         self._seeds[rows] = chunk.seeds
         if chunk.labels is not None:
             valid = output_of(reply, Field.VALID, dtype="bool", shape=(n,))

@@ -272,7 +272,9 @@ def class_weights_of(
             raise InvalidInputError(
                 f"labels have shape {numbers.shape} for {n} latents; expected a single label, or shape ({n},)"
             )
-        return np.eye(classes, dtype=np.float32)[np.broadcast_to(numbers, (n,))]
+        one_hot = np.zeros((n, classes), dtype=np.float32)
+        one_hot[np.arange(n), numbers] = 1
+        return one_hot
     weights = _weights(class_weights)
     fits = weights.shape in ((classes,), (n, classes))
     if not fits or not np.allclose(weights.sum(axis=-1), 1.0, atol=1e-3):

@@ -6,7 +6,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from digitforge_client.errors import ServerError, ServerUnavailableError
+from digitforge_client.errors import InvalidInputError, ServerError, ServerUnavailableError
 from digitforge_client.transport.wire import Method
 
 
@@ -51,6 +51,11 @@ class Emit:
     """Return a finished value to the user."""
 
     value: Any
+
+
+def out_of_memory(error: MemoryError) -> InvalidInputError:
+    """The error of a call whose result does not fit into memory."""
+    return InvalidInputError(f"the result does not fit into memory ({error}); request fewer digits, or use stream()")
 
 
 T = TypeVar("T")

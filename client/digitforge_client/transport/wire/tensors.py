@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from digitforge_client.errors import InvalidInputError, UnexpectedReplyError
+from digitforge_client.transport.rpc_errors import printable
 from digitforge_client.transport.wire import messages_pb2 as messages
 
 
@@ -39,6 +40,8 @@ _CODES: Final[dict[np.dtype[Any], Any]] = {wire_type.dtype: code for code, wire_
 #: Largest number of elements to accept; tensors of the contract are far smaller. A short message can claim any shape,
 #: because missing elements are repeated.
 _MAX_ELEMENTS: Final = 2**28
+#: Largest number of dimensions to accept. NumPy 1 has no more.
+_MAX_DIMENSIONS: Final = 32
 
 
 def dtype_name(code: int) -> str:
@@ -96,6 +99,8 @@ def decode(tensor: messages.Tensor) -> npt.NDArray[Any]:
                 f"the server sent a {wire_type.name} tensor of shape {shape} with {len(content)} bytes of content; "
                 f"expected {count * wire_type.dtype.itemsize}"
             )
+        if wire_type.name == "bool":  # any byte but 0 means true
+            return np.frombuffer(content, dtype=np.uint8).reshape(shape) != 0
         array = np.frombuffer(content, dtype=wire_type.dtype)
         return array.astype(wire_type.dtype.newbyteorder("="), copy=False).reshape(shape)
     # protobuf 7 gives numpy its buffer, with one copy; protobuf 6 converts element by element
@@ -107,6 +112,41 @@ def decode(tensor: messages.Tensor) -> npt.NDArray[Any]:
             )
         values = values.astype(np.uint8)
     return _fill(values, count, shape)
+
+
+def output_of(reply: messages.PredictResponse, name: str, *, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """Read one output of a reply.
+
+    Args:
+        reply: the reply.
+        name: name of the output.
+        dtype: the expected dtype, as in `dtype_name`.
+        shape: the expected shape.
+
+    Raises:
+        UnexpectedReplyError: the output is missing, has the wrong dtype or shape, or lacks elements. A server sends
+            every element, although the format allows it to leave out repeated ones.
+    """
+    if name not in reply.outputs:
+        names = printable(", ".join(sorted(reply.outputs)))
+        raise UnexpectedReplyError(
+            f"the server's answer has no output {name!r} (its outputs: {names}); was the model exported with "
+            "`digitforge export`?"
+        )
+    tensor = reply.outputs[name]
+    claimed = tuple(dim.size for dim in tensor.tensor_shape.dim)
+    if tensor.tensor_shape.unknown_rank or dtype_name(tensor.dtype) != dtype or claimed != shape:
+        raise UnexpectedReplyError(
+            f"output {name!r} is {dtype_name(tensor.dtype)} of shape {printable(str(claimed))}; expected {dtype} of "
+            f"shape {shape}"
+        )
+    field = "string_val" if dtype == "string" else _WIRE_TYPES[tensor.dtype].field
+    if not tensor.tensor_content and len(getattr(tensor, field)) < math.prod(shape):
+        raise UnexpectedReplyError(
+            f"output {name!r} of shape {shape} came with {len(getattr(tensor, field))} elements; expected "
+            f"{math.prod(shape)}"
+        )
+    return decode(tensor)
 
 
 def _split_strings(content: bytes, count: int) -> list[bytes]:
@@ -130,9 +170,10 @@ def _split_strings(content: bytes, count: int) -> list[bytes]:
 def _shape(tensor: messages.Tensor) -> tuple[int, ...]:
     """The shape that a message claims, after checks."""
     shape = tuple(dim.size for dim in tensor.tensor_shape.dim)
-    if tensor.tensor_shape.unknown_rank or any(size < 0 for size in shape) or math.prod(shape) > _MAX_ELEMENTS:
+    usual = len(shape) <= _MAX_DIMENSIONS and all(0 <= size <= _MAX_ELEMENTS for size in shape)
+    if tensor.tensor_shape.unknown_rank or not usual or math.prod(shape) > _MAX_ELEMENTS:
         raise UnexpectedReplyError(
-            f"the server sent a tensor of shape {shape}; the contract has no tensor of this shape"
+            f"the server sent a tensor of shape {printable(str(shape))}; the contract has no tensor of this shape"
         )
     return shape
 
