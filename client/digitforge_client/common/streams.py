@@ -19,6 +19,7 @@ from digitforge_client.errors import DataError
 #: Descriptors of the standard streams that were closed when the command started. `prepare` fills this set.
 closed: Final[set[int]] = set()
 
+_NAMES: Final = ("stdin", "stdout", "stderr")
 _ENCODING_ERRORS: Final = "digitforge.simpler"
 #: Simpler forms of characters. Unicode itself has simpler forms of others, such as ... for the ellipsis.
 _SIMPLER: Final = str.maketrans({"−": "-", "–": "-", "×": "x", "·": ".", "≥": ">=", "≤": "<=", "±": "+-", "÷": "/"})
@@ -33,23 +34,23 @@ def prepare() -> None:
     lacks.
     """
     codecs.register_error(_ENCODING_ERRORS, _simpler)
-    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
-        if getattr(sys, name) is None:
-            _replace_closed(descriptor, name)
+    closed.update(descriptor for descriptor, name in enumerate(_NAMES) if getattr(sys, name) is None)
+    for descriptor in sorted(closed):
+        _open_null_device(descriptor)
+    for descriptor in sorted(closed):
+        setattr(sys, _NAMES[descriptor], open(os.devnull, "r+", encoding="utf-8"))  # noqa: SIM115, PTH123
     for descriptor, name, checked in ((1, "stdout", _StandardOutput), (2, "stderr", _StandardError)):
         stream = getattr(sys, name)
         if type(stream) is io.TextIOWrapper and _number(stream) == descriptor:  # not a notebook's stream
             setattr(sys, name, _replaced(stream, checked))
 
 
-def _replace_closed(descriptor: int, name: str) -> None:
-    closed.add(descriptor)
+def _open_null_device(descriptor: int) -> None:
     try:
         os.fstat(descriptor)
     except OSError:
         os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this descriptor
         os.set_inheritable(descriptor, True)
-    setattr(sys, name, open(os.devnull, "r+", encoding="utf-8"))  # noqa: SIM115, PTH123 - stays open
 
 
 def _number(stream: io.TextIOWrapper) -> int | None:

@@ -28,7 +28,13 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 @click.command()
-@click.option("--out", type=_FOLDER, default="digitforge-demo", show_default=True, help="Folder for the report.")
+@click.option(
+    "--out",
+    type=_FOLDER,
+    default="digitforge-demo",
+    show_default=True,
+    help="Folder for the report. An earlier report in it is replaced.",
+)
 @click.option(
     "--data-dir",
     type=_FOLDER,

@@ -91,7 +91,8 @@ PIPED_WIDTH = 130
     "--neighbours",
     "neighbors",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Write a page with generated images and the training images nearest to them into this folder. Needs --data.",
+    help="Write a page with generated images and the training images nearest to them into this folder, in place of an "
+    "earlier one. Needs --data.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def evaluate(

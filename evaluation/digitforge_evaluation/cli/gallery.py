@@ -33,7 +33,13 @@ _FULL = "full"
     help="Recipe to show; may be repeated.  [default: all]",
 )
 @click.option("--runs", type=FOLDER, default="runs/gallery", show_default=True, help="Folder for the training runs.")
-@click.option("--out", type=FOLDER, default="gallery", show_default=True, help="Folder for the page.")
+@click.option(
+    "--out",
+    type=FOLDER,
+    default="gallery",
+    show_default=True,
+    help="Folder for the page. An earlier page in it is replaced.",
+)
 @click.option(
     "--model",
     "models",

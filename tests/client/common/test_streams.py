@@ -44,6 +44,15 @@ def test_a_file_is_written_whatever_the_other_streams_are(server: Any, tmp_path:
     assert list(tmp_path.iterdir()) == [out]
 
 
+@pytest.mark.parametrize("streams", ["2>&-", "<&- >&- 2>&-"])
+def test_worker_processes_write_files_whatever_the_streams_are(server: Any, tmp_path: Path, streams: str) -> None:
+    arguments = ["generate", tmp_path / "d", "--server", server.target, "--n", 40, "--rows-per-shard", 10, "--jobs", 2]
+    done = shell(*arguments, streams=streams)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert len(list((tmp_path / "d").glob("shard-*.npz"))) == 4
+    assert shell("verify", tmp_path / "d").returncode == 0
+
+
 def test_an_error_keeps_its_status_if_nobody_can_read_it(tmp_path: Path) -> None:
     for streams in ("2>&-", "2>/dev/full"):
         done = shell("sample", "--out", tmp_path / "d.npz", streams=streams)

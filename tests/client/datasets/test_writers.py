@@ -19,6 +19,7 @@ from PIL import Image
 from written import batch, write
 
 from digitforge_client import Batch, DataError, DigitClient, DigitforgeError, InvalidInputError, MissingExtraError
+from digitforge_client.common import archives
 from digitforge_client.common.files import new_folder, replacing
 from digitforge_client.datasets.manifest import FORMATS
 from digitforge_client.datasets.readers import read
@@ -256,3 +257,21 @@ def test_a_finished_file_has_the_usual_permissions(tmp_path: Path) -> None:
     code = f"open({str(tmp_path / 'b')!r}, 'w')"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert (tmp_path / "a.npz").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+def test_a_table_that_would_fill_the_memory_is_rejected_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrow, table = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr(archives, "LARGEST", 2**20)
+    monkeypatch.setattr(table.ParquetFile, "read", lambda *_: pytest.fail("read the content"))
+    numbers = arrow.array(np.zeros(2000, np.int64))
+    for images, says in (
+        (arrow.array([bytes(1000)] * 2000, arrow.binary(1000)), "the table has 2 MiB; at most 1 MiB are read"),
+        (arrow.array([bytes(1000)] * 2000), "the images are of type binary"),
+    ):
+        columns = {"image": images, "label": numbers, "seed": numbers}
+        table.write_table(arrow.table(columns), tmp_path / "d.parquet")
+        assert (tmp_path / "d.parquet").stat().st_size < 20_000
+        with pytest.raises(DataError, match=says):
+            read(tmp_path / "d.parquet", "parquet")

@@ -113,6 +113,8 @@ def _remove_events_after(folder: Path, images: int) -> None:
     """Merge all event files into one, without events after *images* images."""
     old = sorted(folder.glob("*.tfevents.*"))
     with _as_data_error(folder):
+        for leftover in folder.glob(".*.tmp"):  # of a process that was killed here
+            leftover.unlink()
         # A killed process may have left both the merged file and the files that it replaces: take each event once.
         records = dict.fromkeys(record for path in old for record in _records_of(path))
         events = [tf.compat.v1.Event.FromString(record) for record in records]
