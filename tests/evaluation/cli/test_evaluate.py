@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -78,6 +80,13 @@ def test_json_is_the_only_output_and_has_all_names(exported_model: Path) -> None
         "train_on_generated",
         "train_on_real",
     }
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell")
+def test_a_closed_standard_error_changes_nothing(real_npz: Path) -> None:
+    command = [sys.executable, "-m", "digitforge", "evaluate", "--images", str(real_npz), "--n", "300", "--json"]
+    done = subprocess.run(["sh", "-c", f"{shlex.join(command)} 2>&-"], stdout=subprocess.PIPE, check=True)
+    assert json.loads(done.stdout)["figures"][0]["n"] == 300
 
 
 def test_the_table_says_which_metrics_are_left_out_and_why(real_npz: Path, run: Run) -> None:

@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from serve_process import serving
+from serve_process import SERVE, serving
 from serving_toys import Gate, Stubs, connect, free_port, predict_request, wait_for
 
 from digitforge_client.errors import DataError, DigitforgeError
@@ -86,6 +86,21 @@ def rest_status(port: int) -> tuple[int, str]:
 
 
 @pytest.mark.timeout(200)  # shorter than the grace period
+@pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell")
+def test_a_server_runs_with_all_standard_streams_closed(base_path: Path, tmp_path: Path) -> None:
+    port = free_port()
+    flags = [f"--model_base_path={base_path}", "--model-name", "toy", "--port", str(port)]
+    closing = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"]
+    with subprocess.Popen([*closing, *SERVE, *flags], cwd=tmp_path) as process:
+        try:
+            stubs = connect(f"127.0.0.1:{port}")
+            wait_for(lambda: error(stubs) is None)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=60) == 0
+        finally:
+            process.kill()
+
+
 def test_clients_that_watch_the_health_do_not_delay_the_end(base_path: Path, tmp_path: Path) -> None:
     with serving(tmp_path, *toy(base_path), "--grace-seconds=250") as process:
         stubs = connect(json.loads(process.line())["grpc_target"])
