@@ -221,6 +221,7 @@ def main() -> None:
         except click.exceptions.Abort:  # click raises it for KeyboardInterrupt
             click.echo("digitforge: interrupted", err=True)
             status = 128 + (signals.number or signal.SIGINT)  # the convention of shells
+            signals.exit_status = status if signals.number else None
         except click.ClickException as error:
             error.show()
             status = error.exit_code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import socket
@@ -9,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, Final, Self
 
@@ -32,10 +33,14 @@ class SignalHandlers:
 
     Attributes:
         number: number of the signal that raised KeyboardInterrupt; None before.
+        exit_status: set it if the signal ends the process, for a quick exit; None otherwise.
     """
 
     def __init__(self) -> None:
         self.number: int | None = None
+        self.exit_status: int | None = None
+        # Registered first, so that it runs last, after everything else has been closed.
+        atexit.register(self._skip_teardown)
         self._raised_s = 0.0
         self._watched_s: float | None = None  # when the thread saw the first signal
         self._terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
@@ -66,6 +71,14 @@ class SignalHandlers:
         if hasattr(self, "_wakeup"):
             signal.set_wakeup_fd(self._previous_wakeup)
             self._wakeup.close()  # ends the thread
+
+    def _skip_teardown(self) -> None:
+        """Leave out the teardown of Python after an interrupt. With TensorFlow, it takes seconds."""
+        if self.exit_status is not None:
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError, ValueError, AttributeError):  # it may be closed, or None
+                    stream.flush()
+            os._exit(self.exit_status)
 
     def _watch(self) -> None:
         """Make announcements after the first signal, and end the process after the second."""

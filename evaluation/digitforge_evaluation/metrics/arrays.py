@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -135,14 +134,7 @@ def over_blocks(length: int, width: int, measure: Callable[[slice], T]) -> Itera
         return
     # The matrices are small: one block per thread is faster than all threads on one block.
     with _thread_pools().limit(limits=1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
-        # Few blocks at a time: after Ctrl-C, Python waits for all blocks in the pool.
-        in_pool: deque[Future[T]] = deque()
-        for block in blocks:
-            in_pool.append(pool.submit(measure, block))
-            if len(in_pool) > 2 * threads:
-                yield in_pool.popleft().result()
-        while in_pool:
-            yield in_pool.popleft().result()
+        yield from pool.map(measure, blocks)
 
 
 @functools.cache

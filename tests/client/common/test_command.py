@@ -77,6 +77,20 @@ def test_a_signal_ends_a_command_like_ctrl_c(number: int) -> None:
         assert process.returncode == 128 + number
 
 
+def test_an_interrupted_command_closes_what_is_open_and_skips_the_teardown() -> None:
+    before = """
+import atexit
+class Slow:
+    def __del__(self):
+        print("torn down")
+slow = Slow()
+"""
+    with _waiting("    atexit.register(print, 'closed')\n    wait()", before) as process:
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate(timeout=60)[0] == "closed\n"
+        assert process.returncode == 143
+
+
 def test_a_duplicate_signal_is_ignored_and_a_later_signal_ends_at_once() -> None:
     body = """
     try: wait()

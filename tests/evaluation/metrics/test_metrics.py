@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tracemalloc
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -305,19 +302,3 @@ def test_rows_without_probabilities_are_refused(rows: npt.NDArray[Any]) -> None:
 def test_labels_of_wrong_length_range_or_dtype_are_refused(labels: list[float]) -> None:
     with pytest.raises(InvalidInputError, match="labels"):
         agreeing(np.eye(3), np.array(labels))
-
-
-def test_an_interrupted_metric_leaves_no_blocks_to_wait_for_at_exit(tmp_path: Path) -> None:
-    program = """
-import os, sys, time
-from digitforge_evaluation.metrics.arrays import BLOCK_ELEMENTS, over_blocks
-def measure(rows):
-    with open(sys.argv[1], "a") as file:
-        file.write("one block\\n")
-    time.sleep(0.01)
-for _ in over_blocks(2000, BLOCK_ELEMENTS, measure):
-    raise KeyboardInterrupt
-"""
-    done = subprocess.run([sys.executable, "-c", program, tmp_path / "blocks"], stderr=subprocess.PIPE, check=False)
-    assert b"KeyboardInterrupt" in done.stderr
-    assert len((tmp_path / "blocks").read_text().splitlines()) < 20  # of 2000; two waiting ones for each thread
