@@ -138,12 +138,12 @@ def _rows(found: Neighborhood, rows: npt.NDArray[np.intp], class_names: Sequence
     return [
         {
             "image": data_uri(_picture(found.generated[row])),
-            "label": None if found.labels is None else class_names[found.labels[row]],
+            "label": None if found.labels is None else _name(found.labels[row], class_names),
             "nearer": f"{100 * share:.1f} %",
             "neighbors": [
                 {
                     "image": data_uri(_picture(found.training[place])),
-                    "label": class_names[found.training_labels[place]],
+                    "label": _name(found.training_labels[place], class_names),
                     "distance": f"{distance:.3g}",
                 }
                 for place, distance in zip(found.places[row], found.distances[row], strict=True)
@@ -151,6 +151,11 @@ def _rows(found: Neighborhood, rows: npt.NDArray[np.intp], class_names: Sequence
         }
         for row, share in zip(rows, found.share_nearer(rows), strict=True)
     ]
+
+
+def _name(label: np.int64, class_names: Sequence[str]) -> str:
+    """The name of a class. The images of a file may have more classes than the real images."""
+    return class_names[label] if 0 <= label < len(class_names) else str(label)
 
 
 def _sheet(found: Neighborhood, sections: Sequence[npt.NDArray[np.intp]]) -> bytes:

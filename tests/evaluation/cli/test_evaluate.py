@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from digitforge_client.common.command import main
 from digitforge_evaluation.demo.server_process import serving
@@ -129,6 +130,22 @@ def test_the_page_shows_nearest_training_images_and_reveals_copies(few_npz: Path
     assert generated == nearest
     assert "nearer: 0.0 % of held-out" in first
     assert "does not say what its generator was trained on" in page
+
+
+def test_the_page_of_neighbors_has_the_names_of_classes(few_npz: Path, run: Run, tmp_path: Path) -> None:
+    with np.load(few_npz) as archive:
+        images, labels = archive["x"], archive["y"]
+    named = tmp_path / "named"
+    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+        folder = named / f"animal {label}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.squeeze()).save(folder / f"{number}.png")
+    status, _, err = run("--images", few_npz, "--n", 200, "--data", named, "--neighbors", tmp_path / "near")
+    assert status == 0, err
+    page = (tmp_path / "near" / "neighbors.html").read_text("utf-8")
+    assert re.search(r"<figcaption>generated animal \d<br>", page)
+    assert re.search(r"<figcaption>animal \d<br>", page)
+    assert "digits" not in page
 
 
 @pytest.mark.slow  # ten classifiers
