@@ -3,7 +3,8 @@
 A request joins the newest waiting batch if it has room. Otherwise it starts a new batch. While fewer than
 ``num_batch_threads`` batches run, a new batch runs at once, or after ``batch_timeout_micros`` if that is above 0. Other
 batches wait. When a batch ends, its thread wakes the thread of a request in the next batch, and that thread computes
-the batch. So there are no extra threads, and without a timeout a single request is as fast as without batching.
+the batch. So there are no extra threads, and without a timeout a single request is as fast as without batching. The
+threads of a computed batch wake each other one by one, because Python is slow when many threads want to run.
 
 A request that is canceled or expires leaves its queue at once and is not computed.
 """
@@ -134,27 +135,28 @@ class Unbatched:
 
 @dataclass(eq=False)
 class _Task:
-    """A request in a batch. Its thread waits for `notify`. Then it takes its result, or computes a batch."""
+    """A request. Its thread computes its batch, or waits until another thread has done that."""
 
     feeds: Feeds
     rows: int
     caller: Caller
     entered: float = field(default_factory=time.monotonic)
-    notified: bool = False
-    to_compute: _Batch | None = None  # batch that the thread of this request must compute
+    waits: bool = True  # for `wake`
+    batch: _Batch = field(init=False)
     values: list[Array] | None = None
     error: BaseException | None = None
 
-    def notify(self) -> None:
+    def wake(self) -> None:
         """Wake the thread of this request."""
-        self.notified = True
+        self.waits = False
         self.caller.wake()
 
 
 @dataclass(eq=False)
 class _Batch:
-    tasks: list[_Task]
+    tasks: deque[_Task]
     rows: int
+    computed: bool = False
     #: Not None: a thread waits for more requests to join, or for this event, and then computes the batch.
     full: threading.Event | None = None
 
@@ -211,37 +213,42 @@ class Batcher:
         key = (tuple(fetches), tuple((name, value.dtype, value.shape[1:]) for name, value in feeds.items()))
         with self._lock:
             queue = self._queues.setdefault(key, _Queue())
-            batch = self._enter(queue, task)
-        if batch is None:
-            batch = self._wait(queue, task)
-        elif self._options.batch_timeout_micros:
-            self._collect(queue, batch)
-        if batch is not None:
-            try:
-                self._compute(batch, tuple(fetches))
-            finally:
-                self._start_next(queue, key)
+            waits = self._enter(queue, task)
+        batch = task.batch
+        if waits:
+            self._wait(queue, task)
+        elif batch.full is not None:
+            self._collect(queue, batch, batch.full)
+        try:
+            if not batch.computed:
+                try:
+                    self._compute(batch, tuple(fetches))
+                finally:
+                    self._start_next(queue, key)
+        finally:
+            self._wake_next(batch)
         if task.error is not None:
             raise task.error
         assert task.values is not None  # a finished task has an error or its values
         return task.values
 
-    def _enter(self, queue: _Queue, task: _Task) -> _Batch | None:
-        """Put a task into a batch. Return the batch if this thread must compute it."""
+    def _enter(self, queue: _Queue, task: _Task) -> bool:
+        """Put a task into a batch. Return False if this thread must compute the batch now."""
         if queue.waiting and queue.waiting[-1].rows + task.rows <= self._options.max_batch_size:
-            batch = queue.waiting[-1]
+            batch = task.batch = queue.waiting[-1]
             batch.tasks.append(task)
             batch.rows += task.rows
             if batch.full is not None and batch.rows == self._options.max_batch_size:
                 batch.full.set()
-            return None
-        batch = _Batch([task], task.rows)
+            return True
+        batch = task.batch = _Batch(deque([task]), task.rows)
         if queue.running < self._options.threads():
             queue.running += 1
+            task.waits = False
             if self._options.batch_timeout_micros:
                 batch.full = threading.Event()
                 queue.waiting.append(batch)
-            return batch
+            return False
         if len(queue.waiting) >= self._options.max_enqueued_batches:
             raise refusal.RefusedError(
                 grpc.StatusCode.UNAVAILABLE,
@@ -250,39 +257,39 @@ class Batcher:
                 f"{self._options.max_enqueued_batches}",
             )
         queue.waiting.append(batch)
-        return None
+        return True
 
-    def _collect(self, queue: _Queue, batch: _Batch) -> None:
+    def _collect(self, queue: _Queue, batch: _Batch, full: threading.Event) -> None:
         """Wait until the batch is full or its timeout is over."""
-        assert batch.full is not None  # `_enter` has set it
-        batch.full.wait(self._options.batch_timeout_micros / 1e6)
+        full.wait(self._options.batch_timeout_micros / 1e6)
         with self._lock:
             queue.waiting.remove(batch)
 
-    def _wait(self, queue: _Queue, task: _Task) -> _Batch | None:
-        """Wait for the result (return None) or for a batch to compute (return it)."""
+    def _wait(self, queue: _Queue, task: _Task) -> None:
+        """Wait until the batch is computed, or until this thread must compute it."""
         while True:
             task.caller.wait()
             with self._lock:
-                if task.notified:
-                    return task.to_compute
+                if not task.waits:
+                    return
                 error = task.caller.error()
                 if error is None:
                     continue
+                task.waits = False
                 if self._withdraw(queue, task) and error.code == grpc.StatusCode.DEADLINE_EXCEEDED:
                     error = refusal.RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, _QUEUE_TIMEOUT)
                 raise error
 
     def _withdraw(self, queue: _Queue, task: _Task) -> bool:
         """Remove a task from its batch. Return False if the batch is already being computed."""
-        for batch in queue.waiting:
-            if task in batch.tasks:
-                batch.tasks.remove(task)
-                batch.rows -= task.rows
-                if not batch.tasks:
-                    queue.waiting.remove(batch)
-                return True
-        return False
+        batch = task.batch
+        if batch not in queue.waiting:
+            return False
+        batch.tasks.remove(task)
+        batch.rows -= task.rows
+        if not batch.tasks:
+            queue.waiting.remove(batch)
+        return True
 
     def _start_next(self, queue: _Queue, key: Any) -> None:
         """Take the next batch, and let the thread of its first task compute it."""
@@ -290,18 +297,16 @@ class Batcher:
             batch = next((batch for batch in queue.waiting if batch.full is None), None)
             if batch is not None:
                 queue.waiting.remove(batch)
-                leader = batch.tasks[0]
-                leader.to_compute = batch
-                leader.notify()
+                batch.tasks[0].wake()
                 return
             queue.running -= 1
             if not queue.running and not queue.waiting:
                 self._queues.pop(key, None)  # otherwise each new shape would leave a queue in memory
 
     def _compute(self, batch: _Batch, fetches: tuple[str, ...]) -> None:
-        """Set the values or the error of each task in a batch, and wake its thread."""
+        """Set the values or the error of each task in a batch."""
         try:
-            self._compute_together(batch.tasks, fetches)
+            self._compute_together(list(batch.tasks), fetches)
         except Exception as error:  # noqa: BLE001 - each task raises its error in its own thread
             if len(batch.tasks) == 1:
                 batch.tasks[0].error = error
@@ -312,10 +317,18 @@ class Batcher:
                     except Exception as own:  # noqa: BLE001
                         task.error = own
         finally:
-            for task in batch.tasks:
-                task.notify()
+            batch.computed = True
 
-    def _compute_together(self, tasks: list[_Task], fetches: tuple[str, ...]) -> None:
+    def _wake_next(self, batch: _Batch) -> None:
+        """Wake one thread that waits for this batch. It wakes the next one."""
+        with self._lock:
+            while batch.tasks:
+                task = batch.tasks.popleft()
+                if task.waits:
+                    task.wake()
+                    return
+
+    def _compute_together(self, tasks: Sequence[_Task], fetches: tuple[str, ...]) -> None:
         for task in tasks:
             task.error = task.caller.error()
         tasks = [task for task in tasks if task.error is None]
