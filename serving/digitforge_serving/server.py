@@ -36,7 +36,7 @@ log = logging.getLogger("digitforge.serving")
 #: Maximum size of a request, after decompression. A compressed message of a few KiB can claim gigabytes.
 MAX_REQUEST_BYTES: Final = 2**26
 _POLL_S: Final = 0.5
-_CLOSE_S: Final = 0.5  # time to tell clients that the connection closes
+_CLOSE_S: Final = 0.25  # time to tell clients that the connection closes
 _GRPC_OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     ("grpc.max_send_message_length", -1),  # no limit

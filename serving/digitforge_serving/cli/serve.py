@@ -52,7 +52,7 @@ _PAGE_FLAGS = {
     *("rest_api_port", "rest_api_max_body_mib", "rest_api_receive_timeout_in_ms"),
 }
 _POLL_S = 0.5  # seconds between checks for a signal
-_FORCE_EXIT_S = 1.5  # seconds after the grace period; then the process exits even if TensorFlow still computes
+_FORCE_EXIT_S = 0.5  # seconds after the grace period; then the process exits even if TensorFlow still computes
 
 
 def flag(name: str, *also: str, **attributes: Any) -> Any:
@@ -132,7 +132,7 @@ def without_effect(name: str, reason: str, **attributes: Any) -> Any:
     "grpc_max_threads",
     type=click.IntRange(min=1),
     help="Maximum number of requests computed at the same time without batching.",
-    show_default="4 per core",
+    show_default="2 per core",
 )
 @switch("enable_batching", default=False, help="Merge concurrent requests into batches.")
 @flag(

@@ -195,7 +195,7 @@ class ServerOptions:
     rest_api_receive_timeout_in_ms: int = 30_000
     rest_api_enable_cors_support: bool = False  #: let web pages from other origins use the REST API
     metrics_path: str | None = None  #: URL path of the metrics on the REST port; None: no metrics
-    grpc_max_threads: int | None = None  #: requests computed at the same time without batching; None: 4 per core
+    grpc_max_threads: int | None = None  #: requests computed at the same time without batching; None: 2 per core
     batching: BatchingOptions | None = None  #: merge concurrent requests; None: compute each request alone
     max_requests: int = 512  #: requests in flight, waiting ones included; further ones get RESOURCE_EXHAUSTED
     file_system_poll_wait_seconds: float = 1.0  #: time between checks for new versions; 0: check only at startup

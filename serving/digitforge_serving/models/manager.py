@@ -307,7 +307,7 @@ class Models:
 
         if self._options.batching is not None:
             return Batcher(run, self._options.batching, self._metrics.observe_batch)
-        return Unbatched(run, max_running=self._options.grpc_max_threads or 4 * cores())
+        return Unbatched(run, max_running=self._options.grpc_max_threads or 2 * cores())
 
     def _unload(self, model: _Model, number: int) -> None:
         version = model.versions[number]
