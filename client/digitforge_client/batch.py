@@ -5,19 +5,32 @@ An address is a generator id, a label and a row seed. It always gives the same i
 
 from __future__ import annotations
 
+import base64
+import html
+import math
+import os
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from digitforge_client.contract import ROWS_PER_SEED, SEEDS
-from digitforge_client.errors import InvalidInputError
+from digitforge_client.errors import InvalidInputError, MissingExtraError
 from digitforge_client.latent_space import Scaling
+from digitforge_client.pictures import grid, png
+
+if TYPE_CHECKING:
+    import pandas
+
+#: Digits on the contact sheet of a batch, and digits per row.
+_SHEET_DIGITS: Final = 50
+_SHEET_COLUMNS: Final = 10
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Addresses(Scaling):
     """Addresses of digits, in order, with their truncation, expansion and class weights if any.
 
@@ -71,18 +84,21 @@ class Addresses(Scaling):
     def __len__(self) -> int:
         return len(self.seeds)
 
+    def __repr__(self) -> str:
+        return f"Addresses({_described(self)})"
+
     def __getitem__(self, which: Any) -> Addresses:
         """Select addresses with a position, a slice, or an array of positions or booleans."""
-        weights = self.class_weights
+        rows, weights = _selection(which), self.class_weights
         return replace(
             self,
-            labels=np.atleast_1d(self.labels[which]),
-            seeds=np.atleast_1d(self.seeds[which]),
-            class_weights=None if weights is None else np.atleast_2d(weights[which]),
+            labels=self.labels[rows],
+            seeds=self.seeds[rows],
+            class_weights=None if weights is None else weights[rows],
         )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Batch(Scaling):
     """Digits, in the requested order.
 
@@ -106,6 +122,83 @@ class Batch(Scaling):
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __repr__(self) -> str:
+        size = " × ".join(map(str, self.images.shape[1:]))
+        seed = "" if self.seed is None else f", seed {self.seed}"
+        return f"Batch({_described(self)}{seed}, images of {size})"
+
+    def _repr_html_(self) -> str:
+        """A contact sheet of the first digits, with their labels, for notebooks."""
+        shown = min(len(self), _SHEET_DIGITS)
+        caption = html.escape(repr(self) + (f", the first {shown}:" if shown < len(self) else ""))
+        if not shown:
+            return f"<p>{caption}</p>"
+        columns = min(shown, _SHEET_COLUMNS)
+        sheet = base64.b64encode(png(grid(self.images[:shown], columns))).decode()
+        labels = [str(label) if label >= 0 else "–" for label in self.labels[:shown].tolist()]
+        lines = [" ".join(labels[at : at + columns]) for at in range(0, shown, columns)]
+        width = columns * max(2 * self.images.shape[2], 32)
+        return (
+            f'<figure><figcaption>{caption}</figcaption><img src="data:image/png;base64,{sheet}" alt="{shown} digits" '
+            f'style="width: {width}px; max-width: 100%; image-rendering: pixelated"><pre>labels\n'
+            + "\n".join(lines)
+            + "</pre></figure>"
+        )
+
+    def __getitem__(self, which: Any) -> Batch:
+        """Select digits with a position, a slice, or an array of positions or booleans.
+
+        ::
+
+            batch[:10], batch[-1], batch[batch.labels == 3]
+        """
+        rows, weights = _selection(which), self.class_weights
+        return replace(
+            self,
+            images=self.images[rows],
+            labels=self.labels[rows],
+            seeds=self.seeds[rows],
+            class_weights=None if weights is None else weights[rows],
+        )
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Make a table with one row per digit.
+
+        Returns:
+            The columns ``label`` (int64), ``seed`` (int64, row seeds), and ``pixel0``, ``pixel1``, … (uint8, H·W·C of
+            them). ``attrs`` holds the generator id.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ModuleNotFoundError as error:
+            raise MissingExtraError(
+                "Batch.to_pandas needs pandas, which is not installed; run: pip install pandas"
+            ) from error
+        pixels = self.images.reshape(len(self), math.prod(self.images.shape[1:]))
+        table = pandas.DataFrame(pixels, columns=[f"pixel{number}" for number in range(pixels.shape[1])])
+        table.insert(0, "label", self.labels)
+        table.insert(1, "seed", self.seeds)
+        table.attrs["generator_id"] = self.generator_id
+        return table
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the digits, with their addresses, to a file. An existing file is replaced.
+
+        Args:
+            path: a name that ends in .npz, .tfrecord, .parquet or .png. A picture holds no addresses.
+
+        Raises:
+            InvalidInputError: the batch is empty, or does not fit the format.
+            DataError: the file cannot be written.
+            MissingExtraError: the format needs a library that is not installed.
+        """
+        from digitforge_client.datasets.writers import save
+
+        save(self, Path(path))
+
     @property
     def addresses(self) -> Addresses:
         """The addresses of these digits. `DigitClient.fetch` returns the same digits for them."""
@@ -121,6 +214,33 @@ class Batch(Scaling):
     def start(self) -> int | None:
         """Row number of the first digit. None if the batch is empty or was requested by address."""
         return None if self.seed is None or not len(self) else int(self.seeds[0] % ROWS_PER_SEED)
+
+
+def _described(digits: Addresses | Batch) -> str:
+    """Number and generator of digits, and what else their addresses contain."""
+    parts = [f"{len(digits)} digit{'' if len(digits) == 1 else 's'}"]
+    parts += [f"generator {digits.generator_id}"] if digits.generator_id else []
+    parts += [f"{name} {value:g}" for name, value in digits.scaling.items()]
+    parts += ["blends of classes"] if digits.class_weights is not None else []
+    return ", ".join(parts)
+
+
+def _selection(which: Any) -> Any:
+    """Check an index. A single position selects one row.
+
+    Raises:
+        InvalidInputError: *which* is not a position, a slice, or a vector of positions or booleans.
+    """
+    if isinstance(which, slice):
+        return which
+    rows = np.asarray(which)
+    if not rows.size and rows.dtype.kind == "f":  # an empty list
+        rows = rows.astype(np.int64)
+    if rows.dtype.kind not in "iub" or rows.ndim > 1 or (rows.ndim == 0 and rows.dtype.kind == "b"):
+        raise InvalidInputError(
+            f"the index is {which!r}; expected a position, a slice, or a vector of positions or booleans"
+        )
+    return np.atleast_1d(rows)
 
 
 #: The batches of a stream. Closing the generator cancels its requests.

@@ -250,7 +250,7 @@ def test_metadata_and_card_describe_the_model(server: Any, client: DigitClient) 
         ({"contract_version": None}, "contract version None"),
         ({"class_names": None}, "missing or invalid field"),
         ({"image_shape": [28, 28]}, "missing or invalid field"),
-        ({"max_rows": 0}, "max_rows 0"),
+        ({"max_rows": 0}, "max_rows is 0"),
         ({"class_names": []}, "names 0 classes, but the signature takes labels"),
     ],
 )

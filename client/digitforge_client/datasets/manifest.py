@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any, Final, Self, cast
 
 from digitforge_client.common.files import replacing
+from digitforge_client.common.json_text import parse_json
 from digitforge_client.contract import ROWS_PER_SEED, check_seed, row_seeds
-from digitforge_client.errors import DataError, InvalidInputError
+from digitforge_client.errors import DataError, InvalidInputError, UnexpectedReplyError
 from digitforge_client.latent_space import SCALING, Scaling
+from digitforge_client.protocol.description import describe_card
 from digitforge_client.protocol.rows import SampleOptions
 
 NAME: Final = "manifest.json"
@@ -174,7 +176,7 @@ class Manifest:
                 f"cannot read {path}: {error.strerror}; expected a folder that `digitforge generate` wrote"
             ) from error
         try:
-            fields = dict.fromkeys(SCALING) | json.loads(content)  # earlier versions lack some of these fields
+            fields = dict.fromkeys(SCALING) | parse_json(content)  # earlier versions lack some of these fields
             if fields["manifest_version"] not in (1, MANIFEST_VERSION):
                 raise DataError(
                     f"{path} has manifest version {fields['manifest_version']!r}, but this release of digitforge reads "
@@ -185,9 +187,10 @@ class Manifest:
                 Shard(**{name: shard[name] for name in Shard.__dataclass_fields__}) for shard in fields["shards"]
             )
             manifest = cls(plan=plan, card=fields["card"], shards=shards)
+            describe_card(manifest.card)  # raises an error if it breaks the contract
             same = [replace(shard, bytes=None, sha256=None) for shard in shards] == plan.shards()
             consistent = same and manifest.generator_id == fields["generator_id"]
-        except (ValueError, KeyError, TypeError, InvalidInputError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, UnexpectedReplyError) as error:
             raise DataError(
                 f"{path} is not a manifest of `digitforge generate` ({error!r}); it was changed, so generate the data "
                 "set again in a new folder"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +11,7 @@ import numpy.typing as npt
 
 from digitforge_client.batch import Batch
 from digitforge_client.common.archives import DAMAGED, limit, open_archive
+from digitforge_client.common.json_text import parse_json
 from digitforge_client.datasets import tfrecord
 from digitforge_client.datasets.writers import check_library
 from digitforge_client.errors import DataError
@@ -30,9 +30,17 @@ def read(path: Path, form: str) -> Batch:
         MissingExtraError: a library is needed that is not installed.
     """
     try:
-        return _READERS[form](path)
-    except DAMAGED as error:  # pyarrow's errors are subclasses of these
+        batch = _READERS[form](path)
+        batch.addresses  # noqa: B018 - raises an error for wrong shapes, dtypes and row seeds
+        if batch.images.dtype != np.uint8 or batch.images.ndim not in (3, 4) or len(batch.images) != len(batch):
+            raise ValueError(
+                f"{len(batch)} labels, and images of dtype {batch.images.dtype} and shape {batch.images.shape}"
+            )
+    except DataError:
+        raise
+    except (*DAMAGED, AttributeError) as error:  # pyarrow's errors are subclasses of these
         raise DataError(f"cannot read {path} as {form}: {error!r}; expected a file that digitforge wrote") from error
+    return batch
 
 
 def _npz(path: Path) -> Batch:
@@ -44,6 +52,7 @@ def _npz(path: Path) -> Batch:
             seeds=archive["seeds"],
             generator_id=str(archive["generator_id"]),
             seed=None,
+            class_weights=archive.get("class_weights"),
             **scaling,
         )
 
@@ -74,7 +83,7 @@ def _parquet(path: Path) -> Batch:
     with parquet.ParquetFile(path) as file:
         _check_columns(file.schema_arrow, file.metadata.num_rows, path)
         table = file.read(["image", "label", "seed"])
-    about = json.loads(table.schema.metadata[b"digitforge"])
+    about = parse_json(table.schema.metadata[b"digitforge"])
     return Batch(
         images=_images(table["image"].to_pylist(), about["image_shape"]),
         labels=table["label"].to_numpy(),

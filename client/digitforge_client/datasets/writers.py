@@ -5,8 +5,8 @@ raises its errors at the start where it can, so that nobody waits for digits tha
 
 Formats:
 
-* ``npz``: a file with ``x`` (n, H, W) uint8, ``y`` and ``seeds`` (n,) int64, ``generator_id``, and ``truncation`` or
-  ``expansion`` if given
+* ``npz``: a file with ``x`` (n, H, W) uint8, ``y`` and ``seeds`` (n,) int64, ``generator_id``, and ``truncation``,
+  ``expansion`` or ``class_weights`` if given
 * ``png``: a file with one picture of all digits, row by row
 * ``idx``: a new folder with ``train-images-idx3-ubyte`` and ``train-labels-idx1-ubyte``, like MNIST's training set
 * ``files``: a new folder with ``CLASS/ROW-SEED.png``
@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -30,6 +29,7 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 import numpy.typing as npt
 
+from digitforge_client import pictures
 from digitforge_client.batch import Batch
 from digitforge_client.common.extras import needs_extra
 from digitforge_client.common.files import new_folder, replacing, standard_output
@@ -79,6 +79,7 @@ def npz(path: Path, n: int) -> Iterator[Add]:
     with _output(path) as file:
         yield batches.append
         scaling: dict[str, Any] = {name: np.array(value) for name, value in batches[-1].scaling.items()}
+        weights: list[Any] = [batch.class_weights for batch in batches]
         np.savez_compressed(
             file,
             x=np.concatenate([batch.images for batch in batches]),
@@ -86,12 +87,13 @@ def npz(path: Path, n: int) -> Iterator[Add]:
             seeds=np.concatenate([batch.seeds for batch in batches]),
             generator_id=np.array(batches[-1].generator_id),
             **scaling,
+            **({} if weights[0] is None else {"class_weights": np.concatenate(weights)}),
         )
 
 
 @contextmanager
 def png(path: Path, n: int) -> Iterator[Add]:
-    """Write one picture of all digits, about as wide as high; see `grid`."""
+    """Write one picture of all digits, about as wide as high; see `pictures.grid`."""
     if n > GRID_DIGITS:
         raise InvalidInputError(
             f"{n} digits are too many for one picture; expected at most {GRID_DIGITS}: write an .npz archive instead"
@@ -99,8 +101,7 @@ def png(path: Path, n: int) -> Iterator[Add]:
     batches: list[Batch] = []
     with _output(path) as file:
         yield batches.append
-        picture = grid(np.concatenate([batch.images for batch in batches]))
-        _image(picture).save(file, format="PNG", optimize=True)
+        file.write(pictures.png(pictures.grid(np.concatenate([batch.images for batch in batches]))))
 
 
 @contextmanager
@@ -260,26 +261,18 @@ def writer_for(path: Path, form: str | None = None) -> Writer:
     return WRITERS[form]
 
 
-def grid(images: npt.NDArray[np.uint8], columns: int | None = None) -> npt.NDArray[np.uint8]:
-    """Arrange images in a grid, row by row, with black lines of 1 pixel between them.
-
-    Args:
-        images: (n, H, W) or (n, H, W, C) uint8.
-        columns: images per row. None makes a picture about as wide as high, with a multiple of ten images per row. With
-            ten balanced classes, each column then shows one class.
-
-    Returns:
-        (height, width) or (height, width, C) uint8.
-    """
-    n, height, width = images.shape[:3]
-    if columns is None:
-        columns = min(n, 10 * math.ceil(math.sqrt(n) / 10))
-    rows = math.ceil(n / columns)
-    picture = np.zeros((rows * (height + 1), columns * (width + 1), *images.shape[3:]), dtype=np.uint8)
-    for number, image in enumerate(images):
-        top, left = number // columns * (height + 1), number % columns * (width + 1)
-        picture[top : top + height, left : left + width] = image
-    return picture[:-1, :-1]
+def save(batch: Batch, path: Path) -> None:
+    """Write one batch to a file; see `Batch.save`."""
+    writer = writer_for(path)
+    if not len(batch):
+        raise InvalidInputError("the batch is empty, so there is nothing to write")
+    if batch.class_weights is not None and writer in (tfrecord, parquet):
+        raise InvalidInputError(
+            f"the digits are blends of classes, and {path.suffix} files cannot hold class weights; write "
+            "an .npz archive"
+        )
+    with writer(path, len(batch)) as add:
+        add(batch)
 
 
 def _image(pixels: npt.NDArray[np.uint8]) -> Any:

@@ -17,8 +17,9 @@ from shards import PLAN
 from digitforge_client import DataError, InvalidInputError
 from digitforge_client.contract import ROWS_PER_SEED, SEEDS
 from digitforge_client.datasets.manifest import FORMATS, NAME, Manifest, Plan
+from digitforge_client.testing import FakeTransport
 
-CARD = {"generator_id": "fa4efa4efa4efa4e", "class_names": [], "image_shape": [28, 28, 1]}
+CARD = FakeTransport(class_names=()).card
 plans = st.builds(
     lambda scaling, **fields: scaling | fields,
     n=st.integers(1, 10**10),

@@ -24,7 +24,8 @@ from digitforge_client.common.files import new_folder, replacing
 from digitforge_client.datasets.manifest import FORMATS
 from digitforge_client.datasets.readers import read
 from digitforge_client.datasets.tfrecord import frames
-from digitforge_client.datasets.writers import WRITERS, grid, writer_for
+from digitforge_client.datasets.writers import WRITERS, writer_for
+from digitforge_client.pictures import grid
 from digitforge_client.testing import FakeTransport
 
 
