@@ -17,6 +17,7 @@ import numpy as np
 
 from digitforge_client.common.archives import open_archive
 from digitforge_client.common.files import make_folder, replacing
+from digitforge_client.common.json_text import parse_json
 from digitforge_client.common.parallel import Scheduler
 from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_evaluation.experiment import benefit
@@ -165,7 +166,7 @@ def run(
 def _earlier_subsets(path: Path, subsets: int) -> tuple[int, ...]:
     """The numbers of subsets, other than *subsets*, that the ``experiment.json`` at *path* was planned with."""
     try:
-        outline = json.loads(path.read_bytes())
+        outline = parse_json(path.read_bytes())
     except (OSError, ValueError):
         return ()
     planned = len({key["subset"] for key in outline["cells"]})
@@ -242,13 +243,13 @@ def read(folder: Path, *, others: Sequence[float] = ()) -> State:
     stored = read_store(folder / RESULTS)
     again = "run the same `digitforge experiment run` again, which keeps finished cells"
     try:
-        outline = json.loads((folder / EXPERIMENT).read_bytes())
+        outline = parse_json((folder / EXPERIMENT).read_bytes())
         planned = tuple(CellKey.from_json(key) for key in outline["cells"])
         class_names = tuple(outline["class_names"])
         earlier_subsets = tuple(outline.get("earlier_subsets", ()))
         measured: tuple[str, dict[str, float]] | None = None
         if (folder / DISTANCES).exists():
-            found = json.loads((folder / DISTANCES).read_bytes())
+            found = parse_json((folder / DISTANCES).read_bytes())
             measured = str(found["name"]), dict(found["values"])
         with open_archive(folder / SAMPLES, advice=again) as arrays:
             samples = tuple(

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from digitforge_client.common.command import Group, import_quietly, resumable
 from digitforge_client.common.interrupts import announcing
+from digitforge_client.common.json_text import parse_json
 from digitforge_training.recipes import FIXED, RECIPES, resolve, written
 from digitforge_training.recipes.descriptions import field_descriptions
 
@@ -351,7 +352,7 @@ def _parse_factor(expansion: str) -> float | Literal["auto"]:
 
 def _read_metrics(path: Path) -> dict[str, dict[str, float]]:
     try:
-        figures = json.loads(path.read_bytes())["figures"]  # also UTF-16, as PowerShell writes it
+        figures = parse_json(path.read_bytes())["figures"]  # also UTF-16, as PowerShell writes it
         return {figure["name"]: {"value": float(figure["value"]), "n": int(figure["n"])} for figure in figures}
     except (ValueError, KeyError, TypeError) as error:
         raise click.BadParameter(

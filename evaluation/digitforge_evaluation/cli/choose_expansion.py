@@ -13,6 +13,7 @@ import click
 
 from digitforge_client.common.command import import_quietly, resumable
 from digitforge_client.common.files import make_folder, replacing
+from digitforge_client.common.json_text import parse_json
 from digitforge_client.common.renamed import renamed
 from digitforge_client.errors import DataError
 from digitforge_evaluation.cli.experiment_options import DATA_DIR, FOLDER, RATIOS
@@ -126,7 +127,7 @@ def _read(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        saved: dict[str, Any] = json.loads(path.read_bytes())
+        saved: dict[str, Any] = parse_json(path.read_bytes())
         stored = {**saved["identity"]}
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not a file of this command ({error!r}); give another file with --out") from error

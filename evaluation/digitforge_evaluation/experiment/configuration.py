@@ -31,7 +31,7 @@ def read_config(path: Path, *, known: Collection[str]) -> dict[str, Any]:
         values = tomllib.loads(path.read_bytes().decode("utf-8-sig"))  # Windows editors add a byte-order mark
     except OSError as error:
         raise DataError(f"cannot read {path} ({error.strerror}); expected a TOML file") from error
-    except ValueError as error:  # invalid TOML or UTF-8
+    except (ValueError, RecursionError) as error:  # invalid TOML or UTF-8, or nested too deeply
         raise DataError(f"{path} is not TOML ({error}); expected lines like `n-per-class = [10, 100]`") from error
     settings: dict[str, Any] = {}
     for key, value in values.items():

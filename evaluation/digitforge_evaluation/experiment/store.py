@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from digitforge_client.common.files import make_folder, sync
+from digitforge_client.common.json_text import parse_json
 from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_evaluation.experiment.arms import Arm
 
@@ -214,7 +215,7 @@ def _parse(content: bytes, path: Path) -> Contents:
 
 def _json_line(line: bytes, path: Path, number: int) -> dict[str, Any]:
     try:
-        value = json.loads(line)
+        value = parse_json(line)
     except ValueError as error:
         raise DataError(f"{path}: line {number} is damaged ({error}); remove that line") from error
     if not isinstance(value, dict):

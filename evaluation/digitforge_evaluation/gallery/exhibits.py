@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from digitforge_client.common.files import make_folder, replacing
+from digitforge_client.common.json_text import parse_json
 from digitforge_client.common.versions import versions
 from digitforge_client.errors import DataError
 from digitforge_evaluation.features.extract import FeatureNetwork
@@ -142,7 +143,7 @@ def _training(run_dir: Path) -> tuple[int, float, str]:
         raise DataError(f"{run_dir} has no checkpoint to measure; leave out --no-training to train")
     seen, last, seconds, ended = checkpoints.images_of(newest), 0, 0.0, ""
     for line in (run_dir / "stats.jsonl").read_text("utf-8").splitlines():
-        report = json.loads(line)
+        report = parse_json(line)
         if "images_per_second" in report and last < report["images"] <= seen:
             seconds += (report["images"] - last) / report["images_per_second"]
             last, ended = report["images"], report.get("ended", "")
@@ -183,7 +184,7 @@ def _measured(
 
 def _read_record(path: Path) -> Exhibit | None:
     try:
-        return Exhibit(**json.loads(path.read_bytes()))
+        return Exhibit(**parse_json(path.read_bytes()))
     except (OSError, ValueError, TypeError):
         return None  # not measured yet, or measured by another version of digitforge
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,10 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from digitforge_client import DigitClient
+from digitforge_client.common.json_text import parse_json
 from digitforge_client.common.versions import versions
 from digitforge_client.contract import MAX_ROWS, Field, Signature, row_seeds
-from digitforge_client.errors import DataError, InvalidInputError
+from digitforge_client.errors import DataError, InvalidInputError, UnexpectedReplyError
 from digitforge_client.latent_space import Scaling, expanded
+from digitforge_client.protocol.description import describe_card
 from digitforge_evaluation.images.proportions import class_counts, random_subsets
 
 Images = npt.NDArray[np.uint8]
@@ -101,12 +102,21 @@ class SavedGenerator:
             self._model = tf.saved_model.load(str(path))
             self._signatures = self._model.signatures
             card = self._signatures[Signature.CARD](**{Field.ROWS: tf.zeros(1, tf.int64)})[Field.CARD]
-            self.card: dict[str, Any] = json.loads(card.numpy()[0])
+            self.card: dict[str, Any] = parse_json(card.numpy()[0])
+            describe_card(self.card)  # raises an error if it breaks the contract
             self._sample = self._signatures[Signature.SAMPLE]
             self._latents = self._signatures[Signature.LATENTS]
             self._from_latents = self._signatures[Signature.FROM_LATENTS]
             self._seen = self._signatures[Signature.SEEN]
-        except (OSError, ValueError, KeyError, AttributeError, tf.errors.OpError) as error:
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            UnexpectedReplyError,
+            tf.errors.OpError,
+        ) as error:
             raise DataError(
                 f"{path}: not a generator exported by digitforge ({error}); make one with `digitforge export`"
             ) from error

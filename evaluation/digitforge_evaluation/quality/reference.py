@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from digitforge_client.common.archives import open_archive
 from digitforge_client.common.files import replacing
+from digitforge_client.common.json_text import parse_json
 from digitforge_client.contract import image_hashes
 from digitforge_client.errors import InvalidInputError
 from digitforge_evaluation.features.extract import DATA, Measured
@@ -178,7 +179,7 @@ def load_reference(path: Path) -> Reference:
         "`python -m digitforge_evaluation.cli.yardstick reference`"
     )
     with open_archive(path, advice=advice) as arrays:
-        described = json.loads(str(arrays["described"]))
+        described = parse_json(str(arrays["described"]))
         return Reference(
             name=described["name"],
             features=described["features"],

@@ -17,8 +17,10 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from digitforge_client.common import versions
+from digitforge_client.common.json_text import parse_json
 from digitforge_client.contract import MAX_ROWS, MODEL_NAME, Field, Signature, image_hashes, row_seeds
-from digitforge_client.errors import DataError, InvalidInputError
+from digitforge_client.errors import DataError, InvalidInputError, UnexpectedReplyError
+from digitforge_client.protocol.description import describe_card
 from digitforge_training.data import Dataset
 from digitforge_training.export.card import make_card
 from digitforge_training.export.expansion import NO_EXPANSION, Expansion, choose
@@ -302,9 +304,10 @@ def read_card(version_dir: Path) -> dict[str, Any]:
     try:
         signatures = tf.saved_model.load(str(version_dir)).signatures
         reply = signatures[Signature.CARD](**{Field.ROWS: tf.zeros([1], tf.int64)})
-    except (OSError, KeyError, tf.errors.OpError) as error:
+        card: dict[str, Any] = parse_json(reply[Field.CARD].numpy()[0])
+        describe_card(card)  # raises an error if it breaks the contract
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, UnexpectedReplyError, tf.errors.OpError) as error:
         raise DataError(
             f"{version_dir} is not a generator exported by digitforge ({error}); `digitforge export` makes one"
         ) from error
-    card: dict[str, Any] = json.loads(reply[Field.CARD].numpy()[0])
     return card

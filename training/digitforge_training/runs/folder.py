@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from digitforge_client.common.files import make_folder, replacing
+from digitforge_client.common.json_text import parse_json
 from digitforge_client.errors import DataError
 from digitforge_training.data import Dataset
 from digitforge_training.data.dataset import DataSource
@@ -77,7 +78,7 @@ def read_run(run_dir: Path) -> Run:
     """
     path = run_dir / RUN_FILE
     try:
-        values = json.loads(path.read_bytes())
+        values = parse_json(path.read_bytes())
         return Run(
             recipe=from_dict(values["recipe"]),
             training_data=values["training_data"],

@@ -19,6 +19,7 @@ import tensorflow as tf
 from PIL import Image
 
 from digitforge_client.common.files import make_folder, replacing
+from digitforge_client.common.json_text import parse_json
 from digitforge_client.errors import DataError
 
 STATS_FILE: Final = "stats.jsonl"
@@ -99,7 +100,7 @@ def _remove_lines_after(path: Path, images: int) -> list[_Line]:
     kept: list[_Line] = []
     for text in path.read_text("utf-8").splitlines():
         try:
-            line = json.loads(text)
+            line = parse_json(text)
         except ValueError:
             break
         if line["images"] <= images:
