@@ -20,15 +20,10 @@ def parse_json(text: str | bytes) -> Any:
     except RecursionError:
         raise ValueError(f"it has more than {_MAX_DEPTH} levels") from None
     level, depth = [value], 0
-    while level:  # without recursion
+    while level := [one for one in level if isinstance(one, dict | list)]:  # without recursion
         depth += 1
-        if depth > _MAX_DEPTH + 1:
+        if depth > _MAX_DEPTH:
             raise ValueError(f"it has more than {_MAX_DEPTH} levels")
-        level = [
-            inner
-            for one in level
-            if isinstance(one, dict | list)
-            for inner in (one.values() if isinstance(one, dict) else one)
-        ]
+        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
     json.dumps(value, ensure_ascii=False).encode()  # UnicodeEncodeError, a ValueError, for half of a surrogate pair
     return value

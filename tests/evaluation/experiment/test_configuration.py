@@ -131,3 +131,9 @@ def test_only_the_command_line_may_name_code_to_import(tmp_path: Path, monkeypat
 def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_bytes(b"\xef\xbb\xbfsubsets = 3\r\n")
     assert read_config(tmp_path / "c.toml", known=["subsets"]) == {"subsets": "3"}
+
+
+def test_settings_that_are_nested_too_deeply_are_rejected(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text("subsets = " + "[" * 5_000 + "]" * 5_000, "utf-8")
+    with pytest.raises(DataError, match="is not TOML"):
+        read_config(tmp_path / "c.toml", known=["subsets"])
