@@ -19,6 +19,7 @@ from digitforge_client.augmentation.augment import augment
 from digitforge_client.augmentation.resampling import PixelRange, Strategy
 from digitforge_client.batch import Addresses, Batch, addresses_of
 from digitforge_client.client import DEFAULT_TARGET, check_targets
+from digitforge_client.common.notebook import NotebookBar
 from digitforge_client.contract import MAX_ROWS, MODEL_NAME
 from digitforge_client.errors import DigitforgeError, ServerError, ServerUnavailableError
 from digitforge_client.latent_space import ScalingOptions
@@ -27,7 +28,7 @@ from digitforge_client.protocol import queries, sampling
 from digitforge_client.protocol.connection import Connection
 from digitforge_client.protocol.description import Generator, Metadata
 from digitforge_client.protocol.rows import SampleOptions, SampleSpec
-from digitforge_client.protocol.steps import Emit, Explain, Pause, Receive, Send, Steps, out_of_memory
+from digitforge_client.protocol.steps import Emit, Explain, Pause, Progress, Receive, Send, Steps, out_of_memory
 from digitforge_client.transport.channel import (
     Headers,
     Settings,
@@ -224,6 +225,7 @@ class AsyncDigitClient:
         """Execute steps one by one, and yield the values that they emit."""
         outcome: Any = None
         failure: ServerError | None = None
+        bar = NotebookBar()
         try:
             while True:
                 try:
@@ -248,6 +250,8 @@ class AsyncDigitClient:
                         await asyncio.sleep(step.seconds)
                     case Explain():
                         outcome = await asyncio.to_thread(self._transports[step.at].explain, step.error)
+                    case Progress():
+                        bar.update(step.done, step.total)
                     case Emit():
                         yield step.value
         finally:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from digitforge_client.augmentation.augment import Augmented, augment
 from digitforge_client.augmentation.resampling import PixelRange, Strategy
 from digitforge_client.batch import Addresses, Batch, Batches, addresses_of
+from digitforge_client.common.notebook import NotebookBar
 from digitforge_client.contract import GRPC_PORT, MAX_ROWS, MODEL_NAME
 from digitforge_client.errors import InvalidInputError, ServerError
 from digitforge_client.latent_space import ScalingOptions
@@ -21,7 +22,7 @@ from digitforge_client.protocol import queries, sampling
 from digitforge_client.protocol.connection import Connection
 from digitforge_client.protocol.description import Generator, Metadata
 from digitforge_client.protocol.rows import SampleOptions, SampleSpec
-from digitforge_client.protocol.steps import Emit, Explain, Pause, Receive, Send, Steps, out_of_memory
+from digitforge_client.protocol.steps import Emit, Explain, Pause, Progress, Receive, Send, Steps, out_of_memory
 from digitforge_client.transport.channel import Channel, Headers, Settings, Transport
 
 T = TypeVar("T")
@@ -355,6 +356,7 @@ class DigitClient:
         """Execute steps one by one, and yield the values that they emit."""
         outcome: Any = None
         failure: ServerError | None = None
+        bar = NotebookBar()
         try:
             while True:
                 try:
@@ -378,6 +380,8 @@ class DigitClient:
                         time.sleep(step.seconds)
                     case Explain():
                         outcome = self._transports[step.at].explain(step.error)
+                    case Progress():
+                        bar.update(step.done, step.total)
                     case Emit():
                         yield step.value
         finally:

@@ -15,7 +15,7 @@ from digitforge_client.protocol.connection import Connection, Pipeline
 from digitforge_client.protocol.description import Generator
 from digitforge_client.protocol.requests import predict_request
 from digitforge_client.protocol.rows import class_weights_of
-from digitforge_client.protocol.steps import Steps
+from digitforge_client.protocol.steps import Progress, Steps
 from digitforge_client.transport.wire.tensors import output_of
 
 #: gRPC does not retry requests above 256 KiB. Latents are large, so their requests hold fewer rows.
@@ -115,6 +115,8 @@ def _rows(
     shape: tuple[int, ...],
     outage_s: float | None = 0.0,
     answered: set[int] | None = None,
+    before: int = 0,
+    total: int | None = None,
 ) -> Steps[npt.NDArray[Any]]:
     """Request one output of a signature, in as many requests as needed.
 
@@ -127,6 +129,8 @@ def _rows(
         shape: shape of one row of the output.
         outage_s: how long to wait for a server that is away or busy.
         answered: receives the indices of the targets that answered.
+        before: number of digits that arrived before these.
+        total: number of digits of the whole call, for reports of the progress. None for no reports.
     """
     n = len(next(iter(inputs.values())))
     row_bytes = sum(array[:1].nbytes for array in inputs.values())
@@ -147,6 +151,8 @@ def _rows(
             if answered is not None:
                 answered.add(at)
             result[rows] = output_of(reply, output, dtype=dtype, shape=(rows.stop - rows.start, *shape))
+            if total is not None:
+                yield Progress(done=before + rows.stop, total=total)
     finally:
         pipeline.cancel()
     return result

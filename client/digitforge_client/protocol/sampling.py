@@ -21,7 +21,7 @@ from digitforge_client.protocol.connection import Connection, Pipeline
 from digitforge_client.protocol.description import Generator
 from digitforge_client.protocol.requests import Joiner, empty_batch, sample_request, split
 from digitforge_client.protocol.rows import AddressedRows, Rows, SampleSpec, check_sample_size, check_stream
-from digitforge_client.protocol.steps import Emit, Steps, first_emitted
+from digitforge_client.protocol.steps import Emit, Progress, Steps, first_emitted
 
 #: Give up after more changes of the generator in a row than this, because the servers disagree.
 _MAX_CHANGES: Final = 3
@@ -168,6 +168,8 @@ def _deliver(
                 yield from _check_generator(connection, generator, answered, outage_s)
                 yield from _release(held, progress)
                 raise
+            done = chunk.batch * batch_size + chunk.offset + len(chunk)
+            yield Progress(done=done, total=len(rows))
             if chunk.last:
                 held.append(joiner.batch())
             if held and (not pipeline.arrived() or len(held) * batch_size >= _MAX_HELD_ROWS):
@@ -210,7 +212,7 @@ def _deliver_by_latents(
             latents = yield from queries.latents(connection, seeds, **delivery)
             latents = latent_options.scaled(latents, distribution=generator.latent_distribution)
             images = yield from queries.from_latents(
-                connection, latents, labels=labels, class_weights=weights, **delivery
+                connection, latents, labels=labels, class_weights=weights, before=begin, total=len(rows), **delivery
             )
         except (UnexpectedReplyError, RequestRejectedError):  # the answer may come from another generator
             yield from _check_generator(connection, generator, answered, outage_s)

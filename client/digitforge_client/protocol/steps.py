@@ -47,6 +47,14 @@ class Explain:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Report how many digits of a call have arrived."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Emit:
     """Return a finished value to the user."""
 
@@ -59,7 +67,7 @@ def out_of_memory(error: MemoryError) -> InvalidInputError:
 
 
 T = TypeVar("T")
-Step = Send | Receive | Pause | Explain | Emit
+Step = Send | Receive | Pause | Explain | Progress | Emit
 #: A generator that yields steps, receives their outcomes, and returns a T.
 Steps = Generator[Step, Any, T]
 
