@@ -151,6 +151,22 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing(server: Any, tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("name", "form"), [("d.npz", "npz"), ("d", "idx")])
+def test_the_same_command_removes_what_a_killed_one_left(server: Any, tmp_path: Path, name: str, form: str) -> None:
+    arguments = ["sample", "--server", server.target, "--out", tmp_path / name, "--format", form]
+    server.delay_s = 0.2
+    with start(*arguments, "--n", "100000") as process:
+        while len(server.requests) < 2:
+            time.sleep(0.02)
+        process.kill()
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(f".{name}.")
+    server.delay_s = 0
+    result = run(*arguments, "--n", "50")
+    assert result.returncode == 0, result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="this system has no terminals")
 def test_a_terminal_shows_a_progress_bar_and_the_result_stays_clean(server: Any, tmp_path: Path) -> None:
     server.delay_s = 0.3
