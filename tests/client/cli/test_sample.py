@@ -78,6 +78,19 @@ def test_a_pipe_gets_arrays_without_messages(server: Any, formula: Any) -> None:
     np.testing.assert_array_equal(images, formula(labels, 2**32 + np.arange(1500))[..., 0])
 
 
+@pytest.mark.parametrize("form", ["npy", "npz"])
+def test_a_reader_that_ends_early_gets_no_message(server: Any, form: str) -> None:
+    words = [sys.executable, "-m", "digitforge", "sample", "--server", server.target]
+    words += ["--n", "20000", "--out", "-", "--format", form]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.read(2)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
 def test_a_folder_of_idx_files(server: Any, tmp_path: Path) -> None:
     result = sample(server, "--n", "50", "--out", tmp_path / "synthetic", "--format", "idx")
     assert result.returncode == 0, result.stderr
