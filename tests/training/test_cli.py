@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from digitforge_training.cli import _read_metrics
+
 COMMAND = [sys.executable, "-m", "digitforge"]
 
 
@@ -102,3 +104,11 @@ def test_recipes_lists_and_shows_every_recipe() -> None:
     described = _digitforge("recipes", "show", "mlp").stdout
     assert "0.02" in described
     assert "--set learning_rate=0.0002" in described  # the fault and its fix
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_metrics_are_read_in_the_encodings_that_shells_write(tmp_path: Path, encoding: str) -> None:
+    """PowerShell writes redirected output as UTF-16, or with a byte-order mark."""
+    figures = [{"name": "fd[digitnet-64]@1k", "value": 1.5, "n": 1000}]
+    (tmp_path / "report.json").write_text(json.dumps({"figures": figures}), encoding=encoding)
+    assert _read_metrics(tmp_path / "report.json") == {"fd[digitnet-64]@1k": {"value": 1.5, "n": 1000}}

@@ -35,6 +35,16 @@ def test_output_of_a_failed_import_is_shown(tmp_path: Path) -> None:
     assert "RuntimeError: broken" in done.stderr
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell")
+def test_an_import_works_with_a_closed_standard_error() -> None:
+    """A program that uses digitforge as a library may have closed it."""
+    program = "from digitforge_client.common.command import import_quietly; import_quietly('wave'); print('imported')"
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$0" -c "$1" 2>&-', sys.executable, program], stdout=subprocess.PIPE, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, b"imported\n")
+
+
 def test_the_error_of_a_mistyped_command_suggests_a_similar_one() -> None:
     done = subprocess.run([sys.executable, "-m", "digitforge", "trian"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
