@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -101,7 +102,10 @@ def test_the_demo_runs_without_mnist_and_says_so(
 
 
 @pytest.mark.usefixtures("_interruptible")
-@pytest.mark.parametrize(("number", "stage"), [(signal.SIGINT, "training classifiers"), (signal.SIGTERM, "requesting")])
+@pytest.mark.parametrize(
+    ("number", "stage"),
+    [(signal.SIGINT, "training classifiers"), (signal.SIGTERM, "requesting"), (signal.SIGKILL, "requesting")],
+)
 def test_an_interrupt_stops_the_server_too_and_leaves_no_report(
     number: signal.Signals, stage: str, exported_model: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -127,6 +131,11 @@ def test_an_interrupt_stops_the_server_too_and_leaves_no_report(
         stdout, stderr = demo.communicate(timeout=120)
     finally:
         demo.kill()
+    if number == signal.SIGKILL:
+        assert demo.returncode == -number
+        while _listens(target):  # the server notices it within a second
+            time.sleep(0.1)
+        return
     assert demo.returncode == 128 + number, stderr
     assert "was trained on" in stdout  # each result is printed when it is there
     assert ("How good are they?" in stdout) == (stage == "training classifiers")

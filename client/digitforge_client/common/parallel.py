@@ -238,13 +238,17 @@ def _prepare(imports: Sequence[str], parent: int) -> None:
     """Prepare a worker process: ignore signals (see `_starting_processes`), watch the parent, import modules."""
     for number in ENDING_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()
+    exit_with(parent)
     for module in imports:
         import_quietly(module)
 
 
-def _exit_with_parent(parent: int) -> None:
-    """End this process when the parent is gone: a parent that was killed cannot end its workers."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
+def exit_with(parent: int) -> None:
+    """End this process when its parent process *parent* is gone: a parent that was killed cannot end its children."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="exit-with-parent", daemon=True).start()

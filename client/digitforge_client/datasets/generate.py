@@ -232,7 +232,8 @@ def _load_or_create(client: DigitClient, folder: Path, plan: Plan) -> Manifest:
         if manifest.generator_id != generator.generator_id:
             raise _changed(manifest.generator_id, generator.generator_id)
         return manifest
-    if any(each.name != _LOCK for each in folder.iterdir()):
+    # A process that was killed while it wrote the first manifest leaves a temporary file, which `save` removes.
+    if any(each.name != _LOCK and not each.match(f".{NAME}.*.tmp") for each in folder.iterdir()):
         raise DataError(
             f"{folder} is not empty and does not hold a data set of `digitforge generate`; name a new folder"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
 import subprocess
 import sys
@@ -39,7 +40,11 @@ def serving(folder: Path | None = None) -> Iterator[str]:
             f"{folder}: no generator here; expected folders named 1, 2 … that contain a saved_model.pb. "
             "`digitforge export` makes them"
         )
-    command = [sys.executable, "-m", "digitforge", "serve", "--port", "0", "--json"]
+    # If this process is killed, the server ends too.
+    program = (
+        f"from digitforge_client.common import command, parallel; parallel.exit_with({os.getpid()}); command.main()"
+    )
+    command = [sys.executable, "-c", program, "serve", "--port", "0", "--json"]
     if folder is not None:
         command += ["--model", str(folder)]
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as stderr:

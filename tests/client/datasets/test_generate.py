@@ -314,6 +314,12 @@ def test_two_commands_never_write_the_same_data_set(server: Any, gate: threading
 # --- rejected
 
 
+def test_a_kill_during_the_first_manifest_does_not_block_the_folder(tmp_path: Path, client: DigitClient) -> None:
+    (tmp_path / f".{NAME}.0a1b2c3d.tmp").touch()
+    manifest = generate(client, tmp_path, PLAN, jobs=1)
+    assert names(tmp_path) == {NAME, *(shard.file for shard in manifest.shards)}
+
+
 def test_a_folder_with_other_files_is_never_changed(tmp_path: Path, client: DigitClient) -> None:
     (tmp_path / "letters.txt").write_text("dear")
     with pytest.raises(DataError, match="does not hold a data set"):
