@@ -325,7 +325,7 @@ def test_a_folder_with_other_files_is_never_changed(tmp_path: Path, client: Digi
     with pytest.raises(DataError, match="does not hold a data set"):
         generate(client, tmp_path, PLAN, jobs=1)
     assert {each.name for each in tmp_path.iterdir()} == {"letters.txt"}
-    with pytest.raises(DataError, match="name another folder"):
+    with pytest.raises(DataError, match="choose another folder"):
         generate(client, tmp_path / "letters.txt" / "set", PLAN, jobs=1)
 
 
