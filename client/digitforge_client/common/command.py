@@ -79,16 +79,6 @@ class LazyGroup(Group):
                 raise
 
 
-def import_command(name: str) -> None:
-    """Import the command *name*, for a command that starts it as a process.
-
-    Raises:
-        ModuleNotFoundError: an optional dependency of the command is missing.
-    """
-    (entry,) = metadata.entry_points(group=ENTRY_POINT_GROUP, name=name)
-    entry.load()
-
-
 def _add_common_options(command: click.Command) -> None:
     """Add ``--quiet`` and ``--verbose`` to a command and its subcommands, unless they have options of this name."""
     if isinstance(command, click.Group):

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
-from digitforge_client.common.command import EXTRAS, import_command
-from digitforge_client.common.extras import needs_extra
 from digitforge_client.common.renamed import renamed
 from digitforge_evaluation.cli.tables import print_table
 
@@ -74,8 +72,6 @@ def demo(*, out: Path, **settings: Any) -> None:
       digitforge demo
       digitforge demo --n 1000 --subsets 3 --out quick
     """
-    with needs_extra(EXTRAS["demo"], "`digitforge demo`"):
-        import_command("serve")
     from digitforge_evaluation.demo import demo as job
 
     with _Screen() as screen:
