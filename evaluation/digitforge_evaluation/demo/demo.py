@@ -39,7 +39,7 @@ BATCH: Final = 500  #: digits between two updates of the progress bar
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Settings of the demo. The defaults take less than five minutes on two cores that do nothing else."""
+    """Settings of the demo."""
 
     n: int = 10_000  #: digits to request and measure
     subsets: int = 10  #: subsets of the experiment; a verdict needs at least ten
