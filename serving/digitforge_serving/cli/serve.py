@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import logging
@@ -10,8 +11,9 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -52,6 +54,7 @@ _PAGE_FLAGS = {
     *("rest_api_port", "rest_api_max_body_mib", "rest_api_receive_timeout_in_ms"),
 }
 _POLL_S = 0.5  # seconds between checks for a signal
+_TRIM_S = 10.0
 _FORCE_EXIT_S = 0.5  # seconds after the grace period; then the process exits even if TensorFlow still computes
 
 
@@ -407,8 +410,11 @@ def _run_until_signal(server: Server | PageServer, announcement: Callable[[], st
         if server.start():
             click.echo(announcement())
             sys.stdout.flush()
+            trimmed = time.monotonic()
             while not stop_requested.wait(_POLL_S):  # a signal delivered to another thread does not wake this one
-                pass
+                if time.monotonic() > trimmed + _TRIM_S:
+                    _trim_memory()
+                    trimmed = time.monotonic()
             log.info("stopping: waiting for requests in flight")
         interrupted = received[0] == signal.SIGINT
         # TensorFlow stops a computation only between two operations, and at exit Python waits for it.
@@ -421,6 +427,12 @@ def _run_until_signal(server: Server | PageServer, announcement: Callable[[], st
             signal.signal(number, handler)
     if interrupted:
         raise KeyboardInterrupt
+
+
+def _trim_memory() -> None:
+    """Return freed memory to the system. glibc keeps most of what large requests have used."""
+    with suppress(AttributeError, TypeError):  # another C library, or Windows
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _announce_page(server: PageServer, url: str, *, as_json: bool) -> str:
