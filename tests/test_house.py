@@ -29,8 +29,10 @@ PACKAGES = {
     for component in ("client", "training", "serving", "evaluation")
 }
 COMMANDS = sorted(entry.name for entry in metadata.entry_points(group=ENTRY_POINT_GROUP))
-#: Libraries that the client works with when its caller uses them.
-CALLERS_OWN = {"tensorflow", "keras", "torch", "scikit-learn", "imbalanced-learn", "pandas", "opentelemetry-api"}
+#: Libraries that the client works with when its caller uses them, and IPython for notebooks.
+CALLERS_OWN = {
+    *("tensorflow", "keras", "torch", "scikit-learn", "imbalanced-learn", "pandas", "opentelemetry-api", "ipython"),
+}
 #: The client's extras, which `pip install digitforge` does not install.
 CLIENTS_EXTRAS = ("parquet", "tfrecord", "generate", "dask")
 HEAVY: tuple[str, ...] = ("tensorflow", "keras", "sklearn", "scipy", "matplotlib", "jinja2")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -215,6 +218,18 @@ def test_any_status_gives_a_digitforge_error(hostile: HostileServer, code: Any, 
         with connect(hostile) as client, pytest.raises(DigitforgeError) as caught:
             next(client.stream(5))
         assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("changes", [{"class_names": 5}, {"image_shape": [-1, 1, 1]}, {"x": "nested"}], ids=str)
+def test_a_command_ends_with_one_line(hostile: HostileServer, changes: dict[str, Any], tmp_path: Path) -> None:
+    text = json.dumps(FakeTransport().card | changes).encode()
+    hostile.mutate = with_card(text.replace(b'"nested"', nested(10_000)))
+    out = tmp_path / "digits.npz"
+    command = [sys.executable, "-m", "digitforge", "sample", "--n", "5", "--out", str(out), "--server", hostile.target]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (3, "", 1)
+    assert result.stderr.startswith("digitforge: the generator's card")
+    assert not out.exists()
 
 
 def test_images_without_content_are_noticed(hostile: HostileServer) -> None:
