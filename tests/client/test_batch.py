@@ -39,7 +39,7 @@ def client() -> DigitClient:
 )
 def test_a_part_of_a_batch_keeps_its_addresses(client: DigitClient, which: Any) -> None:
     for options in ({}, {"expansion": 1.2}, {"class_weights": [0.1] * 10}):
-        batch = client.sample(50, seed=7, **options)  # type: ignore[arg-type]
+        batch = client.sample(50, seed=7, **options)
         part = batch[which]
         rows = np.atleast_1d(np.arange(50)[np.zeros(0, int) if isinstance(which, list) and not which else which])
         assert part.seeds.tolist() == batch.seeds[rows].tolist()

@@ -82,8 +82,8 @@ def _up_to_totals(have: dict[Any, int], strategy: Mapping[Any, Any], dtype: np.d
             raise InvalidInputError(
                 f"the strategy names class {label!r}, but y has dtype {dtype}; name classes as in y"
             )
-        whole = isinstance(total, int | float | np.number) and not isinstance(total, bool) and total % 1 == 0
-        if not whole or total < have.get(label, 0):
+        whole = isinstance(total, int | np.integer) or (isinstance(total, float | np.floating) and total.is_integer())
+        if not whole or isinstance(total, bool) or total < have.get(label, 0):
             raise InvalidInputError(
                 f"the strategy asks for {total!r} images of class {label!r}; expected an integer, at least the "
                 f"{have.get(label, 0)} images that y has"

@@ -80,6 +80,7 @@ def npz(path: Path, n: int) -> Iterator[Add]:
         yield batches.append
         scaling: dict[str, Any] = {name: np.array(value) for name, value in batches[-1].scaling.items()}
         weights: list[Any] = [batch.class_weights for batch in batches]
+        blends: dict[str, Any] = {} if weights[0] is None else {"class_weights": np.concatenate(weights)}
         np.savez_compressed(
             file,
             x=np.concatenate([batch.images for batch in batches]),
@@ -87,7 +88,7 @@ def npz(path: Path, n: int) -> Iterator[Add]:
             seeds=np.concatenate([batch.seeds for batch in batches]),
             generator_id=np.array(batches[-1].generator_id),
             **scaling,
-            **({} if weights[0] is None else {"class_weights": np.concatenate(weights)}),
+            **blends,
         )
 
 

@@ -108,7 +108,7 @@ def test_ranks_share_the_real_images_and_get_their_own_digits(
         how: dict[str, Any] = {"batch_size": 4, "synthetic": synthetic, "seed": 3}
         return MixedBatches(client, X[:real], Y[:real], **how, rank=rank, world_size=world_size)
 
-    seen: set[bytes] = set()
+    seen = set[bytes]()
     for epoch in range(2):
         shares = [[mixed(rank, ranks).batch(number, epoch) for number in range(len(mixed(rank, ranks)))]
                   for rank in range(ranks)]  # fmt: skip
@@ -119,9 +119,10 @@ def test_ranks_share_the_real_images_and_get_their_own_digits(
         assert sum(counts) == -(-real // ranks) * ranks
         assert max(counts) - min(counts) <= 1
         fresh = [rows(share) - rows(X[:real]) for share in images]
-        assert sum(map(len, fresh)) == len(set.union(*fresh)) == sum(times.values()) - sum(counts)
-        assert not seen & set.union(*fresh)
-        seen |= set.union(*fresh)
+        everything = {image for share in fresh for image in share}
+        assert sum(map(len, fresh)) == len(everything) == sum(times.values()) - sum(counts)
+        assert not seen & everything
+        seen |= everything
 
 
 @pytest.mark.parametrize(
@@ -174,7 +175,7 @@ def test_keras_trains_on_every_epoch_and_evaluation_changes_nothing(client: Digi
     assert handed_out_by(lambda: model.fit(dataset, epochs=2, verbose=0, validation_data=dataset)) == [6, 7, 8]
     assert batches.epoch == 8
 
-    class StopEarly(keras.callbacks.Callback):  # type: ignore[misc]
+    class StopEarly(keras.callbacks.Callback):  # type: ignore[name-defined]
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
             self.model.stop_training = True
 

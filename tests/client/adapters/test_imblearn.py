@@ -112,7 +112,7 @@ def test_a_random_number_generator_gives_other_digits_for_each_call(make: Any) -
     fitted, again = sampler(random_state=make(3)), clone(sampler(random_state=make(3)))
     first, second = fitted.fit_resample(X, y)[0], fitted.fit_resample(X, y)[0]
     assert (first != second).any()
-    np.testing.assert_array_equal(again.fit_resample(X, y)[0], first)  # type: ignore[union-attr]
+    np.testing.assert_array_equal(again.fit_resample(X, y)[0], first)
     assert len(sampler(random_state=np.random).fit_resample(X, y)[0]) == 8
     for wrong in ("3", 3.5, True):
         with pytest.raises(InvalidInputError, match=r"random_state|seed"):
