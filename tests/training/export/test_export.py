@@ -153,9 +153,9 @@ def test_an_export_killed_at_random_moments_never_publishes_half_a_version(
 
     def seconds_until(done: Callable[[], bool], process: subprocess.Popen[bytes]) -> float:
         began_s = time.monotonic()
-        while not done():
-            assert process.poll() in {None, 0}
+        while not done() and process.poll() is None:
             time.sleep(0.001)
+        assert process.poll() in {None, 0}
         return time.monotonic() - began_s
 
     whole, base = tmp_path / "whole", tmp_path / "digits"
@@ -164,10 +164,11 @@ def test_an_export_killed_at_random_moments_never_publishes_half_a_version(
         writing_s = seconds_until((whole / "1").is_dir, process)
     card = read_card(whole / "1")
     moments, published, unfinished = random.Random(0), 0, 0
-    for _ in kills(10):
+    for kill in kills(10):
         with start(base) as process:
             seconds_until((base / f".{published + 1}.tmp").is_dir, process)
-            time.sleep(moments.uniform(0, 1.5 * writing_s))
+            # The last kills come too late: the version is published.
+            time.sleep((kill + moments.random()) / len(kills(10)) * 1.3 * writing_s)
             process.kill()
         numbers = sorted(int(path.name) for path in base.glob("[0-9]*"))
         published = max(numbers, default=0)
