@@ -158,6 +158,12 @@ def test_an_export_killed_at_random_moments_never_publishes_half_a_version(
         assert process.poll() in {None, 0}
         return time.monotonic() - began_s
 
+    def changed_ns(folder: Path) -> int | None:
+        try:
+            return folder.stat().st_mtime_ns
+        except FileNotFoundError:
+            return None
+
     whole, base = tmp_path / "whole", tmp_path / "digits"
     with start(whole) as process:
         seconds_until((whole / ".1.tmp").is_dir, process)
@@ -165,8 +171,10 @@ def test_an_export_killed_at_random_moments_never_publishes_half_a_version(
     card = read_card(whole / "1")
     moments, published, unfinished = random.Random(0), 0, 0
     for kill in kills(10):
+        unfinished_version = base / f".{published + 1}.tmp"
+        before = changed_ns(unfinished_version)  # of the previous kill
         with start(base) as process:
-            seconds_until((base / f".{published + 1}.tmp").is_dir, process)
+            seconds_until(lambda: changed_ns(unfinished_version) not in {None, before}, process)  # noqa: B023
             # The last kills come too late: the version is published.
             time.sleep((kill + moments.random()) / len(kills(10)) * 1.3 * writing_s)
             process.kill()
