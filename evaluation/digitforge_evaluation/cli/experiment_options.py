@@ -57,7 +57,8 @@ def read_config_file(context: click.Context, _parameter: click.Parameter, value:
     if value is not None:
         from digitforge_evaluation.experiment.configuration import read_config
 
-        options = {option.name for option in context.command.params if isinstance(option, click.Option)}
+        given = (option for option in context.command.params if isinstance(option, click.Option))
+        options = {option.name for option in given if option.expose_value}
         known = {name for name in options if name and name not in _NOT_IN_A_FILE}
         context.default_map = read_config(value, known=known)
     return value
@@ -88,7 +89,7 @@ DATA_DIR = click.option(
 )
 
 #: Options that only the command line can set.
-_NOT_IN_A_FILE = ("as_json", "help", "header")
+_NOT_IN_A_FILE = ("as_json", "header")
 #: Options that choose a generator of the server.
 _GENERATOR: Final = {"model_name", "model_version", "model_label"}
 #: Options that do not affect results. They are not saved with them.

@@ -59,5 +59,7 @@ def test_a_print_shows_what_is_folded_on_white(report: Path, browser: Any) -> No
         "[...document.querySelectorAll('details > :not(summary)')].map(e => e.getBoundingClientRect().height)"
     )
     assert min(printed) > 20
+    for element in ("h2", "summary"):  # no heading at the end of a page
+        assert page.evaluate(f"getComputedStyle(document.querySelector('{element}')).breakAfter") == "avoid"
     assert page.pdf(format="A4").startswith(b"%PDF")
     page.close()
