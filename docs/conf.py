@@ -45,10 +45,10 @@ python_use_unqualified_type_names = True
 
 nitpick_ignore_regex = [
     # Names of other libraries. The build works offline, so it cannot look them up.
-    ("py:class", r"(collections\.abc|enum|pathlib|numpy|np|npt|grpc|keras|tensorflow|tf|torch)\..+"),
+    ("py:class", r"(collections\.abc|enum|os|pandas|pathlib|numpy|np|npt|grpc|keras|tensorflow|tf|torch)\..+"),
     ("py:class", "Path|Mapping|Sequence"),
     # Types of some public fields and arguments. The reference leaves them out, because few readers need them.
-    ("py:class", r"([a-z_]+\.)*(CellResult|Headers|PixelRange|State|Strategy|Transport|Trouble|_\w+)"),
+    ("py:class", r"([a-z_]+\.)*(CellResult|Headers|PixelRange|Scheduler|State|Strategy|Transport|Trouble|_\w+)"),
     ("py:class", r"digitforge_evaluation\.experiment\.([a-z]+\.)(Comparison|Design|Estimate|Interval|Worth)"),
     ("py:class", r"digitforge_evaluation\.metrics\.([a-z_]+\.)(Gaussian|Nearness|PRDC)"),
     ("py:class", r"digitforge_evaluation\.quality\.([a-z_]+\.)(Accuracies|Real|Reference|Sample|Training)"),
