@@ -179,6 +179,7 @@ def test_a_signal_while_the_workers_start_writes_no_traceback(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_tfrecord_files_after_kills_at_random_moments_equal_those_of_one_run(
     server: Any, tmp_path: Path, kills: Callable[[int], range]
 ) -> None:

@@ -217,6 +217,7 @@ def test_an_interrupt_says_that_the_same_command_continues_and_leaves_no_worker(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_an_experiment_killed_at_random_moments_ends_with_the_cells_of_an_uninterrupted_one(
     exported_model: Path, tmp_path: Path, kills: Callable[[int], range]
 ) -> None:

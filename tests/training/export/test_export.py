@@ -139,6 +139,7 @@ def test_the_command_that_a_training_prints_exports_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_an_export_killed_at_random_moments_never_publishes_half_a_version(
     trained_run: Path, tmp_path: Path, kills: Callable[[int], range]
 ) -> None:

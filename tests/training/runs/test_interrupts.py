@@ -120,6 +120,7 @@ def _finite(run_dir: Path, steps: int) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_a_training_killed_at_random_moments_ends_with_the_weights_of_an_uninterrupted_one(
     tmp_path: Path, kills: Callable[[int], range]
 ) -> None:
