@@ -133,14 +133,16 @@ def test_the_page_shows_nearest_training_images_and_reveals_copies(few_npz: Path
 
 
 def test_the_page_of_neighbors_has_the_names_of_classes(few_npz: Path, run: Run, tmp_path: Path) -> None:
-    with np.load(few_npz) as archive:
-        images, labels = archive["x"], archive["y"]
-    named = tmp_path / "named"
-    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
-        folder = named / f"animal {label}"
+    real, others = (load(str(few_npz), split=split) for split in ("train", "test"))
+    for number, (image, label) in enumerate(zip(real.images, real.labels, strict=True)):
+        folder = tmp_path / "named" / f"animal {label}"
         folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image.squeeze()).save(folder / f"{number}.png")
-    status, _, err = run("--images", few_npz, "--n", 200, "--data", named, "--neighbors", tmp_path / "near")
+        Image.fromarray(image[..., 0]).save(folder / f"{number}.png")
+    np.savez(tmp_path / "others.npz", x=others.images, y=others.labels)
+    status, _, err = run(
+        *("--images", tmp_path / "others.npz", "--n", 100, "--data", tmp_path / "named"),
+        *("--neighbors", tmp_path / "near"),
+    )
     assert status == 0, err
     page = (tmp_path / "near" / "neighbors.html").read_text("utf-8")
     assert re.search(r"<figcaption>generated animal \d<br>", page)

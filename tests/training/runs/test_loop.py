@@ -54,7 +54,9 @@ def test_a_run_folder_holds_recipe_checkpoints_statistics_sheets_and_the_gif(dig
     assert all(np.isfinite(value) for line in lines for value in line.values())
     assert [report.statistics["roughness"] > 0 for report in reports] == [True] * 3  # each had a sheet
     assert lines[0]["coverage"] == pytest.approx(reports[0].statistics["coverage"], abs=1e-5)
-    assert Image.open(tmp_path / "walks.png").size == (12 * 30 + 2, 10 * 30 + 2)
+    walks = Image.open(tmp_path / "walks.png")
+    assert walks.height == 10 * 30 + 2
+    assert walks.width > 12 * 30 + 2  # names on the left
     assert len(list((tmp_path / "tensorboard").glob("*.tfevents.*"))) == 1
     assert (
         _frames(tmp_path / "training.gif") == len(list((tmp_path / "sheets").glob("*.png"))) == 4
