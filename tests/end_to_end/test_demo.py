@@ -106,7 +106,7 @@ def test_the_demo_runs_without_mnist_and_says_so(
 @pytest.mark.usefixtures("_interruptible")
 @pytest.mark.parametrize(
     ("number", "stage"),
-    [(signal.SIGINT, "training classifiers"), (signal.SIGTERM, "requesting"), (signal.SIGKILL, "requesting")],
+    [(signal.SIGINT, "training classifiers with"), (signal.SIGTERM, "requesting"), (signal.SIGKILL, "requesting")],
 )
 def test_an_interrupt_stops_the_server_too_and_leaves_no_report(
     number: signal.Signals, stage: str, exported_model: Path, environment: dict[str, str], tmp_path: Path
@@ -141,7 +141,7 @@ def test_an_interrupt_stops_the_server_too_and_leaves_no_report(
     assert demo.returncode == 128 + number, stderr
     stdout = re.sub(r"\s+", " ", stdout)
     assert "was trained on" in stdout  # each result is printed when it is there
-    assert ("How good are they?" in stdout) == (stage == "training classifiers")
+    assert ("How good are they?" in stdout) == (stage == "training classifiers with")
     assert "Do they help" not in stdout
     assert "Traceback" not in stderr
     assert not _listens(target)
