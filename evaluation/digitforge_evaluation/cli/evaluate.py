@@ -251,7 +251,7 @@ def _print(report: Report) -> None:
         soft_wrap=True,
     )
     titles = ("metric", "value", "95 % interval", "n", "training floor", "unseen floor", "better")
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for found in report.figures:
         metric = METRICS[found.key]
         rows.append((found.name if metric.named else metric.title, *_cells(found), metric.better))

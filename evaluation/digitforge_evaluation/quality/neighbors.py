@@ -138,12 +138,12 @@ def _rows(found: Neighborhood, rows: npt.NDArray[np.intp], class_names: Sequence
     return [
         {
             "image": data_uri(_picture(found.generated[row])),
-            "label": None if found.labels is None else _name(found.labels[row], class_names),
+            "label": None if found.labels is None else _name(int(found.labels[row]), class_names),
             "nearer": f"{100 * share:.1f} %",
             "neighbors": [
                 {
                     "image": data_uri(_picture(found.training[place])),
-                    "label": _name(found.training_labels[place], class_names),
+                    "label": _name(int(found.training_labels[place]), class_names),
                     "distance": f"{distance:.3g}",
                 }
                 for place, distance in zip(found.places[row], found.distances[row], strict=True)
@@ -153,7 +153,7 @@ def _rows(found: Neighborhood, rows: npt.NDArray[np.intp], class_names: Sequence
     ]
 
 
-def _name(label: np.int64, class_names: Sequence[str]) -> str:
+def _name(label: int, class_names: Sequence[str]) -> str:
     """The name of a class. The images of a file may have more classes than the real images."""
     return class_names[label] if 0 <= label < len(class_names) else str(label)
 

@@ -152,9 +152,17 @@ def test_certificates_that_do_not_fit_are_an_error(tmp_path: Path, pems: dict[st
         list(side_by_side(eval, [THIS_PROCESS], scheduler="tls://127.0.0.1:1"))
     with pytest.raises(DataError, match="cannot read the certificates"):
         list(
-            side_by_side(eval, [1], scheduler=Scheduler(address="tls://127.0.0.1:1", **{**pems, "key": tmp_path / "k"}))
+            side_by_side(
+                eval,
+                [THIS_PROCESS],
+                scheduler=Scheduler(address="tls://127.0.0.1:1", **{**pems, "key": tmp_path / "k"}),
+            )
         )
     broken = tmp_path / "broken.pem"
     broken.write_text("no certificate")
     with pytest.raises(DataError, match="cannot read the certificates"):
-        list(side_by_side(eval, [1], scheduler=Scheduler(address="tls://127.0.0.1:1", **{**pems, "ca": broken})))
+        list(
+            side_by_side(
+                eval, [THIS_PROCESS], scheduler=Scheduler(address="tls://127.0.0.1:1", **{**pems, "ca": broken})
+            )
+        )

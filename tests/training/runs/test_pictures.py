@@ -55,4 +55,4 @@ def test_an_animation_leaves_out_frames_of_another_size(tmp_path: Path) -> None:
         Image.new("L", (20, 20 if number else 10), 50 * number).save(frame)
     pictures.save_gif(frames, tmp_path / "training.gif")
     with Image.open(tmp_path / "training.gif") as gif:
-        assert (gif.size, gif.n_frames) == ((20, 20), 2)
+        assert (gif.size, getattr(gif, "n_frames", 1)) == ((20, 20), 2)

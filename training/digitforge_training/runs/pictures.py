@@ -65,7 +65,7 @@ def writable(names: Sequence[str]) -> list[str]:
 
 
 @cache
-def _font(text: str) -> Any | None:
+def _font(text: str) -> Any:
     """The first font that has all characters of *text*: Pillow's own, or one of this machine. None without one."""
     for file in _FONTS:
         try:
