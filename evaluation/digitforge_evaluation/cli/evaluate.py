@@ -250,14 +250,14 @@ def _print(report: Report) -> None:
         markup=False,
         soft_wrap=True,
     )
-    titles = ("metric", "value", "95 % interval", "n", "training floor", "unseen floor", "better")
+    columns = ("metric", "value", "95 % interval", "n", "training floor", "unseen floor", "better")
     rows: list[tuple[str, ...]] = []
     for found in report.figures:
         metric = METRICS[found.key]
         rows.append((found.name if metric.named else metric.title, *_cells(found), metric.better))
     for of_class in report.classes:
         rows.append((f"  fd of class {of_class.title}", *_cells(of_class.figure), "lower"))
-    print_table(console, titles, rows, ruled=True)
+    print_table(console, columns, rows, ruled=True)
     console.print(
         "training floor: random subsets of the training images in place of the generated ones, mean ± standard "
         "deviation. A generator that learns its training images well reaches it.\n"
