@@ -57,7 +57,7 @@ def _idx(prefix: Path) -> Path:
 @pytest.mark.parametrize("make", ["archive", "pictures", "idx", "digits"])
 def test_a_run_remembers_its_data(make: str, transpose: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    sources = {
+    sources: dict[str, Callable[[], str]] = {
         "archive": lambda: str(_archive(Path("mine.npz"))),
         "pictures": lambda: str(_pictures(Path("pictures"))),
         "idx": lambda: str(_idx(Path("sets/ours"))),

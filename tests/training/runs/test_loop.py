@@ -21,7 +21,7 @@ from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_training.data import Dataset, load
 from digitforge_training.gan.trainer import on_gpu
 from digitforge_training.recipes import Recipe, resolve
-from digitforge_training.runs import checkpoints, loop
+from digitforge_training.runs import checkpoints, loop, views
 from digitforge_training.runs.folder import read_run
 from digitforge_training.runs.loop import Progress, train
 
@@ -285,7 +285,7 @@ def test_an_interrupt_at_the_equilibrium_does_not_lose_it(
     digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = resolve("bp-gan", {"equilibrium": 0.49, "batch_size": 32, "learning_rate": 1e-3, "steps": 200})
-    draw_sheet = loop.draw_sheet
+    draw_sheet = views.draw_sheet
 
     def interrupt(trainer: Any, *arguments: Any) -> None:
         if 0 < trainer.images_seen < 200 * recipe.images_per_step:
@@ -327,7 +327,6 @@ def test_color_images_of_an_odd_size_and_labels_with_gaps_simply_work(tmp_path: 
 @pytest.mark.parametrize("conditioning", ["both", "none"])
 def test_a_walk_leads_from_one_generated_digit_to_another(conditioning: str, digits: Dataset, tmp_path: Path) -> None:
     from digitforge_training.gan.trainer import Trainer
-    from digitforge_training.runs import views
 
     few = digits.subset(np.flatnonzero(digits.labels < 3))
     trainer = Trainer(_quick(conditioning=conditioning, latent_distribution="uniform"), few, seed=0)
