@@ -10,8 +10,8 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from digitforge_client.cli.renamed import renamed
 from digitforge_client.client import DEFAULT_TARGET, DigitClient
-from digitforge_client.common.renamed import renamed
 from digitforge_client.contract import MODEL_NAME
 from digitforge_client.errors import InvalidInputError
 from digitforge_client.options import TLS, Timeout

@@ -11,10 +11,10 @@ from typing import Any
 
 import click
 
+from digitforge_client.cli.renamed import renamed
 from digitforge_client.common.command import import_quietly, resumable
 from digitforge_client.common.files import make_folder, replacing
 from digitforge_client.common.json_text import parse_json
-from digitforge_client.common.renamed import renamed
 from digitforge_client.errors import DataError
 from digitforge_evaluation.cli.experiment_options import DATA_DIR, FOLDER, RATIOS
 from digitforge_training.cli import complete_data

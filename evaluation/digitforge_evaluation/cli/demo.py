@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
-from digitforge_client.common.renamed import renamed
+from digitforge_client.cli.renamed import renamed
 from digitforge_evaluation.cli.tables import print_table
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
+from digitforge_client.cli.renamed import renamed
 from digitforge_client.common.command import Group
-from digitforge_client.common.renamed import renamed
 from digitforge_serving.models import publication
 
 _FOLDER = click.Path(path_type=Path)
