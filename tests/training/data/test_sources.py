@@ -18,7 +18,7 @@ from PIL import Image
 from digitforge_client.contract import image_hashes
 from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_training.data import Dataset, load
-from digitforge_training.data.dataset import split_indices
+from digitforge_training.data.raw import split_indices
 
 RNG = np.random.default_rng(0)
 X = RNG.integers(0, 256, (30, 16, 16), dtype=np.uint8)
@@ -110,20 +110,26 @@ BROKEN: dict[str, tuple[dict[str, npt.ArrayLike], str]] = {
     "floats out of range": ({"x": X * 3.0, "y": Y}, "from 0 to 765; expected uint8.*scale them"),
     "int64": ({"x": X.astype(np.int64), "y": Y}, r"int64 from 0 to 255; expected uint8.* with x\.round\(\)"),
     "nan images": ({"x": np.full((30, 16, 16), np.nan), "y": Y}, "some pixels are NaN.*expected uint8.*drop"),
-    "float labels": ({"x": X, "y": Y / 2}, "one integer per image"),
+    "float labels": ({"x": X, "y": Y / 2}, "one integer or one name per image"),
     "nan labels": ({"x": X, "y": np.where(Y == 0, np.nan, Y)}, "some are NaN"),
     "one-hot labels": ({"x": X, "y": np.eye(3)[Y]}, r"shape \(30, 3\); expected \(n,\).*argmax"),
-    "names as labels": ({"x": X, "y": Y.astype(str)}, "one integer per image"),
+    "an empty name": ({"x": X, "y": np.array(["a", "b", ""])[Y]}, "some labels are empty"),
+    "too few class names": ({"x": X, "y": Y, "class_names": ["a", "b"]}, "range from 0 to 2, but there are 2 class na"),
+    "a class name twice": ({"x": X, "y": Y, "class_names": ["a", "b", "a"]}, "two classes are called 'a'"),
     "lengths": ({"x": X, "y": Y[:-1]}, "30 images but 29 labels"),
-    "flat": ({"x": X.reshape(30, -1), "y": Y}, r"shape \(30, 256\)"),
+    "flat oblongs": ({"x": X[:, :, :12].reshape(30, -1), "y": Y}, r"shape \(30, 192\); rows of 192 .*reshape"),
     "two channels": ({"x": np.stack([X, X], axis=-1), "y": Y}, "1 or 3 channels"),
-    "oblong": ({"x": X[:, :, :12], "y": Y}, "16×12 pixels"),
-    "large": ({"x": np.zeros((4, 65, 65), np.uint8), "y": Y[:4]}, "squares of 16 to 64"),
+    "transparent": ({"x": np.stack([X] * 4, axis=-1), "y": Y}, r"leave out transparency with x\[\.\.\., :3\]"),
+    "oblong": ({"x": X[:, :, :12], "y": Y}, "16×12 pixels.*--size 16, .*--fit says how"),
+    "large": ({"x": np.zeros((4, 65, 65), np.uint8), "y": Y[:4]}, "squares of 16 to 64 pixels; .*--size 32"),
+    "small": ({"x": X[:, :8, :8], "y": Y}, "8×8 pixels; .*--size 16"),
+    "16 bits": ({"x": X.astype(np.uint16) * 257, "y": Y}, r"uint16 from 0 to 65535; .*\(x / 257\)\.round"),
     "one image": ({"x": X[:1], "y": Y[:1]}, "at least two"),
     "no image": ({"x": X[:0], "y": Y[:0]}, "training labels are empty"),
     "a class of one": ({"x": X[:4], "y": Y[:4]}, "has 1 different image"),
     "copies only": ({"x": np.repeat(X[:3], 10, axis=0), "y": np.repeat(Y[:3], 10)}, "has 1 different image"),
-    "no x": ({"images": X, "y": Y}, "holds the arrays images, y; expected x and y"),
+    "no x": ({"pixels": X, "y": Y}, "holds the arrays pixels, y; expected x and y"),
+    "no y": ({"images": X, "y": Y}, "the images have no labels"),
     "objects": ({"x": np.array([X, None], dtype=object), "y": Y[:2]}, "plain arrays"),
     "test label": ({"x": X, "y": Y, "x_test": X, "y_test": Y + 1}, "label 3 occurs in the test split"),
 }
@@ -194,7 +200,7 @@ def test_a_class_only_in_the_test_folder_is_refused(tmp_path: Path) -> None:
 
 def test_a_class_without_pictures_is_refused(tmp_path: Path) -> None:
     write_pictures(tmp_path, {"a": 3, "b": 0})
-    with pytest.raises(DataError, match=r"/b: no PNG files"):
+    with pytest.raises(DataError, match=r"/b: no pictures found"):
         load(str(tmp_path))
 
 
@@ -208,10 +214,12 @@ def test_mixed_sizes_and_modes_are_refused_with_the_file(tmp_path: Path) -> None
     odd = tmp_path / "b" / "001.png"
     for picture, said in (
         (Image.new("L", (20, 20)), "20×20 gray, but .*000.png is 16×16 gray"),
-        (Image.new("RGB", (16, 16)), "16×16 color, but"),
-        (Image.new("L", (200, 200)), "200×200 pixels"),
-        (Image.new("P", (16, 16)), "mode is P; expected L"),
-        (Image.new("I;16", (16, 16)), "mode is I;16"),
+        (Image.new("L", (20, 20)), "make all pictures the same with --size"),
+        (Image.new("RGB", (16, 16)), "16×16 color, but .* with --channels gray or --channels rgb"),
+        (Image.new("L", (200, 200)), "200×200 pixels; .*--size 32"),
+        (Image.new("I;16", (16, 16)), r"mode is I;16; expected L .*/ 257.*convert\('L'\) would turn every value above"),
+        (Image.new("RGBA", (16, 16)), "mode is RGBA; expected L .*transparent; put it on a background"),
+        (Image.new("LA", (16, 16)), "mode is LA; expected L .*transparent; put it on a background"),
     ):
         picture.save(odd)
         with pytest.raises(DataError, match=said) as caught:
@@ -225,7 +233,7 @@ def test_a_damaged_picture_is_named(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "a" / "001.png"
     whole = path.read_bytes()
     path.write_bytes({"truncated": whole[:100], "text": b"hello", "empty": b"", "header": whole[:20]}[damage])
-    with pytest.raises(DataError, match=r"001\.png: not a readable PNG file"):
+    with pytest.raises(DataError, match=r"001\.png: not a readable PNG, JPEG or WebP file"):
         load(str(tmp_path))
 
 

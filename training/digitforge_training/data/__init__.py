@@ -3,7 +3,7 @@
 `load` lists the supported sources. This package does not need TensorFlow.
 """
 
-from digitforge_training.data.dataset import Dataset
-from digitforge_training.data.sources import load, load_splits
+from digitforge_training.data.dataset import Dataset, DataSource
+from digitforge_training.data.sources import load, load_images, load_splits
 
-__all__ = ["Dataset", "load", "load_splits"]
+__all__ = ["DataSource", "Dataset", "load", "load_images", "load_splits"]

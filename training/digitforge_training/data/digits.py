@@ -12,15 +12,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from digitforge_training.data.dataset import Dataset, own_split
+from digitforge_training.data.raw import Raw
 
 FULL_COUNT: Final = 16  # largest value of an original pixel
 BOX: Final = 20  # MNIST centers a digit of 20 × 20 pixels …
 SIDE: Final = 28  # … in an image of 28 × 28
 
 
-def load_digits(*, split: str) -> Dataset:
-    """Load one split of the 1 797 digits. `own_split` makes the split.
+def read_digits() -> Raw:
+    """Read the 1 797 digits. They have no test images of their own.
 
     Raises:
         ModuleNotFoundError: scikit-learn is not installed.
@@ -28,11 +28,8 @@ def load_digits(*, split: str) -> Dataset:
     from sklearn import datasets
 
     originals, labels = datasets.load_digits(return_X_y=True)
-    images = np.stack([_enlarge(original.reshape(8, 8)) for original in originals])[..., np.newaxis]
-    labels = labels.astype(np.int64)
-    class_names = tuple(str(digit) for digit in range(10))
-    whole = Dataset(images=images, labels=labels, class_names=class_names, name="digits", split=split)
-    return own_split(whole, where="digits")
+    images = np.stack([_enlarge(original.reshape(8, 8)) for original in originals])
+    return Raw(name="digits", where="digits", images=images, labels=labels, training_labels=labels, divided=False)
 
 
 def _enlarge(counts: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:

@@ -1,11 +1,15 @@
-"""The IDX format of MNIST and similar data sets: four files of unsigned bytes, gzipped or not.
+"""The IDX format of MNIST and similar data sets: four files, gzipped or not.
 
 An IDX file has two zero bytes, one byte for the type (8 means unsigned byte), one byte for the number of
-dimensions, one big-endian uint32 per dimension, and the values in C order.
+dimensions, one big-endian uint32 per dimension, and the values in C order. Images are unsigned bytes. Labels may also
+be signed integers, as in QMNIST, whose labels are (n, 8): the class is the first of eight numbers.
+
+``class-names.json`` beside the files, with the same prefix, is a list of the names of the labels 0, 1 …
 """
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from dataclasses import dataclass
@@ -17,16 +21,18 @@ import numpy.typing as npt
 
 from digitforge_client.common import archives
 from digitforge_client.errors import DataError
-from digitforge_training.data.dataset import SPLITS, Dataset, classes_of, dataset_from_raw
+from digitforge_training.data.dataset import SPLITS
+from digitforge_training.data.raw import Raw
 
-UNSIGNED_BYTE: Final = 0x08
-TYPES: Final = {0x09: "int8", 0x0B: "int16", 0x0C: "int32", 0x0D: "float32", 0x0E: "float64"}
+#: NumPy's types, big-endian.
+TYPES: Final = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 GZIP_MAGIC: Final = b"\x1f\x8b"
 
 #: ``train-images-idx3-ubyte``, ``emnist-letters-test-labels-idx1-ubyte.gz``, ``t10k-images.idx3-ubyte`` …
 FILE_NAME: Final = re.compile(
-    r"(?P<prefix>.*?)(?P<split>train|test|t10k)-(?P<kind>images|labels)[-.]idx[1-4]-ubyte(\.gz)?"
+    r"(?P<prefix>.*?)(?P<split>train|test|t10k)-(?P<kind>images|labels)[-.]idx[1-4]-(ubyte|int)(\.gz)?"
 )
+CLASS_NAMES: Final = "class-names.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,42 +66,46 @@ def unpack(content: bytes, where: str, *, most: int | None = None) -> bytes:
     return unpacked
 
 
-def parse(content: bytes, where: str) -> npt.NDArray[np.uint8]:
-    """Parse an uncompressed IDX file of unsigned bytes.
+def parse(content: bytes, where: str) -> npt.NDArray[np.integer]:
+    """Parse an uncompressed IDX file of integers.
 
     Args:
         content: the whole file.
         where: the file to name in an error.
 
     Returns:
-        uint8, of the shape that the header gives.
+        An array of the shape and type that the header gives.
 
     Raises:
-        DataError: the content is not an IDX file of unsigned bytes, or is shorter or longer than its header says.
+        DataError: the content is not an IDX file of integers, or is shorter or longer than its header says.
     """
     if len(content) < 4 or content[:2] != b"\0\0" or content[3] == 0:
         raise DataError(
             f"{where}: not an IDX file: the first bytes are {content[:4].hex(' ') or '(none)'}; expected 00 00 08 01 "
             "(labels) or 00 00 08 03 (images)"
         )
-    if content[2] != UNSIGNED_BYTE:
-        dtype = TYPES.get(content[2], f"of the unknown type {content[2]:#04x}")
-        raise DataError(f"{where}: the values are {dtype}; expected unsigned bytes (type 0x08)")
+    if content[2] not in TYPES:
+        raise DataError(
+            f"{where}: the values are of the unknown type {content[2]:#04x}; expected unsigned bytes (0x08)"
+        )
+    dtype = np.dtype(TYPES[content[2]])
+    if dtype.kind == "f":
+        raise DataError(f"{where}: the values are {dtype.name}; expected unsigned bytes (type 0x08)")
     dimensions = content[3]
     start = 4 + 4 * dimensions
     if len(content) < start:
         raise DataError(f"{where}: truncated in the header after {len(content)} bytes; download it again")
     shape = tuple(int(size) for size in np.frombuffer(content[4:start], dtype=">u4"))
-    values = math.prod(shape)
-    if len(content) - start != values:
-        what = "truncated" if len(content) - start < values else "too long"
+    size = math.prod(shape) * dtype.itemsize
+    if len(content) - start != size:
+        what = "truncated" if len(content) - start < size else "too long"
         raise DataError(
-            f"{where}: {what}: the header announces {values} values ({' × '.join(map(str, shape))}), "
-            f"but {len(content) - start} follow; download it again"
+            f"{where}: {what}: the header announces {math.prod(shape)} values ({' × '.join(map(str, shape))}), "
+            f"but {(len(content) - start) / dtype.itemsize:g} follow; download it again"
         )
     if dimensions > 4:
         raise DataError(f"{where}: {dimensions} dimensions; expected 1 (labels), 3 or 4 (images)")
-    return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)
+    return np.frombuffer(content, dtype=dtype, offset=start).reshape(shape)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -154,25 +164,76 @@ def find(folder: Path, name: str = "") -> IdxFiles:
     )
 
 
-def load_idx(folder: Path, name: str = "", *, split: str) -> Dataset:
-    """Load one split of the IDX files in *folder*. See `find` for *name*.
+def read_idx(folder: Path, name: str = "", *, split: str) -> Raw:
+    """Read one split of the IDX files in *folder*. See `find` for *name*.
 
     Raises:
         DataError: a file is missing or damaged, or does not hold what its name says.
     """
     files = find(folder, name)
-    classes = classes_of(read_labels(files.labels["train"]), str(files.labels["train"]))
-    return dataset_from_raw(
-        read_images(files.images[split]),
-        read_labels(files.labels[split]),
-        classes,
+    training_labels = read_labels(files.labels["train"])
+    return Raw(
         name=files.name or folder.resolve().name,
-        split=split,
         where=str(files.images[split]),
+        images=read_images(files.images[split]),
+        labels=read_labels(files.labels[split]),
+        training_labels=training_labels,
+        divided=True,
+        class_names=_read_class_names(files.images["train"]),
     )
 
 
-def read_images(path: Path) -> npt.NDArray[np.uint8]:
+def read_whole_set(folder: Path, name: str = "") -> Raw:
+    """Read all images of one data set, even if one of the two splits, or all labels are missing. See `find` for *name*.
+
+    Raises:
+        DataError: there are no images, a file is damaged, or only some images have labels.
+    """
+    found = found_sets(folder)
+    name = next(iter(found)) if not name and len(found) == 1 else name
+    files = found.get(name, {})
+    images = {split: read_images(files["images", split]) for split in SPLITS if ("images", split) in files}
+    labels = {split: read_labels(files["labels", split]) for split in SPLITS if ("labels", split) in files}
+    if not images:
+        choices = ", ".join(str(folder / each) for each in sorted(found)) or "no IDX files"
+        raise DataError(f"{folder / name}: no IDX file with images; found: {choices}")
+    if len({part.shape[1:] for part in images.values()}) > 1 or (labels and labels.keys() != images.keys()):
+        raise DataError(
+            f"{folder}: the IDX files of both splits differ in the size of the images, or one lacks labels; give a "
+            "folder with one split"
+        )
+    joined = np.concatenate(list(labels.values())) if labels else None
+    return Raw(
+        name=name or folder.resolve().name,
+        where=str(folder),
+        images=np.concatenate(list(images.values())),
+        labels=joined,
+        training_labels=joined,
+        divided=False,
+        class_names=_read_class_names(next(iter(files.values()))),
+    )
+
+
+def class_names_file(path: Path) -> Path:
+    """The file with the class names that belongs to an IDX file."""
+    match = FILE_NAME.fullmatch(path.name)
+    return path.with_name((match["prefix"] if match else "") + CLASS_NAMES)
+
+
+def _read_class_names(idx_file: Path) -> tuple[str, ...] | None:
+    path = class_names_file(idx_file)
+    if not path.exists():
+        return None
+    try:
+        names = json.loads(path.read_bytes())
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError("it is another JSON value")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not a list of class names ({error}); write a JSON list of text") from error
+    return tuple(names)
+
+
+def read_images(path: Path) -> npt.NDArray[np.integer]:
     """Read the images of an IDX file: (n, H, W) or (n, H, W, C) uint8.
 
     Raises:
@@ -187,13 +248,15 @@ def read_images(path: Path) -> npt.NDArray[np.uint8]:
     return images
 
 
-def read_labels(path: Path) -> npt.NDArray[np.uint8]:
-    """Read the labels of an IDX file: (n,) uint8.
+def read_labels(path: Path) -> npt.NDArray[np.integer]:
+    """Read the labels of an IDX file: (n,) integers.
 
     Raises:
         DataError: the file is damaged or does not hold labels.
     """
     labels = parse(read_bytes(path), str(path))
+    if labels.ndim == 2 and labels.dtype.itemsize > 1 and labels.shape[1]:  # QMNIST
+        labels = labels[:, 0]
     if labels.ndim != 1:
         raise DataError(
             f"{path}: the file name says labels, but the array has {labels.ndim} dimensions like images; "

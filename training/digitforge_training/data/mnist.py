@@ -8,12 +8,10 @@ import os
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-
 from digitforge_client.errors import DataError
 from digitforge_training.data import idx
-from digitforge_training.data.dataset import Dataset, dataset_from_raw
 from digitforge_training.data.download import fetch
+from digitforge_training.data.raw import Raw
 
 #: Split => SHA-256 of the uncompressed IDX files that Yann LeCun published.
 IMAGES_SHA256: Final = {
@@ -55,8 +53,8 @@ def mirrors() -> tuple[str, ...]:
     return tuple(os.environ.get(MIRRORS_VARIABLE, "").split()) or MIRRORS
 
 
-def load_mnist(*, split: str, data_dir: Path | None) -> Dataset:
-    """Load one split of MNIST: 60 000 training or 10 000 test images of 28 × 28 pixels.
+def read_mnist(*, split: str, data_dir: Path | None) -> Raw:
+    """Read one split of MNIST: 60 000 training or 10 000 test images of 28 × 28 pixels.
 
     Args:
         split: ``train`` or ``test``.
@@ -78,8 +76,8 @@ def load_mnist(*, split: str, data_dir: Path | None) -> Dataset:
     return _verified(folder, split, advice="delete it, and the next run downloads it again")
 
 
-def _verified(folder: Path, split: str, *, advice: str) -> Dataset:
-    """Load one split from *folder* and check the SHA-256 of its files."""
+def _verified(folder: Path, split: str, *, advice: str) -> Raw:
+    """Read one split from *folder* and check the SHA-256 of its files."""
     files = idx.find(folder)
     arrays = []
     for path, expected in (
@@ -94,6 +92,12 @@ def _verified(folder: Path, split: str, *, advice: str) -> Dataset:
                 f"expected {expected}; {advice}"
             )
         arrays.append(array)
-    return dataset_from_raw(
-        arrays[0], arrays[1], np.arange(10), name="mnist", split=split, where=str(files.images[split])
+    images, labels = arrays
+    return Raw(
+        name="mnist",
+        where=str(files.images[split]),
+        images=images,
+        labels=labels,
+        training_labels=labels,  # both splits have all ten digits
+        divided=True,
     )

@@ -1,111 +1,155 @@
-"""Folders of PNG files: one folder per class, optionally below ``train`` and ``test``."""
+"""Folders of pictures: one folder per class, optionally below ``train`` and ``test``."""
 
 from __future__ import annotations
 
+import functools
+import io
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
+from digitforge_client.common.class_folders import class_name_of
 from digitforge_client.errors import DataError
-from digitforge_training.data.dataset import (
-    LARGEST_SIDE,
-    SMALLEST_SIDE,
-    SPLITS,
-    Dataset,
-    own_split,
-)
+from digitforge_training.data.raw import Picture, Raw, sorted_classes
 
-#: Pillow's modes whose values always range from 0 to 255.
-MODES: Final = {"L": "gray", "RGB": "color"}
+SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp")
+FORMATS: Final = ("PNG", "JPEG", "WEBP")
+#: Folders that hold a split if they hold folders, and a class if they hold pictures.
+_SPLIT_FOLDERS: Final = ("train", "test", "val", "valid", "validation")
+#: What to do about a picture whose values are not 0 to 255. Pixel ranges are never guessed.
+_ADVICE: Final = {
+    "I;16": "it has 16 bits per pixel; scale it: if the range is 0 to 65535, "
+    "Image.fromarray((np.asarray(picture) / 257).round().astype('uint8')); convert('L') would turn every value above "
+    "255 into white",
+    "F": "it has floating-point pixels; scale them to 0 to 255 and save them as 8-bit gray",
+    "alpha": "it is partly transparent; put it on a background first, for example "
+    "Image.alpha_composite(Image.new('RGBA', picture.size, 'white'), picture.convert('RGBA')).convert('RGB')",
+    "CMYK": "it has the colors of a printer; convert it with picture.convert('RGB')",
+}
 
 
-def load_pictures(folder: Path, *, split: str) -> Dataset:
-    """Load one split of a folder of ``CLASS/*.png``.
+def read_pictures(folder: Path, *, split: str) -> Raw:
+    """Read one split of a folder of ``CLASS/*.png``, or all images if there is no folder ``test``.
 
-    If *folder* holds ``train`` and ``test``, the class folders are expected there. Otherwise `own_split` makes the
-    split. Classes are sorted by number if all names are numbers, else by name.
+    Pictures without class folders have no labels. Hidden folders and ``__MACOSX`` are skipped, and so are folders for
+    validation. Classes are sorted by number if all names are numbers, else by name.
 
     Raises:
-        DataError: there are no class folders, a class has no pictures, the test split has a class that the training
-            split lacks, or a picture cannot be read or differs from the first one in size or mode.
+        DataError: there are no pictures, a class has none, or the test split has a class that the training split lacks.
     """
-    divided = all((folder / each).is_dir() for each in SPLITS)
-    parent = folder / split if divided else folder
-    class_names = _class_names(folder / "train" if divided else folder)
-    if divided and (surplus := set(_class_names(folder / "test")) - set(class_names)):
-        raise DataError(
-            f"{folder / 'test' / min(surplus)}: {folder / 'train'} has no folder of this class; "
-            "expected the same classes in train and test"
+    train = folder / "train" if _is_split(folder / "train") else folder
+    divided = train != folder and _is_split(folder / "test")
+    plain = _pictures(folder)
+    if plain and not any(_pictures(each) for each in _folders(train)):
+        return Raw(
+            name=folder.resolve().name,
+            where=str(folder),
+            images=[picture_at(path) for path in plain],
+            labels=None,
+            training_labels=None,
+            divided=False,
         )
-    files = {name: _pictures(parent / name) for name in class_names if (parent / name).is_dir()}
-    paths = [path for each in files.values() for path in each]
-    if len(paths) < 2:
-        raise DataError(f"{parent}: found {len(paths)} picture; expected at least two")
-    images = _read(paths)
-    labels = np.repeat([class_names.index(name) for name in files], [len(each) for each in files.values()]).astype(
-        np.int64
+    training = _class_folders(train)
+    test = _class_folders(folder / "test") if divided else {}
+    wanted = test if divided and split == "test" else training
+    if surplus := sorted(set(test) - set(training)):
+        raise DataError(
+            f"{test[surplus[0]]}: {train} has no folder of this class; expected the same classes in train and test"
+        )
+    paths = {name: _pictures(wanted[name]) for name in sorted_classes(set(wanted))}
+    for name, found in paths.items():
+        if not found:
+            raise DataError(
+                f"{wanted[name]}: no pictures found; expected {', '.join(SUFFIXES)}; add pictures of this class, or "
+                "remove the folder"
+            )
+    return Raw(
+        name=folder.resolve().name,
+        where=str(folder / split if divided else train),
+        images=[picture_at(path) for found in paths.values() for path in found],
+        labels=np.repeat(list(paths), [len(found) for found in paths.values()]),
+        training_labels=np.array(sorted_classes(set(training))),
+        divided=divided,
     )
-    pictures = Dataset(
-        images=images, labels=labels, class_names=tuple(class_names), name=folder.resolve().name, split=split
-    )
-    return pictures if divided else own_split(pictures, where=str(folder))
 
 
-def _class_names(parent: Path) -> list[str]:
-    """Names of the class folders in *parent*, in class order."""
-    names = [path.name for path in parent.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    if not names:
-        raise DataError(f"{parent}: no images found; expected one folder of PNG files per class, or the four IDX files")
-    numbered = all(name.isascii() and name.isdigit() for name in names)
-    return sorted(names, key=lambda name: (int(name) if numbered else 0, name))
+def _is_split(folder: Path) -> bool:
+    return folder.is_dir() and not _pictures(folder) and bool(_folders(folder))
+
+
+def _folders(parent: Path) -> list[Path]:
+    return [
+        path
+        for path in sorted(parent.iterdir())
+        if path.is_dir() and not path.name.startswith(".") and path.name != "__MACOSX"
+    ]
+
+
+def _class_folders(parent: Path) -> dict[str, Path]:
+    """Class name => folder."""
+    found = {
+        class_name_of(path.name): path
+        for path in _folders(parent)
+        if path.name not in _SPLIT_FOLDERS or _pictures(path)
+    }
+    if not found:
+        raise DataError(
+            f"{parent}: no images found; expected one folder of {', '.join(SUFFIXES)} files per class, four IDX files, "
+            "or .parquet files"
+        )
+    return found
 
 
 def _pictures(folder: Path) -> list[Path]:
-    """The PNG files of one class, sorted by name."""
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".png" and path.is_file())
-    if not paths:
-        raise DataError(f"{folder}: no PNG files found; add pictures of this class, or remove the folder")
-    return paths
+    """The pictures in a folder, sorted by name."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
 
 
-def _read(paths: list[Path]) -> npt.NDArray[np.uint8]:
-    """Read pictures of the same size and mode: (n, H, W, C) uint8."""
-    first = _read_one(paths[0])
-    images = np.empty((len(paths), *first.shape), dtype=np.uint8)
-    for i, path in enumerate(paths):
-        image = _read_one(path)
-        if image.shape != first.shape:
-            raise DataError(
-                f"{path}: {_format_of(image)}, but {paths[0]} is {_format_of(first)}; "
-                "expected all pictures to have the same size and mode"
-            )
-        images[i] = image
-    return images
+def picture_at(path: Path) -> Picture:
+    """The picture in a file."""
+    return Picture(where=str(path), read=functools.partial(_read, path, str(path)))
 
 
-def _read_one(path: Path) -> npt.NDArray[np.uint8]:
-    """Read one picture: (H, W, C) uint8."""
+def picture_in(content: bytes, where: str) -> Picture:
+    """The picture in the content of a file."""
+    return Picture(where=where, read=lambda: _read(io.BytesIO(content), where))
+
+
+def _read(file: Path | io.BytesIO, where: str) -> Image.Image:
+    """Read a picture in the mode L or RGB, upright.
+
+    Raises:
+        DataError: the file is no picture, or its pixels cannot become 0 to 255 without a decision of the user.
+    """
     try:
-        with Image.open(path, formats=["PNG"]) as picture:
-            width, height = picture.size  # from the header: checked before a huge picture is decoded
-            if width != height or not SMALLEST_SIDE <= width <= LARGEST_SIDE:
-                raise DataError(
-                    f"{path}: {height}×{width} pixels; expected a square of {SMALLEST_SIDE} to {LARGEST_SIDE} pixels; "
-                    "crop or resize the pictures first"
-                )
-            if picture.mode not in MODES:
-                raise DataError(
-                    f"{path}: the picture's mode is {picture.mode}; expected L (gray) or RGB, 8 bits each; convert it "
-                    "first, for example with Pillow's picture.convert('L')"
-                )
-            return np.asarray(picture).reshape(height, width, -1)
+        with Image.open(file, formats=FORMATS) as picture:
+            picture.load()
+            return _eight_bits(ImageOps.exif_transpose(picture), where)
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path}: not a readable PNG file: {error}") from error
+        raise DataError(f"{where}: not a readable PNG, JPEG or WebP file: {error}") from error
 
 
-def _format_of(image: npt.NDArray[np.uint8]) -> str:
-    height, width, channels = image.shape
-    return f"{height}×{width} {'gray' if channels == 1 else 'color'}"
+def _eight_bits(picture: Image.Image, where: str) -> Image.Image:
+    """The same pixels in the mode L or RGB."""
+    mode = picture.mode
+    if mode == "P":  # a palette; each entry is a color
+        picture = picture.convert("RGBA" if "transparency" in picture.info else "RGB")
+    elif mode in ("LA", "La", "PA", "RGBa") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+    if picture.mode == "RGBA":
+        if picture.getchannel("A").getextrema() != (255, 255):
+            raise DataError(f"{where}: the picture's mode is {mode}; expected L (gray) or RGB; {_ADVICE['alpha']}")
+        return picture.convert("L" if mode in ("L", "LA", "La") else "RGB")
+    if picture.mode == "1":
+        return picture.convert("L")
+    if picture.mode in ("L", "RGB"):
+        return picture
+    kind = "I;16" if picture.mode.startswith("I") else picture.mode
+    advice = _ADVICE.get(kind, "convert it to one of them first")
+    raise DataError(f"{where}: the picture's mode is {mode}; expected L (gray) or RGB, 8 bits each; {advice}")
