@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from digitforge_evaluation.quality.evaluate import evaluate
     from digitforge_evaluation.run_experiment import ExperimentResult, run_experiment
     from digitforge_serving.server import EmbeddedServer
-    from digitforge_training.data import Dataset
+    from digitforge_training.data import Dataset, DataSource
     from digitforge_training.data import load as load_data
     from digitforge_training.export.export import export
     from digitforge_training.recipes import RECIPES
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RECIPES",
+    "DataSource",
     "Dataset",
     "EmbeddedServer",
     "ExperimentResult",
@@ -61,6 +62,7 @@ __version__ = version("digitforge")
 #: Name => "module:name" in the component that defines it.
 _SOURCES = {
     "RECIPES": "digitforge_training.recipes:RECIPES",
+    "DataSource": "digitforge_training.data:DataSource",
     "Dataset": "digitforge_training.data:Dataset",
     "EmbeddedServer": "digitforge_serving.server:EmbeddedServer",
     "ExperimentResult": "digitforge_evaluation.run_experiment:ExperimentResult",

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from digitforge_client.common.command import import_quietly
 from digitforge_client.errors import InvalidInputError
-from digitforge_training.data import Dataset, load_splits
+from digitforge_training.data import Dataset, DataSource, load_splits
+from digitforge_training.data.sources import OPTIONS
 
 if TYPE_CHECKING:
     from digitforge_client.client import DigitClient
@@ -46,9 +47,7 @@ class ExperimentResult:
 def run_experiment(
     out: str | Path,
     *,
-    data: str | Path | tuple[Dataset, Dataset] = "mnist",
-    data_dir: str | Path | None = None,
-    transpose: bool = False,
+    data: str | Path | DataSource | tuple[Dataset, Dataset] = "mnist",
     server: str | Callable[[], DigitClient] | None = None,
     model: str | Path | Sequence[str | Path] = (),
     strict: str | None = None,
@@ -72,8 +71,6 @@ def run_experiment(
     Args:
         out: folder for results and report. It is created if needed.
         data: the real images: a source that `digitforge.load_data` takes, or the training and the test split.
-        data_dir: see `digitforge.load_data`.
-        transpose: see `digitforge.load_data`.
         server: ``host:port`` of a server whose generator makes the digits; or a function that connects to it, which
             can be pickled and compared.
         model: instead of *server*, the folder of an exported generator or of its versions. A list compares several.
@@ -88,7 +85,8 @@ def run_experiment(
         command: the command line, for the report.
         config: settings to save in the folder as ``experiment.toml``; None for no file.
         **settings: other fields of `digitforge_evaluation.experiment.plan.Plan`, such as ``n_per_class=(10, 100)``,
-            ``subsets=10``, ``classifier="cnn"``, ``steps=500``, ``cut={"8": 0.01}``.
+            ``subsets=10``, ``classifier="cnn"``, ``steps=500``, ``cut={"8": 0.01}``; and the options of
+            `digitforge.load_data`: ``data_dir``, ``size``, ``fit``, ``channels``, ``transpose``, ``test_share``.
 
     Returns:
         The analysis, the verdicts and the report.
@@ -115,13 +113,14 @@ def run_experiment(
 
     if arms is None:
         arms = _possible_arms(generator=bool(server or models or strict), unbalanced=bool(settings.get("cut")))
+    options = {name: settings.pop(name) for name in ("data_dir", *OPTIONS) if name in settings}
     plan = Plan(arms=tuple(arms), **settings)
     check_verdicts(plan, generators=bool(server) + len(models) + bool(strict))
     steps = {"steps": strict_steps} if strict_steps else {}
     strict_source = (
         generators.TrainedInside(recipe=strict, overrides=steps, cache=folder / "generators") if strict else None
     )
-    training, test = load_splits(data, data_dir=data_dir, transpose=transpose)
+    training, test = load_splits(data, **options)
     if training.split_note:
         on_note(training.split_note)
     real = subsets.hold_out(training, test, which=plan.held_out)

@@ -57,7 +57,15 @@ def test_a_dry_run_prints_the_resolved_recipe_at_once_and_writes_nothing(
     assert described["recipe"]["gamma"] == 0.25
     assert described["recipe"]["jit"] is True
     assert described["training_data"]["name"] == "digits"
-    assert described["origin"] == {"source": "digits", "data_dir": None, "transpose": False}
+    assert described["origin"] == {
+        "source": "digits",
+        "data_dir": None,
+        "size": None,
+        "fit": "crop",
+        "channels": None,
+        "transpose": False,
+        "test_share": None,
+    }
     assert "digits has no test images of its own: 359 of its 1797 images (20%) are set aside" in done.stderr
     assert not (tmp_path / "run").exists()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import re
 import shlex
@@ -19,10 +18,12 @@ from rich.console import Console
 from digitforge_client.common.command import Group, import_quietly, resumable
 from digitforge_client.common.interrupts import announcing
 from digitforge_client.common.json_text import parse_json
+from digitforge_training.data.cli import data_options
 from digitforge_training.recipes import FIXED, RECIPES, resolve, written
 from digitforge_training.recipes.descriptions import field_descriptions
 
 if TYPE_CHECKING:
+    from digitforge_training.data.sources import Choice
     from digitforge_training.export.expansion import Expansion
     from digitforge_training.runs.loop import Progress
 
@@ -34,12 +35,6 @@ def complete_recipe(_context: click.Context, _parameter: click.Parameter, incomp
     return [
         CompletionItem(name, help=recipe.summary) for name, recipe in RECIPES.items() if name.startswith(incomplete)
     ]
-
-
-def complete_data(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The data sets that a shell suggests, and paths."""
-    names = [CompletionItem(name) for name in ("mnist", "digits") if name.startswith(incomplete)]
-    return [*names, CompletionItem(incomplete, type="file")]
 
 
 class _Duration(click.ParamType):  # type: ignore[type-arg]  # generic in new versions of click only
@@ -55,29 +50,6 @@ class _Duration(click.ParamType):  # type: ignore[type-arg]  # generic in new ve
         if seconds <= 0:
             self.fail(f"{value!r}; expected a time above 0, such as 90s, 10m or 2h", param, ctx)
         return seconds
-
-
-def data_options(*, default: str | None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Make a decorator that adds the options that select a data set. Without *default*, the run knows the data set."""
-    options = (
-        click.option(
-            "--data",
-            default=default,
-            show_default=default or "the data set of the run",
-            shell_complete=complete_data,
-            help="mnist, digits (ships with scikit-learn, needs no download), a folder with four IDX files, "
-            "a folder of CLASS/*.png, or an .npz file with x and y.",
-        ),
-        click.option(
-            "--data-dir",
-            type=_PATH,
-            envvar="DIGITFORGE_DATA_DIR",
-            show_envvar=True,
-            help="Folder with the four MNIST files. Default: the cache, filled by a download if needed.",
-        ),
-        click.option("--transpose", is_flag=True, help="Swap rows and columns of every image. EMNIST needs this."),
-    )
-    return lambda command: functools.reduce(lambda decorated, option: option(decorated), reversed(options), command)
 
 
 @click.command()
@@ -130,9 +102,7 @@ def data_options(*, default: str | None) -> Callable[[Callable[..., Any]], Calla
 @click.option("--dry-run", is_flag=True, help="Print the resolved recipe and the data set without training.")
 def train(  # noqa: PLR0917 – click passes by name
     recipe_name: str,
-    data: str,
-    data_dir: Path | None,
-    transpose: bool,
+    data: Choice,
     out: Path,
     steps: int | None,
     seed: int,
@@ -150,6 +120,7 @@ def train(  # noqa: PLR0917 – click passes by name
     Examples:
       digitforge train --out runs/forge
       digitforge train --recipe forge-small --data mine.npz --out runs/mine
+      digitforge train --recipe forge-small --data photos --size 32 --out runs/photos
       digitforge train --steps 200 --set learning_rate=1e-4 --out runs/try
 
     Ctrl-C (exit status 130) and SIGTERM (143) write a checkpoint. Repeat the command to resume from it. Publish the
@@ -160,7 +131,7 @@ def train(  # noqa: PLR0917 – click passes by name
     from digitforge_training.runs.train import train as begin
 
     recipe = resolve(recipe_name, _parse_overrides(overrides, steps=steps, jit=jit))
-    dataset = data_module.load(data, split="train", data_dir=data_dir, transpose=transpose)
+    dataset = data_module.load(data.source or "mnist", **data.options)
     choice: dict[str, Any] = {"judge": judge, "held_out": held_out} if keep == "best" else {}
     if dataset.split_note:
         click.echo(dataset.split_note, err=True)
@@ -278,7 +249,7 @@ def _describe(progress: Progress) -> str:
     required=True,
     help="Model folder, for example models/digits. The export becomes its next numbered version.",
 )
-@data_options(default=None)
+@data_options(default=None, otherwise="the data set of the run")
 @click.option(
     "--metrics",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -299,9 +270,7 @@ def _describe(progress: Progress) -> str:
 def export(  # noqa: PLR0917 – click passes by name
     run: Path,
     to: Path,
-    data: str | None,
-    data_dir: Path | None,
-    transpose: bool,
+    data: Choice,
     metrics: Path | None,
     expansion: str,
     judge: str,
@@ -309,7 +278,8 @@ def export(  # noqa: PLR0917 – click passes by name
 ) -> None:
     """Publish a trained generator as the next version of a model that TensorFlow Serving can load.
 
-    RUN is the run folder of `digitforge train`. The run remembers where its images are. Give --data if they have moved.
+    RUN is the run folder of `digitforge train`. The run remembers its images: where they are, and --size and the other
+    options. Give --data if they have moved.
     The model carries hashes of its training images, so that nobody evaluates on them by accident.
 
     \b
@@ -322,7 +292,7 @@ def export(  # noqa: PLR0917 – click passes by name
 
     factor = _parse_factor(expansion)
     figures = _read_metrics(metrics) if metrics else {}
-    dataset = training_data(run, data, data_dir=data_dir, transpose=transpose)
+    dataset = training_data(run, data.source, **data.options)
 
     def show(chosen: Expansion) -> None:
         for tried, value in chosen.values:

@@ -7,7 +7,7 @@ import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,20 +16,16 @@ from digitforge_client.common.command import import_quietly, resumable
 from digitforge_client.common.files import make_folder, replacing
 from digitforge_client.common.json_text import parse_json
 from digitforge_client.errors import DataError
-from digitforge_evaluation.cli.experiment_options import DATA_DIR, FOLDER, RATIOS
-from digitforge_training.cli import complete_data
+from digitforge_evaluation.cli.experiment_options import FOLDER, RATIOS
+from digitforge_training.data.cli import LAYOUTS, data_options
+
+if TYPE_CHECKING:
+    from digitforge_training.data.sources import Choice
 
 
 @click.command("choose-expansion")
 @click.option("--model", type=FOLDER, required=True, help="Folder of an exported generator, or of its versions.")
-@click.option(
-    "--data",
-    default="mnist",
-    show_default=True,
-    shell_complete=complete_data,
-    help="Real images, of which only the training split is used.",
-)
-@DATA_DIR
+@data_options(default="mnist", describe=f"Real images, of which only the training split is used: {LAYOUTS}")
 @click.option(
     "--factors", type=RATIOS, default="1,1.2,1.3,1.4,1.6", show_default=True, metavar="F,F,…", help="Factors to try."
 )
@@ -52,7 +48,7 @@ from digitforge_training.cli import complete_data
 )
 @renamed("--repeats", "--replicates")
 def choose_expansion(
-    *, model: Path, data: str, data_dir: Path | None, factors: tuple[float, ...], jobs: int, out: Path, **settings: Any
+    *, model: Path, data: Choice, factors: tuple[float, ...], jobs: int, out: Path, **settings: Any
 ) -> None:
     """Choose how far to expand the latents, on real training images.
 
@@ -76,7 +72,7 @@ def choose_expansion(
     trials = Trials(factors=factors, **settings)
     check_classifier(trials.classifier)
     newest_version(model)
-    real = load(data, split="train", data_dir=data_dir)
+    real = load(data.source or "mnist", **data.options)
     if real.split_note:
         click.echo(real.split_note, err=True)
     import_quietly("tensorflow")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from digitforge_client.common.command import import_quietly
 from digitforge_client.errors import InvalidInputError
 from digitforge_client.latent_space import Scaling
 from digitforge_evaluation.cli.tables import print_table
-from digitforge_training.cli import complete_data
+from digitforge_training.data.cli import LAYOUTS, data_options
 
 if TYPE_CHECKING:
     from digitforge_evaluation.images.sources import Source
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from digitforge_evaluation.quality.comparison import RealData
     from digitforge_evaluation.quality.neighbors import Neighborhood
     from digitforge_evaluation.quality.reference import Floor
+    from digitforge_training.data.dataset import DataSource
+    from digitforge_training.data.sources import Choice
 
 #: Width of the table, in characters, if standard output is not a terminal.
 PIPED_WIDTH = 130
@@ -39,23 +42,15 @@ PIPED_WIDTH = 130
 @click.option(
     "--images",
     type=click.Path(path_type=Path),
-    help="Existing images: an .npz file (images and labels, or x and y), a folder of IDX files, or a folder of PNG "
-    "files with or without class folders.",
+    help="Existing images: everything that --data takes, also without labels, such as a folder of PNG files.",
 )
 @click.option("--n", type=click.IntRange(min=100), default=10_000, show_default=True, help="Number of images.")
-@click.option(
-    "--data",
-    metavar="SOURCE",
-    shell_complete=complete_data,
-    help="Real images to measure against: mnist, digits, a folder or an .npz file, as for `digitforge train`. Without "
-    "this option, distances use the shipped statistics of MNIST's test images, and metrics that need real images are "
-    "left out.",
-)
-@click.option(
-    "--data-dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder with MNIST's four files. Implies --data mnist.  [default: DIGITFORGE_DATA_DIR, the cache, or a "
-    "download]",
+@data_options(
+    default=None,
+    describe=f"Real images to measure against: {LAYOUTS} Without this option, distances use the shipped statistics of "
+    "MNIST's test images, and metrics that need real images are left out. --size, --fit and --channels also apply to "
+    "--images. If the generator was trained on this data set, the images are fitted as for its training.",
+    variable=False,
 )
 @click.option(
     "--k",
@@ -101,8 +96,7 @@ def evaluate(
     model: Path | None,
     images: Path | None,
     n: int,
-    data: str | None,
-    data_dir: Path | None,
+    data: Choice,
     k: int,
     features: str,
     seed: int,
@@ -132,9 +126,12 @@ def evaluate(
     if sum(option is not None for option in (server, model, images)) != 1:
         raise InvalidInputError("give exactly one source of images: --server, --model or --images")
     access = optional_access(server, **connection)
-    data = data or ("mnist" if data_dir else None)
+    if data.source is None and "data_dir" in data.options:
+        data = replace(data, source="mnist")
+    if data.source is None and data.options and images is None:
+        raise InvalidInputError("--size, --transpose and similar options need real images: give --data as well")
     for option, given in (("--neighbors", neighbors is not None), ("--accuracy", accuracy)):
-        if given and data is None:
+        if given and data.source is None:
             raise InvalidInputError(f"{option} needs real images: give --data as well")
     # Check what is quick to check before TensorFlow is imported.
     Scaling(expansion=expansion)
@@ -150,8 +147,9 @@ def evaluate(
     found: list[Neighborhood] = []
     with ExitStack() as stack:
         progress = stack.enter_context(_stages())
-        source = _open(access, model, images, stack)
-        real = RealData.load(data, data_dir) if data else None
+        source = _open(access, model, images, stack, data)
+        wanted = _fitted_as_trained(data, source)
+        real = RealData.load(wanted) if wanted else None
         if real and real.train.split_note:
             click.echo(real.train.split_note, err=True)
         report = assess(
@@ -198,15 +196,32 @@ def _write_page(folder: Path, found: Neighborhood, source: Source, real: RealDat
     )
 
 
-def _open(access: Access | None, model: Path | None, images: Path | None, stack: ExitStack) -> Source:
-    from digitforge_evaluation.images import files, sources
+def _fitted_as_trained(data: Choice, source: Source) -> DataSource | None:
+    """The real images. If the generator was trained on this data set, missing options are those of its training."""
+    from digitforge_evaluation.images.seen import fitted
+    from digitforge_training.data.sources import name_of
+
+    wanted, then = data.over(), fitted(source.card)
+    if wanted is None or then is None or source.card is None:
+        return wanted
+    if name_of(wanted) != source.card["training_data"]["name"]:
+        return wanted
+    again = data.over_fitting(then)
+    if again != wanted:
+        click.echo(f"{data.source}: images are fitted as for the generator's training: {then.options}", err=True)
+    return again
+
+
+def _open(access: Access | None, model: Path | None, images: Path | None, stack: ExitStack, data: Choice) -> Source:
+    from digitforge_evaluation.images import sources
 
     if access is not None:
         return sources.ServedGenerator(stack.enter_context(access()), access.target)
     if model is not None:
         return sources.SavedGenerator(model)
     assert images is not None  # `evaluate` checks that one of the three is given
-    return files.read_images(images)
+    options = {name: value for name, value in data.options.items() if name in ("size", "fit", "channels")}
+    return sources.ImageSet.read(images, **options)
 
 
 @contextmanager

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from digitforge_evaluation.experiment.arms import Arm
     from digitforge_evaluation.experiment.store import CellResult
     from digitforge_evaluation.experiment_folder import State
+    from digitforge_training.data.sources import Choice
 
 
 @click.group(cls=Group)
@@ -81,6 +82,7 @@ def run(
     out: Path,
     as_json: bool,
     server: str | None,
+    data: Choice,
     **settings: Any,
 ) -> None:
     """Run an experiment and write its report.
@@ -115,6 +117,8 @@ def run(
     with resumable(lambda: f"{stored}, and the same command continues"), cell_progress() as show:
         result = run_experiment(
             out,
+            data=data.source or "mnist",
+            **data.options,
             server=access,
             scheduler=scheduler,
             command=shlex.join(["digitforge", *without_secrets(sys.argv[1:])]),

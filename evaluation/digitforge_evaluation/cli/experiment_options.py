@@ -12,7 +12,8 @@ import click
 from digitforge_client.cli.scheduler_options import SCHEDULER, scheduler_options
 from digitforge_client.cli.server_options import CONNECTION, connection_options
 from digitforge_client.errors import InvalidInputError
-from digitforge_training.cli import complete_data, complete_recipe
+from digitforge_training.cli import complete_recipe
+from digitforge_training.data.cli import LAYOUTS, data_options
 
 FOLDER: Final = click.Path(file_okay=False, path_type=Path)
 
@@ -80,14 +81,6 @@ def check_origin(context: click.Context) -> None:
             )
 
 
-DATA_DIR = click.option(
-    "--data-dir",
-    type=FOLDER,
-    envvar="DIGITFORGE_DATA_DIR",
-    show_envvar=True,
-    help="Folder with the four MNIST files. Default: the cache, filled by a download if needed.",
-)
-
 #: Options that only the command line can set.
 _NOT_IN_A_FILE = ("as_json", "header")
 #: Options that choose a generator of the server.
@@ -116,14 +109,7 @@ _OPTIONS: Final = (
     click.option(
         "--strict-steps", type=_COUNT, help="Training steps of the --strict generators.  [default: the recipe's]"
     ),
-    _shown(
-        "--data",
-        default="mnist",
-        shell_complete=complete_data,
-        help="Real images: mnist, digits, a folder or an .npz file, as for `digitforge train`.",
-    ),
-    DATA_DIR,
-    click.option("--transpose", is_flag=True, help="Swap rows and columns of every image. EMNIST needs this."),
+    data_options(default="mnist", describe=f"Real images: {LAYOUTS}"),
     click.option("--arms", type=_ARMS, metavar="ARM,ARM,…", help="Arms to run.  [default: all that are possible]"),
     _shown("--n-per-class", type=_SIZES, default="10", metavar="N,N,…", help="Real images per class."),
     click.option(

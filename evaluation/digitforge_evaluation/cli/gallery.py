@@ -10,14 +10,16 @@ import click
 
 from digitforge_client.common.command import import_quietly, resumable
 from digitforge_client.errors import InvalidInputError
-from digitforge_evaluation.cli.experiment_options import DATA_DIR, FOLDER
+from digitforge_evaluation.cli.experiment_options import FOLDER
 from digitforge_evaluation.cli.tables import print_table
-from digitforge_training.cli import complete_data, complete_recipe
+from digitforge_training.cli import complete_recipe
+from digitforge_training.data.cli import LAYOUTS, data_options
 from digitforge_training.recipes import RECIPES, resolve
 
 if TYPE_CHECKING:
     from digitforge_evaluation.gallery.exhibits import Exhibit, Shown
     from digitforge_evaluation.images.sources import SavedGenerator
+    from digitforge_training.data.sources import Choice
 
 #: Default lengths of recipes that would take much longer than two hours on two cores.
 _STEPS = {"dcgan-rmsprop": "2000"}
@@ -58,14 +60,7 @@ _FULL = "full"
     "dcgan-rmsprop, and `full` for all other recipes.",
 )
 @click.option("--no-training", is_flag=True, help="Measure existing runs as they are. Leave out recipes without a run.")
-@click.option(
-    "--data",
-    default="mnist",
-    show_default=True,
-    shell_complete=complete_data,
-    help="Images to train on and compare with, as for `digitforge train`.",
-)
-@DATA_DIR
+@data_options(default="mnist", describe=f"Images to train on and compare with: {LAYOUTS}")
 @click.option(
     "--n", type=click.IntRange(min=100), default=10_000, show_default=True, help="Images to measure per recipe."
 )
@@ -83,8 +78,7 @@ def gallery(  # noqa: PLR0917 - click passes by name
     models: tuple[str, ...],
     lengths: tuple[str, ...],
     no_training: bool,
-    data: str,
-    data_dir: Path | None,
+    data: Choice,
     n: int,
     seed: int,
 ) -> None:
@@ -126,7 +120,7 @@ def gallery(  # noqa: PLR0917 - click passes by name
     from digitforge_evaluation.gallery.page import write_gallery
     from digitforge_evaluation.quality.comparison import RealData
 
-    real = RealData.load(data, data_dir)
+    real = RealData.load(data.source or "mnist", **data.options)
     if real.train.split_note:
         click.echo(real.train.split_note, err=True)
     shown: list[Shown] = []

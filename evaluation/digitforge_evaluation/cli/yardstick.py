@@ -22,6 +22,7 @@ import numpy as np
 
 from digitforge_client.common.files import replacing
 from digitforge_client.errors import DigitforgeError
+from digitforge_training.data.cli import data_dir_option
 
 #: Metrics without shipped floors: they always need the real images, so `evaluate` measures their floors then.
 WITHOUT_SHIPPED_FLOORS = ("missing", "train_on_generated", "train_on_real")
@@ -29,11 +30,6 @@ OUT = click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
     help="File to write.  [default: the shipped file in the package]",
-)
-DATA_DIR = click.option(
-    "--data-dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder with MNIST's four files.  [default: DIGITFORGE_DATA_DIR, the cache, or a download]",
 )
 
 
@@ -44,7 +40,7 @@ def yardstick() -> None:
 
 @yardstick.command()
 @OUT
-@DATA_DIR
+@data_dir_option()
 @click.option(
     "--seed", default=0, show_default=True, help="Seed for initial weights, batches, augmentation and dropout."
 )
@@ -82,7 +78,7 @@ def network(out: Path | None, data_dir: Path | None, seed: int, epochs: int | No
 
 @yardstick.command()
 @OUT
-@DATA_DIR
+@data_dir_option()
 def reference(out: Path | None, data_dir: Path | None) -> None:
     """Compute the statistics of MNIST's test images with digitnet-64, and the floors of the metrics."""
     from digitforge_evaluation.features import extract
@@ -91,7 +87,7 @@ def reference(out: Path | None, data_dir: Path | None) -> None:
     from digitforge_evaluation.quality.floors import measure_floors
     from digitforge_evaluation.quality.registry import METRICS
 
-    net, data = extract.digitnet(), RealData.load("mnist", data_dir)
+    net, data = extract.digitnet(), RealData.load("mnist", data_dir=data_dir)
     test, train = (Sample.of(half, net.measure(half.images)) for half in (data.test, data.train))
     every = np.ones(len(train), bool)
     real = Real(test=test, training=Training(data=data.train, sample=train, seen=every, held_out=len(test)))

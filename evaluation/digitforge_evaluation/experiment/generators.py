@@ -25,11 +25,12 @@ import numpy as np
 
 from digitforge_client import DigitClient
 from digitforge_client.common.files import make_folder
-from digitforge_client.contract import image_hashes
 from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_evaluation.experiment.subsets import RealImages
+from digitforge_evaluation.images.seen import seen_images
 from digitforge_evaluation.images.sources import SavedGenerator, ServedGenerator, Source, newest_version
 from digitforge_training.data import Dataset
+from digitforge_training.data.fitting import options_for
 from digitforge_training.recipes import resolve
 
 STRICT_RECIPE: Final = "forge-small"
@@ -164,7 +165,7 @@ def budget_of(generator: Source, real: RealImages) -> Budget:
             the real images.
     """
     check_fits(generator, real.pool)
-    held_out, pool = (generator.seen(image_hashes(data.images)) for data in (real.held_out, real.pool))
+    held_out, pool = (seen_images(generator, data) for data in (real.held_out, real.pool))
     if held_out is None or pool is None:
         raise InvalidInputError(
             f"{generator.name} cannot tell which images it has seen; export it again with `digitforge export`"
@@ -194,9 +195,12 @@ def check_fits(generator: Source, real: Dataset) -> None:
             f"{generator.name} has no card; an experiment needs a generator from `digitforge export`"
         )
     shape, classes = tuple(card["image_shape"]), tuple(card["class_names"])
+    options = options_for(wanted=shape, given=real.images.shape[1:])
+    advice = f", or read the data set with {options}" if options else ""
     if shape != real.images.shape[1:] or (classes and classes != real.class_names):
         raise InvalidInputError(
             f"{generator.name} makes images of shape {shape} in {len(classes)} classes ({', '.join(classes[:12])}), "
             f"but the data set {real.name} has images of shape {real.images.shape[1:]} in {len(real.class_names)} "
             f"classes ({', '.join(real.class_names[:12])}); use a generator trained on this kind of images"
+            f"{advice}"
         )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from digitforge_client.errors import DataError, InvalidInputError, UnexpectedRep
 from digitforge_client.latent_space import Scaling, expanded
 from digitforge_client.protocol.description import describe_card
 from digitforge_evaluation.images.proportions import class_counts, random_subsets
+from digitforge_training.data import DataSource, load_images
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -167,8 +169,16 @@ class ImageSet:
 
     card = None
 
-    def __init__(self, images: Images, labels: Labels | None, name: str) -> None:
+    def __init__(
+        self, images: Images, labels: Labels | None, name: str, *, class_names: Sequence[str] | None = None
+    ) -> None:
         """Use (n, H, W, C) uint8 images, n ≥ 1, and (n,) int64 labels ≥ 0.
+
+        Args:
+            images: the images.
+            labels: their classes, or None.
+            name: name in reports.
+            class_names: names of the labels 0, 1 …; None: the labels are the numbers of the real images' classes.
 
         Raises:
             InvalidInputError: *images* or *labels* have a wrong shape, dtype or range.
@@ -187,6 +197,41 @@ class ImageSet:
         self.name = name
         self._images = images
         self._labels = labels
+        self._class_names = class_names
+
+    @classmethod
+    def read(cls, source: str | Path | DataSource, **options: Any) -> Self:
+        """Read all images of a source, of both splits. Arguments and errors are those of `load_images`."""
+        found = load_images(source, **options)
+        name = source.source if isinstance(source, DataSource) else str(source)
+        if found.labels is None or found.named:
+            return cls(found.images, found.labels, name, class_names=found.class_names)
+        numbers = np.array([int(each) for each in found.class_names], dtype=np.int64)
+        return cls(found.images, numbers[found.labels], name)
+
+    def in_classes(self, names: Sequence[str]) -> ImageSet:
+        """The same images, with the labels of real images that have the classes *names*.
+
+        Classes are matched by name. Labels without names are class names if all of them occur in *names*, as for
+        EMNIST's letters 1 to 26. Otherwise they are numbers of classes.
+
+        Raises:
+            InvalidInputError: a class does not occur in *names*.
+        """
+        if self._labels is None:
+            return self
+        present, inverse = np.unique(self._labels, return_inverse=True)
+        given = [str(label) if self._class_names is None else self._class_names[label] for label in present]
+        unknown = [name for name in given if name not in names]
+        if self._class_names is None and unknown:
+            return self
+        if unknown:
+            raise InvalidInputError(
+                f"{self.name} has the class {unknown[0]}; the real images have {', '.join(names)}; rename it, or "
+                "measure the images against a data set with their own classes (--data)"
+            )
+        labels = np.array([list(names).index(name) for name in given], dtype=np.int64)[inverse.reshape(-1)]
+        return ImageSet(self._images, labels, self.name)
 
     def __len__(self) -> int:
         """Number of images."""

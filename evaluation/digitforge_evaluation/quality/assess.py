@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from digitforge_client.contract import image_hashes
 from digitforge_client.errors import InvalidInputError
 from digitforge_evaluation.features.extract import FeatureNetwork, Measured
+from digitforge_evaluation.images.seen import seen_images
 from digitforge_evaluation.images.sources import Drawn, Source
 from digitforge_evaluation.metrics.arrays import checked_points
 from digitforge_evaluation.metrics.intervals import Interval, groups_of
@@ -19,6 +19,7 @@ from digitforge_evaluation.quality.comparison import NEIGHBORS, Comparison, Real
 from digitforge_evaluation.quality.floors import measure_floors
 from digitforge_evaluation.quality.metric import Estimate
 from digitforge_evaluation.quality.neighbors import Neighborhood, find_neighbors
+from digitforge_evaluation.quality.orientation import look_transposed
 from digitforge_evaluation.quality.reference import (
     CLASS_DISTANCE,
     Floor,
@@ -27,7 +28,14 @@ from digitforge_evaluation.quality.reference import (
     shipped_reference,
 )
 from digitforge_evaluation.quality.registry import METRICS
-from digitforge_evaluation.quality.suitability import DIGITS, refuse_copies, refuse_unsuitable, shows_digits
+from digitforge_evaluation.quality.suitability import (
+    DIGITS,
+    matched,
+    refuse_copies,
+    refuse_other_shape,
+    refuse_unsuitable,
+    shows_digits,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +121,7 @@ def assess(
     """
     if n < 1:
         raise InvalidInputError(f"n is {n}; expected at least 1")
+    source = matched(source, real)
     comparison = _compare(
         source, network, n=n, seed=seed, expansion=expansion, k=k, real=real, progress=progress, train=train_classifiers
     )
@@ -181,6 +190,7 @@ def _compare(
     refuse_unsuitable(source, network, reference, real)
     progress("drawing images")
     drawn = source.draw(n, proportions=reference.class_counts, seed=seed, expansion=expansion)
+    refuse_other_shape(source, drawn, real)
     refuse_copies(drawn, reference)
     progress("measuring images")
     return Comparison(
@@ -204,7 +214,7 @@ def _sample(drawn: Drawn, network: FeatureNetwork, *, digits: bool) -> Sample:
 
 def _training(source: Source, network: FeatureNetwork, real: RealData) -> Training:
     """The training images, and which of them the generator has seen. If the source does not know, assume all."""
-    seen = source.seen(image_hashes(real.train.images))
+    seen = seen_images(source, real.train)
     return Training(
         data=real.train,
         sample=Sample.of(real.train, network.measure(real.train.images)),
@@ -278,6 +288,16 @@ def _notes(
         if comparison.real:
             train = comparison.training.data
             yield f"all {len(train)} images of {train.name} train are treated as training images of the generator"
+    if comparison.real and look_transposed(
+        real=comparison.test.images,
+        real_labels=comparison.real.test_labels,
+        generated=comparison.generated.images,
+        generated_labels=comparison.generated.labels,
+    ):
+        yield (
+            "the generated and the real images look transposed to each other: rows and columns are swapped. If the "
+            "real images lie on their side, repeat this with --transpose. If --transpose did that, use --no-transpose"
+        )
     if network.caution:
         yield f"features {network.name}: {network.caution}"
     if drawn < n:

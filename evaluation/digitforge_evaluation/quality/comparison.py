@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +32,7 @@ from digitforge_evaluation.metrics.missing_modes import (
 from digitforge_evaluation.metrics.prdc import PRDC, prdc, prdc_left_out
 from digitforge_evaluation.quality.classification_accuracy import Accuracies, classification_accuracies
 from digitforge_evaluation.quality.reference import Reference, moments_of
-from digitforge_training.data import Dataset, load_splits
+from digitforge_training.data import Dataset, DataSource, load_splits
 from digitforge_training.gan.clusters import find_bins
 
 #: Default number of nearest neighbors for precision, recall, density and coverage.
@@ -52,9 +51,9 @@ class RealData:
     test: Dataset  #: held-out images, to compare generators with
 
     @classmethod
-    def load(cls, data: str, data_dir: Path | None = None) -> Self:
+    def load(cls, data: str | DataSource, **options: Any) -> Self:
         """Load both splits. Arguments and errors are those of `digitforge_training.data.load`."""
-        train, test = load_splits(data, data_dir=data_dir)
+        train, test = load_splits(data, **options)
         return cls(train=train, test=test)
 
 
@@ -135,6 +134,12 @@ class Real:
 
     test: Sample  #: held out
     training: Training
+
+    @property
+    def test_labels(self) -> Labels:
+        """(n,) the classes of the held-out images."""
+        assert self.test.labels is not None
+        return self.test.labels
 
     @functools.cached_property
     def kernel_among(self) -> float:

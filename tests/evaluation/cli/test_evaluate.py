@@ -245,3 +245,60 @@ def test_help_needs_no_tensorflow_and_shows_examples() -> None:
 
     assert done.returncode == 0, done.stderr
     assert "digitforge evaluate --server localhost:8500" in done.stdout
+
+
+def test_images_on_their_side_are_noticed_and_an_option_turns_them(run: Run, tmp_path: Path) -> None:
+    train, test = load("digits").subset(np.arange(600)), load("digits", split="test").subset(np.arange(200))
+    upright = tmp_path / "upright.npz"
+    np.savez(upright, x=load("digits").images[600:], y=load("digits").labels[600:])
+    turned = {"x": train.images, "x_test": test.images}
+    np.savez(
+        tmp_path / "turned.npz",
+        y=train.labels,
+        y_test=test.labels,
+        **{name: images.swapaxes(1, 2) for name, images in turned.items()},  # type: ignore[arg-type]
+    )
+
+    wrong, right = (
+        run("--images", upright, "--data", tmp_path / "turned.npz", "--n", 300, "--json", *options)
+        for options in ((), ("--transpose",))
+    )
+
+    assert wrong[0] == right[0] == 0, wrong[2] + right[2]
+    notes = [" ".join(json.loads(out)["notes"]) for _, out, _ in (wrong, right)]
+    assert "look transposed to each other" in notes[0]
+    assert "transposed" not in notes[1]
+    distances = [json.loads(out)["figures"][0]["value"] for _, out, _ in (wrong, right)]
+    assert distances[0] > 2 * distances[1]
+
+
+def test_held_out_images_that_lie_on_their_side_are_recognized(exported_model: Path, run: Run, tmp_path: Path) -> None:
+    """The tiny generator was trained on the training split of digits. Here that split is held out, and transposed."""
+    train, test = load("digits"), load("digits", split="test")
+    swapped = {"x": test.images, "x_test": train.images.swapaxes(1, 2)}
+    np.savez(tmp_path / "swapped.npz", y=test.labels, y_test=train.labels, **swapped)  # type: ignore[arg-type]
+
+    status, out, err = run("--model", exported_model, "--data", tmp_path / "swapped.npz", "--n", 100)
+
+    assert (status, out) == (2, ""), err
+    assert f"was trained on {len(train)} of the {len(train)} held-out images" in err
+
+
+def test_real_images_of_another_size_name_the_option_that_helps(exported_model: Path, run: Run, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    color = rng.integers(0, 256, (200, 32, 32, 3), dtype=np.uint8)
+    np.savez(tmp_path / "color.npz", x=color, y=np.arange(200) % 10)
+
+    status, out, err = run("--images", tmp_path / "color.npz", "--data", "digits", "--n", 100)
+
+    assert (status, out) == (2, ""), err
+    assert "images of 32×32 pixels in color, but digits has images of 28×28 pixels in gray" in err
+    fitted = run("--images", tmp_path / "color.npz", "--data", "digits", "--n", 100, "--size", 28, "--channels", "gray")
+    assert fitted[0] == 0, fitted[2]
+
+
+def test_options_without_real_images_are_refused(exported_model: Path, run: Run) -> None:
+    status, out, err = run("--model", exported_model, "--size", 28)
+
+    assert (status, out) == (2, "")
+    assert "--size, --transpose and similar options need real images: give --data as well" in err

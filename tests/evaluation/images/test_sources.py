@@ -17,7 +17,6 @@ from PIL import Image
 
 from digitforge_client.contract import image_hashes, row_seeds
 from digitforge_client.errors import DataError, InvalidInputError
-from digitforge_evaluation.images.files import read_images
 from digitforge_evaluation.images.proportions import class_counts
 from digitforge_evaluation.images.sources import (
     Drawn,
@@ -142,7 +141,7 @@ def test_archives_with_either_pair_of_names_are_read(tmp_path: Path) -> None:
     np.savez(tmp_path / "b.npz", x=images[..., None], y=labels.astype(np.uint8))
 
     for name in ("a.npz", "b.npz"):
-        drawn = read_images(tmp_path / name).draw(60, proportions=(1,) * 10, seed=0)
+        drawn = ImageSet.read(tmp_path / name).draw(60, proportions=(1,) * 10, seed=0)
         assert sorted(image_hashes(drawn.images)) == sorted(image_hashes(images[..., None]))
         assert len(labels_of(drawn)) == 60
 
@@ -152,7 +151,7 @@ def test_labels_stay_with_their_images(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", images=images, labels=labels)
     label_of = dict(zip(image_hashes(images[..., None]).tolist(), labels.tolist(), strict=True))
 
-    drawn = read_images(tmp_path / "a.npz").draw(30, proportions=PROPORTIONS, seed=0)
+    drawn = ImageSet.read(tmp_path / "a.npz").draw(30, proportions=PROPORTIONS, seed=0)
 
     assert [label_of[key] for key in image_hashes(drawn.images).tolist()] == labels_of(drawn).tolist()
 
@@ -167,7 +166,7 @@ def test_idx_files_and_png_files_give_the_same_images_as_the_archive(tmp_path: P
     expected = sorted(image_hashes(images[..., None]))
 
     for name, labeled in (("idx", True), ("classes", True), ("plain", False)):
-        drawn = read_images(tmp_path / name).draw(60, proportions=(1,) * 10, seed=0)
+        drawn = ImageSet.read(tmp_path / name).draw(60, proportions=(1,) * 10, seed=0)
         assert sorted(image_hashes(drawn.images)) == expected
         assert (drawn.labels is not None) == labeled
 
@@ -178,18 +177,17 @@ def test_missing_labels_and_labels_of_minus_one_give_no_labels(tmp_path: Path) -
     np.savez(tmp_path / "minus.npz", x=images, y=np.full(60, -1))  # the labels of an unconditional generator
 
     for name in ("none.npz", "minus.npz"):
-        assert read_images(tmp_path / name).draw(10, proportions=PROPORTIONS, seed=0).labels is None
+        assert ImageSet.read(tmp_path / name).draw(10, proportions=PROPORTIONS, seed=0).labels is None
 
 
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"a": np.zeros(3)}, "found the arrays a; expected images and labels"),
-        ({"x": np.zeros((5, 28, 28))}, "images have dtype float64"),
+        ({"a": np.zeros(3)}, "the file holds the arrays a; expected x and y"),
+        ({"x": np.zeros((5, 28, 28))}, "images are float64 from 0 to 0; expected uint8"),
         ({"x": np.zeros((0, 28, 28), np.uint8)}, "images have dtype uint8 and shape .0, 28, 28, 1."),
-        ({"x": np.zeros((5, 28, 28), np.uint8), "y": np.zeros(4, np.int64)}, "shape .4,.; .* for each of 5 images"),
+        ({"x": np.zeros((5, 28, 28), np.uint8), "y": np.zeros(4, np.int64)}, "5 images but 4 labels"),
         ({"x": np.zeros((5, 28, 28), np.uint8), "y": np.zeros(5)}, "labels are float64"),
-        ({"x": np.zeros((5, 28, 28), np.uint8), "y": np.array([0, 1, -2, 0, 0])}, "the smallest label is -2"),
     ],
 )
 def test_the_error_about_a_wrong_archive_names_it(
@@ -197,26 +195,46 @@ def test_the_error_about_a_wrong_archive_names_it(
 ) -> None:
     np.savez(tmp_path / "bad.npz", **arrays)  # type: ignore[arg-type]
     with pytest.raises((DataError, InvalidInputError), match=f"bad.npz: .*{message}"):
-        read_images(tmp_path / "bad.npz")
+        ImageSet.read(tmp_path / "bad.npz")
 
 
 def test_the_error_about_files_without_images_names_them(tmp_path: Path) -> None:
     (tmp_path / "text.npz").write_text("no archive")
     (tmp_path / "empty").mkdir()
-    write_pictures(tmp_path / "named", some_images(2)[0], ["cat", "dog"])
-    write_pictures(tmp_path / "large", [np.zeros((32, 32), np.uint8)])
+    write_pictures(tmp_path / "large", [np.zeros((112, 112), np.uint8)])
     (tmp_path / "torn").mkdir()
     (tmp_path / "torn" / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     for name, message in (
         ("text.npz", "not an .npz archive"),
-        ("missing", "no such file or folder"),
+        ("missing", "nor an existing file or folder"),
         ("empty", "no images found"),
-        ("named", "cat: a class folder must have a number as its name"),
-        ("large", "32×32 pixels"),
-        ("torn", "a.png: not a readable PNG file"),
+        ("large", "112×112 pixels; .*--size 32"),
+        ("torn", "a.png: not a readable PNG, JPEG or WebP file"),
     ):
         with pytest.raises(DataError, match=message):
-            read_images(tmp_path / name)
+            ImageSet.read(tmp_path / name)
+
+
+def test_classes_are_matched_by_name_or_by_number(tmp_path: Path) -> None:
+    images, labels = some_images(30)
+    letters = [str(number) for number in range(1, 11)]
+    write_pictures(tmp_path / "named", images, [f"class {letter}" for letter in labels])
+    np.savez(tmp_path / "emnist.npz", x=images, y=labels + 1)  # the real labels, 1 to 10
+    np.savez(tmp_path / "numbers.npz", x=images, y=labels)  # numbers of classes
+    np.savez(tmp_path / "names.npz", x=images, y=labels, class_names=letters)
+    for name in ("emnist", "numbers", "names"):
+        matched = ImageSet.read(tmp_path / f"{name}.npz").in_classes(letters)
+        drawn = matched.draw(30, proportions=(1,) * 10, seed=0)
+        assert [labels[np.flatnonzero((images == image[..., 0]).all(axis=(1, 2)))[0]] for image in drawn.images] == (
+            labels_of(drawn).tolist()
+        )
+    names = [f"class {number}" for number in range(9, -1, -1)]
+    drawn = ImageSet.read(tmp_path / "named").in_classes(names).draw(30, proportions=(1,) * 10, seed=0)
+    assert np.bincount(labels_of(drawn)).tolist() == [3] * 10
+    (last,) = {int(labels[(images == image[..., 0]).all(axis=(1, 2))][0]) for image in drawn.images[drawn.labels == 0]}
+    assert last == 9
+    with pytest.raises(InvalidInputError, match="named has the class class 0; the real images have 1, 2"):
+        ImageSet.read(tmp_path / "named").in_classes(letters)
 
 
 def test_a_set_without_images_of_a_class_is_refused() -> None:

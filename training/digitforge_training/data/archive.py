@@ -36,7 +36,6 @@ def read_archive(path: Path, *, split: str) -> Raw:
         names = _layout(archive.files, path)
         images, labels = names[:2] if split == "train" or len(names) == 2 else names[2:]
         return Raw(
-            name=path.stem,
             where=str(path),
             images=archive[images],
             labels=_labels(archive, labels),

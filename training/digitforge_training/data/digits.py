@@ -29,7 +29,7 @@ def read_digits() -> Raw:
 
     originals, labels = datasets.load_digits(return_X_y=True)
     images = np.stack([_enlarge(original.reshape(8, 8)) for original in originals])
-    return Raw(name="digits", where="digits", images=images, labels=labels, training_labels=labels, divided=False)
+    return Raw(where="digits", images=images, labels=labels, training_labels=labels, divided=False)
 
 
 def _enlarge(counts: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:

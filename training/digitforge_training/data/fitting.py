@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, Literal, get_args
 
@@ -75,6 +75,19 @@ class Fitting:
         chosen = [] if self.size is None else [f"--size {self.size}", f"--fit {self.fit}"]
         chosen += [f"--channels {self.channels}"] if self.channels else []
         return " ".join([*chosen, "--transpose" if self.transpose else "--no-transpose"])
+
+
+def options_for(*, wanted: Sequence[int], given: Sequence[int]) -> str:
+    """The options that turn images of one shape into another, such as ``--size 28 --channels gray``.
+
+    Args:
+        wanted: (H, W, C).
+        given: (H, W, C).
+    """
+    height, width, channels = wanted
+    options = [f"--size {height}"] if height == width and (height, width) != tuple(given[:2]) else []
+    options += [f"--channels {'gray' if channels == 1 else 'rgb'}"] if channels != given[2] else []
+    return " ".join(options)
 
 
 def fit_array(

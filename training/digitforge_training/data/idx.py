@@ -173,7 +173,6 @@ def read_idx(folder: Path, name: str = "", *, split: str) -> Raw:
     files = find(folder, name)
     training_labels = read_labels(files.labels["train"])
     return Raw(
-        name=files.name or folder.resolve().name,
         where=str(files.images[split]),
         images=read_images(files.images[split]),
         labels=read_labels(files.labels[split]),
@@ -204,7 +203,6 @@ def read_whole_set(folder: Path, name: str = "") -> Raw:
         )
     joined = np.concatenate(list(labels.values())) if labels else None
     return Raw(
-        name=name or folder.resolve().name,
         where=str(folder),
         images=np.concatenate(list(images.values())),
         labels=joined,

@@ -94,7 +94,6 @@ def _verified(folder: Path, split: str, *, advice: str) -> Raw:
         arrays.append(array)
     images, labels = arrays
     return Raw(
-        name="mnist",
         where=str(files.images[split]),
         images=images,
         labels=labels,

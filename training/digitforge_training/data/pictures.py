@@ -44,7 +44,6 @@ def read_pictures(folder: Path, *, split: str) -> Raw:
     plain = _pictures(folder)
     if plain and not any(_pictures(each) for each in _folders(train)):
         return Raw(
-            name=folder.resolve().name,
             where=str(folder),
             images=[picture_at(path) for path in plain],
             labels=None,
@@ -66,7 +65,6 @@ def read_pictures(folder: Path, *, split: str) -> Raw:
                 "remove the folder"
             )
     return Raw(
-        name=folder.resolve().name,
         where=str(folder / split if divided else train),
         images=[picture_at(path) for found in paths.values() for path in found],
         labels=np.repeat(list(paths), [len(found) for found in paths.values()]),

@@ -33,7 +33,6 @@ class Picture:
 class Raw:
     """The images of one split, or all images of a source without test images."""
 
-    name: str  #: of the data set
     where: str  #: the file or folder to name in errors
     images: npt.NDArray[np.generic] | Sequence[Picture]  #: an array of any shape that `fit_array` takes, or pictures
     labels: Labels | None  #: (n,) integers or text; None for images without labels
@@ -43,12 +42,13 @@ class Raw:
     class_names: tuple[str, ...] | None = None
 
 
-def dataset_of(raw: Raw, source: DataSource, *, split: str) -> Dataset:
+def dataset_of(raw: Raw, source: DataSource, *, name: str, split: str) -> Dataset:
     """Make a data set: fit the images, number the classes, and select the split.
 
     Args:
         raw: what a reader returned for *split*.
         source: how images are fitted, and the share of test images.
+        name: name of the data set.
         split: ``train`` or ``test``.
 
     Raises:
@@ -79,7 +79,7 @@ def dataset_of(raw: Raw, source: DataSource, *, split: str) -> Dataset:
         )
     labels = np.array([numbers[name] for name in distinct.tolist()], dtype=np.int64)[inverse.reshape(-1)]
     images, hashes = fitted_images(raw, source, hashed=not raw.divided)
-    made = Dataset(images=images, labels=labels, class_names=class_names, name=raw.name, split=split)
+    made = Dataset(images=images, labels=labels, class_names=class_names, name=name, split=split)
     if hashes is None:
         return made
     share = TEST_SHARE if source.test_share is None else source.test_share

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -90,7 +90,7 @@ def load(
         transpose=transpose,
         test_share=test_share,
     )
-    return replace(dataset_of(_read(given, split), given, split=split), origin=given)
+    return replace(dataset_of(_read(given, split), given, name=name_of(given), split=split), origin=given)
 
 
 def source_of(source: str | Path | DataSource, **options: Any) -> DataSource:
@@ -114,6 +114,38 @@ def source_of(source: str | Path | DataSource, **options: Any) -> DataSource:
 
 #: Names of the options that say how images are read, besides the source and its folder.
 OPTIONS: Final = (*(field.name for field in fields(Fitting)), "test_share")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A data set as a user chose it, perhaps incompletely."""
+
+    source: str | None  #: see `load`; None if the user named none
+    options: Mapping[str, Any]  #: arguments of `load` that the user gave
+
+    def over(self, remembered: DataSource | None = None) -> DataSource | None:
+        """The chosen data set. What the user did not give comes from *remembered*. None if there is no source at all.
+
+        Raises:
+            InvalidInputError: an option has a value that is not allowed.
+        """
+        if self.source is not None:
+            return source_of(self.source, **self.options)
+        return None if remembered is None else source_of(remembered, **self.options)
+
+    def over_fitting(self, fitting: Fitting) -> DataSource | None:
+        """The chosen data set. Where the user gave no option, images are fitted like *fitting*."""
+        chosen = self.over()
+        return None if chosen is None else source_of(chosen, **{**fitting.as_dict(), **self.options})
+
+
+def name_of(source: DataSource) -> str:
+    """The name of a data set: that of the file, of the folder, or the prefix of its IDX files."""
+    path = Path(source.source)
+    if source.source in NAMED or not path.is_dir():
+        return path.stem if path.is_file() else path.name
+    prefixes = list(idx.found_sets(path))
+    return prefixes[0] if len(prefixes) == 1 and prefixes[0] else path.resolve().name
 
 
 def _absolute(path: str | Path) -> str:

@@ -61,7 +61,7 @@ def read_csv(path: Path) -> Raw:
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(f"{where}: {reason}; expected one label and integers from 0 to 255 in every row") from error
     labels = None if place is None else np.char.strip(rows[_LABEL])
-    return Raw(name=path.stem, where=where, images=rows["pixels"], labels=labels, training_labels=labels, divided=False)
+    return Raw(where=where, images=rows["pixels"], labels=labels, training_labels=labels, divided=False)
 
 
 def _is_number(text: str) -> bool:
@@ -116,7 +116,6 @@ def read_parquet(path: Path, *, split: str) -> Raw:
     about = {key.decode(errors="replace"): value for key, value in (table.schema.metadata or {}).items()}
     labels = _labels(table, where)
     return Raw(
-        name=path.stem if path.is_file() else path.resolve().name,
         where=where,
         images=_images(table[image], about, where),
         labels=labels,

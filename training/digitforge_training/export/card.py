@@ -48,7 +48,8 @@ def make_card(
         "latent_law": run.recipe.latent_distribution,
         "expansion": expansion.as_dict(),
         "max_rows": MAX_ROWS,
-        "training_data": run.training_data,
+        # "fitted" says how images became what the generator has seen. None if Python code made them.
+        "training_data": {**run.training_data, "fitted": run.origin.as_dict() if run.origin else None},
         "images_seen": images_seen,
         "earlier_steps": list(run.earlier_steps),
         "seed": run.seed,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from digitforge_client.common.command import import_quietly
 from digitforge_client.contract import MODEL_NAME
@@ -21,7 +22,7 @@ def export(
     run: TrainedRun | str | Path,
     *,
     to: str | Path,
-    data: Dataset | str | Path | None = None,
+    data: Dataset | str | Path | DataSource | None = None,
     metrics: Mapping[str, Mapping[str, float]] | None = None,
     expansion: float | Literal["auto"] = 1.0,
     judge: str = "digitnet-64",
@@ -39,7 +40,8 @@ def export(
     Args:
         run: the result of `digitforge.train`, or the run folder.
         to: folder of the model, which holds its numbered versions.
-        data: the data given to `train`. None if they are still where they were read. The model carries hashes of its
+        data: the data given to `train`. None if they are still where they were read. The run remembers the options of
+            `digitforge.load_data`. The model carries hashes of its
             training images, so that nobody evaluates on them by accident.
         metrics: metrics for the card: name => ``value`` and sample size ``n``.
         expansion: factor above 0 that the model multiplies its latents by. Above 1: more variety, less density.
@@ -61,6 +63,8 @@ def export(
     folder = run.folder if isinstance(run, TrainedRun) else Path(run)
     if isinstance(run, TrainedRun) and data is None:
         data = run.data
+    if isinstance(data, DataSource):
+        data = load(data)
     dataset = data if isinstance(data, Dataset) else training_data(folder, data)
     import_quietly("tensorflow")
     from digitforge_training.export import saved_model
@@ -70,35 +74,32 @@ def export(
     return saved_model.export(folder, dataset, to=Path(to), metrics=metrics, expansion=chosen, name=name)
 
 
-def training_data(
-    run: Path, data: str | Path | None = None, *, data_dir: Path | None = None, transpose: bool = False
-) -> Dataset:
+def training_data(run: Path, data: str | Path | None = None, **options: Any) -> Dataset:
     """Load the data set of a run.
 
     Args:
         run: the run folder. Checked before any data set is read or downloaded.
-        data: the data given to `train`. None: the run remembers.
-        data_dir: folder with MNIST's files. None: the run remembers.
-        transpose: whether rows and columns are swapped, in addition to what the run remembers.
+        data: the data given to `train`, in their new place. None: the run remembers.
+        **options: options of `digitforge.load_data`. The run remembers those that are missing.
 
     Raises:
         DataError: *run* is not a run folder, or the data cannot be read.
         InvalidInputError: *data* is missing, because the run does not remember.
     """
     described = read_run(run)
-    if data is not None:
-        return load(data, data_dir=data_dir, transpose=transpose)
     origin = described.origin
     name = described.training_data["name"]
     if origin is None and name in NAMED:  # written by an earlier version
         origin = DataSource(source=name)
+    if data is not None:
+        return load(DataSource(source=str(data)) if origin is None else replace(origin, source=str(data)), **options)
     if origin is None:
         raise InvalidInputError(
             f"{run} does not say where its {described.training_data['images']} images of {name} are; give the data set "
             "of its training with --data (in Python: data)"
         )
     try:
-        return load(origin.source, data_dir=data_dir or origin.data_dir, transpose=transpose or origin.transpose)
+        return load(origin, **options)
     except DataError as error:
         raise DataError(
             f"{error}. The run {run} was trained on this; if it has moved, give its place with --data (in Python: data)"

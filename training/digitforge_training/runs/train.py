@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from digitforge_client.common.command import import_quietly
-from digitforge_training.data import Dataset, load
+from digitforge_training.data import Dataset, DataSource, load
 from digitforge_training.recipes import Recipe, resolve, written
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class TrainedRun:
 
 def train(
     recipe: str | Recipe,
-    data: Dataset | str | Path,
+    data: Dataset | str | Path | DataSource,
     *,
     out: str | Path,
     seed: int = 0,
@@ -52,7 +52,8 @@ def train(
 
     Args:
         recipe: a name in `digitforge.RECIPES`, or a recipe.
-        data: labeled images, or a source for `digitforge.load_data`, whose training split is used.
+        data: labeled images, or a source for `digitforge.load_data`, whose training split is used. For other options,
+            give a `digitforge.DataSource`, such as ``DataSource(source="photos", size=32)``.
         out: the run folder, created if needed.
         seed: seed of all random numbers, 0 or above.
         judge: judge that chooses the checkpoint to export, for example ``digitnet-64``. None exports the newest.
