@@ -118,6 +118,8 @@ class Batch(Scaling):
     seed: int | None
     #: (n, K) for blends of classes.
     class_weights: npt.NDArray[np.float32] | None = None
+    #: Names of the classes 0, 1 … of the generator. Empty if it has no classes, or if the names are unknown.
+    class_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)

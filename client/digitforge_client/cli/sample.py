@@ -65,7 +65,7 @@ def scaling_options(command: C) -> C:
     "form",
     type=click.Choice(list(WRITERS)),
     help="Format of the output. idx makes a folder with the two files of MNIST's training set; most loaders also need "
-    "the two files of a real test set beside them. files makes one PNG file per digit, in one folder per class.  "
+    "the two files of a real test set beside them. files makes one PNG file per digit, in folders named by class.  "
     "[default: from the file name]",
 )
 @click.option(

@@ -53,6 +53,7 @@ def _npz(path: Path) -> Batch:
             generator_id=str(archive["generator_id"]),
             seed=None,
             class_weights=archive.get("class_weights"),
+            class_names=tuple(archive["class_names"].tolist()) if "class_names" in archive else (),
             **scaling,
         )
 
@@ -90,6 +91,7 @@ def _parquet(path: Path) -> Batch:
         seeds=table["seed"].to_numpy(),
         generator_id=about["generator_id"],
         seed=None,
+        class_names=tuple(about.get("class_names", ())),
         **{name: about[name] for name in SCALING if name in about},
     )
 

@@ -9,6 +9,7 @@ A record is a ``tf.train.Example`` with these features:
 * ``image`` (bytes): H·W·C pixels, for ``tf.reshape(tf.io.decode_raw(image, tf.uint8), shape)``
 * ``shape`` (3 × int64): H, W, C
 * ``label`` (int64): class number, or −1 without a class
+* ``class_name`` (bytes): name of the class in UTF-8, if there is a class
 * ``seed`` (int64): row seed
 * ``generator_id`` (bytes)
 * ``truncation`` and ``expansion`` (float), if given
@@ -38,6 +39,8 @@ def examples(batch: Batch) -> list[bytes]:
     records = []
     for image, label, seed in zip(pixels, batch.labels.tolist(), batch.seeds.tolist(), strict=True):
         feature = shared | {"image": _bytes(image.tobytes()), "label": _int64(label), "seed": _int64(seed)}
+        if batch.class_names and label >= 0:
+            feature["class_name"] = _bytes(batch.class_names[label].encode())
         record = example_pb2.Example(features=example_pb2.Features(feature=feature))
         records.append(record.SerializeToString(deterministic=True))
     return records

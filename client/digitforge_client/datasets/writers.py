@@ -5,14 +5,16 @@ raises its errors at the start where it can, so that nobody waits for digits tha
 
 Formats:
 
-* ``npz``: a file with ``x`` (n, H, W) uint8, ``y`` and ``seeds`` (n,) int64, ``generator_id``, and ``truncation``,
-  ``expansion`` or ``class_weights`` if given
+* ``npz``: a file with ``x`` (n, H, W) uint8, ``y`` and ``seeds`` (n,) int64, ``class_names`` (K,), ``generator_id``,
+  and ``truncation``, ``expansion`` or ``class_weights`` if given
 * ``png``: a file with one picture of all digits, row by row
-* ``idx``: a new folder with ``train-images-idx3-ubyte`` and ``train-labels-idx1-ubyte``, like MNIST's training set
-* ``files``: a new folder with ``CLASS/ROW-SEED.png``
+* ``idx``: a new folder with ``train-images-idx3-ubyte`` and ``train-labels-idx1-ubyte``, like MNIST's training set, and
+  ``class-names.json`` with a list of names if the classes are not called 0, 1 …
+* ``files``: a new folder with ``CLASS/ROW-SEED.png``, where CLASS is the name of the class; see `class_folder`
 * ``npy``: a file with two NumPy arrays, one after the other: images and labels
 * ``tfrecord``: a file with one ``tf.train.Example`` per digit, see `tfrecord`. It needs the extra ``tfrecord``.
-* ``parquet``: a file with a table of ``image`` (H·W·C bytes), ``label`` and ``seed``. It needs the extra ``parquet``.
+* ``parquet``: a file with a table of ``image`` (H·W·C bytes), ``label`` and ``seed``, and with the names of the classes
+  in its metadata. It needs the extra ``parquet``.
 
 The file ``-`` is standard output. An existing file is replaced; an existing folder is an error.
 """
@@ -31,6 +33,7 @@ import numpy.typing as npt
 
 from digitforge_client import pictures
 from digitforge_client.batch import Batch
+from digitforge_client.common.class_folders import class_folder
 from digitforge_client.common.extras import needs_extra
 from digitforge_client.common.files import new_folder, replacing, standard_output
 from digitforge_client.errors import InvalidInputError
@@ -78,17 +81,19 @@ def npz(path: Path, n: int) -> Iterator[Add]:
     batches: list[Batch] = []
     with _output(path) as file:
         yield batches.append
-        scaling: dict[str, Any] = {name: np.array(value) for name, value in batches[-1].scaling.items()}
+        about: dict[str, Any] = {name: np.array(value) for name, value in batches[-1].scaling.items()}
         weights: list[Any] = [batch.class_weights for batch in batches]
-        blends: dict[str, Any] = {} if weights[0] is None else {"class_weights": np.concatenate(weights)}
+        if weights[0] is not None:
+            about["class_weights"] = np.concatenate(weights)
+        if batches[-1].class_names:
+            about["class_names"] = np.array(batches[-1].class_names)
         np.savez_compressed(
             file,
             x=np.concatenate([batch.images for batch in batches]),
             y=np.concatenate([batch.labels for batch in batches]),
             seeds=np.concatenate([batch.seeds for batch in batches]),
             generator_id=np.array(batches[-1].generator_id),
-            **scaling,
-            **blends,
+            **about,
         )
 
 
@@ -116,13 +121,15 @@ def idx(path: Path, n: int) -> Iterator[Add]:
         labels.write(_idx_header(n))
 
         def add(batch: Batch) -> None:
-            if batch.images.ndim != 3 or batch.labels.min(initial=0) < 0:
+            low, high = batch.labels.min(initial=0), batch.labels.max(initial=0)
+            if batch.images.ndim != 3 or low < 0 or high > 255:
                 raise InvalidInputError(
-                    f"the digits have the image shape {batch.images.shape[1:]} and the smallest label is "
-                    f"{batch.labels.min(initial=0)}; IDX files only hold gray images with labels: write an .npz "
-                    "archive instead"
+                    f"the digits have the image shape {batch.images.shape[1:]} and labels from {low} to {high}; IDX "
+                    "files only hold gray images with labels from 0 to 255: write an .npz archive instead"
                 )
             if images.tell() == 0:
+                if list(batch.class_names) != [str(number) for number in range(len(batch.class_names))]:
+                    (folder / "class-names.json").write_text(json.dumps(batch.class_names), encoding="utf-8")
                 images.write(_idx_header(n, *batch.images.shape[1:]))
             images.write(batch.images.tobytes())
             labels.write(batch.labels.astype(np.uint8).tobytes())
@@ -132,14 +139,15 @@ def idx(path: Path, n: int) -> Iterator[Add]:
 
 @contextmanager
 def files(path: Path, n: int) -> Iterator[Add]:  # noqa: ARG001 - all writers have this parameter
-    """Write one PNG file per digit, in one folder per class."""
+    """Write one PNG file per digit, in one folder per class. The folders have the names of the classes."""
     with new_folder(path) as folder:
 
         def add(batch: Batch) -> None:
             for image, label, seed in zip(batch.images, batch.labels, batch.seeds, strict=True):
-                class_folder = folder / str(label) if label >= 0 else folder
-                class_folder.mkdir(exist_ok=True)
-                _image(image).save(class_folder / f"{seed}.png")
+                name = class_folder(batch.class_names[label] if batch.class_names else str(label))
+                parent = folder / name if label >= 0 else folder
+                parent.mkdir(exist_ok=True)
+                _image(image).save(parent / f"{seed}.png")
 
         yield add
 
@@ -182,8 +190,8 @@ def tfrecord(path: Path, n: int) -> Iterator[Add]:  # noqa: ARG001 - all writers
 def parquet(path: Path, n: int) -> Iterator[Add]:  # noqa: ARG001 - all writers have this parameter
     """Write a Parquet file.
 
-    Its metadata have a key ``digitforge`` with JSON: ``generator_id``, ``image_shape``, and ``truncation`` or
-    ``expansion`` if given.
+    Its metadata have a key ``digitforge`` with JSON: ``generator_id``, ``image_shape``, ``class_names``, and
+    ``truncation`` or ``expansion`` if given.
     """
     check_library("parquet")
     import pyarrow as arrow
@@ -199,7 +207,8 @@ def parquet(path: Path, n: int) -> Iterator[Add]:  # noqa: ARG001 - all writers 
             arrow.binary(images[0].size), len(images), [None, arrow.py_buffer(images)]
         )
         shape = [*first.images.shape[1:], 1][:3]
-        about = {"generator_id": first.generator_id, "image_shape": shape, **first.scaling}
+        names = {"class_names": first.class_names} if first.class_names else {}
+        about = {"generator_id": first.generator_id, "image_shape": shape, **names, **first.scaling}
         columns = {
             "image": pixels,
             "label": np.concatenate([batch.labels for batch in waiting]),

@@ -122,6 +122,7 @@ class Joiner:
             seeds=self._seeds,
             generator_id=self._generator.generator_id,
             seed=self._seed,
+            class_names=self._generator.class_names,
         )
 
 
@@ -134,4 +135,5 @@ def empty_batch(generator: Generator | None, *, seed: int | None) -> Batch:
         seeds=np.empty(0, dtype=np.int64),
         generator_id=generator.generator_id if generator else "",
         seed=seed,
+        class_names=generator.class_names if generator else (),
     )

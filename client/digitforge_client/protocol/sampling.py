@@ -225,6 +225,7 @@ def _deliver_by_latents(
             generator_id=generator.generator_id,
             seed=rows.seed,
             class_weights=weights,
+            class_names=generator.class_names,
             **latent_options.scaling,
         )
         yield from _release([batch], progress)

@@ -20,7 +20,9 @@ from written import batch, write
 
 from digitforge_client import Batch, DataError, DigitClient, DigitforgeError, InvalidInputError, MissingExtraError
 from digitforge_client.common import archives
+from digitforge_client.common.class_folders import class_name_of
 from digitforge_client.common.files import new_folder, replacing
+from digitforge_client.datasets import tfrecord
 from digitforge_client.datasets.manifest import FORMATS
 from digitforge_client.datasets.readers import read
 from digitforge_client.datasets.tfrecord import frames
@@ -276,3 +278,41 @@ def test_a_table_that_would_fill_the_memory_is_rejected_before_it_is_read(
         assert (tmp_path / "d.parquet").stat().st_size < 20_000
         with pytest.raises(DataError, match=says):
             read(tmp_path / "d.parquet", "parquet")
+
+
+NAMES = ("zebra", "n/a", "val", "ä", "5", "..", "six", "seven", "eight", "nine")
+
+
+@pytest.mark.parametrize("form", ["npz", "idx", "files", "parquet", "tfrecord"])
+def test_class_names_are_written_with_the_digits(tmp_path: Path, form: str) -> None:
+    named = [replace(batch(20, first), class_names=NAMES) for first in (0, 20)]
+    path = tmp_path / f"d.{form}"
+    write(form, path, *named)
+    if form == "npz":
+        assert np.load(path)["class_names"].tolist() == list(NAMES)
+        assert read(path, form).class_names == NAMES
+    elif form == "idx":
+        assert json.loads((path / "class-names.json").read_text("utf-8")) == list(NAMES)
+    elif form == "files":
+        folders = {class_name_of(folder.name): len(list(folder.iterdir())) for folder in path.iterdir()}
+        assert folders == dict.fromkeys(NAMES, 4)
+    elif form == "parquet":
+        assert read(path, form).class_names == NAMES
+    else:
+        records = [example.features.feature for example in tfrecord.read(path)]
+        found = [record["class_name"].bytes_list.value[0].decode() for record in records]
+        assert found == [NAMES[label] for label in batch(40).labels]
+        np.testing.assert_array_equal(read(path, form).labels, batch(40).labels)
+
+
+def test_numbers_need_no_names_beside_idx_files(tmp_path: Path) -> None:
+    write("idx", tmp_path / "d", replace(batch(20), class_names=tuple("0123456789")))
+    assert sorted(path.name for path in (tmp_path / "d").iterdir()) == [
+        "train-images-idx3-ubyte",
+        "train-labels-idx1-ubyte",
+    ]
+
+
+def test_idx_rejects_more_than_256_classes(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="labels from 0 to 256"):
+        write("idx", tmp_path / "d", replace(batch(2), labels=np.array([0, 256])))

@@ -15,8 +15,10 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
+from digitforge_client.batch import Batch
 from digitforge_client.common.class_folders import class_folder, class_name_of
 from digitforge_client.contract import image_hashes
+from digitforge_client.datasets.writers import WRITERS
 from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_training.data import DataSource, load, load_images
 
@@ -434,3 +436,18 @@ def test_a_source_remembers_its_options(tmp_path: Path, monkeypatch: pytest.Monk
     assert origin == DataSource(source=str(tmp_path / "a.npz"), size=16, transpose=True, test_share=0.5)
     assert origin.options == "--size 16 --fit crop --transpose"
     assert load(origin, transpose=False).origin == DataSource(source=origin.source, size=16, test_share=0.5)
+
+
+@pytest.mark.parametrize("form", ["npz", "idx", "files", "parquet"])
+def test_what_sample_writes_is_read_with_its_class_names(tmp_path: Path, form: str) -> None:
+    names = ("zebra", "n/a", "val")
+    digits = Batch(images=X, labels=Y, seeds=np.arange(30), generator_id="0" * 16, seed=0, class_names=names)
+    path = tmp_path / f"d.{form}"
+    with WRITERS[form](path, 30) as add:
+        add(digits)
+    found = load_images(path)
+    assert found.named
+    assert found.labels is not None
+    by_image = dict(zip(image_hashes(X[..., None]).tolist(), Y.tolist(), strict=True))
+    for key, label in zip(image_hashes(found.images).tolist(), found.labels.tolist(), strict=True):
+        assert found.class_names[label] == names[by_image[key]]
