@@ -204,7 +204,9 @@ def declared(extra: str) -> set[str]:
     """Distributions that a component may import: those of the client and of its extra, including nested extras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     requirements = list(project["dependencies"])
-    waiting = {"client": [*CLIENTS_EXTRAS], "serving": ["serving", "otel"]}.get(extra, [extra])
+    optional = {"client": [*CLIENTS_EXTRAS], "serving": ["serving", "otel"]}
+    optional |= {component: [component, "parquet"] for component in ("training", "evaluation")}
+    waiting = optional[extra]
     while waiting:
         for requirement in project["optional-dependencies"][waiting.pop()]:
             nested = re.fullmatch(r"digitforge\[([\w,]+)\]", requirement)

@@ -137,3 +137,21 @@ def test_settings_that_are_nested_too_deeply_are_rejected(tmp_path: Path) -> Non
     (tmp_path / "c.toml").write_text("subsets = " + "[" * 5_000 + "]" * 5_000, "utf-8")
     with pytest.raises(DataError, match="is not TOML"):
         read_config(tmp_path / "c.toml", known=["subsets"])
+
+
+def test_options_of_the_data_are_settings_like_others(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text(f"{SMALL}size = 16\nfit = 'pad'\ntranspose = true\ntest-share = 0.3\n")
+    run = ["run", str(tmp_path / "c.toml"), "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(experiment, run, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert "539 of its 1797 images (30%) are set aside" in done.stderr
+    kept = tomllib.loads((tmp_path / "out" / "experiment.toml").read_text())
+    assert {name: kept[name] for name in ("data", "size", "fit", "transpose", "test-share")} == {
+        "data": "digits",
+        "size": 16,
+        "fit": "pad",
+        "transpose": True,
+        "test-share": 0.3,
+    }
+    again = CliRunner().invoke(experiment, [*run, "--size", "20"])
+    assert "SHA-256" in again.output or "data" in str(again.exception)

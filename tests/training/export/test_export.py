@@ -20,6 +20,7 @@ from PIL import Image
 from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_training.data import load
 from digitforge_training.data.dataset import DataSource
+from digitforge_training.export.card import make_card
 from digitforge_training.export.export import training_data
 from digitforge_training.recipes import resolve
 from digitforge_training.runs.folder import RUN_FILE, claim, describe, read_run
@@ -68,6 +69,19 @@ def test_a_run_remembers_its_data(make: str, transpose: bool, tmp_path: Path, mo
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert training_data(tmp_path / "run").sha256 == data.sha256
+
+
+def test_a_run_remembers_how_its_images_were_fitted(tmp_path: Path) -> None:
+    np.savez(tmp_path / "mine.npz", x=RNG.integers(0, 256, (60, 40, 70, 3), dtype=np.uint8), y=np.arange(60) % 2)
+    data = load(tmp_path / "mine.npz", size=16, fit="pad", channels="gray", transpose=True, test_share=0.5)
+    assert len(data) == 30
+    run = claim(tmp_path / "run", describe(RECIPE, data, seed=0), None)
+    assert training_data(tmp_path / "run").sha256 == data.sha256
+    assert training_data(tmp_path / "run", size=32).images.shape == (30, 32, 32, 1)
+    moved = shutil.move(tmp_path / "mine.npz", tmp_path / "moved.npz")
+    assert training_data(tmp_path / "run", moved).sha256 == data.sha256
+    card = make_card(run, weights=[], images_seen=0, metrics={})
+    assert card["training_data"]["fitted"] == {"size": 16, "fit": "pad", "channels": "gray", "transpose": True}
 
 
 def test_a_run_remembers_the_folder_with_mnist(tmp_path: Path) -> None:
