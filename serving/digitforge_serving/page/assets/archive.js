@@ -22,9 +22,13 @@ function npy(descr, shape, data) {
 
 const npyIntegers = numbers => npy("<i8", [numbers.length], new Uint8Array(BigInt64Array.from(numbers, BigInt).buffer));
 const npyNumber = number => npy("<f8", [], new Uint8Array(Float64Array.of(number).buffer));
-function npyText(text) {
-  const codes = Uint32Array.from(text, character => character.codePointAt(0));
-  return npy(`<U${Math.max(codes.length, 1)}`, [], new Uint8Array(codes.length ? codes.buffer : 4));
+const npyText = text => npyCharacters([text], []);
+const npyTexts = texts => npyCharacters(texts, [texts.length]);
+function npyCharacters(texts, shape) {
+  const rows = texts.map(text => Array.from(text, character => character.codePointAt(0)));
+  const size = Math.max(1, ...rows.map(row => row.length)), codes = new Uint32Array(size * rows.length);
+  rows.forEach((row, i) => codes.set(row, i * size));
+  return npy(`<U${size}`, shape, new Uint8Array(codes.buffer));
 }
 
 function joined(parts) {

@@ -412,11 +412,11 @@ function savePng() {
 
 /** An archive like that of `digitforge sample`. */
 function saveNpz() {
-  const {images, labels, seeds, scaling} = state.batch, [height, width, channels] = state.generator.shape;
+  const {images, labels, seeds, scaling} = state.batch, {classes, shape: [height, width, channels]} = state.generator;
   const shape = [images.length, height, width, ...channels === 1 ? [] : [channels]];
   const files = {
     "x.npy": npy("|u1", shape, joined(images)), "y.npy": npyIntegers(labels ?? seeds.map(() => -1)), "seeds.npy": npyIntegers(seeds),
-    "generator_id.npy": npyText(state.generator.id), ...scaling && {[`${scaling.name}.npy`]: npyNumber(scaling.amount)},
+    "generator_id.npy": npyText(state.generator.id), ...classes.length && {"class_names.npy": npyTexts(classes)}, ...scaling && {[`${scaling.name}.npy`]: npyNumber(scaling.amount)},
   };
   save(new Blob([zip(files)], {type: "application/zip"}), fileName("npz"));
 }
