@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from digitforge_client.common.command import import_quietly
 from digitforge_evaluation.images.sources import ImageSet
-from digitforge_training.data import Dataset, load_splits
+from digitforge_training.data import Dataset, DataSource, load_splits
 
 if TYPE_CHECKING:
     from digitforge_evaluation.quality.assess import Report
@@ -20,7 +20,7 @@ def evaluate(
     images: npt.NDArray[np.uint8],
     labels: npt.ArrayLike | None = None,
     *,
-    real: str | Path | tuple[Dataset, Dataset] | None = None,
+    real: str | Path | DataSource | tuple[Dataset, Dataset] | None = None,
     features: str = "digitnet-64",
     n: int | None = None,
     k: int = 5,
@@ -37,10 +37,10 @@ def evaluate(
 
     Args:
         images: (n, H, W) or (n, H, W, C) uint8, 0 … 255.
-        labels: (n,) integers, 0 … K − 1. For images without labels: None, or −1 everywhere.
-        real: real images to measure against: a source for `digitforge.load_data`, or a pair of training and test
-            split. None: use the shipped statistics of MNIST's test images, and leave out the metrics that need the
-            images themselves.
+        labels: (n,) integers, 0 … K − 1, or names of classes. For images without labels: None, or −1 everywhere.
+        real: real images to measure against: a source for `digitforge.load_data`, perhaps as a `digitforge.DataSource`
+            with options, or a pair of training and test split. None: use the shipped statistics of MNIST's test images,
+            and leave out the metrics that need the images themselves.
         features: the feature network: ``digitnet-64``, ``inception``, ``inception:FILE``, or ``MODULE:NAME`` of a
             function from (n, H, W, C) uint8 images to (n, d) numbers. Every choice except digitnet-64 needs *real*.
         n: number of images to measure, in the class proportions of the real test images. None: as many as possible.
@@ -64,7 +64,11 @@ def evaluate(
     classes = None if labels is None else np.asarray(labels)
     if classes is not None and classes.dtype.kind in "iu":
         classes = None if len(classes) and (classes == -1).all() else classes.astype(np.int64)
-    source = ImageSet(pixels[..., np.newaxis] if pixels.ndim == 3 else pixels, classes, name)
+    names: list[str] | None = None
+    if classes is not None and classes.dtype.kind == "U":
+        distinct, inverse = np.unique(classes, return_inverse=True)
+        names, classes = distinct.tolist(), inverse.reshape(classes.shape).astype(np.int64)
+    source = ImageSet(pixels[..., np.newaxis] if pixels.ndim == 3 else pixels, classes, name, class_names=names)
     splits = None if real is None else load_splits(real)
     import_quietly("tensorflow")  # takes seconds; wrong arguments fail before it
     from digitforge_evaluation.features.choice import features_called

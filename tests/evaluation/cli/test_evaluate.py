@@ -113,7 +113,10 @@ def test_with_real_images_the_table_has_all_metrics_possible_with_few_images(
 
 
 def test_the_page_shows_nearest_training_images_and_reveals_copies(few_npz: Path, run: Run, tmp_path: Path) -> None:
-    status, out, err = run("--images", few_npz, "--n", 200, "--data", few_npz, "--neighbors", tmp_path / "near")
+    with np.load(few_npz) as few:
+        np.savez(tmp_path / "copies.npz", x=few["x"], y=few["y"])
+    copies = ("--images", tmp_path / "copies.npz", "--n", 200)
+    status, out, err = run(*copies, "--data", few_npz, "--neighbors", tmp_path / "near")
 
     assert status == 0, err
     assert f"Nearest training images: {tmp_path / 'near' / 'neighbors.html'}" in out
@@ -218,7 +221,7 @@ def test_held_out_images_as_input_are_refused(run: Run, tmp_path: Path) -> None:
     [
         ([], 2, "give exactly one source of images: --server, --model or --images"),
         (["--model", "here", "--server", "localhost:1"], 2, "give exactly one source of images"),
-        (["--images", "missing.npz"], 4, "missing.npz: no such file or folder"),
+        (["--images", "missing.npz"], 4, "missing.npz': no such file or folder"),
         (["--model", "missing"], 4, "missing: no SavedModel found"),
         (["--server", "127.0.0.1:9"], 3, "127.0.0.1:9"),
         (["--model", ".", "--n", "5"], 2, "--n"),

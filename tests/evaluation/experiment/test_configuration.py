@@ -153,5 +153,5 @@ def test_options_of_the_data_are_settings_like_others(tmp_path: Path) -> None:
         "transpose": True,
         "test-share": 0.3,
     }
-    again = CliRunner().invoke(experiment, [*run, "--size", "20"])
-    assert "SHA-256" in again.output or "data" in str(again.exception)
+    other = CliRunner().invoke(experiment, [*run, "--size", "20"])
+    assert "results with other settings: its data is" in str(other.exception)

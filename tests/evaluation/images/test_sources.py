@@ -206,7 +206,7 @@ def test_the_error_about_files_without_images_names_them(tmp_path: Path) -> None
     (tmp_path / "torn" / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     for name, message in (
         ("text.npz", "not an .npz archive"),
-        ("missing", "nor an existing file or folder"),
+        ("missing", "no such file or folder"),
         ("empty", "no images found"),
         ("large", "112×112 pixels; .*--size 32"),
         ("torn", "a.png: not a readable PNG, JPEG or WebP file"),

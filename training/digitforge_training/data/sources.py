@@ -246,7 +246,7 @@ def _read(source: DataSource, split: str) -> Raw:
             return idx.read_idx(path.parent, path.name, split=split)
     except OSError as error:
         raise DataError(f"cannot read {error.filename or path}: {error.strerror or error}") from error
-    raise DataError(f"{source.source!r} is neither a known data set nor an existing file or folder; {EXPECTED}")
+    raise DataError(f"{source.source!r}: no such file or folder, and no known data set; {EXPECTED}")
 
 
 def _read_folder(path: Path, split: str) -> Raw:
