@@ -27,7 +27,7 @@ from digitforge_client import DigitClient
 from digitforge_client.common.files import make_folder
 from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_evaluation.experiment.subsets import RealImages
-from digitforge_evaluation.images.seen import seen_images
+from digitforge_evaluation.images.seen import fitted, seen_images
 from digitforge_evaluation.images.sources import SavedGenerator, ServedGenerator, Source, newest_version
 from digitforge_training.data import Dataset
 from digitforge_training.data.fitting import options_for
@@ -187,7 +187,8 @@ def check_fits(generator: Source, real: Dataset) -> None:
     A generator without classes fits too. The experiment labels its digits.
 
     Raises:
-        InvalidInputError: the generator has no card, or its image shape or classes differ.
+        InvalidInputError: the generator has no card, or its image shape or classes differ, or it was trained on the same
+            data set with images that were fitted in another way.
     """
     card = generator.card
     if card is None:
@@ -203,4 +204,10 @@ def check_fits(generator: Source, real: Dataset) -> None:
             f"but the data set {real.name} has images of shape {real.images.shape[1:]} in {len(real.class_names)} "
             f"classes ({', '.join(real.class_names[:12])}); use a generator trained on this kind of images"
             f"{advice}"
+        )
+    then = fitted(card)
+    if then and real.origin and card["training_data"]["name"] == real.name and then != real.origin.fitting:
+        raise InvalidInputError(
+            f"{generator.name} was trained on images of {real.name} that were fitted in another way; read the data set "
+            f"with {then.options}"
         )

@@ -10,14 +10,17 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from digitforge_client.common.command import main
+from digitforge_evaluation.cli.evaluate import _fitted_as_trained
 from digitforge_evaluation.demo.server_process import serving
 from digitforge_training.data import load
+from digitforge_training.data.sources import Choice
 
 #: Exit status, standard output, standard error.
 Run = Callable[..., tuple[object, str, str]]
@@ -305,3 +308,18 @@ def test_options_without_real_images_are_refused(exported_model: Path, run: Run)
 
     assert (status, out) == (2, "")
     assert "--size, --transpose and similar options need real images: give --data as well" in err
+
+
+def test_data_of_the_training_are_fitted_as_they_were_then(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez(tmp_path / "mine.npz", x=np.zeros((4, 40, 40), np.uint8), y=[0, 0, 1, 1])
+    fitted = {"size": 20, "fit": "pad", "channels": "gray", "transpose": True}
+    generator = SimpleNamespace(card={"training_data": {"name": "mine", "fitted": fitted}})
+    chosen = Choice(source=str(tmp_path / "mine.npz"), options={"transpose": False})
+
+    real = _fitted_as_trained(chosen, generator)  # type: ignore[arg-type]
+
+    assert real is not None
+    assert real.as_dict() == {**fitted, "transpose": False}
+    assert "as for the generator's training: --size 20 --fit pad --channels gray --transpose" in capsys.readouterr().err
+    for card in (None, {"training_data": {"name": "mine"}}, {"training_data": {"name": "yours", "fitted": fitted}}):
+        assert _fitted_as_trained(chosen, SimpleNamespace(card=card)) == chosen.over()  # type: ignore[arg-type]

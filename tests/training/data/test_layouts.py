@@ -20,7 +20,7 @@ from digitforge_client.common.class_folders import class_folder, class_name_of
 from digitforge_client.contract import image_hashes
 from digitforge_client.datasets.writers import WRITERS
 from digitforge_client.errors import DataError, InvalidInputError
-from digitforge_training.data import DataSource, load, load_images
+from digitforge_training.data import DataSource, load, load_images, load_splits
 
 RNG = np.random.default_rng(0)
 X = RNG.integers(0, 256, (30, 28, 28), dtype=np.uint8)
@@ -69,7 +69,7 @@ def test_arrays_are_found_by_their_usual_names(tmp_path: Path, names: tuple[str,
         np.testing.assert_array_equal(load(tmp_path / "a.npz", split="test").labels, Y[20:])
     every = load_images(tmp_path / "a.npz")
     np.testing.assert_array_equal(every.images[..., 0], X)
-    np.testing.assert_array_equal(every.labels, Y)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(every.labels, Y)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_the_split_does_not_depend_on_how_images_are_fitted(tmp_path: Path) -> N
     np.savez(tmp_path / "a.npz", x=large, y=np.arange(30) // 10)
     found = []
     for options in ({"size": 16}, {"size": 32, "fit": "pad"}, {"size": 16, "transpose": True}):
-        test = load(tmp_path / "a.npz", split="test", **options)  # type: ignore[arg-type]
+        test = load(tmp_path / "a.npz", split="test", **options)
         every = load_images(tmp_path / "a.npz", **options)
         found.append(np.flatnonzero(np.isin(image_hashes(every.images), image_hashes(test.images))).tolist())
     assert len(found[0]) == 6
@@ -184,6 +184,20 @@ def test_the_share_of_test_images_can_be_chosen(tmp_path: Path, share: float, co
     data = load(tmp_path / "a.npz", split="test", test_share=share)
     assert len(data) == count
     assert f"{count} of its 30 images" in data.split_note
+
+
+def test_both_splits_together_are_the_splits_alone(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=X, y=Y)
+    np.savez(tmp_path / "b.npz", x=X, y=Y, x_test=X[::-1], y_test=Y[::-1])
+    for path in (tmp_path / "a.npz", tmp_path / "b.npz"):
+        for split, data in zip(("train", "test"), load_splits(path, size=16), strict=True):
+            alone = load(path, split=split, size=16)  # type: ignore[arg-type]
+            assert (data.sha256, data.origin, data.split, data.split_note) == (
+                alone.sha256,
+                alone.origin,
+                split,
+                alone.split_note,
+            )
 
 
 def test_a_share_is_refused_if_there_are_test_images(tmp_path: Path) -> None:
@@ -237,7 +251,7 @@ def test_photos_of_any_format_size_and_mode_load_with_a_size(tmp_path: Path) -> 
 
 
 def test_a_photo_is_turned_upright_as_its_camera_says(tmp_path: Path) -> None:
-    upright = Image.fromarray(np.repeat(np.arange(0, 240, 10, np.uint8)[:, None], 24, axis=1))
+    upright = Image.fromarray(np.repeat(np.arange(0, 240, 10, dtype=np.uint8)[:, None], 24, axis=1))
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned by 90°
     save(upright, tmp_path / "up" / "a.png")
@@ -354,7 +368,7 @@ def test_the_place_of_the_label_column_does_not_matter(tmp_path: Path) -> None:
     rows = [",".join([*map(str, image.ravel()), str(label)]) for image, label in zip(X, Y, strict=True)]
     header = ",".join([*(f"{i // 28}x{i % 28}" for i in range(784)), "Label"])
     (tmp_path / "a.csv").write_text("\n".join([header.replace("0x0,", "pixel,"), *rows]))
-    np.testing.assert_array_equal(load_images(tmp_path / "a.csv").labels, Y)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(load_images(tmp_path / "a.csv").labels, Y)
 
 
 @pytest.mark.parametrize(

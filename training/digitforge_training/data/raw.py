@@ -42,14 +42,17 @@ class Raw:
     class_names: tuple[str, ...] | None = None
 
 
-def dataset_of(raw: Raw, source: DataSource, *, name: str, split: str) -> Dataset:
-    """Make a data set: fit the images, number the classes, and select the split.
+def datasets_of(raw: Raw, source: DataSource, *, name: str, split: str) -> dict[str, Dataset]:
+    """Make data sets: fit the images, number the classes, and divide the images if the source has no test images.
 
     Args:
         raw: what a reader returned for *split*.
         source: how images are fitted, and the share of test images.
         name: name of the data set.
         split: ``train`` or ``test``.
+
+    Returns:
+        Split => data set. Both splits if the source has no test images, else only *split*.
 
     Raises:
         DataError: the file does not hold such a data set. The message names it.
@@ -79,13 +82,15 @@ def dataset_of(raw: Raw, source: DataSource, *, name: str, split: str) -> Datase
         )
     labels = np.array([numbers[name] for name in distinct.tolist()], dtype=np.int64)[inverse.reshape(-1)]
     images, hashes = fitted_images(raw, source, hashed=not raw.divided)
-    made = Dataset(images=images, labels=labels, class_names=class_names, name=name, split=split)
+    made = Dataset(images=images, labels=labels, class_names=class_names, name=name, split=split, origin=source)
     if hashes is None:
-        return made
+        return {split: made}
     share = TEST_SHARE if source.test_share is None else source.test_share
     halves = split_indices(images, labels, where=raw.where, keys=hashes, share=share, class_names=class_names)
-    chosen = made.subset(halves[split])
-    return replace(chosen, set_aside=len(made) - len(chosen))
+    return {
+        half: replace(made.subset(rows), split=half, set_aside=len(made) - len(rows), origin=source)
+        for half, rows in halves.items()
+    }
 
 
 def fitted_images(

@@ -18,7 +18,7 @@ from digitforge_training.data.digits import read_digits
 from digitforge_training.data.fitting import Channels, Fit, Fitting
 from digitforge_training.data.mnist import read_mnist
 from digitforge_training.data.pictures import read_pictures
-from digitforge_training.data.raw import Raw, class_names_of, dataset_of, fitted_images, names_of
+from digitforge_training.data.raw import Raw, class_names_of, datasets_of, fitted_images, names_of
 from digitforge_training.data.tables import parquet_files, read_csv, read_parquet
 
 #: Sources that are not a path.
@@ -90,7 +90,7 @@ def load(
         transpose=transpose,
         test_share=test_share,
     )
-    return replace(dataset_of(_read(given, split), given, name=name_of(given), split=split), origin=given)
+    return datasets_of(_read(given, split), given, name=name_of(given), split=split)[split]
 
 
 def source_of(source: str | Path | DataSource, **options: Any) -> DataSource:
@@ -164,8 +164,12 @@ def load_splits(source: str | Path | DataSource | tuple[Dataset, Dataset], **opt
     """
     if isinstance(source, tuple):
         return source
-    train, test = (load(source, split=split, **options) for split in SPLITS)
-    return train, test
+    given = source_of(source, **options)
+    name = name_of(given)
+    found = datasets_of(_read(given, "train"), given, name=name, split="train")
+    if "test" not in found:
+        found |= datasets_of(_read(given, "test"), given, name=name, split="test")
+    return found["train"], found["test"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -194,7 +198,8 @@ def load_images(source: str | Path | DataSource, **options: Any) -> Images:
     if raws[0].divided:
         raws.append(_read(given, "test"))
     images = np.concatenate([fitted_images(raw, given, hashed=False)[0] for raw in raws])
-    labels, class_names = None, ()
+    labels: npt.NDArray[np.int64] | None = None
+    class_names: tuple[str, ...] = ()
     if all(raw.labels is not None for raw in raws):
         names = np.concatenate(
             [names_of(raw.labels, raw.class_names, raw.where) for raw in raws if raw.labels is not None]
