@@ -187,8 +187,8 @@ def check_fits(generator: Source, real: Dataset) -> None:
     A generator without classes fits too. The experiment labels its digits.
 
     Raises:
-        InvalidInputError: the generator has no card, or its image shape or classes differ, or it was trained on the same
-            data set with images that were fitted in another way.
+        InvalidInputError: the generator has no card, its image shape or classes differ, or it was trained on the same
+            data set, with images fitted in another way.
     """
     card = generator.card
     if card is None:
