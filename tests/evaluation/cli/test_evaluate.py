@@ -316,10 +316,10 @@ def test_data_of_the_training_are_fitted_as_they_were_then(tmp_path: Path, capsy
     generator = SimpleNamespace(card={"training_data": {"name": "mine", "fitted": fitted}})
     chosen = Choice(source=str(tmp_path / "mine.npz"), options={"transpose": False})
 
-    real = _fitted_as_trained(chosen, generator)  # type: ignore[arg-type]
+    real = _fitted_as_trained(chosen, generator)
 
     assert real is not None
     assert real.as_dict() == {**fitted, "transpose": False}
     assert "as for the generator's training: --size 20 --fit pad --channels gray --transpose" in capsys.readouterr().err
     for card in (None, {"training_data": {"name": "mine"}}, {"training_data": {"name": "yours", "fitted": fitted}}):
-        assert _fitted_as_trained(chosen, SimpleNamespace(card=card)) == chosen.over()  # type: ignore[arg-type]
+        assert _fitted_as_trained(chosen, SimpleNamespace(card=card)) == chosen.over()
