@@ -15,8 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from filelock import FileLock, Timeout
-
 from digitforge_client.common.files import sync
 from digitforge_client.errors import DataError
 
@@ -50,6 +48,8 @@ def fetch(
     """
     if all((folder / name).exists() for name in files):
         return
+    from filelock import FileLock, Timeout  # late, because the help of commands needs no extra
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock", timeout=LOCK_TIMEOUT_S):
