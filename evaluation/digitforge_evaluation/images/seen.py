@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from digitforge_client.contract import image_hashes
-from digitforge_client.errors import DigitforgeError
+from digitforge_client.errors import DigitforgeError, InvalidInputError
 from digitforge_evaluation.images.sources import Source
 from digitforge_training.data import Dataset, load
 from digitforge_training.data.fitting import Fitting
@@ -17,8 +17,11 @@ from digitforge_training.data.fitting import Fitting
 
 def fitted(card: dict[str, Any] | None) -> Fitting | None:
     """How a generator's training images were fitted. None if its card does not say."""
-    stated = (card or {}).get("training_data", {}).get("fitted")
-    return None if stated is None else Fitting(**stated)
+    try:
+        stated = (card or {})["training_data"]["fitted"]
+        return Fitting(**{field.name: stated[field.name] for field in fields(Fitting)})
+    except (KeyError, TypeError, InvalidInputError):  # the card of an older version, or of a server that makes errors
+        return None
 
 
 def seen_images(source: Source, data: Dataset) -> npt.NDArray[np.bool_] | None:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from digitforge_client.contract import image_hashes
-from digitforge_evaluation.images.seen import seen_images
+from digitforge_evaluation.images.seen import fitted, seen_images
 from digitforge_evaluation.images.sources import Drawn
 from digitforge_training.data import Dataset, load
 
@@ -54,6 +54,22 @@ def test_images_fitted_in_another_way_are_recognized(tmp_path: Path, options: di
     assert unseen is not None
     assert seen.all()
     assert not unseen.any()
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        None,
+        {},
+        {"training_data": {"name": "mnist"}},
+        {"training_data": {"fitted": None}},
+        {"training_data": {"fitted": {"size": 28}}},
+        {"training_data": {"fitted": {"size": "28", "fit": "crop", "channels": None, "transpose": False}}},
+        {"training_data": {"fitted": {"size": 28, "fit": [], "channels": {}, "transpose": False}}},
+    ],
+)
+def test_a_card_that_does_not_say_it_gives_nothing(card: dict[str, Any] | None) -> None:
+    assert fitted(card) is None
 
 
 def test_transposed_images_without_an_origin_are_recognized() -> None:
