@@ -19,7 +19,7 @@ TEST_SHARE: Final = 0.2  # share of the images that become the test split if a s
 
 @dataclass(frozen=True, kw_only=True)
 class DataSource(Fitting):
-    """Everything that `sources.load` needs, except the split. A run remembers it.
+    """Everything that `digitforge.load_data` needs, except the split. A run remembers it.
 
     Raises:
         InvalidInputError: a value is out of range.
@@ -58,7 +58,7 @@ class Dataset:
     split: str
     #: Number of images that `raw.split_indices` has put into the other split. 0 if the source has its own test images.
     set_aside: int = 0
-    #: Where `sources.load` read these images. None for other images, and for a subset.
+    #: Where `digitforge.load_data` read these images. None for other images, and for a subset.
     origin: DataSource | None = None
 
     def __post_init__(self) -> None:
