@@ -174,7 +174,8 @@ def test_the_card_is_the_same_in_every_row_and_names_the_generator(exported_mode
     cards = loaded.signatures[Signature.CARD](rows=tf.zeros([3], tf.int64))[Field.CARD].numpy()
     assert len(set(cards)) == 1
     card, run = json.loads(cards[0]), read_run(trained_run)
-    assert card["training_data"] == run.training_data
+    fitted = {"size": None, "fit": "crop", "channels": None, "transpose": False}
+    assert card["training_data"] == {**run.training_data, "fitted": fitted}
     assert card["recipe_config"] == run.recipe.as_dict()
     assert (card["image_shape"], card["max_rows"]) == ([28, 28, 1], MAX_ROWS)
     assert card["class_names"] == [str(k) for k in range(10)]
