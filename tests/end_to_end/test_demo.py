@@ -182,7 +182,7 @@ def test_a_folder_that_cannot_be_written_is_refused_first(environment: dict[str,
         timeout=100,
     )
     assert done.returncode == 4
-    assert "choose another folder with --out" in done.stderr
+    assert "choose another folder" in done.stderr
     assert "starting the embedded server" not in done.stderr
 
 

@@ -140,12 +140,6 @@ def train(  # noqa: PLR0917 – click passes by name
         click.echo(json.dumps(run.as_dict(), indent=2))
         return
 
-    held = f"; {run.held_out} others held out for the judge" if run.held_out else ""
-    click.echo(
-        f"{recipe.name}: {recipe.steps} steps of {recipe.batch_size} images on {dataset.name} "
-        f"({run.training_data['images']} images, {len(dataset.class_names)} classes{held}), seed {seed}, into {out}",
-        err=True,
-    )
     from digitforge_training.runs import checkpoints
 
     def kept() -> str:
@@ -156,7 +150,14 @@ def train(  # noqa: PLR0917 – click passes by name
         )
         return f"{how}:\n  {shlex.join(['digitforge', *sys.argv[1:]])}"
 
+    held = f"; {run.held_out} others held out for the judge" if run.held_out else ""
     with resumable(kept):
+        click.echo(
+            f"{recipe.name}: {recipe.steps} steps of {recipe.batch_size} images on {dataset.name} "
+            f"({run.training_data['images']} images, {len(dataset.class_names)} classes{held}), seed {seed}, "
+            f"into {out}",
+            err=True,
+        )
         import_quietly("tensorflow")  # before the progress line appears, which TensorFlow's log would break
         with _live_line() as show_progress, announcing(_say_stopping):
             trained = begin(
