@@ -11,7 +11,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
@@ -135,24 +135,15 @@ def import_quietly(module: str) -> None:
     if log.isEnabledFor(logging.DEBUG):
         importlib.import_module(module)
         return
-    try:
-        saved = os.dup(2)
-    except OSError:  # standard error is closed
-        importlib.import_module(module)
-        return
-    if sys.stderr is not None:
-        sys.stderr.flush()
     with tempfile.TemporaryFile() as captured:
-        os.dup2(captured.fileno(), 2)
         try:
-            importlib.import_module(module)
+            with streams.standard_error_into(captured):
+                importlib.import_module(module)
         except Exception:
             captured.seek(0)
-            os.write(saved, captured.read())
+            with suppress(OSError):  # standard error is closed or full
+                os.write(2, captured.read())
             raise
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import os
 import sys
 import unicodedata
 from collections.abc import Iterator
-from typing import Final
+from typing import BinaryIO, Final
 
 from digitforge_client.errors import DataError
 
@@ -43,6 +43,27 @@ def prepare() -> None:
         stream = getattr(sys, name)
         if type(stream) is io.TextIOWrapper and _number(stream) == descriptor:  # not a notebook's stream
             setattr(sys, name, _replaced(stream, checked))
+
+
+@contextlib.contextmanager
+def standard_error_into(file: BinaryIO) -> Iterator[None]:
+    """During the ``with`` block, write to *file* what this process and its libraries write to standard error.
+
+    If standard error is closed, *file* stays empty.
+    """
+    if sys.stderr is not None:
+        sys.stderr.flush()
+    try:
+        saved = os.dup(2)
+    except OSError:  # standard error is closed
+        yield
+        return
+    os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
 
 
 def _open_null_device(descriptor: int) -> None:
@@ -102,7 +123,7 @@ class _StandardError(io.TextIOWrapper):
 
 
 def _simpler(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Replace one character that an encoding lacks: by a simpler text, or else by its number.
+    """Replace a character that the encoding lacks by a simpler text. Without a simpler text, write its number.
 
     A byte of a file name that is not UTF-8 stays the same byte.
     """

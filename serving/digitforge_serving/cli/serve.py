@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import ctypes
-import gc
 import json
 import logging
 import os
 import signal
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -22,12 +20,11 @@ import click
 from click.core import ParameterSource
 
 from digitforge_client import contract
-from digitforge_client.common.command import import_quietly
-from digitforge_client.common.extras import needs_extra
 from digitforge_client.common.interrupts import ENDING_SIGNALS, HANGUP
 from digitforge_client.errors import InvalidInputError
 from digitforge_serving.api.request_log import SLOW_S
 from digitforge_serving.cli.logs import configure_logging
+from digitforge_serving.cli.startup import find_gpus, import_tensorflow, sending_spans
 from digitforge_serving.config.options import (
     PROMETHEUS_PATH,
     BatchingOptions,
@@ -47,7 +44,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("digitforge.serving")
 
-_LEGACY_KERAS = "TF_USE_LEGACY_KERAS"
 #: Options that mean something with ``--page-for``.
 _PAGE_FLAGS = {
     *("model_name", "monitoring_config_file", "host", "grace_seconds"),
@@ -268,79 +264,10 @@ def serve(
     server = Server(sources, ServerOptions(saved_model_tags=tags, batching=batching, **flags))
     server.check()
     log.info("starting TensorFlow …")
-    _import_tensorflow()
-    _find_gpus()
-    with _sending_spans() if flags["otel"] else nullcontext():
+    import_tensorflow()
+    find_gpus()
+    with sending_spans() if flags["otel"] else nullcontext():
         _run_until_signal(server, lambda: _announce(server, as_json=as_json), grace_s=flags["grace_seconds"])
-
-
-def _import_tensorflow() -> None:
-    """Import TensorFlow without Keras. SavedModels do not need Keras, and its import takes longer than TensorFlow's."""
-    if "tensorflow" in sys.modules:
-        return
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # a server's log needs TensorFlow's errors
-    given = os.environ.get(_LEGACY_KERAS)
-    os.environ[_LEGACY_KERAS] = "1"  # TensorFlow then looks for tf_keras and skips Keras if it is missing
-    try:
-        import_quietly("tensorflow")
-        gc.freeze()  # otherwise the garbage collector spends seconds on TensorFlow's objects at exit
-    finally:
-        del os.environ[_LEGACY_KERAS]
-        if given is not None:
-            os.environ[_LEGACY_KERAS] = given
-
-
-def _find_gpus() -> None:
-    """Let TensorFlow look for GPUs, which it does once. Hide its error about the driver if there is no GPU."""
-    import tensorflow as tf
-
-    with nullcontext() if _has_gpu() else hidden_lines(b"failed call to cuInit"):
-        tf.config.list_physical_devices()
-
-
-def _has_gpu() -> bool:
-    """Whether the machine has an NVIDIA GPU, so that an error of its driver matters. WSL has another device."""
-    return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()
-
-
-@contextmanager
-def hidden_lines(text: bytes) -> Iterator[None]:
-    """Hide lines with this *text* in what libraries write to standard error during the ``with`` block."""
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as captured:
-        saved = os.dup(2)
-        os.dup2(captured.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-            captured.seek(0)
-            os.write(2, b"".join(line for line in captured if text not in line))
-
-
-@contextmanager
-def _sending_spans() -> Iterator[None]:
-    """Send spans to a collector. OpenTelemetry's environment variables choose it, and what to send.
-
-    Raises:
-        MissingExtraError: the extra ``otel`` is not installed.
-    """
-    with needs_extra("otel", "--otel"):
-        from opentelemetry import trace
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-        from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-        from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor
-
-    default = Resource.create({"service.name": "digitforge-serve"})
-    provider = TracerProvider(resource=default.merge(OTELResourceDetector().detect()))
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    trace.set_tracer_provider(provider)
-    try:
-        yield
-    finally:
-        provider.shutdown()  # sends the last spans
 
 
 def _sources(name: str, base_path: Path | None, config_file: Path | None) -> tuple[ModelSource, ...]:

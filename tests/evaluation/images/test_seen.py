@@ -11,25 +11,19 @@ import pytest
 
 from digitforge_client.contract import image_hashes
 from digitforge_evaluation.images.seen import fitted, seen_images
-from digitforge_evaluation.images.sources import Drawn
+from digitforge_evaluation.images.sources import ImageSet
 from digitforge_training.data import Dataset, load
 
 RNG = np.random.default_rng(0)
 
 
-class Generator:
-    """A generator that was trained on the images of a data set."""
-
-    name = "generator"
+class Generator(ImageSet):
+    """A source that knows which images it has, as a generator knows its training images."""
 
     def __init__(self, data: Dataset) -> None:
-        self.card: dict[str, Any] | None = None
-        if data.origin:
-            self.card = {"training_data": {"fitted": data.origin.as_dict()}}
+        super().__init__(data.images, data.labels, "generator")
+        self.card = {"training_data": {"fitted": data.origin.as_dict()}} if data.origin else None  # type: ignore[assignment]
         self._hashes = image_hashes(data.images)
-
-    def draw(self, n: int, *, proportions: tuple[int, ...], seed: int, expansion: float | None = None) -> Drawn:
-        raise NotImplementedError
 
     def seen(self, hashes: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         return np.isin(hashes, self._hashes)

@@ -29,7 +29,8 @@ from serving_toys import Gate, Stubs, connect, free_port, predict_request, wait_
 
 from digitforge_client.errors import DataError, DigitforgeError
 from digitforge_serving.api.request_log import SLOW_S
-from digitforge_serving.cli.serve import _has_gpu, _import_tensorflow, hidden_lines, serve
+from digitforge_serving.cli.serve import serve
+from digitforge_serving.cli.startup import has_gpu, hidden_lines, import_tensorflow
 from digitforge_serving.config.options import read_model_config
 from digitforge_serving.models.refusal import STOPPING
 
@@ -347,17 +348,17 @@ def test_the_users_setting_for_keras_is_restored(given: str | None, monkeypatch:
         monkeypatch.setenv("TF_USE_LEGACY_KERAS", given)
     while_importing: list[str | None] = []
     monkeypatch.setattr(
-        "digitforge_serving.cli.serve.import_quietly",
+        "digitforge_serving.cli.startup.import_quietly",
         lambda module: while_importing.append(os.environ.get("TF_USE_LEGACY_KERAS")),
     )
-    _import_tensorflow()
+    import_tensorflow()
     assert while_importing == ["1"]
     assert os.environ.get("TF_USE_LEGACY_KERAS") == given
 
 
 @pytest.mark.parametrize("level", ["2", None])
 def test_a_machine_without_a_gpu_gets_no_error_about_it(level: str | None, base_path: Path, tmp_path: Path) -> None:
-    if _has_gpu():
+    if has_gpu():
         pytest.skip("this machine has a GPU")
     with serving(tmp_path, *toy(base_path), **({} if level is None else {"TF_CPP_MIN_LOG_LEVEL": level})) as process:
         process.line()

@@ -104,7 +104,8 @@ def fit_array(
         The fitted images, (n, side, side, C) uint8, and the given images as (n, H, W, C) uint8.
 
     Raises:
-        DataError: the images have another dtype or shape, or are no squares of 16 to 64 pixels and no size is given.
+        DataError: the images have another dtype or shape. Or no size is given, and they are not squares of 16 to 64
+            pixels.
     """
     whole = _four_dimensions(images, where)
     fitted = np.ascontiguousarray(whole.swapaxes(1, 2) if fitting.transpose else whole)
@@ -125,7 +126,7 @@ def fit_picture(picture: Image.Image, fitting: Fitting, *, where: str) -> npt.ND
     """Fit one picture of the mode L or RGB: (side, side, C) uint8.
 
     Raises:
-        DataError: the picture is no square of 16 to 64 pixels, and no size is given.
+        DataError: no size is given, and the picture is not a square of 16 to 64 pixels.
     """
     if fitting.size is None and (wrong := problem_with_sides(picture.height, picture.width)):
         raise DataError(f"{where}: {wrong}")
