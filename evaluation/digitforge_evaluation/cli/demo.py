@@ -64,7 +64,7 @@ def demo(*, out: Path, **settings: Any) -> None:
 
     The demo starts the embedded server on a free port and requests labeled digits over gRPC. It measures how close
     they are to real digits, trains classifiers on 100 real images with and without them, and writes a report. This
-    takes up to eight minutes on two otherwise idle cores, and prints each result when it is there. Without a network,
+    takes about eight minutes on two otherwise idle cores, and prints each result when it is there. Without a network,
     it uses scikit-learn's digits instead of MNIST.
 
     \b
