@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -54,7 +53,7 @@ class Server:
     def __init__(self, sources: Sequence[ModelSource], options: ServerOptions | None = None) -> None:
         self._sources = tuple(sources)
         self._options = options or ServerOptions()
-        self._stopping = threading.Event()
+        self._interrupted = False
         self._models: Models | None = None
         self._server: grpc.Server | None = None
         self._health: Health | None = None
@@ -112,7 +111,7 @@ class Server:
 
         metrics = Metrics()
         self._models = Models(self._sources, self._options, metrics)
-        if self._stopping.is_set() or not self._models.start():
+        if self._interrupted or not self._models.start():
             return False
         try:
             self._open(self._models, metrics)
@@ -152,7 +151,7 @@ class Server:
         Args:
             grace_s: seconds that requests in flight may take; None: ``grace_seconds`` of the options.
         """
-        self._stopping.set()
+        self._interrupted = True
         if self._watch is not None:
             self._watch.stop()
         if self._health is not None:
@@ -170,7 +169,7 @@ class Server:
 
     def interrupt(self) -> None:
         """End a `start` that waits for a model. Safe to call from a signal handler."""
-        self._stopping.set()
+        self._interrupted = True
         if self._models is not None:
             self._models.interrupt()
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import grpc
 import numpy as np
@@ -21,6 +21,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
+T = TypeVar("T")
 #: (folder of a SavedModel, version) => None: publishes the version.
 Publish = Callable[[Path, int], None]
 #: dtypes with an identity signature `echo_NAME`.
@@ -202,7 +203,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    """Wait until a condition holds. pytest's timeout ends a test that waits too long."""
-    while not condition():
+def wait_for(condition: Callable[[], T]) -> T:
+    """Wait until a condition is true, and return its value. pytest's timeout ends a test that waits too long."""
+    while not (value := condition()):
         time.sleep(0.05)
+    return value

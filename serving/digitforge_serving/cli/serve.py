@@ -6,7 +6,9 @@ import ctypes
 import json
 import logging
 import os
+import select
 import signal
+import socket
 import sys
 import threading
 import time
@@ -318,16 +320,17 @@ def _page_server(context: click.Context, url: str, flags: dict[str, Any]) -> Pag
 
 def _run_until_signal(server: Server | PageServer, announcement: Callable[[], str], *, grace_s: float) -> None:
     """Start, print the startup line, wait for a signal, finish requests in flight. A second signal exits at once."""
-    stop_requested = threading.Event()
     received: list[int] = []
+    wakes, wake = socket.socketpair()
 
     def on_signal(number: int, _: FrameType | None) -> None:
+        # Takes no lock, because the thread that runs it may hold one. `threading.Event` would.
         if received and number == HANGUP:  # the shell and the kernel both send it
             return
         if received:
             os._exit(128 + number)
         received.append(number)
-        stop_requested.set()
+        wake.send(b"\0")
         server.interrupt()
 
     # Under nohup, SIGHUP stays ignored.
@@ -338,7 +341,8 @@ def _run_until_signal(server: Server | PageServer, announcement: Callable[[], st
             click.echo(announcement())
             sys.stdout.flush()
             trimmed = time.monotonic()
-            while not stop_requested.wait(_POLL_S):  # a signal delivered to another thread does not wake this one
+            # Short waits, because a signal that another thread receives does not wake this one.
+            while not select.select([wakes], [], [], _POLL_S)[0]:
                 if time.monotonic() > trimmed + _TRIM_S:
                     _trim_memory()
                     trimmed = time.monotonic()
@@ -352,6 +356,8 @@ def _run_until_signal(server: Server | PageServer, announcement: Callable[[], st
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        wakes.close()
+        wake.close()
     if interrupted:
         raise KeyboardInterrupt
 

@@ -85,7 +85,7 @@ class Unbatched:
         self._run = run
         self._lock = threading.Lock()
         self._free = max_running
-        self._waiting: deque[Caller] = deque()
+        self._waiting: dict[Caller, None] = {}  # in order of arrival
 
     def __call__(self, feeds: Feeds, fetches: Sequence[str], caller: Caller) -> list[Array]:
         """Compute a request.
@@ -110,7 +110,7 @@ class Unbatched:
             if self._free:
                 self._free -= 1
                 return True
-            self._waiting.append(caller)
+            self._waiting[caller] = None
             return False
 
     def _wait(self, caller: Caller) -> None:
@@ -121,16 +121,18 @@ class Unbatched:
                     return
                 error = caller.error()
                 if error is not None:
-                    self._waiting.remove(caller)
+                    del self._waiting[caller]
                     raise error
 
     def _release(self) -> None:
         """Give this slot to the next caller, or free it."""
         with self._lock:
-            if self._waiting:
-                self._waiting.popleft().wake()
-            else:
+            following = next(iter(self._waiting), None)
+            if following is None:
                 self._free += 1
+            else:
+                del self._waiting[following]
+                following.wake()
 
 
 @dataclass(eq=False)

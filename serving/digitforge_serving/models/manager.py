@@ -36,6 +36,7 @@ log = logging.getLogger("digitforge.serving")
 
 #: Interval for checking folders that have no version yet, if ``file_system_poll_wait_seconds`` is 0.
 _EMPTY_FOLDER_POLL_S: Final = 1.0
+_INTERRUPT_POLL_S: Final = 0.2
 
 
 @dataclass(kw_only=True)
@@ -56,6 +57,7 @@ class Models:
         self._changing = threading.Lock()  # held while versions are loaded or unloaded
         self._ready: dict[str, dict[int, Served]] = {}  # replaced but never modified, so readers need no lock
         self._loaded: weakref.WeakSet[SavedModel] = weakref.WeakSet()  # also unloaded ones that requests still use
+        self._interrupted = False
         self._stopping = threading.Event()
         self._poller: threading.Thread | None = None
         #: Called when a version starts or stops serving.
@@ -113,7 +115,7 @@ class Models:
             DataError: a folder has versions but none of them can be loaded, or a label is not allowed yet.
         """
         self._check_labels()
-        while not self._stopping.is_set():
+        while not self._interrupted:
             self.poll()
             waiting = [model for name, model in self._models.items() if not self._ready.get(name)]
             if not waiting:
@@ -122,16 +124,22 @@ class Models:
             for model in waiting:
                 if model.versions:
                     raise DataError(_why_unavailable(model))
-            self._stopping.wait(self._options.file_system_poll_wait_seconds or _EMPTY_FOLDER_POLL_S)
+            self._wait_for_versions()
         return False
 
+    def _wait_for_versions(self) -> None:
+        ends = time.monotonic() + (self._options.file_system_poll_wait_seconds or _EMPTY_FOLDER_POLL_S)
+        while not self._interrupted and (left := ends - time.monotonic()) > 0:
+            self._stopping.wait(min(left, _INTERRUPT_POLL_S))
+
     def interrupt(self) -> None:
-        """Stop checking for versions, and end a `start` that waits."""
-        self._stopping.set()
+        """End a `start` that waits. Takes no lock, so a signal handler may call it."""
+        self._interrupted = True
 
     def stop(self) -> None:
         """Stop checking for versions, and cancel all computations, including those that wait."""
         self.interrupt()
+        self._stopping.set()
         for loaded in list(self._loaded):
             loaded.close()
         if self._poller is not None:

@@ -363,12 +363,17 @@ def test_the_card_and_the_metrics_are_there(page: Page) -> None:
         ({"seed": 2**21}, "The seed must be a whole number from 0 to 2\u202f097\u202f151."),
     ],
 )
-def test_wrong_choices_are_explained(page: Page, change: dict[str, Any], message: str) -> None:
+def test_wrong_choices_are_explained_without_moving_the_controls(
+    page: Page, change: dict[str, Any], message: str
+) -> None:
+    controls = page.get_by_role("group", name="Classes")
+    before = controls.bounding_box()
     if change == {"classes": " "}:
         page.get_by_role("button", name="None").click()
     else:
         choose(page, **change)
     expect(page.get_by_role("alert")).to_contain_text(message)
+    assert controls.bounding_box() == before
     page.get_by_role("button", name="All").click()
     choose(page, count=40, seed=0)
     expect(page.get_by_role("alert")).to_be_hidden()
