@@ -10,7 +10,15 @@ from typing import Any, Final, NoReturn
 
 import grpc
 from google.protobuf.message import DecodeError, Message
-from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_management_pb2, predict_pb2
+from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    inference_pb2,
+    model_management_pb2,
+    predict_pb2,
+    regression_pb2,
+)
 
 from digitforge_serving.api import management, metadata
 from digitforge_serving.api.in_flight import InFlight
@@ -28,7 +36,11 @@ log = logging.getLogger("digitforge.serving")
 PREDICTION_SERVICE: Final = "tensorflow.serving.PredictionService"
 MODEL_SERVICE: Final = "tensorflow.serving.ModelService"
 _MAX_DEADLINE_S: Final = 24 * 3600.0
-_UNSUPPORTED: Final = ("Classify", "Regress", "MultiInference")
+_UNSUPPORTED: Final = {
+    "Classify": classification_pb2.ClassificationRequest,
+    "Regress": regression_pb2.RegressionRequest,
+    "MultiInference": inference_pb2.MultiInferenceRequest,
+}
 
 
 def handlers(
@@ -82,7 +94,8 @@ def handlers(
             lambda request, _: management.reload(models, request, root=options.model_root),
         ),
     }
-    prediction.update({name: _unsupported(name) for name in _UNSUPPORTED})
+    for name, request_type in _UNSUPPORTED.items():
+        prediction[name] = method(f"{PREDICTION_SERVICE}/{name}", request_type, _unsupported(name))
     return [
         grpc.method_handlers_generic_handler(PREDICTION_SERVICE, prediction),
         grpc.method_handlers_generic_handler(MODEL_SERVICE, model),
@@ -138,8 +151,9 @@ def _parsed(message: bytes, request_type: type[Message]) -> Any:
         raise RefusedError(grpc.StatusCode.INTERNAL, text) from error
 
 
-def _unsupported(name: str) -> Any:
-    def handle(_: bytes, context: grpc.ServicerContext) -> bytes:
-        _abort(context, grpc.StatusCode.UNIMPLEMENTED, f"{name} is not supported by the embedded server; use Predict")
+def _unsupported(name: str) -> Callable[[Any, grpc.ServicerContext], NoReturn]:
+    def answer(_: Any, __: grpc.ServicerContext) -> NoReturn:
+        text = f"{name} is not supported by the embedded server; use Predict"
+        raise RefusedError(grpc.StatusCode.UNIMPLEMENTED, text)
 
-    return grpc.unary_unary_rpc_method_handler(handle)
+    return answer

@@ -24,6 +24,8 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
+from digitforge_serving.api.request_log import HEADER, new_identity
+
 _MAX_HEAD_BYTES: Final = 2**16  # request line and headers
 _BACKLOG: Final = 128  # connections that the kernel accepts before the server does
 _POLL_S: Final = 0.1
@@ -238,6 +240,7 @@ class _Protocol(H11Protocol):
                 ("content-type", "application/json"),
                 ("content-length", str(len(body))),
                 ("connection", "close"),
+                (HEADER, new_identity()),
             ]
             for event in (
                 h11.Response(status_code=status, headers=headers, reason=STATUS_PHRASES[status]),

@@ -38,6 +38,11 @@ class Entry:
     status: str | int = ""  #: name of a gRPC status, or number of an HTTP status
 
 
+def new_identity() -> str:
+    """An id for a request whose client sent none."""
+    return secrets.token_hex(8)
+
+
 class RequestLog:
     """Logs requests. Thread-safe."""
 
@@ -69,7 +74,7 @@ class RequestLog:
             attributes: attributes of the span.
         """
         given = headers.get(HEADER)
-        entry = Entry(given if isinstance(given, str) and _ID.fullmatch(given) else secrets.token_hex(8), method)
+        entry = Entry(given if isinstance(given, str) and _ID.fullmatch(given) else new_identity(), method)
         start = time.monotonic()
         try:
             with _span(self._tracer, entry, headers, attributes) if self._tracer else nullcontext():

@@ -152,8 +152,10 @@ def test_bytes_that_are_not_a_request_are_rejected(abused: Stubs) -> None:
 )
 def test_other_methods_are_unimplemented(abused: Stubs, path: str) -> None:
     with pytest.raises(grpc.RpcError) as caught:
-        abused.channel.unary_unary(path)(b"", timeout=30)
+        abused.channel.unary_unary(path)(b"", timeout=30, metadata=[("x-request-id", "order-66")])
     assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+    known = path.endswith(("Classify", "Regress", "MultiInference"))
+    assert dict(caught.value.trailing_metadata()).get("x-request-id") == ("order-66" if known else None)
 
 
 def test_noise_on_the_port_does_not_affect_other_clients(toy_target: str, stubs: Stubs) -> None:

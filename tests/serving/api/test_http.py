@@ -149,6 +149,7 @@ def test_a_request_whose_end_is_ambiguous_is_rejected_and_ends_the_connection(se
         return
     statuses = [line for line in received.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")]
     assert [status.split()[1] for status in statuses] in ([b"400"], [b"431"], [b"501"], [])
+    assert received.count(b"\r\nx-request-id: ") == len(statuses)
     assert b"predictions" not in received
 
 
