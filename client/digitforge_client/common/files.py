@@ -104,6 +104,19 @@ def new_folder(path: Path) -> Iterator[Path]:
         temporary.rename(path)
 
 
+@contextmanager
+def folder_to_rename(parent: Path, name: str) -> Iterator[Path]:
+    """Create an empty folder in *parent* under a temporary name made from *name*. The block fills and renames it.
+
+    Use it instead of `new_folder` if the final name is known only at the end. After an error, the folder is removed.
+
+    Raises:
+        DataError: the folder cannot be created (raised at once), or the block raised an OSError.
+    """
+    with _temporary(parent, parent / name, folder=True) as temporary:
+        yield temporary
+
+
 def make_folder(path: Path) -> None:
     """Create a folder and its parents, unless they exist.
 

@@ -6,13 +6,13 @@ another name and renames it when it is complete.
 
 from __future__ import annotations
 
+import errno
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from digitforge_client.common.files import sync
+from digitforge_client.common.files import folder_to_rename, make_folder, sync
 from digitforge_client.errors import DataError
 
 _NUMBER: Final = re.compile(r"\s*([+-]?\d+)\s*", re.ASCII)
@@ -42,34 +42,47 @@ def versions(base_path: Path) -> dict[int, list[Path]]:
 
 
 def publish(base_path: Path, write: Callable[[Path], object]) -> Path:
-    """Add the next version to a base path.
+    """Add the next version to a base path. Several processes may do so at the same time.
 
     Args:
         base_path: created if it does not exist.
-        write: called with the path of a folder to create and fill.
+        write: called with the path of an empty folder to fill.
 
     Returns:
         The folder of the new version. It survives a power loss.
 
     Raises:
-        DataError: the base path has the highest version that TensorFlow Serving can serve.
-        OSError: the folder cannot be written. After an error the incomplete folder is removed.
+        DataError: the base path cannot be read or written, or has the highest version that TensorFlow Serving can
+            serve. After an error the incomplete folder is removed.
     """
-    base_path.mkdir(parents=True, exist_ok=True)
+    make_folder(base_path)
+    with folder_to_rename(base_path, "version") as temporary:
+        _next(base_path)  # raises an error before the work
+        write(temporary)
+        for path in (*sorted(temporary.rglob("*"), reverse=True), temporary):
+            sync(path)
+        while not _renamed(temporary, published := base_path / str(_next(base_path))):
+            pass
+        sync(base_path)
+    return published
+
+
+def _next(base_path: Path) -> int:
     number = 1 + max([0, *versions(base_path)])
     if number > _HIGHEST:
         raise DataError(
             f"{base_path} has version {_HIGHEST}, the highest possible number, so there is no next version; "
             "rename its folder to a lower number, or use another folder"
         )
-    temporary, published = base_path / f".{number}.tmp", base_path / str(number)
-    shutil.rmtree(temporary, ignore_errors=True)  # left by a process that was killed
+    return number
+
+
+def _renamed(temporary: Path, published: Path) -> bool:
+    """Rename a folder that has content. False if another process has just published this number."""
     try:
-        write(temporary)
-        for path in sorted(temporary.rglob("*"), reverse=True):
-            sync(path)
         temporary.rename(published)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    sync(base_path)
-    return published
+    except OSError as error:
+        if error.errno in {errno.EEXIST, errno.ENOTEMPTY}:
+            return False
+        raise
+    return True

@@ -62,10 +62,7 @@ def promote(source: Path, base_path: Path) -> VersionInfo:
     """
     if not (source / "saved_model.pb").is_file():
         raise InvalidInputError(f"{source} has no saved_model.pb; expected the folder of one version of a model")
-    try:
-        published = publish(base_path, lambda folder: shutil.copytree(source, folder))
-    except OSError as error:
-        raise DataError(f"{source} cannot be published in {base_path}: {error}") from error
+    published = publish(base_path, lambda folder: shutil.copytree(source, folder, dirs_exist_ok=True))
     return _info(int(published.name), published)
 
 

@@ -173,30 +173,26 @@ def test_an_export_killed_at_random_moments_never_publishes_half_a_version(
         assert process.poll() in {None, 0}
         return time.monotonic() - began_s
 
-    def changed_ns(folder: Path) -> int | None:
-        try:
-            return folder.stat().st_mtime_ns
-        except FileNotFoundError:
-            return None
+    def unfinished_in(folder: Path) -> set[Path]:
+        return set(folder.glob(".version.*.tmp"))
 
     whole, base = tmp_path / "whole", tmp_path / "digits"
     with start(whole) as process:
-        seconds_until((whole / ".1.tmp").is_dir, process)
+        seconds_until(lambda: bool(unfinished_in(whole)), process)
         writing_s = seconds_until((whole / "1").is_dir, process)
     card = read_card(whole / "1")
     moments, published, unfinished = random.Random(0), 0, 0
     for kill in kills(10):
-        unfinished_version = base / f".{published + 1}.tmp"
-        before = changed_ns(unfinished_version)  # of the previous kill
+        before = unfinished_in(base)  # of the previous kill
         with start(base) as process:
-            seconds_until(lambda: changed_ns(unfinished_version) not in {None, before}, process)  # noqa: B023
+            seconds_until(lambda: bool(unfinished_in(base) - before), process)  # noqa: B023
             # The last kills come too late: the version is published.
             time.sleep((kill + moments.random()) / len(kills(10)) * 1.3 * writing_s)
             process.kill()
         numbers = sorted(int(path.name) for path in base.glob("[0-9]*"))
         published = max(numbers, default=0)
         assert numbers == list(range(1, published + 1))
-        unfinished += len(list(base.glob(".*.tmp")))
+        unfinished += len(unfinished_in(base))
     assert unfinished
     with start(base) as process:
         pass

@@ -291,7 +291,7 @@ def publish(served: ServedGenerator, *, to: Path, card: Mapping[str, Any]) -> Pa
 
     try:
         return versions.publish(to, write)
-    except (OSError, tf.errors.OpError) as error:
+    except tf.errors.OpError as error:
         raise DataError(f"cannot publish in {to}: {error}; choose another folder with --to") from error
 
 
