@@ -127,7 +127,7 @@ class Batch(Scaling):
     def __repr__(self) -> str:
         size = " × ".join(map(str, self.images.shape[1:]))
         seed = "" if self.seed is None else f", seed {self.seed}"
-        return f"Batch({_described(self)}{seed}, images of {size})"
+        return f"Batch({_described(self)}{seed}, {size} pixels)"
 
     def _repr_html_(self) -> str:
         """A contact sheet of the first digits, with their labels, for notebooks."""
@@ -141,7 +141,7 @@ class Batch(Scaling):
         lines = [" ".join(labels[at : at + columns]) for at in range(0, shown, columns)]
         width = columns * max(2 * self.images.shape[2], 32)
         return (
-            f'<figure><figcaption>{caption}</figcaption><img src="data:image/png;base64,{sheet}" alt="{shown} digits" '
+            f'<figure><figcaption>{caption}</figcaption><img src="data:image/png;base64,{sheet}" alt="{shown} images" '
             f'style="width: {width}px; max-width: 100%; image-rendering: pixelated"><pre>labels\n'
             + "\n".join(lines)
             + "</pre></figure>"
@@ -220,7 +220,7 @@ class Batch(Scaling):
 
 def _described(digits: Addresses | Batch) -> str:
     """Number and generator of digits, and what else their addresses contain."""
-    parts = [f"{len(digits)} digit{'' if len(digits) == 1 else 's'}"]
+    parts = [f"{len(digits)} image{'' if len(digits) == 1 else 's'}"]
     parts += [f"generator {digits.generator_id}"] if digits.generator_id else []
     parts += [f"{name} {value:g}" for name, value in digits.scaling.items()]
     parts += ["blends of classes"] if digits.class_weights is not None else []

@@ -21,7 +21,7 @@ from digitforge_client.adapters.torch import SyntheticDigits
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--server", default="localhost:8500")
-    parser.add_argument("--n", type=int, default=10_000, help="digits in an epoch")
+    parser.add_argument("--n", type=int, default=10_000, help="images in an epoch")
     parser.add_argument("--epochs", type=int, default=3)
     options = parser.parse_args()
 

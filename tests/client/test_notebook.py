@@ -36,7 +36,7 @@ def test_a_notebook_shows_the_progress_of_a_long_call(call: str) -> None:
     notebook = v4.new_notebook(cells=cells)
     notebooks.NotebookClient(notebook, timeout=120).execute()
     (bar,) = cells[1].outputs
-    assert bar["data"]["text/html"] == '<progress value="60" max="60"></progress> 60 of 60 digits'
+    assert bar["data"]["text/html"] == '<progress value="60" max="60"></progress> 60 of 60 images'
     assert cells[2].outputs == []  # a quick call shows no bar
 
 

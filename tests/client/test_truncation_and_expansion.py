@@ -142,7 +142,7 @@ def test_an_unconditional_generator_supports_truncation_but_not_blends() -> None
         ({"n": 3, "class_weights": np.full((4, 10), 0.1)}, "leave n out"),
         ({"n": 3, "class_weights": "four"}, "array of numbers"),
         ({"n": 3, "class_weights": np.full(10, 0.1), "labels": 4}, "only one of them"),
-        ({"class_weights": np.full(10, 0.1)}, "number of digits is missing"),
+        ({"class_weights": np.full(10, 0.1)}, "number of images is missing"),
     ],
 )
 def test_impossible_options_are_rejected_before_digits_are_requested(

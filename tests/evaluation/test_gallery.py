@@ -62,7 +62,7 @@ def test_a_gallery_shows_trained_and_loaded_recipes_and_measures_nothing_twice(
     assert page.count("data:image/gif") == 1  # the loaded generator has no training animation
     assert page.count("data:image/png") == 2
     table = (out / "table.md").read_text()
-    assert "| `dense-bn generator_widths=8 discriminator_widths=8 jit=false` | 4 of 30,000 |" in table
+    assert "| `dense-bn generator_widths=8 discriminator_widths=8 jit=false` | 4 of 30\u00a0000 |" in table
     assert Image.open(out / "dense-bn.png").size == Image.open(out / "forge.png").size
 
     measured = (runs / "dense-bn" / "exhibit.json").stat().st_mtime_ns

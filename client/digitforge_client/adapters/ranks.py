@@ -54,7 +54,7 @@ class Rank:
         if n % self.world_size:
             lower = n - n % self.world_size
             raise InvalidInputError(
-                f"n is {n}, but {self.world_size} ranks must get equally many digits; expected a multiple of "
+                f"n is {n}, but {self.world_size} ranks must get equally many images; expected a multiple of "
                 f"{self.world_size}, such as {lower or lower + self.world_size}"
             )
         share = n // self.world_size

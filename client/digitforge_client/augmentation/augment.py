@@ -50,7 +50,7 @@ def augment(
     labels = resampling.class_labels(y)
     if not generator.conditional:
         raise InvalidInputError(
-            f"generator {generator.generator_id} is unconditional, so its digits have no labels; use a generator with "
+            f"generator {generator.generator_id} is unconditional, so its images have no labels; use a generator with "
             "classes"
         )
     added = resampling.digits_to_add(labels, strategy, synthetic_per_real)

@@ -32,14 +32,14 @@ _LISTED = 3
 
 @click.command(short_help="Write a very large data set in shards; continue it after an interruption.")
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--n", "-n", type=int, help="Number of digits.")
+@click.option("--n", "-n", type=int, help="Number of images.")
 @click.option("--label", metavar="CLASS", help="Only this class, by name or number.  [default: balanced classes]")
 @click.option("--format", "form", type=click.Choice(FORMATS), help="Format of the shards.  [default: npz]")
-@click.option("--rows-per-shard", type=int, help="Digits per shard; the last shard may have fewer.  [default: 100000]")
+@click.option("--rows-per-shard", type=int, help="Images per shard; the last shard may have fewer.  [default: 100000]")
 @click.option(
     "--seed",
     type=int,
-    help="Seed from 0 to 2097151. The same seed gives the same digits.  [default: random, and reported]",
+    help="Seed from 0 to 2097151. The same seed gives the same images.  [default: random, and reported]",
 )
 @click.option("--start", type=int, help="First row of the seed.  [default: 0]")
 @scaling_options
@@ -61,7 +61,7 @@ def generate(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Write a very large data set of labeled synthetic digits into FOLDER, in shards.
+    """Write a very large data set of labeled synthetic images into FOLDER, in shards.
 
     FOLDER gets a manifest.json with the generator, and with the addresses and the SHA-256 of each shard. To continue
     after an interruption, run the same command again, or run it with FOLDER alone. Finished shards are kept.
@@ -95,7 +95,7 @@ def generate(
     click.echo(
         json.dumps(report)
         if as_json
-        else f"{plan.n} digits of generator {manifest.generator_id} (seed {plan.seed}, rows {plan.start} to "
+        else f"{plan.n} images of generator {manifest.generator_id} (seed {plan.seed}, rows {plan.start} to "
         f"{plan.start + plan.n - 1}) in {len(manifest.shards)} shards, {seconds:.1f} s: {folder / NAME}"
     )
 
@@ -120,7 +120,7 @@ def _plan(
         return Plan(**(asdict(Manifest.load(folder).plan) | wanted))
     if n is None:
         raise InvalidInputError(
-            f"the number of digits is missing, and {folder} holds no data set to continue; give --n"
+            f"the number of images is missing, and {folder} holds no data set to continue; give --n"
         )
     return Plan(**({"seed": secrets.randbelow(SEEDS)} | wanted))
 
@@ -131,7 +131,7 @@ def _plan(
     "--regenerate",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Also request the digits of N evenly spread shards from the server and compare them. If N exceeds the number "
+    help="Also request the images of N evenly spread shards from the server and compare them. If N exceeds the number "
     "of shards, all are compared.",
 )
 @server_option
@@ -141,7 +141,7 @@ def _plan(
 def verify(*, folder: Path, regenerate: int | None, server: str, as_json: bool, **connection: Any) -> None:
     """Check the data set that `digitforge generate` wrote into FOLDER.
 
-    The command compares every file with its checksum. Regenerated digits may differ from the stored ones by one gray
+    The command compares every file with its checksum. Regenerated images may differ from the stored ones by one gray
     level, on one pixel in a thousand, because float rounding depends on batch size and device.
 
     Exit status 4 means that files are damaged, missing or unfinished. To repair the data set, remove the damaged files
@@ -203,5 +203,5 @@ def verify(*, folder: Path, regenerate: int | None, server: str, as_json: bool, 
             f"run `digitforge generate {folder}` to make the other shards"
         )
     if not as_json:
-        compared = f"; {len(differences)} of them match the server's digits" if differences else ""
-        click.echo(f"{len(manifest.shards)} shards with {manifest.plan.n} digits match their checksums{compared}")
+        compared = f"; {len(differences)} of them match the server's images" if differences else ""
+        click.echo(f"{len(manifest.shards)} shards with {manifest.plan.n} images match their checksums{compared}")

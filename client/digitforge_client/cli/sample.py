@@ -27,12 +27,12 @@ _scaling_options = (
     click.option(
         "--truncation",
         type=float,
-        help="Get more typical digits and less variety: try 1.0 or 0.5.  [default: no truncation]",
+        help="Get more typical images and less variety: try 1.0 or 0.5.  [default: no truncation]",
     ),
     click.option(
         "--expansion",
         type=float,
-        help="Get more unusual digits and more variety, but also more digits that do not look like their label: try "
+        help="Get more unusual images and more variety, but also more images that do not look like their label: try "
         "1.2. Cannot be combined with --truncation.  [default: no expansion]",
     ),
 )
@@ -46,10 +46,10 @@ def scaling_options(command: C) -> C:
     return command
 
 
-@click.command(short_help="Request labeled digits from a server and write them to files.")
-@click.option("--n", "-n", type=int, help="Number of digits.")
+@click.command(short_help="Request labeled images from a server and write them to files.")
+@click.option("--n", "-n", type=int, help="Number of images.")
 @click.option("--label", metavar="CLASS", help="Only this class, by name or number.  [default: balanced classes]")
-@click.option("--labels", metavar="CLASS,CLASS,…", help="One class for each digit, instead of --n.")
+@click.option("--labels", metavar="CLASS,CLASS,…", help="One class for each image, instead of --n.")
 @click.option(
     "--out",
     "-o",
@@ -57,7 +57,7 @@ def scaling_options(command: C) -> C:
     type=click.Path(path_type=Path, allow_dash=True),
     multiple=True,
     required=True,
-    help="Output: a .npz archive, a .tfrecord or .parquet file, a .png picture of all digits, or - for NumPy arrays "
+    help="Output: a .npz archive, a .tfrecord or .parquet file, a .png picture of all images, or - for NumPy arrays "
     "on standard output, which must not be a terminal. An existing file is replaced. May be given several times.",
 )
 @click.option(
@@ -65,13 +65,13 @@ def scaling_options(command: C) -> C:
     "form",
     type=click.Choice(list(WRITERS)),
     help="Format of the output. idx makes a folder with the two files of MNIST's training set; most loaders also need "
-    "the two files of a real test set beside them. files makes one PNG file per digit, in folders named by class.  "
+    "the two files of a real test set beside them. files makes one PNG file per image, in folders named by class.  "
     "[default: from the file name]",
 )
 @click.option(
     "--seed",
     type=int,
-    help="Seed from 0 to 2097151. The same seed gives the same digits.  [default: random, and reported]",
+    help="Seed from 0 to 2097151. The same seed gives the same images.  [default: random, and reported]",
 )
 @click.option("--start", type=int, default=0, show_default=True, help="First row of the seed.")
 @scaling_options
@@ -94,10 +94,10 @@ def sample(
     as_json: bool,
     **connection: Any,
 ) -> None:
-    """Request labeled synthetic digits from a server and write them to files.
+    """Request labeled synthetic images from a server and write them to files.
 
     Start a server with `digitforge serve` or `docker compose up`, or use any TensorFlow Serving with an exported
-    generator. The same --seed and --start give the same digits from any server with the same generator.
+    generator. The same --seed and --start give the same images from any server with the same generator.
 
     \b
     Examples:
@@ -110,15 +110,15 @@ def sample(
     """
     if label is not None and labels is not None:
         raise InvalidInputError(
-            "--label and --labels were both given; give --label for one class for all digits, or --labels for one "
-            "class for each digit"
+            "--label and --labels were both given; give --label for one class for all images, or --labels for one "
+            "class for each image"
         )
     scaling: dict[str, Any] = {"truncation": truncation, "expansion": expansion}
     access = Access.of(server, **connection)
     wanted = label if labels is None else [name.strip() for name in labels.split(",") if name.strip()]
     spec = SampleSpec.of(n, labels=wanted, seed=seed, start=start, **scaling)
     if spec.n == 0:
-        raise InvalidInputError("--n is 0 or --labels is empty, so there is nothing to write; request 1 digit or more")
+        raise InvalidInputError("--n is 0 or --labels is empty, so there is nothing to write; request 1 image or more")
     writers = [writer_for(out, form) for out in outs]
     to_stdout = [str(out) == STANDARD_OUTPUT or open_descriptor(out) == 1 for out in outs]
     places = ["standard output" if stdout else str(out.resolve()) for out, stdout in zip(outs, to_stdout, strict=True)]
@@ -166,7 +166,7 @@ def _sentence(summary: dict[str, Any]) -> str:
     last = summary["start"] + summary["n"] - 1
     rows = f"row {last}" if summary["n"] == 1 else f"rows {summary['start']} to {last}"
     return (
-        f"{summary['n']} digits of generator {summary['generator_id']} (seed {summary['seed']}, {rows}) in "
+        f"{summary['n']} images of generator {summary['generator_id']} (seed {summary['seed']}, {rows}) in "
         f"{summary['seconds']:.1f} s: {', '.join(summary['files'])}"
     )
 
@@ -180,7 +180,7 @@ def progress(n: int) -> Iterator[Any]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("digits"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("digits", total=n)
+        task = bar.add_task("images", total=n)
         yield lambda done: bar.update(task, advance=done)

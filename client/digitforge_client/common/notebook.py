@@ -8,6 +8,8 @@ import threading
 import time
 from typing import Any, Final
 
+from digitforge_client.common.numerals import grouped
+
 #: A call that takes less time shows no bar.
 _FIRST_S: Final = 1.0
 #: Time between two updates of the bar.
@@ -23,7 +25,7 @@ class NotebookBar:
         self._shown: Any = None
 
     def update(self, done: int, total: int) -> None:
-        """Show that *done* of *total* digits have arrived."""
+        """Show that *done* of *total* images have arrived."""
         now = time.monotonic()
         if now < self._next_s and not (self._shown is not None and done >= total):
             return
@@ -33,7 +35,9 @@ class NotebookBar:
         from IPython.display import HTML, display
 
         left = "" if done >= total else f", {(now - self._began) / done * (total - done):.0f} s left"
-        bar = HTML(f'<progress value="{done}" max="{total}"></progress> {done:,} of {total:,} digits{left}')
+        bar = HTML(
+            f'<progress value="{done}" max="{total}"></progress> {grouped(done)} of {grouped(total)} images{left}'
+        )
         if self._shown is None:
             self._shown = display(bar, display_id=True)
         else:

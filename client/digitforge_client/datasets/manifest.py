@@ -70,7 +70,7 @@ class Plan(Scaling):
             )
         if self.shard_count > MAX_SHARDS:
             raise InvalidInputError(
-                f"{self.n} digits with rows_per_shard {self.rows_per_shard} make {self.shard_count} shards; expected "
+                f"{self.n} images with rows_per_shard {self.rows_per_shard} make {self.shard_count} shards; expected "
                 f"at most {MAX_SHARDS}: use a larger rows_per_shard"
             )
 

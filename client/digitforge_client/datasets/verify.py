@@ -105,6 +105,6 @@ def _check_addresses(path: Path, stored: Batch, manifest: Manifest, shard: Shard
     )
     if not same:
         raise DataError(
-            f"the addresses in {path} differ from the manifest, so it holds other digits; remove the file and generate "
+            f"the addresses in {path} differ from the manifest, so it holds other images; remove the file and generate "
             "it again"
         )

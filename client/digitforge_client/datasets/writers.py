@@ -64,7 +64,7 @@ def _output(path: Path) -> Iterator[BinaryIO]:
     with standard_output() if str(path) == STANDARD_OUTPUT else replacing(path) as file:
         if file.isatty():
             raise InvalidInputError(
-                f"{path} is a terminal, and digits are not text; redirect the output, as in `--out - > digits.npy`, or "
+                f"{path} is a terminal, and images are not text; redirect the output, as in `--out - > digits.npy`, or "
                 "name a file"
             )
         yield file
@@ -75,7 +75,7 @@ def npz(path: Path, n: int) -> Iterator[Add]:
     """Write a NumPy archive."""
     if n > ARCHIVE_DIGITS:
         raise InvalidInputError(
-            f"{n} digits are too many for one .npz archive; expected at most {ARCHIVE_DIGITS}, because it is built in "
+            f"{n} images are too many for one .npz archive; expected at most {ARCHIVE_DIGITS}, because it is built in "
             "memory: write several archives with --start, or choose another format, such as idx"
         )
     batches: list[Batch] = []
@@ -102,7 +102,7 @@ def png(path: Path, n: int) -> Iterator[Add]:
     """Write one picture of all digits, about as wide as high; see `pictures.grid`."""
     if n > GRID_DIGITS:
         raise InvalidInputError(
-            f"{n} digits are too many for one picture; expected at most {GRID_DIGITS}: write an .npz archive instead"
+            f"{n} images are too many for one picture; expected at most {GRID_DIGITS}: write an .npz archive instead"
         )
     batches: list[Batch] = []
     with _output(path) as file:
@@ -124,7 +124,7 @@ def idx(path: Path, n: int) -> Iterator[Add]:
             low, high = batch.labels.min(initial=0), batch.labels.max(initial=0)
             if batch.images.ndim != 3 or low < 0 or high > 255:
                 raise InvalidInputError(
-                    f"the digits have the image shape {batch.images.shape[1:]} and labels from {low} to {high}; IDX "
+                    f"the images have the shape {batch.images.shape[1:]} and labels from {low} to {high}; IDX "
                     "files only hold gray images with labels from 0 to 255: write an .npz archive instead"
                 )
             if images.tell() == 0:
@@ -278,7 +278,7 @@ def save(batch: Batch, path: Path) -> None:
         raise InvalidInputError("the batch is empty, so there is nothing to write")
     if batch.class_weights is not None and writer in (tfrecord, parquet):
         raise InvalidInputError(
-            f"the digits are blends of classes, and {path.suffix} files cannot hold class weights; write "
+            f"the images are blends of classes, and {path.suffix} files cannot hold class weights; write "
             "an .npz archive"
         )
     with writer(path, len(batch)) as add:

@@ -108,7 +108,7 @@ class AddressedRows:
         if addresses.generator_id not in (None, generator.generator_id):
             raise GeneratorChangedError(
                 f"the addresses belong to generator {addresses.generator_id}, but the server has generator "
-                f"{generator.generator_id}; serve generator {addresses.generator_id} to get the same digits"
+                f"{generator.generator_id}; serve generator {addresses.generator_id} to get the same images"
             )
         weights = addresses.class_weights
         if weights is not None:
@@ -189,7 +189,7 @@ class SampleSpec(Scaling):
         if labels is not None and weights is not None:
             raise InvalidInputError("labels and class_weights were both given; give only one of them")
         if n is None:
-            raise InvalidInputError("the number of digits is missing; give n, or one label for each digit")
+            raise InvalidInputError("the number of images is missing; give n, or one label for each image")
         for name, value in (("n", n), ("start", start)):
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
                 raise InvalidInputError(f"{name} is {value!r}; expected an integer, 0 or more")
@@ -242,7 +242,7 @@ def _weights(given: npt.ArrayLike) -> Weights:
     except (TypeError, ValueError) as error:
         raise InvalidInputError(f"class_weights are invalid ({error}); expected an array of numbers") from error
     if weights.ndim not in (1, 2):
-        raise InvalidInputError(f"class_weights have shape {weights.shape}; expected (K,) for all digits, or (n, K)")
+        raise InvalidInputError(f"class_weights have shape {weights.shape}; expected (K,) for all images, or (n, K)")
     return weights
 
 
@@ -293,7 +293,7 @@ def check_sample_size(n: int, most: int) -> None:
     """
     if n > most:
         raise InvalidInputError(
-            f"{n} digits were requested in one sample; expected at most {most}, because a sample is held in memory: "
+            f"{n} images were requested in one sample; expected at most {most}, because a sample is held in memory: "
             "use stream(), or raise the limit with Limits(sample_rows=…)"
         )
 

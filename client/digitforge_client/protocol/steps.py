@@ -63,7 +63,7 @@ class Emit:
 
 def out_of_memory(error: MemoryError) -> InvalidInputError:
     """The error of a call whose result does not fit into memory."""
-    return InvalidInputError(f"the result does not fit into memory ({error}); request fewer digits, or use stream()")
+    return InvalidInputError(f"the result does not fit into memory ({error}); request fewer images, or use stream()")
 
 
 T = TypeVar("T")

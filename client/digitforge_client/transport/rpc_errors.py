@@ -49,7 +49,7 @@ _RULES: Final = (
         codes="DEADLINE_EXCEEDED",
         error=ServerTimeoutError,
         message="no answer from {target} within {timeout}; wait longer with Timeout(request_s=…), or request fewer "
-        "digits at once with Limits(rows_per_request=…)",
+        "images at once with Limits(rows_per_request=…)",
     ),
     _Rule(
         codes="RESOURCE_EXHAUSTED",
@@ -63,7 +63,7 @@ _RULES: Final = (
         text="larger than max",
         error=RequestRejectedError,
         message="a message between the client and {target} is too large ({details}); allow larger messages with "
-        "Limits(message_mib=…), or request fewer digits at once with Limits(rows_per_request=…)",
+        "Limits(message_mib=…), or request fewer images at once with Limits(rows_per_request=…)",
     ),
     _Rule(
         codes="RESOURCE_EXHAUSTED",

@@ -16,6 +16,7 @@ import click
 from digitforge_client.cli.scheduler_options import SCHEDULER, scheduler_of
 from digitforge_client.cli.server_options import CONNECTION, optional_access, without_secrets
 from digitforge_client.common.command import Group, resumable
+from digitforge_client.common.numerals import grouped
 from digitforge_evaluation.cli.choose_expansion import choose_expansion
 from digitforge_evaluation.cli.experiment_options import (
     FOLDER,
@@ -230,7 +231,7 @@ def print_analysis(console: Any, state: State) -> None:
 
     arms = state.analysis.arms
     sizes = sorted({result.n_per_class for result in arms})
-    held_out = f"{arms[0].held_out:,}" if arms else "the"
+    held_out = grouped(arms[0].held_out) if arms else "the"
 
     def show(values: dict[tuple[Arm, int], Estimate], legend: str) -> None:
         print_table(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from digitforge_client.common.numerals import grouped
 from digitforge_evaluation.experiment.analysis import Analysis, Comparison, Measure
 from digitforge_evaluation.experiment.statistics import SUBSETS_FOR_A_VERDICT, subsets_needed
 from digitforge_evaluation.experiment.worth import Worth
@@ -83,14 +84,14 @@ def sentence(comparison: Comparison, *, classes: int, measure: Measure = "accura
     """
     n, arm = comparison.n_per_class, comparison.arm
     balanced = measure != "accuracy"
-    total = "fewer of each cut class" if balanced else f"{n * classes:,} in total"
+    total = "fewer of each cut class" if balanced else f"{grouped(n * classes)} in total"
     size = f"With {n} real image{'s' if n > 1 else ''} per class ({total})"
     article = "an" if arm.budget == "oracle" else "a"
     generator = f"{article} {arm.budget} generator" + (f" ({arm.generator})" if arm.generator else "")
     baseline = "class-balanced classical augmentation" if balanced else "classical augmentation"
     change = f"adding images from {generator} to {baseline}"
     evidence = (
-        f"{points(comparison.difference)} points of {measure} on {comparison.held_out:,} held-out images "
+        f"{points(comparison.difference)} points of {measure} on {grouped(comparison.held_out)} held-out images "
         f"({_details(comparison)})"
     )
     match comparison.verdict:
@@ -185,7 +186,7 @@ def _worth_interval(value: Worth) -> str:
 
 def _rounded(images: float) -> str:
     """A number of images, rounded to the two digits that a learning curve can support."""
-    return f"{float(f'{images:.2g}'):,.{0 if abs(images) >= 9.5 else 1}f}"
+    return grouped(float(f"{images:.2g}"), decimals=0 if abs(images) >= 9.5 else 1)
 
 
 def _signed(images: float) -> str:

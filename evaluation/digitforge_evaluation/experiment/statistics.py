@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from digitforge_client.common.numerals import grouped
 from digitforge_client.errors import InvalidInputError
 
 Verdict = Literal["helps", "hurts", "inconclusive", "descriptive"]
@@ -155,7 +156,7 @@ def subsets_needed(family: int, *, alpha: float = LEVEL) -> int:
         if smallest_p(subsets, family=family) < alpha:
             return subsets
     raise InvalidInputError(
-        f"there are {family:,} comparisons; expected fewer than {ceil(alpha * 2 ** (EXACT_UP_TO - 1)):,}. "
+        f"there are {grouped(family)} comparisons; expected fewer than {grouped(ceil(alpha * 2 ** (EXACT_UP_TO - 1)))}. "
         "Use fewer sizes or generators"
     )
 

@@ -12,8 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
 from digitforge_client.common.files import make_folder, replacing
 from digitforge_client.common.json_text import parse_json
 from digitforge_client.common.versions import versions
@@ -190,9 +188,9 @@ def _read_record(path: Path) -> Exhibit | None:
 
 
 def _parameters(recipe: Recipe, card: Mapping[str, Any]) -> int:
-    from digitforge_training.gan.networks import build_generator
+    from digitforge_training.gan.networks import build_generator, parameter_count
 
     generator = build_generator(
         recipe, image_shape=tuple(card["image_shape"]), classes=len(card["class_names"]), seed=0
     )
-    return sum(int(np.prod(variable.shape)) for variable in generator.trainable_variables)
+    return parameter_count(generator)

@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 
 from digitforge_client.common.files import make_folder, replacing
+from digitforge_client.common.numerals import grouped
 from digitforge_evaluation.gallery.exhibits import Exhibit, Shown
 from digitforge_evaluation.images.sources import Source
 from digitforge_evaluation.quality.comparison import RealData
@@ -48,10 +49,12 @@ def cells(exhibit: Exhibit) -> tuple[str, ...]:
     floor = distance.get("training_floor")
     full = RECIPES[exhibit.name].steps
     return (
-        f"{exhibit.steps:,}" + (f" of {full:,}" if exhibit.steps < full else "") + f" {exhibit.ended}".rstrip(),
-        f"{exhibit.images_seen:,}",
+        grouped(exhibit.steps)
+        + (f" of {grouped(full)}" if exhibit.steps < full else "")
+        + f" {exhibit.ended}".rstrip(),
+        grouped(exhibit.images_seen),
         "–" if exhibit.minutes is None else f"{exhibit.minutes:.0f}",
-        f"{exhibit.parameters:,}",
+        grouped(exhibit.parameters),
         value("distance", ".3g"),
         f"{distance['value'] / floor['mean']:.1f}" if floor else "–",
         value("score", ".2f"),

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from digitforge_client.common.files import make_folder, replacing
+from digitforge_client.common.numerals import grouped
 from digitforge_evaluation.experiment.analysis import Analysis, ArmResult, Comparison
 from digitforge_evaluation.experiment.arms import PLAIN
 from digitforge_evaluation.experiment.benefit import Benefit
@@ -133,7 +134,7 @@ def _render(
         number=lambda value: f"{value:.4g}".replace("-", "−"),
         worth=worth_sentence,
         unbroken=lambda text: text.replace(" %", "\u00a0%").replace(" = ", "\u00a0=\u00a0"),
-        grouped=lambda count: f"{count:,}".replace(",", "\u202f"),  # narrow no-break space
+        grouped=grouped,
     ).render(
         analysis=analysis,
         facts=facts,

@@ -29,7 +29,7 @@ def test_label_selects_one_class(server: Any, tmp_path: Path, formula: Any) -> N
     out = tmp_path / "sevens.npz"
     result = sample(server, "--n", "3000", "--label", "7", "--seed", "5", "--out", out)
     assert (result.returncode, result.stderr) == (0, "")
-    assert f"3000 digits of generator {server.generator_id} (seed 5, rows 0 to 2999)" in result.stdout
+    assert f"3000 images of generator {server.generator_id} (seed 5, rows 0 to 2999)" in result.stdout
     with np.load(out) as archive:
         assert archive["x"].shape == (3000, 28, 28)
         assert set(archive["y"].tolist()) == {7}
@@ -72,7 +72,7 @@ def test_a_pipe_gets_arrays_without_messages(server: Any, formula: Any) -> None:
     words = [sys.executable, "-m", "digitforge", "sample", "--server", server.target]
     words += ["--n", "1500", "--seed", "1", "--out", "-"]
     result = subprocess.run(words, capture_output=True, check=True, timeout=120)
-    assert b"1500 digits" in result.stderr
+    assert b"1500 images" in result.stderr
     pipe = io.BytesIO(result.stdout)
     images, labels = np.load(pipe), np.load(pipe)
     np.testing.assert_array_equal(images, formula(labels, 2**32 + np.arange(1500))[..., 0])
@@ -108,7 +108,7 @@ def test_a_folder_of_idx_files(server: Any, tmp_path: Path) -> None:
         (["--n", "5", "--seed", "3000000"], "seed is 3000000"),
         (["--n", "5", "--start", "-2"], "start is -2"),
         (["--n", "5", "--labels", "1,2"], "leave n out"),
-        ([], "number of digits is missing"),
+        ([], "number of images is missing"),
         (["--labels", "1,2", "--label", "3"], "were both given"),
     ],
 )
@@ -209,7 +209,7 @@ def test_standard_output_may_have_a_file_name(server: Any, tmp_path: Path) -> No
         with out.open(mode) as file:
             result = subprocess.run([*command, *arguments], stdout=file, stderr=subprocess.PIPE, check=False)
         assert result.returncode == 0, result.stderr
-        assert b"50 digits" in result.stderr
+        assert b"50 images" in result.stderr
         with np.load(out) as archive:
             assert archive["y"].tolist() == [row % 10 for row in range(50)]
         out.write_bytes(b"")
@@ -227,7 +227,7 @@ def test_process_substitution_of_a_shell_can_read_the_output(server: Any) -> Non
         os.close(write_end)
         with os.fdopen(read_end, "rb") as pipe, np.load(io.BytesIO(pipe.read())) as archive:
             assert len(archive["y"]) == 50
-        assert "50 digits" in process.communicate(timeout=60)[0]
+        assert "50 images" in process.communicate(timeout=60)[0]
     assert process.returncode == 0
 
 
@@ -266,7 +266,7 @@ def test_digits_are_never_written_to_a_terminal(server: Any, form: str, out: str
 def test_a_file_and_a_terminal_for_the_report(server: Any, tmp_path: Path) -> None:
     status, shown, stderr = _run_in_a_terminal(server, "--n", "5", "--out", tmp_path / "d.npz")
     assert (status, stderr) == (0, b"")
-    assert shown.startswith(b"5 digits")
+    assert shown.startswith(b"5 images")
 
 
 @pytest.mark.parametrize("form", ["npz", "png", "tfrecord", "parquet"])

@@ -99,7 +99,7 @@ def test_wait_ends_when_the_server_has_loaded_its_model(exported_model: Path, tm
     finally:
         waiting.kill()
     assert waiting.returncode == 0, err
-    assert "2 digits" in out
+    assert "2 images" in out
 
 
 def test_wait_has_an_end(tmp_path: Path) -> None:

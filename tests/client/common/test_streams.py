@@ -38,7 +38,7 @@ def test_a_file_is_written_whatever_the_other_streams_are(server: Any, tmp_path:
     out = tmp_path / "d.npz"
     done = shell("sample", "--server", server.target, "--n", 50, "--out", out, streams=streams)
     assert (done.returncode, done.stderr) == (0, b"")
-    assert (b"50 digits" in done.stdout) == (">&-" not in streams.replace("2>&-", ""))
+    assert (b"50 images" in done.stdout) == (">&-" not in streams.replace("2>&-", ""))
     with np.load(out) as archive:
         assert len(archive["y"]) == 50
     assert list(tmp_path.iterdir()) == [out]

@@ -79,7 +79,7 @@ def test_parallel_processes_write_the_same_as_one(server: Any, tmp_path: Path, f
         assert (tmp_path / "1" / file).read_bytes() == (tmp_path / "2" / file).read_bytes()
     checked = run(server, "verify", tmp_path / "2", "--regenerate", 2)
     assert checked.returncode == 0, checked.stderr
-    assert "8 shards with 5000 digits match their checksums; 2 of them match" in checked.stdout
+    assert "8 shards with 5000 images match their checksums; 2 of them match" in checked.stdout
 
 
 def test_a_dask_cluster_writes_the_same_shards(server: Any, tmp_path: Path, scheduler: str, formula: Any) -> None:
@@ -338,7 +338,7 @@ def test_a_folder_with_other_files_is_never_changed(tmp_path: Path, client: Digi
         (("--n", 10, "--truncation", 1, "--expansion", 1.2), 2, "only one of them"),
         (("--n", 10, "--jobs", 0), 2, "--jobs is 0"),
         (("--n", 0), 2, "n is 0"),
-        ((), 2, "number of digits is missing"),
+        ((), 2, "number of images is missing"),
         (("--n", 10, "--model-name", "letters"), 3, "no model 'letters'"),
     ],
 )

@@ -74,7 +74,7 @@ def test_regenerated_digits_may_differ_within_the_tolerance(server: Any, tmp_pat
         assert result.returncode == status, (levels, changed, result.stderr)
         (compared,) = json.loads(result.stdout)["regenerated"]
         assert (compared["pixels"], compared["differing"], compared["largest"]) == (pixels, changed, levels)
-    assert "does not match the server's digits" in result.stderr
+    assert "does not match the server's images" in result.stderr
     server.mend = lambda reply: reply
     server.generator_id = "f" * 16
     result = run(server, "verify", tmp_path, "--regenerate", 1)

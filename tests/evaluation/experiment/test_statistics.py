@@ -104,7 +104,7 @@ def test_a_family_that_cannot_reach_significance_is_refused_with_the_number_of_s
     with pytest.raises(InvalidInputError, match=r"10 subsets cannot give a verdict on 26 .*0\.051.* --subsets 11"):
         check_family(26, subsets=10)
     check_family(26, subsets=9)  # descriptive in any case
-    with pytest.raises(InvalidInputError, match="expected fewer than 26,215"):
+    with pytest.raises(InvalidInputError, match="expected fewer than 26\u00a0215"):
         subsets_needed(30_000)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,7 +16,7 @@ from digitforge_training.gan.networks.parts import Parts
 from digitforge_training.gan.networks.residual import residual_discriminator, residual_generator
 from digitforge_training.recipes import Recipe
 
-__all__ = ["build_discriminator", "build_generator"]
+__all__ = ["build_discriminator", "build_generator", "parameter_count"]
 
 _BUILDERS = {
     "residual": (residual_generator, residual_discriminator),
@@ -83,6 +84,11 @@ def build_discriminator(
     _, build = _BUILDERS[recipe.network]
     with _precision(recipe):
         return _named(build(recipe, parts, image_shape=image_shape, classes=classes))
+
+
+def parameter_count(network: keras.Model) -> int:
+    """Number of trained parameters. Measured numbers, such as the frequencies of clusters, do not count."""
+    return sum(math.prod(variable.shape) for variable in network.trainable_variables)
 
 
 def _named(network: keras.Model) -> keras.Model:
