@@ -155,9 +155,9 @@ def subsets_needed(family: int, *, alpha: float = LEVEL) -> int:
     for subsets in range(SUBSETS_FOR_A_VERDICT, EXACT_UP_TO + 1):
         if smallest_p(subsets, family=family) < alpha:
             return subsets
+    most = grouped(ceil(alpha * 2 ** (EXACT_UP_TO - 1)))
     raise InvalidInputError(
-        f"there are {grouped(family)} comparisons; expected fewer than {grouped(ceil(alpha * 2 ** (EXACT_UP_TO - 1)))}. "
-        "Use fewer sizes or generators"
+        f"there are {grouped(family)} comparisons; expected fewer than {most}. Use fewer sizes or generators"
     )
 
 
