@@ -68,7 +68,7 @@ def test_the_command_lists_every_subcommand(environment: Path) -> None:
         (["train", "--data", "digits", "--out", "run"], "training"),
         (["export", "run", "--to", "models/digits"], "training"),
         (["serve"], "serving"),
-        (["demo"], "evaluation"),
+        (["demo"], "evaluation,serving"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else value,
 )

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 
@@ -24,8 +24,6 @@ from digitforge_client.common.interrupts import SignalHandlers
 from digitforge_client.errors import DigitforgeError, did_you_mean
 
 ENTRY_POINT_GROUP = "digitforge.commands"
-#: Extras of the commands that need another one than their component's.
-EXTRAS: Final = {"demo": "evaluation,serving"}
 log = logging.getLogger("digitforge")
 
 
@@ -75,7 +73,7 @@ class LazyGroup(Group):
             if entry is None:
                 raise
             component = entry.module.partition(".")[0].removeprefix("digitforge_")
-            with needs_extra(EXTRAS.get(entry.name, component), f"`digitforge {entry.name}`"):
+            with needs_extra(component, f"`digitforge {entry.name}`"):
                 raise
 
 

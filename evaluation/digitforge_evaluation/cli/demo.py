@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import click
 
 from digitforge_client.cli.renamed import renamed
+from digitforge_client.common.extras import check_extras
 from digitforge_evaluation.cli.tables import print_table
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def demo(*, out: Path, **settings: Any) -> None:
       digitforge demo
       digitforge demo --n 1000 --subsets 3 --out quick
     """
+    check_extras("evaluation,serving", "`digitforge demo`")
     from digitforge_evaluation.demo import demo as job
 
     with _Screen() as screen:
