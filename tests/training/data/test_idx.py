@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 
 from digitforge_client.common import archives
 from digitforge_client.errors import DataError
-from digitforge_training.data import idx, load
+from digitforge_training.data import idx, load, load_images
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (40, 28, 28), dtype=np.uint8)
@@ -141,6 +141,33 @@ def test_one_of_several_sets_in_a_folder_is_chosen_by_its_prefix(tmp_path: Path)
     assert load(str(tmp_path / "emnist-letters")).class_names == ("1", "2", "3", "4")
     with pytest.raises(DataError, match=r"2 data set.*emnist-digits, .*emnist-letters"):
         load(str(tmp_path))
+
+
+def test_emnists_mapping_names_the_classes(tmp_path: Path) -> None:
+    write_set(tmp_path, "emnist-letters-", labels=LABELS + 1, zipped=True)
+    write_set(tmp_path, "emnist-balanced-", labels=LABELS + 8)
+    mapping = tmp_path / "emnist-letters-mapping.txt"
+    mapping.write_bytes(b"1 65 97\r\n2 66 98\r\n3 67 99\r\n4 68 100\r\n5 69 101\r\n")  # no class 0
+    (tmp_path / "emnist-balanced-mapping.txt").write_text("8 56\n9 57 \n\n10 65\n11 1078")  # no newline at the end
+    for split in ("train", "test"):
+        letters = load(tmp_path / "emnist-letters", split=split)
+        assert letters.class_names == ("Aa", "Bb", "Cc", "Dd")
+        np.testing.assert_array_equal(letters.labels, LABELS)
+        assert load(tmp_path / "emnist-balanced", split=split).class_names == ("8", "9", "A", "ж")
+    assert load_images(tmp_path / "emnist-letters").class_names == ("Aa", "Bb", "Cc", "Dd")
+    (tmp_path / "emnist-letters-class-names.json").write_text('["-", "a", "b", "c", "d"]')
+    assert load(tmp_path / "emnist-letters").class_names == ("a", "b", "c", "d")
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "1", "a 65", "1 65\n1 66", "-1 65", "256 65", "1 -5", "1 1114112", "1 99999999999999999999", "\xff\xfe1"],
+)
+def test_a_damaged_mapping_is_an_error_that_names_the_file(tmp_path: Path, content: str) -> None:
+    write_set(tmp_path, "k-")
+    (tmp_path / "k-mapping.txt").write_bytes(content.encode("latin-1"))
+    with pytest.raises(DataError, match=r"k-mapping\.txt: no class names .*expected lines with a class number"):
+        load(tmp_path)
 
 
 def test_labels_are_renumbered_and_keep_their_names(tmp_path: Path) -> None:

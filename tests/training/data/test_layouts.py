@@ -335,7 +335,7 @@ def test_qmnist_and_names_beside_the_files(tmp_path: Path) -> None:
     assert load(tmp_path / "qmnist").class_names == ("zero", "one", "two")
     assert load_images(tmp_path).class_names == ("one", "two", "zero")
     (tmp_path / "qmnist-class-names.json").write_text("{}")
-    with pytest.raises(DataError, match=r"qmnist-class-names\.json: not a list of class names"):
+    with pytest.raises(DataError, match=r"qmnist-class-names\.json: no class names .*expected a JSON list"):
         load(tmp_path)
 
 

@@ -4,7 +4,8 @@ An IDX file has two zero bytes, one byte for the type (8 means unsigned byte), o
 dimensions, one big-endian uint32 per dimension, and the values in C order. Images are unsigned bytes. Labels may also
 be signed integers, as in QMNIST, whose labels are (n, 8): the class is the first of eight numbers.
 
-``class-names.json`` beside the files, with the same prefix, is a list of the names of the labels 0, 1 …
+A file beside them, with the same prefix, may name the labels: ``class-names.json``, a list of the names of the labels
+0, 1 …, or EMNIST's ``mapping.txt``, which has a line for each class: its number and the code points of its characters.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ FILE_NAME: Final = re.compile(
     r"(?P<prefix>.*?)(?P<split>train|test|t10k)-(?P<kind>images|labels)[-.]idx[1-4]-(ubyte|int)(\.gz)?"
 )
 CLASS_NAMES: Final = "class-names.json"
+MAPPING: Final = "mapping.txt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,23 +214,47 @@ def read_whole_set(folder: Path, name: str = "") -> Raw:
     )
 
 
-def class_names_file(path: Path) -> Path:
-    """The file with the class names that belongs to an IDX file."""
-    match = FILE_NAME.fullmatch(path.name)
-    return path.with_name((match["prefix"] if match else "") + CLASS_NAMES)
-
-
 def _read_class_names(idx_file: Path) -> tuple[str, ...] | None:
-    path = class_names_file(idx_file)
-    if not path.exists():
-        return None
-    try:
-        names = json.loads(path.read_bytes())
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ValueError("it is another JSON value")
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not a list of class names ({error}); write a JSON list of text") from error
+    """The names of the labels 0, 1 …, from a file beside *idx_file*. None if there is no such file."""
+    match = FILE_NAME.fullmatch(idx_file.name)
+    prefix = match["prefix"] if match else ""
+    for name, read, expected in (
+        (CLASS_NAMES, _listed_names, "a JSON list of class names"),
+        (
+            MAPPING,
+            _mapped_names,
+            "lines with a class number from 0 to 255 and the code points of its characters: 10 65",
+        ),
+    ):
+        path = idx_file.with_name(prefix + name)
+        if path.exists():
+            try:
+                return read(path.read_text("utf-8-sig"))
+            except (OSError, ValueError, OverflowError) as error:
+                raise DataError(
+                    f"{path}: no class names ({error}); expected {expected}; repair or remove it"
+                ) from error
+    return None
+
+
+def _listed_names(text: str) -> tuple[str, ...]:
+    names = json.loads(text)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("it is another JSON value")
     return tuple(names)
+
+
+def _mapped_names(text: str) -> tuple[str, ...]:
+    """The characters of each class. A number without a line, such as 0 in EMNIST letters, is its own name."""
+    names: dict[int, str] = {}
+    for line in filter(str.strip, text.splitlines()):
+        number, *code_points = map(int, line.split())
+        if number in names or not 0 <= number <= 255 or not code_points:
+            raise ValueError(f"the line {line[:40]!r} is wrong, or repeats a number")
+        names[number] = "".join(map(chr, code_points))
+    if not names:
+        raise ValueError("it is empty")
+    return tuple(names.get(number, str(number)) for number in range(max(names) + 1))
 
 
 def read_images(path: Path) -> npt.NDArray[np.integer]:
