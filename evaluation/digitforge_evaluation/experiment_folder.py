@@ -225,7 +225,7 @@ class State:
 
     analysis: Analysis  #: of the finished cells
     facts: Facts
-    samples: tuple[SampleSheet, ...]
+    samples: tuple[SampleSheet, ...]  #: empty if the folder has none
     planned: tuple[CellKey, ...]  #: all cells of the last plan
     finished: Mapping[CellKey, CellResult]  #: finished cells of the last plan
 
@@ -251,18 +251,9 @@ def read(folder: Path, *, others: Sequence[float] = ()) -> State:
         if (folder / DISTANCES).exists():
             found = parse_json((folder / DISTANCES).read_bytes())
             measured = str(found["name"]), dict(found["values"])
-        with open_archive(folder / SAMPLES, advice=again) as arrays:
-            samples = tuple(
-                SampleSheet(
-                    title="Real" if name == "real" else f"Generated ({name})",
-                    images=arrays[f"{name}_images"],
-                    labels=arrays[f"{name}_labels"],
-                )
-                for name in (file.removesuffix("_images") for file in arrays.files if file.endswith("_images"))
-            )
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise DataError(
-            f"{EXPERIMENT}, {SAMPLES} or {DISTANCES} in {folder} is missing or damaged ({error!r}); {again}"
+            f"{EXPERIMENT} or {DISTANCES} in {folder} is missing or damaged ({error!r}); {again}"
         ) from error
     finished = {key: stored.cells[key] for key in planned if key in stored.cells}
     analysis = analyze(
@@ -285,10 +276,25 @@ def read(folder: Path, *, others: Sequence[float] = ()) -> State:
             if measured
             else None,
         ),
-        samples=samples,
+        samples=_read_samples(folder / SAMPLES, advice=again),
         planned=planned,
         finished=finished,
     )
+
+
+def _read_samples(path: Path, *, advice: str) -> tuple[SampleSheet, ...]:
+    """Images of each source. None if the file is missing: results do not depend on it."""
+    if not path.exists():
+        return ()
+    with open_archive(path, advice=advice) as arrays:
+        return tuple(
+            SampleSheet(
+                title="Real" if name == "real" else f"Generated ({name})",
+                images=arrays[f"{name}_images"],
+                labels=arrays[f"{name}_labels"],
+            )
+            for name in (file.removesuffix("_images") for file in arrays.files if file.endswith("_images"))
+        )
 
 
 def _notes(planned: Sequence[CellKey], earlier_subsets: Sequence[int]) -> tuple[str, ...]:

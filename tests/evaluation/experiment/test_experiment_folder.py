@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from digitforge_client.errors import InvalidInputError
+from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_evaluation import experiment_folder
 from digitforge_evaluation.experiment.arms import Arm
 from digitforge_evaluation.experiment.generators import Exported
@@ -36,6 +36,20 @@ def test_a_generator_without_classes_that_saw_the_images_is_semi(
     state = experiment_folder.read(tmp_path)
     assert {str(key.arm) for key in state.finished} == {"real", "gan (semi)"}
     assert [sheet.title for sheet in state.samples] == ["Real", "Generated (semi)"]
+
+
+def test_a_report_without_samples_leaves_out_their_sheets(real: RealImages, tmp_path: Path) -> None:
+    plan = Plan(arms=("real",), n_per_class=(2,), subsets=1, classifier="svm", steps=4)
+    experiment_folder.run(tmp_path, plan, real, {}, cards={}, command="")
+    _, html = experiment_folder.report(tmp_path)
+    assert 'class="sheets"' in html.read_text("utf-8")
+    (tmp_path / "samples.npz").write_bytes(b"PK damaged")
+    with pytest.raises(DataError, match=r"samples\.npz.*run the same"):
+        experiment_folder.report(tmp_path)
+    (tmp_path / "samples.npz").unlink()
+    state, html = experiment_folder.report(tmp_path)
+    assert (len(state.finished), state.samples) == (1, ())
+    assert 'class="sheets"' not in html.read_text("utf-8")
 
 
 def test_cut_classes_are_measured_by_balanced_accuracy_and_their_own_recall(
