@@ -21,8 +21,9 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
+from ports import free_port
 from serve_process import needs_proc, resident, serving
-from serving_toys import connect, free_port, predict_request, wait_for
+from serving_toys import connect, predict_request, wait_for
 
 from digitforge_client import DigitClient
 from digitforge_serving import shipped_config

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import gc
 import inspect
-import socket
 import threading
 import time
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from ports import free_port
 
 from digitforge_client import (
     AsyncDigitClient,
@@ -188,9 +188,7 @@ def test_a_generator_change_during_a_stream_is_an_error(server: Any) -> None:
 
 
 def test_waiting_for_a_server_does_not_block_the_event_loop(start_server: Any) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
 
     async def ask() -> int:
         ticks = 0

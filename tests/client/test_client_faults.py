@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from ports import free_port
 
 from digitforge_client import (
     DigitClient,
@@ -30,12 +31,6 @@ from digitforge_client.protocol import sampling
 
 Code = grpc.StatusCode
 ONCE = Retry(attempts=1)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_without_a_server_the_error_names_the_target_and_how_to_start_a_server() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -195,12 +194,6 @@ class Gate:
 def connect(target: str) -> Stubs:
     """Create stubs for a server. The first call connects."""
     return Stubs.on(grpc.insecure_channel(target, options=[("grpc.max_receive_message_length", -1)]))
-
-
-def free_port() -> int:
-    """A free port on 127.0.0.1."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def wait_for(condition: Callable[[], T]) -> T:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import one_line, run, start
-from serving_toys import free_port
+from ports import free_port
 
 from digitforge_client.cli.server_options import Access, optional_access, without_secrets
 from digitforge_client.errors import InvalidInputError

@@ -20,8 +20,9 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from ports import free_port
 from serve_process import busy_s, needs_proc, serving
-from serving_toys import connect, free_port, predict_request, wait_for
+from serving_toys import connect, predict_request, wait_for
 
 from digitforge_serving import ModelSource, Server, ServerOptions
 from digitforge_serving.config.options import PROMETHEUS_PATH, BatchingOptions

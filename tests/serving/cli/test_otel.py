@@ -20,8 +20,9 @@ from click.testing import CliRunner
 from opentelemetry import trace
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.sdk.trace import TracerProvider
+from ports import free_port
 from serve_process import serving
-from serving_toys import connect, free_port, predict_request, wait_for
+from serving_toys import connect, predict_request, wait_for
 
 from digitforge_client import AsyncDigitClient, DigitClient
 from digitforge_client.errors import MissingExtraError

@@ -24,8 +24,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from ports import free_port
 from serve_process import SERVE, serving
-from serving_toys import Gate, connect, free_port, predict_request, wait_for
+from serving_toys import Gate, connect, predict_request, wait_for
 
 from digitforge_client.errors import DataError, DigitforgeError
 from digitforge_serving.api.request_log import SLOW_S

@@ -26,7 +26,8 @@ import pytest
 import standin
 import tensorflow as tf
 import yaml
-from serving_toys import Stubs, connect, free_port, wait_for
+from ports import free_port
+from serving_toys import Stubs, connect, wait_for
 from tensorflow_serving.apis import predict_pb2
 
 from digitforge_client import TLS, DigitClient, ServerUnavailableError

@@ -21,7 +21,8 @@ from typing import Any
 import pytest
 import tensorflow as tf
 import yaml
-from serving_toys import connect, free_port, predict_request, wait_for
+from ports import free_port
+from serving_toys import connect, predict_request, wait_for
 
 from digitforge_client import contract
 from digitforge_serving.cli.serve import serve

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 import yaml
-from serving_toys import connect, free_port, predict_request, wait_for
+from ports import free_port
+from serving_toys import connect, predict_request, wait_for
 
 from digitforge_serving import ModelSource, Server, ServerOptions, shipped_config
 from digitforge_serving.config.options import PROMETHEUS_PATH, BatchingOptions, read_metrics_path

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from openapi_schema_validator import OAS31Validator, validate
 from openapi_spec_validator import OpenAPIV31SpecValidator
+from ports import free_port
 from serve_process import serving
-from serving_toys import free_port
 
 from digitforge_client.errors import InvalidInputError
 from digitforge_serving import ModelSource, Server, ServerOptions

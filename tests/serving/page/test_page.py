@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from commands import run
 from playwright.sync_api import Browser, Download, Error, Locator, Page, expect, sync_playwright
+from ports import free_port
 from serve_process import Process, serving
-from serving_toys import free_port
 
 from digitforge_client import DigitClient
 from digitforge_serving import EmbeddedServer
