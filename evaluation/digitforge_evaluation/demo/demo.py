@@ -90,6 +90,7 @@ class _Streamed(ServedGenerator):
         self.drawn: Drawn | None = None
 
     def draw(self, n: int, *, proportions: tuple[int, ...], seed: int, expansion: float | None = None) -> Drawn:
+        self._listener.stage(f"requesting {n} labeled digits from {self.name}")
         labels = wanted_labels(self.card, n, proportions)
         images = np.empty((n, *self.card["image_shape"]), np.uint8)
         done, started = 0, time.monotonic()
@@ -135,9 +136,7 @@ def run(folder: Path, settings: Settings, *, listener: Listener, command: str) -
             n=settings.n,
             seed=settings.seed,
             real=RealData(train=training, test=test) if training.name == "mnist" else None,
-            progress=lambda name: listener.stage(
-                f"requesting {settings.n} labeled digits from {target}" if name == "drawing images" else name
-            ),
+            progress=listener.stage,
         )
         listener.measured(measured)
         listener.stage("training classifiers with and without generated digits")
