@@ -25,7 +25,8 @@ def dataset(
     """Make a dataset of digits and labels. It requests the digits while it is read, and every pass gives the same.
 
     In a distributed training, each rank gets its own part of the digits if *rank* and *world_size* are given, or if
-    PyTorch's default process group is initialized. With a ``tf.distribute`` strategy::
+    PyTorch's default process group is initialized. With a ``tf.distribute`` strategy for several GPUs of one machine,
+    give the dataset to ``model.fit``, without a rank. With a strategy for several machines::
 
         strategy.distribute_datasets_from_function(
             lambda context: dataset(
@@ -37,6 +38,9 @@ def dataset(
                 seed=0,
             )
         )
+
+    ``model.fit`` of Keras 3 does not support ``MultiWorkerMirroredStrategy``, whatever the data. Write the training
+    step yourself, as in ``examples/tensorflow_workers.py``.
 
     Args:
         client: the client that requests the digits. The dataset works only in this process.
