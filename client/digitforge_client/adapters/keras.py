@@ -45,6 +45,7 @@ class MixedDataset(keras.utils.PyDataset):
 
     def on_epoch_begin(self) -> None:
         """Note whether this epoch trains."""
+        self.on_epoch_end()  # Keras leaves it out after a training that stopped early
         self._trains = _keras_trains()
 
     def on_epoch_end(self) -> None:
@@ -55,11 +56,15 @@ class MixedDataset(keras.utils.PyDataset):
 
 
 def _keras_trains() -> bool:
-    """Whether Keras calls from ``fit``, and not from ``evaluate`` or ``predict``. Only the call stack shows it."""
+    """Whether Keras calls from an epoch of ``fit``, and not from ``evaluate`` or ``predict``.
+
+    Only the call stack shows it. Before its first epoch, ``fit`` may read the data to learn their form. It does so with
+    a ``tf.distribute`` strategy.
+    """
     frame = inspect.currentframe()
     while frame is not None:
         name = frame.f_code.co_name
         if name in ("fit", "evaluate", "predict") and isinstance(frame.f_locals.get("self"), keras.Model):
-            return name == "fit"
+            return name == "fit" and "epoch" in frame.f_locals
         frame = frame.f_back
     return True

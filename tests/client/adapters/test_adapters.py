@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from collections import Counter
@@ -145,14 +146,19 @@ def test_keras_trains_on_mixed_batches(client: DigitClient) -> None:
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_keras_trains_on_every_epoch_and_evaluation_changes_nothing(client: DigitClient, workers: int) -> None:
-    keras = pytest.importorskip("keras")
+@pytest.mark.parametrize(("workers", "strategy"), [(1, False), (2, False), (1, True)])
+def test_keras_trains_on_every_epoch_and_evaluation_changes_nothing(
+    client: DigitClient, workers: int, strategy: bool
+) -> None:
+    tensorflow = pytest.importorskip("tensorflow")
+    import keras
+
     from digitforge_client.adapters.keras import MixedDataset
 
     batches = MixedBatches(client, X / 255.0, Y, batch_size=20, synthetic=0.5, pixel_range=(0, 1), epoch=4)
-    model = keras.Sequential([keras.Input((28, 28)), keras.layers.Flatten(), keras.layers.Dense(10)])
-    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    with tensorflow.distribute.MirroredStrategy(["CPU:0"]).scope() if strategy else contextlib.nullcontext():
+        model = keras.Sequential([keras.Input((28, 28)), keras.layers.Flatten(), keras.layers.Dense(10)])
+        model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     handed_out: list[tuple[int, int]] = []
 
     class Recording(MixedDataset):
