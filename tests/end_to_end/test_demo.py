@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -17,6 +19,7 @@ import commands
 import pytest
 
 COMMAND = [sys.executable, "-m", "digitforge", "demo"]
+STOPPED = "\nstopped; nothing is kept, and the same command starts over\n\ndigitforge: interrupted\n"
 SMALL = ["--n", "1000", "--subsets", "2", "--steps", "20"]
 
 
@@ -143,9 +146,89 @@ def test_an_interrupt_stops_the_server_too_and_leaves_no_report(
     assert "was trained on" in stdout  # each result is printed when it is there
     assert ("How good are they?" in stdout) == (stage == "training classifiers with")
     assert "Do they help" not in stdout
+    assert stderr.endswith(STOPPED)
     assert "Traceback" not in stderr
     assert not _listens(target)
     assert list((tmp_path / "here").iterdir()) == []
+
+
+def _cpu_s(process: subprocess.Popen[str]) -> tuple[float, bool]:
+    """Seconds of computing so far, in all threads, and whether the process has ended. Its children do not count."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), fields[0] == "Z"
+
+
+@contextlib.contextmanager
+def _started(folder: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """Start the demo at its default size as a terminal does, with one experiment of a minute."""
+    (folder / "tmp").mkdir(parents=True)
+    one_thread = dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"), "1")
+    demo = subprocess.Popen(
+        [*COMMAND, "--subsets", "1", "--out", "here"],
+        cwd=folder,
+        env=environment | one_thread | {"TMPDIR": str(folder / "tmp")},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield demo
+    finally:
+        demo.kill()
+        demo.wait()
+
+
+def _stages(demo: subprocess.Popen[str]) -> Iterator[str]:
+    assert demo.stderr is not None
+    for line in demo.stderr:
+        if line.endswith(" …\n"):
+            yield re.sub(r"[0-9.:]+", "N", line.removesuffix(" …\n"))
+
+
+#: After Ctrl-C, the demo may compute this long.
+LIMIT_S = 3.0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads computing times in /proc")
+@pytest.mark.usefixtures("_interruptible")
+def test_ctrl_c_ends_the_demo_soon_in_every_stage(tmp_path: Path) -> None:
+    environment = dict(os.environ)
+    began_cpu_s: dict[str, float] = {}
+    with _started(tmp_path / "whole", environment) as demo:
+        for stage in _stages(demo):
+            began_cpu_s[stage] = _cpu_s(demo)[0]
+        assert demo.wait() == 0
+    moments, stages = random.Random(0), list(began_cpu_s)
+    for stage, following in zip(stages, [*stages[1:], ""], strict=True):
+        computing_s = began_cpu_s.get(following, began_cpu_s[stage]) - began_cpu_s[stage]
+        folder = tmp_path / f"{stages.index(stage)}"
+        with _started(folder, environment) as demo:
+            assert stage in _stages(demo)  # waits for it
+            began_s = _cpu_s(demo)[0]
+            moment_s = moments.uniform(0, 0.9 * computing_s)
+            waited = time.monotonic()
+            while _cpu_s(demo)[0] - began_s < moment_s and time.monotonic() - waited < computing_s:
+                time.sleep(0.01)
+            before_s, ended = _cpu_s(demo)
+            assert not ended
+            interrupted = time.monotonic()
+            os.killpg(demo.pid, signal.SIGINT)
+            while not (status := _cpu_s(demo))[1]:
+                time.sleep(0.01)
+            assert demo.stderr is not None
+            errors = demo.stderr.read()
+            ending_s, computed_s = time.monotonic() - interrupted, status[0] - before_s
+            print(f"{stage}: {ending_s:.1f} s, computing {computed_s:.1f} s")
+            assert demo.wait() == 130
+            assert computed_s < LIMIT_S, stage
+            assert ending_s < 2 * LIMIT_S * max(1, os.getloadavg()[0]), stage  # a busy machine gives it less time
+            assert "Traceback" not in errors
+            assert errors.endswith(STOPPED)
+            assert not list((folder / "here").iterdir())
+            assert not list((folder / "tmp").iterdir())
 
 
 @pytest.mark.usefixtures("_here")

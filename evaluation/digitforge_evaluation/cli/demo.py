@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import click
 
 from digitforge_client.cli.renamed import renamed
+from digitforge_client.common.command import resumable
 from digitforge_client.common.extras import check_extras
 from digitforge_evaluation.cli.tables import print_table
 
@@ -76,7 +77,7 @@ def demo(*, out: Path, **settings: Any) -> None:
     check_extras("evaluation,serving", "`digitforge demo`")
     from digitforge_evaluation.demo import demo as job
 
-    with _Screen() as screen:
+    with resumable(lambda: "nothing is kept, and the same command starts over"), _Screen() as screen:
         outcome = job.run(
             out, job.Settings(**settings), listener=screen, command=shlex.join(["digitforge", *sys.argv[1:]])
         )

@@ -18,6 +18,7 @@ import numpy as np
 from digitforge_client import DigitClient
 from digitforge_client.common.command import import_quietly
 from digitforge_client.common.files import make_folder, replacing
+from digitforge_client.common.interrupts import held_back
 from digitforge_client.errors import DataError
 from digitforge_evaluation import experiment_folder
 from digitforge_evaluation.demo.server_process import serving
@@ -153,21 +154,22 @@ def run(folder: Path, settings: Settings, *, listener: Listener, command: str) -
             listener.tested(state, training.name)
             listener.stage("writing the report")
             assert streamed.drawn is not None  # `assess` has drawn them
-            sheets = samples(test, streamed.drawn)
-            with replacing(folder / RESULTS) as file, (Path(scratch) / RESULTS).open("rb") as results:
-                shutil.copyfileobj(results, file)
-    seconds = streamed.seconds
-    facts = replace(
-        state.facts,
-        quality=tuple(asdict(one) for one in measured.figures),
-        notes=(
-            *notes,
-            f"The server sent {settings.n} labeled digits over gRPC in {seconds:.1f} s, "
-            f"{settings.n / seconds:.0f} per second.",
-        ),
-    )
-    html, _ = write_report(folder, state.analysis, facts, sheets)
-    return Outcome(quality=measured, state=state, html=html)
+            facts = replace(
+                state.facts,
+                quality=tuple(asdict(one) for one in measured.figures),
+                notes=(
+                    *notes,
+                    f"The server sent {settings.n} labeled digits over gRPC in {streamed.seconds:.1f} s, "
+                    f"{settings.n / streamed.seconds:.0f} per second.",
+                ),
+            )
+            written = Path(scratch) / "report"
+            html, _ = write_report(written, state.analysis, facts, samples(test, streamed.drawn))
+            with held_back():  # an interrupt leaves all files or none
+                for source in (Path(scratch) / RESULTS, *written.iterdir()):
+                    with replacing(folder / source.name) as file, source.open("rb") as content:
+                        shutil.copyfileobj(content, file)
+    return Outcome(quality=measured, state=state, html=folder / html.name)
 
 
 def check_folder(folder: Path) -> None:
