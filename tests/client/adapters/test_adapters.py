@@ -181,7 +181,7 @@ def test_keras_trains_on_every_epoch_and_evaluation_changes_nothing(
     assert handed_out_by(lambda: model.fit(dataset, epochs=2, verbose=0, validation_data=dataset)) == [6, 7, 8]
     assert batches.epoch == 8
 
-    class StopEarly(keras.callbacks.Callback):  # type: ignore[name-defined]
+    class StopEarly(keras.callbacks.Callback):
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
             self.model.stop_training = True
 

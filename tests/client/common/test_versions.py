@@ -97,7 +97,7 @@ def test_processes_that_publish_at_the_same_time_get_versions_of_their_own(tmp_p
         assert process.stdin is not None
         process.stdin.write("\n")
         process.stdin.flush()
-    expected = {}
+    expected: dict[str, str] = {}
     for process in processes:
         printed, _ = process.communicate(timeout=120)
         assert process.returncode == 0
