@@ -31,10 +31,15 @@ def grid(images: npt.NDArray[np.uint8], columns: int | None = None) -> npt.NDArr
     return picture[:-1, :-1]
 
 
-def png(picture: npt.NDArray[np.uint8]) -> bytes:
-    """Encode a picture as a PNG file: (height, width) or (height, width, 3) uint8 => bytes."""
+def png(picture: npt.NDArray[np.uint8], *, optimize: bool = True) -> bytes:
+    """Encode a picture as a PNG file.
+
+    Args:
+        picture: (height, width) or (height, width, C) uint8, with C from 1 to 4.
+        optimize: make a smaller file of a large picture. It takes twice as long.
+    """
     from PIL import Image
 
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, format="PNG", optimize=True)
+    Image.fromarray(picture[..., 0] if picture.shape[2:] == (1,) else picture).save(file, "PNG", optimize=optimize)
     return file.getvalue()

@@ -23,6 +23,7 @@ from digitforge_client.cli.server_options import (
 from digitforge_client.client import DigitClient
 from digitforge_client.common.command import resumable
 from digitforge_client.contract import SEEDS
+from digitforge_client.datasets.hub import check_hub, push
 from digitforge_client.datasets.manifest import FORMATS, NAME, Manifest, Plan
 from digitforge_client.errors import DataError, InvalidInputError
 
@@ -48,6 +49,13 @@ _LISTED = 3
     "Use the workers of this Dask scheduler instead of processes. They need digitforge, FOLDER under the same path, "
     "and access to --server."
 )
+@click.option(
+    "--push-to-hub",
+    metavar="USER/NAME",
+    help="Then upload the data set to Hugging Face's Hub. It needs --format parquet, and a token in HF_TOKEN or of "
+    "`hf auth login`.",
+)
+@click.option("--private", is_flag=True, help="Make a new data set on the Hub private.")
 @server_option
 @connection_options
 @old_model_option
@@ -57,6 +65,8 @@ def generate(
     folder: Path,
     label: str | None,
     jobs: int,
+    push_to_hub: str | None,
+    private: bool,
     server: str,
     as_json: bool,
     **given: Any,
@@ -66,37 +76,48 @@ def generate(
     FOLDER gets a manifest.json with the generator, and with the addresses and the SHA-256 of each shard. To continue
     after an interruption, run the same command again, or run it with FOLDER alone. Finished shards are kept.
 
+    With --format parquet, FOLDER is a data set for Hugging Face's `datasets`. It also gets a data card, README.md, and
+    Croissant metadata, croissant.json.
+
     \b
     Examples:
       digitforge generate synthetic --n 10000000 --seed 0
       digitforge generate synthetic
       digitforge generate records --n 60000000 --format tfrecord --jobs 8
+      digitforge generate shared --n 100000 --format parquet --push-to-hub me/digits
       digitforge generate records --n 60000000 --scheduler tcp://cluster:8786 --server digits:8500
     """
     if jobs == 0 or jobs < -1:
         raise InvalidInputError(f"--jobs is {jobs}; expected 1 or more, or -1 for one per core")
     from digitforge_client.datasets.generate import generate as write_shards
 
+    if push_to_hub is not None:
+        check_hub(push_to_hub)
     began = time.monotonic()
     scheduler = scheduler_of(**{name: given.pop(name) for name in SCHEDULER})
     access = Access.of(server, **{name: given.pop(name) for name in CONNECTION})
     with resumable(lambda: "finished shards are kept, and the same command continues"), access() as client:
         plan = _plan(client, folder, label=label, **given)
+        if push_to_hub is not None and plan.format != "parquet":
+            raise InvalidInputError(f"the data set has the format {plan.format}; --push-to-hub needs --format parquet")
         with progress(plan.n) as advance:
             manifest = write_shards(client, folder, plan, jobs=jobs, scheduler=scheduler, advance=advance)
     seconds = time.monotonic() - began
+    page = None if push_to_hub is None else push(folder, push_to_hub, private=private)
     report = asdict(plan) | {
         "folder": str(folder),
         "generator_id": manifest.generator_id,
         "shards": len(manifest.shards),
         "bytes": sum(shard.bytes or 0 for shard in manifest.shards),
         "seconds": round(seconds, 3),
+        "hub": page,
     }
     click.echo(
         json.dumps(report)
         if as_json
         else f"{plan.n} images of generator {manifest.generator_id} (seed {plan.seed}, rows {plan.start} to "
         f"{plan.start + plan.n - 1}) in {len(manifest.shards)} shards, {seconds:.1f} s: {folder / NAME}"
+        + (f"; uploaded to {page}" if page else "")
     )
 
 

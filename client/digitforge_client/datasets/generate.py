@@ -8,6 +8,7 @@ keeps two commands from writing into the same folder.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import secrets
 import shutil
@@ -20,8 +21,9 @@ from typing import Final
 from digitforge_client.batch import Batch
 from digitforge_client.client import DigitClient
 from digitforge_client.common.extras import needs_extra
-from digitforge_client.common.files import make_folder
+from digitforge_client.common.files import make_folder, replacing
 from digitforge_client.common.parallel import Scheduler, side_by_side
+from digitforge_client.datasets import croissant, data_card
 from digitforge_client.datasets.manifest import NAME, Manifest, Plan, Shard
 from digitforge_client.datasets.writers import WRITERS, check_library
 from digitforge_client.errors import DataError, DigitforgeError, GeneratorChangedError
@@ -68,7 +70,8 @@ def generate(
 ) -> Manifest:
     """Write a data set in shards into a folder, or continue an interrupted one.
 
-    A finished shard is kept if its file exists and has the right size. All other shards are made.
+    A finished shard is kept if its file exists and has the right size. All other shards are made. A data set in the
+    format ``parquet`` also gets a data card and Croissant metadata.
 
     Args:
         client: the client that requests the digits.
@@ -102,7 +105,25 @@ def generate(
         shutil.rmtree(folder / _UNFINISHED, ignore_errors=True)  # left by a process that was killed
         if pending:
             manifest = _make_shards(client, folder, manifest, pending, jobs=jobs, scheduler=scheduler, advance=advance)
+        if plan.format == "parquet":
+            _describe(folder, manifest, again=bool(pending))
         return manifest
+
+
+def _describe(folder: Path, manifest: Manifest, *, again: bool) -> None:
+    """Write the data card and the Croissant metadata. Keep a data card that exists, because people add a license.
+
+    Args:
+        folder: the folder of the data set.
+        manifest: its manifest, with all shards finished.
+        again: replace Croissant metadata that exist.
+    """
+    texts = {data_card.NAME: data_card.data_card(manifest)}
+    texts[croissant.NAME] = json.dumps(croissant.croissant(manifest), indent=2, ensure_ascii=False) + "\n"
+    for name, text in texts.items():
+        if not (folder / name).exists() or (again and name == croissant.NAME):
+            with replacing(folder / name) as file:
+                file.write(text.encode())
 
 
 def _make_shards(

@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from digitforge_client.batch import Batch
-from digitforge_client.common.archives import DAMAGED, limit, open_archive
-from digitforge_client.common.json_text import parse_json
-from digitforge_client.datasets import tfrecord
+from digitforge_client.common.archives import DAMAGED, open_archive
+from digitforge_client.datasets import parquet, tfrecord
 from digitforge_client.datasets.writers import check_library
 from digitforge_client.errors import DataError
 from digitforge_client.latent_space import SCALING
@@ -79,40 +78,7 @@ def _tfrecord(path: Path) -> Batch:
 
 def _parquet(path: Path) -> Batch:
     check_library("parquet")
-    from pyarrow import parquet
-
-    with parquet.ParquetFile(path) as file:
-        _check_columns(file.schema_arrow, file.metadata.num_rows, path)
-        table = file.read(["image", "label", "seed"])
-    about = parse_json(table.schema.metadata[b"digitforge"])
-    return Batch(
-        images=_images(table["image"].to_pylist(), about["image_shape"]),
-        labels=table["label"].to_numpy(),
-        seeds=table["seed"].to_numpy(),
-        generator_id=about["generator_id"],
-        seed=None,
-        class_names=tuple(about.get("class_names", ())),
-        **{name: about[name] for name in SCALING if name in about},
-    )
-
-
-def _check_columns(schema: Any, rows: int, path: Path) -> None:
-    """Check the types of the columns, and with them the size of the table before it is read.
-
-    Raises:
-        ValueError: a column has another type, or the table is too large.
-    """
-    import pyarrow as arrow
-
-    image = schema.field("image").type
-    if not arrow.types.is_fixed_size_binary(image):
-        raise ValueError(f"the images are of type {image}")
-    for name in ("label", "seed"):
-        if schema.field(name).type != arrow.int64():
-            raise ValueError(f"the column {name} is of type {schema.field(name).type}")
-    unpacked, most = rows * (image.byte_width + 16), limit(path.stat().st_size)
-    if unpacked > most:
-        raise ValueError(f"the table has {unpacked / 2**20:.0f} MiB; at most {most / 2**20:.0f} MiB are read")
+    return parquet.read(path)
 
 
 def _images(pixels: list[bytes], shape: list[int]) -> npt.NDArray[np.uint8]:

@@ -13,8 +13,8 @@ Formats:
 * ``files``: a new folder with ``CLASS/ROW-SEED.png``, where CLASS is the name of the class; see `class_folder`
 * ``npy``: a file with two NumPy arrays, one after the other: images and labels
 * ``tfrecord``: a file with one ``tf.train.Example`` per digit, see `tfrecord`. It needs the extra ``tfrecord``.
-* ``parquet``: a file with a table of ``image`` (H·W·C bytes), ``label`` and ``seed``, and with the names of the classes
-  in its metadata. It needs the extra ``parquet``.
+* ``parquet``: a file with a table of ``image`` (PNG), ``label`` and ``seed``, as on Hugging Face, see `parquet`. It
+  needs the extra ``parquet``.
 
 The file ``-`` is standard output. An existing file is replaced; an existing folder is an error.
 """
@@ -42,8 +42,6 @@ from digitforge_client.errors import InvalidInputError
 GRID_DIGITS: Final = 10_000
 #: Digits of the largest archive. An archive is built in memory.
 ARCHIVE_DIGITS: Final = 1_000_000
-#: Rows per row group of a Parquet file: 13 MB of MNIST-sized digits.
-ROW_GROUP: Final = 16_384
 STANDARD_OUTPUT: Final = "-"
 #: Formats that make a folder.
 FOLDERS: Final = ("idx", "files")
@@ -188,47 +186,14 @@ def tfrecord(path: Path, n: int) -> Iterator[Add]:  # noqa: ARG001 - all writers
 
 @contextmanager
 def parquet(path: Path, n: int) -> Iterator[Add]:  # noqa: ARG001 - all writers have this parameter
-    """Write a Parquet file.
-
-    Its metadata have a key ``digitforge`` with JSON: ``generator_id``, ``image_shape``, ``class_names``, and
-    ``truncation`` or ``expansion`` if given.
-    """
+    """Write a Parquet file for ``datasets.load_dataset``; see the module `parquet`."""
     check_library("parquet")
-    import pyarrow as arrow
-    from pyarrow import parquet
-
-    waiting: list[Batch] = []
-    table: Any = None
-
-    def flush() -> None:
-        nonlocal table
-        first, images = waiting[0], np.concatenate([batch.images for batch in waiting])
-        pixels = arrow.FixedSizeBinaryArray.from_buffers(
-            arrow.binary(images[0].size), len(images), [None, arrow.py_buffer(images)]
-        )
-        shape = [*first.images.shape[1:], 1][:3]
-        names = {"class_names": first.class_names} if first.class_names else {}
-        about = {"generator_id": first.generator_id, "image_shape": shape, **names, **first.scaling}
-        columns = {
-            "image": pixels,
-            "label": np.concatenate([batch.labels for batch in waiting]),
-            "seed": np.concatenate([batch.seeds for batch in waiting]),
-        }
-        rows = arrow.table(columns, metadata={"digitforge": json.dumps(about)})
-        table = table or parquet.ParquetWriter(file, rows.schema, compression="zstd")
-        table.write_table(rows)
-        waiting.clear()
-
-    def add(batch: Batch) -> None:
-        waiting.append(batch)
-        if sum(map(len, waiting)) >= ROW_GROUP:
-            flush()
+    from digitforge_client.datasets.parquet import Writer as ParquetWriter
 
     with _output(path) as file:
-        yield add
-        if waiting:
-            flush()
-        table.close()
+        writer = ParquetWriter(file)
+        yield writer.add
+        writer.close()
 
 
 def check_library(form: str) -> None:

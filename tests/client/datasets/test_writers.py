@@ -121,8 +121,8 @@ def test_a_parquet_file_is_a_table_that_names_its_generator(tmp_path: Path) -> N
     rows = table.read_table(tmp_path / "d.parquet")
     whole = batch(42)
     assert rows.column_names == ["image", "label", "seed"]
-    pixels = np.frombuffer(b"".join(rows["image"].to_pylist()), dtype=np.uint8).reshape(42, 28, 28)
-    np.testing.assert_array_equal(pixels, whole.images)
+    pictures = [np.asarray(Image.open(io.BytesIO(each["bytes"]))) for each in rows["image"].to_pylist()]
+    np.testing.assert_array_equal(np.stack(pictures), whole.images)
     np.testing.assert_array_equal(rows["label"].to_numpy(), whole.labels)
     np.testing.assert_array_equal(rows["seed"].to_numpy(), whole.seeds)
     about = json.loads(rows.schema.metadata[b"digitforge"])
@@ -269,15 +269,44 @@ def test_a_table_that_would_fill_the_memory_is_rejected_before_it_is_read(
     monkeypatch.setattr(archives, "LARGEST", 2**20)
     monkeypatch.setattr(table.ParquetFile, "read", lambda *_: pytest.fail("read the content"))
     numbers = arrow.array(np.zeros(2000, np.int64))
-    for images, says in (
-        (arrow.array([bytes(1000)] * 2000, arrow.binary(1000)), "the table has 2 MiB; at most 1 MiB are read"),
-        (arrow.array([bytes(1000)] * 2000), "the images are of type binary"),
+    files = arrow.array([bytes(1000)] * 2000)
+    struct = arrow.StructArray.from_arrays([files, arrow.nulls(2000, arrow.string())], ["bytes", "path"])
+    for images, shape, says in (
+        (
+            arrow.array([bytes(1000)] * 2000, arrow.binary(1000)),
+            [10, 10, 10],
+            "the table has 2 MiB; at most 1 MiB are read",
+        ),
+        (struct, [10, 10, 10], "the table has 2 MiB; at most 1 MiB are read"),
+        (struct, [2**40, 2**40, 1], "MiB are read"),
+        (files, [10, 10, 10], "the images are of type binary"),
     ):
         columns = {"image": images, "label": numbers, "seed": numbers}
-        table.write_table(arrow.table(columns), tmp_path / "d.parquet")
+        about = json.dumps({"image_shape": shape})
+        table.write_table(arrow.table(columns, metadata={"digitforge": about}), tmp_path / "d.parquet")
         assert (tmp_path / "d.parquet").stat().st_size < 20_000
         with pytest.raises(DataError, match=says):
             read(tmp_path / "d.parquet", "parquet")
+
+
+def test_a_picture_of_another_size_than_the_file_states_is_not_decoded(tmp_path: Path) -> None:
+    table = pytest.importorskip("pyarrow.parquet")
+    write("parquet", tmp_path / "d.parquet", batch(3))
+    rows = table.read_table(tmp_path / "d.parquet")
+    about = json.loads(rows.schema.metadata[b"digitforge"]) | {"image_shape": [4, 4, 1]}
+    table.write_table(rows.replace_schema_metadata({"digitforge": json.dumps(about)}), tmp_path / "d.parquet")
+    with pytest.raises(DataError, match=r"a picture has the shape \[28, 28, 1\], but the file states \[4, 4, 1\]"):
+        read(tmp_path / "d.parquet", "parquet")
+
+
+def test_a_parquet_file_of_version_0_2_with_pixels_can_be_read(tmp_path: Path) -> None:
+    arrow, table = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    old = batch(4)
+    pixels = arrow.array([image.tobytes() for image in old.images], arrow.binary(784))
+    about = json.dumps({"generator_id": old.generator_id, "image_shape": [28, 28, 1]})
+    columns = {"image": pixels, "label": old.labels, "seed": old.seeds}
+    table.write_table(arrow.table(columns, metadata={"digitforge": about}), tmp_path / "d.parquet")
+    np.testing.assert_array_equal(read(tmp_path / "d.parquet", "parquet").images, old.images)
 
 
 NAMES = ("zebra", "n/a", "val", "ä", "5", "..", "six", "seven", "eight", "nine")

@@ -85,7 +85,7 @@ def parquet_files(folder: Path) -> dict[str, list[Path]]:
 def read_parquet(path: Path, *, split: str) -> Raw:
     """Read one split of a Parquet file or of a folder of such files, or all images if there are no test files.
 
-    ``image`` holds PNG, JPEG or WebP files, as Hugging Face writes them, or raw pixels, as `digitforge sample` does.
+    ``image`` holds PNG, JPEG or WebP files, as Hugging Face writes them, or pixels, as digitforge 0.2.0 wrote them.
     ``label`` holds integers or names.
 
     Raises:
@@ -140,7 +140,7 @@ def _labels(table: Any, where: str) -> npt.NDArray[Any] | None:
 def _images(column: Any, about: dict[str, bytes], where: str) -> npt.NDArray[np.uint8] | list[Picture]:
     values = column.to_pylist()
     shape = _json(about, "digitforge").get("image_shape")
-    if shape is not None:
+    if shape is not None and values and isinstance(values[0], bytes):  # digitforge 0.2.0 wrote pixels
         try:
             return np.frombuffer(b"".join(values), dtype=np.uint8).reshape(len(values), *shape)
         except (TypeError, ValueError) as error:
