@@ -6,10 +6,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import click
 import pytest
 
 from digitforge_training.cli import _read_metrics
+from digitforge_training.export import model_card
 
 COMMAND = [sys.executable, "-m", "digitforge"]
 
@@ -27,12 +30,18 @@ def test_train_then_export_prints_the_folders_on_standard_output(tmp_path: Path)
     publish = done.stderr.splitlines()[-1].removeprefix("done; publish it with: ")
     assert publish == f"digitforge export {run} --to models/digits"
     report = tmp_path / "report.json"
-    report.write_text(json.dumps({"figures": [{"name": "fd[ours]@1k", "value": 1.5, "n": 1000, "interval": None}]}))
+    floor = {"mean": 0.5, "standard_deviation": 0.1, "n": 1000, "held_out": 359, "repeats": 3}
+    figure = {"value": 1.5, "n": 1000, "interval": [1.25, 1.75], "training_floor": floor, "unseen_floor": None}
+    report.write_text(json.dumps({"figures": [{"name": "fd[ours]@1k", "key": "distance"} | figure]}))
     done = _digitforge("export", run, "--to", base, "--metrics", report, "--expansion", "auto", "--json")
     assert done.returncode == 0, done.stderr
     card = json.loads(done.stdout)
     assert (card["path"], card["seed"], card["images_seen"]) == (str(base / "1"), 5, 64)
-    assert card["metrics"] == {"fd[ours]@1k": {"value": 1.5, "n": 1000}}
+    del figure["unseen_floor"]
+    assert card["metrics"] == {"fd[ours]@1k": figure}
+    text = (base / "1" / "MODEL_CARD.md").read_text("utf-8")
+    assert text == model_card.model_card(card)
+    assert "| `fd[ours]@1k` | 1.5 [1.25, 1.75] | 0.5 ± 0.1 (n = 1000) | – | 1000 |" in text
     (chosen,) = [line.split() for line in done.stderr.splitlines() if line.endswith("chosen")]
     assert card["expansion"] == {"factor": float(chosen[1]), "judge": "digitnet-64"}
 
@@ -120,3 +129,14 @@ def test_metrics_are_read_in_the_encodings_that_shells_write(tmp_path: Path, enc
     figures = [{"name": "fd[digitnet-64]@1k", "value": 1.5, "n": 1000}]
     (tmp_path / "report.json").write_text(json.dumps({"figures": figures}), encoding=encoding)
     assert _read_metrics(tmp_path / "report.json") == {"fd[digitnet-64]@1k": {"value": 1.5, "n": 1000}}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"value": None}, {"value": "good"}, {"n": None}, {"interval": [1.0]}, {"training_floor": {"mean": "low", "n": 1}}],
+)
+def test_a_report_without_the_numbers_is_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    figure = {"name": "fd", "value": 1.5, "n": 1000} | wrong
+    (tmp_path / "report.json").write_text(json.dumps({"figures": [figure]}))
+    with pytest.raises(click.BadParameter, match="is not a report"):
+        _read_metrics(tmp_path / "report.json")

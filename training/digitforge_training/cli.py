@@ -19,6 +19,7 @@ from digitforge_client.common.command import Group, import_quietly, resumable
 from digitforge_client.common.interrupts import announcing
 from digitforge_client.common.json_text import parse_json
 from digitforge_training.data.cli import data_options
+from digitforge_training.export import model_card
 from digitforge_training.recipes import FIXED, RECIPES, resolve, written
 from digitforge_training.recipes.descriptions import field_descriptions
 
@@ -254,7 +255,8 @@ def _describe(progress: Progress) -> str:
 @click.option(
     "--metrics",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Report of `digitforge evaluate --json` on an earlier export of this run. Its metrics go onto the card.",
+    help="Report of `digitforge evaluate --json` on an earlier export of this run. Its metrics and floors go onto the "
+    "card.",
 )
 @click.option(
     "--expansion",
@@ -281,6 +283,7 @@ def export(  # noqa: PLR0917 – click passes by name
 
     RUN is the run folder of `digitforge train`. The run remembers its images: where they are, and --size and the other
     options. Give --data if they have moved.
+    The new version has a MODEL_CARD.md, which describes the generator.
     The model carries hashes of its training images, so that nobody evaluates on them by accident.
 
     \b
@@ -321,14 +324,24 @@ def _parse_factor(expansion: str) -> float | Literal["auto"]:
     return Expansion(factor=factor).factor
 
 
-def _read_metrics(path: Path) -> dict[str, dict[str, float]]:
+#: What the card takes over of a metric in a report, besides its name.
+_OF_METRIC = {"value": float, "n": int, "interval": list, "training_floor": dict, "unseen_floor": dict}
+
+
+def _read_metrics(path: Path) -> dict[str, dict[str, Any]]:
     try:
         figures = parse_json(path.read_bytes())["figures"]  # also UTF-16, as PowerShell writes it
-        return {figure["name"]: {"value": float(figure["value"]), "n": int(figure["n"])} for figure in figures}
-    except (ValueError, KeyError, TypeError) as error:
+        metrics = {
+            figure["name"]: {key: make(figure[key]) for key, make in _OF_METRIC.items() if figure.get(key) is not None}
+            for figure in figures
+        }
+        for figure in metrics.values():
+            model_card.row(figure)  # raises an error if a number is missing
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise click.BadParameter(
             f"{path} is not a report that `digitforge evaluate --json` wrote ({error!r})", param_hint="'--metrics'"
         ) from error
+    return metrics
 
 
 @click.group(cls=Group, invoke_without_command=True)

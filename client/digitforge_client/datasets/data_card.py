@@ -159,7 +159,7 @@ def _generator(card: Mapping[str, Any]) -> str:
         parts = [
             data.get("name"),
             data.get("split") and f"split {data['split']}",
-            data.get("n") and f"{data['n']} images",
+            data.get("images") and f"{data['images']} images",
         ]
         rows["training data"] = ", ".join(str(part) for part in parts if part)
         rows["SHA-256 of the training data"] = data.get("sha256")

@@ -23,7 +23,7 @@ def make_card(
     *,
     weights: Iterable[npt.NDArray[np.float32]],
     images_seen: int,
-    metrics: Mapping[str, Mapping[str, float]],
+    metrics: Mapping[str, Mapping[str, Any]],
     expansion: Expansion = NO_EXPANSION,
     name: str = MODEL_NAME,
 ) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def make_card(
         run: the run that trained the generator.
         weights: the generator's weights, in the order of its variables.
         images_seen: real images shown in training, including repetitions.
-        metrics: metric name => ``value`` and sample size ``n``.
+        metrics: metric name => ``value`` and sample size ``n``, and optionally ``interval`` and floors.
         expansion: expansion of the latents.
         name: name of the model.
     """

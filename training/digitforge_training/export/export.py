@@ -23,7 +23,7 @@ def export(
     *,
     to: str | Path,
     data: Dataset | str | Path | DataSource | None = None,
-    metrics: Mapping[str, Mapping[str, float]] | None = None,
+    metrics: Mapping[str, Mapping[str, Any]] | None = None,
     expansion: float | Literal["auto"] = 1.0,
     judge: str = "digitnet-64",
     name: str = MODEL_NAME,
@@ -43,7 +43,8 @@ def export(
         data: the data given to `train`. None if they are still where they were read. The run remembers the options of
             `digitforge.load_data`. The model carries hashes of its
             training images, so that nobody evaluates on them by accident.
-        metrics: metrics for the card: name => ``value`` and sample size ``n``.
+        metrics: metrics for the card: name => ``value`` and sample size ``n``, and optionally ``interval``,
+            ``training_floor`` and ``unseen_floor``, as in a report of `digitforge.evaluate`.
         expansion: factor above 0 that the model multiplies its latents by. Above 1: more variety, less density.
             ``auto``: the factor that the judge scores best on held-out images, or on training images if none were
             held out.
@@ -52,7 +53,7 @@ def export(
         on_expansion: called with the given or chosen expansion.
 
     Returns:
-        The folder of the new version.
+        The folder of the new version. Its ``MODEL_CARD.md`` describes the generator.
 
     Raises:
         DataError: *run* is not a run folder or has no checkpoint, its data cannot be read, or *to* cannot be written.

@@ -22,6 +22,7 @@ from digitforge_client.contract import MAX_ROWS, MODEL_NAME, Field, Signature, i
 from digitforge_client.errors import DataError, InvalidInputError, UnexpectedReplyError
 from digitforge_client.protocol.description import describe_card
 from digitforge_training.data import Dataset
+from digitforge_training.export import model_card
 from digitforge_training.export.card import make_card
 from digitforge_training.export.expansion import NO_EXPANSION, Expansion, choose
 from digitforge_training.export.warmup import write_warmup
@@ -152,7 +153,7 @@ class _Trained:
     run: Run
     generator: Any
     images_seen: int
-    judged: dict[str, dict[str, float]]  # the judge's score as a metric, if a judge chose the checkpoint
+    judged: dict[str, dict[str, Any]]  # the judge's score as a metric, if a judge chose the checkpoint
     training: Dataset
     held_out: Dataset
 
@@ -162,7 +163,7 @@ def export(
     dataset: Dataset,
     *,
     to: Path,
-    metrics: Mapping[str, Mapping[str, float]] | None = None,
+    metrics: Mapping[str, Mapping[str, Any]] | None = None,
     expansion: Expansion = NO_EXPANSION,
     name: str = MODEL_NAME,
 ) -> Path:
@@ -174,7 +175,8 @@ def export(
         run_dir: run folder of `digitforge_training.runs.loop.train`.
         dataset: the data set given to `train`. The hashes of its training images go into the signature ``seen``.
         to: folder of the model, which holds its numbered versions.
-        metrics: metrics for the card: name => ``value`` and sample size ``n``.
+        metrics: metrics for the card: name => ``value`` and sample size ``n``, and optionally ``interval``,
+            ``training_floor`` and ``unseen_floor``.
         expansion: expansion of the latents. `choose_expansion` finds one.
         name: name of the model, for the card and the warm-up requests.
 
@@ -288,6 +290,7 @@ def publish(served: ServedGenerator, *, to: Path, card: Mapping[str, Any]) -> Pa
     def write(folder: Path) -> None:
         tf.saved_model.save(served, str(folder), signatures=served.signatures())
         write_warmup(folder, card)
+        (folder / model_card.NAME).write_text(model_card.model_card(card), encoding="utf-8")
 
     try:
         return versions.publish(to, write)
