@@ -20,7 +20,7 @@ author = "the digitforge authors"
 project_copyright = f"2026, {author}"
 version = release = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 default_role = "any"  # `DigitClient.sample` in a docstring is a link
 
@@ -32,6 +32,7 @@ html_copy_source = False
 
 myst_heading_anchors = 3
 myst_enable_extensions = ["smartquotes"]
+nb_execution_mode = "off"  # the outputs are in the file; a test runs the notebook
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"

@@ -12,6 +12,7 @@ import pytest
 
 import digitforge
 import digitforge_client
+from digitforge_client.common.extras import install_command
 
 RECIPE = "minimax"  # has no classes and compiles in a second
 TINY: dict[str, Any] = {"generator_widths": (16,), "discriminator_widths": (16,), "batch_size": 32}
@@ -135,7 +136,7 @@ for call in (
         expected.insert(0, ("digitforge.load_data", "training"))
     for line, (name, extra) in zip(done.stdout.splitlines(), expected, strict=True):
         assert line.startswith(f"{name} needs ")
-        assert line.endswith(f": pip install 'digitforge[{extra}]'")
+        assert line.endswith(f": {install_command(extra)}")
 
 
 def test_the_package_is_the_command() -> None:

@@ -18,6 +18,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from digitforge_client.common.command import ENTRY_POINT_GROUP, digitforge
@@ -268,3 +269,24 @@ def test_every_relative_link_has_a_target(document: Path) -> None:
         assert place.is_relative_to(ROOT), f"{document.name}: {target}"
         if anchor:
             assert anchor in anchors(place), f"{document.name}: {target}"
+
+
+# --- workflows
+
+
+def test_a_tag_publishes_packages_site_and_image() -> None:
+    workflows = {
+        path.name: yaml.load(path.read_text("utf-8"), yaml.BaseLoader)  # BaseLoader: "on" is not a boolean
+        for path in (ROOT / ".github" / "workflows").glob("*.yml")
+    }
+    release, site = workflows["release.yml"], workflows["docs.yml"]
+    assert release["on"] == {"push": {"tags": ["v*"]}}
+    jobs = release["jobs"]
+    assert {name for name, job in jobs.items() if "build" in job.get("needs", "")} == {"publish", "docs", "image"}
+    assert "workflow_call" in site["on"]
+    # a called workflow gets no more permissions than its caller
+    assert site["jobs"]["publish"]["permissions"].items() <= jobs["docs"]["permissions"].items()
+    (build,) = (step["with"] for step in jobs["image"]["steps"] if "build-push" in step.get("uses", ""))
+    assert (ROOT / build["file"]).is_file()
+    for job in jobs.values():
+        assert "uses" in job or int(job["timeout-minutes"]) <= 60

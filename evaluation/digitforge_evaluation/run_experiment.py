@@ -5,6 +5,7 @@ Importing this module does not import TensorFlow or SciPy.
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,11 @@ class ExperimentResult:
 
         classes = len(self.state.facts.class_names)
         return tuple(sentence(each, classes=classes, measure=self.analysis.measure) for each in self.analysis.primary)
+
+    def _repr_html_(self) -> str:
+        """Show the report in a notebook, in a frame, because it has styles of its own."""
+        report = html.escape(self.html.read_text("utf-8"))
+        return f'<iframe srcdoc="{report}" style="width: 100%; height: 40rem; border: 1px solid gray"></iframe>'
 
 
 def run_experiment(
@@ -148,8 +154,8 @@ def run_experiment(
     )
     if distances and sources:
         experiment_folder.measure_distances(folder, plan, real, sources, n=distances)
-    state, html = experiment_folder.report(folder)
-    return ExperimentResult(state=state, html=html)
+    state, page = experiment_folder.report(folder)
+    return ExperimentResult(state=state, html=page)
 
 
 def _possible_arms(*, generator: bool, unbalanced: bool) -> list[str]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata, util
+from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from digitforge_client.errors import MissingExtraError
 
@@ -21,7 +25,7 @@ def needs_extra(extra: str, what: str) -> Iterator[None]:
     Use it with ``with``, or as a decorator.
 
     Args:
-        extra: name of the extra, as in ``pip install 'digitforge[training]'``.
+        extra: name of the extra, such as ``training``.
         what: subject of the error message: the code that needs the library.
 
     Raises:
@@ -62,4 +66,29 @@ def _installed(package: str) -> bool:
 
 
 def _missing(extras: str, what: str, library: str) -> MissingExtraError:
-    return MissingExtraError(f"{what} needs {library}, which is not installed; run: pip install 'digitforge[{extras}]'")
+    return MissingExtraError(f"{what} needs {library}, which is not installed; run: {install_command(extras)}")
+
+
+def install_command(extra: str) -> str:
+    """The command that adds an extra to this installation, from where digitforge came from.
+
+    pip records the source of an installation that is not from a package index, in ``direct_url.json``:
+    https://packaging.python.org/en/latest/specifications/direct-url/
+
+    Args:
+        extra: name of the extra, such as ``training``; several with commas between them.
+    """
+    try:
+        source = json.loads(metadata.distribution("digitforge").read_text("direct_url.json") or "{}")
+        url = str(source["url"])
+    except (metadata.PackageNotFoundError, ValueError, KeyError, TypeError):
+        return f"pip install 'digitforge[{extra}]'"
+    if "dir_info" in source:
+        folder = Path(url2pathname(urlsplit(url).path))
+        if not (folder / "pyproject.toml").is_file():
+            return f"pip install '.[{extra}]' in a clone of digitforge's repository"
+        editable = "--editable " if source["dir_info"].get("editable") else ""
+        return f"pip install {editable}'{folder}[{extra}]'"
+    if "vcs_info" in source:
+        url = f"{source['vcs_info']['vcs']}+{url}@{source['vcs_info']['commit_id']}"
+    return f"pip install 'digitforge[{extra}] @ {url}'"

@@ -22,6 +22,7 @@ from commands import one_line, start
 from shards import PLAN, assert_whole, finished, names, run
 
 from digitforge_client import DataError, DigitClient, GeneratorChangedError
+from digitforge_client.common.extras import install_command
 from digitforge_client.contract import ROWS_PER_SEED
 from digitforge_client.datasets.generate import generate
 from digitforge_client.datasets.manifest import FORMATS, NAME, Manifest
@@ -366,4 +367,4 @@ def test_the_error_of_a_missing_library_names_library_and_extra(  # noqa: PLR091
     monkeypatch.setitem(sys.modules, library, None)
     result = run(server, "generate", tmp_path / "set", "--n", 10, *arguments)
     assert result.returncode == 2
-    assert f"pip install 'digitforge[{extra}]'" in one_line(result)
+    assert install_command(extra) in one_line(result)

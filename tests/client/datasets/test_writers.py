@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from written import batch, write
 from digitforge_client import Batch, DataError, DigitClient, DigitforgeError, InvalidInputError, MissingExtraError
 from digitforge_client.common import archives
 from digitforge_client.common.class_folders import class_name_of
+from digitforge_client.common.extras import install_command
 from digitforge_client.common.files import new_folder, replacing
 from digitforge_client.datasets import tfrecord
 from digitforge_client.datasets.manifest import FORMATS
@@ -156,7 +158,7 @@ def test_the_error_of_a_missing_library_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, library: str
 ) -> None:
     monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(MissingExtraError, match=rf"digitforge\[{form}\]"), WRITERS[form](tmp_path / "d", 3):
+    with pytest.raises(MissingExtraError, match=re.escape(install_command(form))), WRITERS[form](tmp_path / "d", 3):
         pytest.fail("began to write")
     assert list(tmp_path.iterdir()) == []
 

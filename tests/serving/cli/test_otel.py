@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from serve_process import serving
 from serving_toys import connect, predict_request, wait_for
 
 from digitforge_client import AsyncDigitClient, DigitClient
+from digitforge_client.common.extras import install_command
 from digitforge_client.errors import MissingExtraError
 from digitforge_serving.cli.serve import serve
 
@@ -162,7 +164,7 @@ def test_a_collector_that_cannot_be_reached_does_not_delay_the_exit(
 
 def test_without_the_extra_the_option_says_what_to_install(monkeypatch: pytest.MonkeyPatch, base_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.resources", None)
-    with pytest.raises(MissingExtraError, match=r"--otel needs opentelemetry.*pip install 'digitforge\[otel\]'"):
+    with pytest.raises(MissingExtraError, match="--otel needs opentelemetry.*" + re.escape(install_command("otel"))):
         CliRunner().invoke(serve, [f"--model_base_path={base_path}", "--port=0", "--otel"], catch_exceptions=False)
 
 
