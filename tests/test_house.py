@@ -35,9 +35,9 @@ CALLERS_OWN = {
     *("tensorflow", "keras", "torch", "scikit-learn", "imbalanced-learn", "pandas", "opentelemetry-api", "ipython"),
 }
 #: The client's extras, which `pip install digitforge` does not install.
-CLIENTS_EXTRAS = ("parquet", "tfrecord", "generate", "hub", "dask")
+CLIENTS_EXTRAS = ("parquet", "tfrecord", "generate", "hub", "mlflow", "dask")
 HEAVY: tuple[str, ...] = ("tensorflow", "keras", "sklearn", "scipy", "matplotlib", "jinja2")
-HEAVY += ("joblib", "filelock", "distributed", "pyarrow", "google_crc32c", "huggingface_hub")
+HEAVY += ("joblib", "filelock", "distributed", "pyarrow", "google_crc32c", "huggingface_hub", "mlflow")
 
 
 def run(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:

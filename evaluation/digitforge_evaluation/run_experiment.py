@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from digitforge_client.common.command import import_quietly
+from digitforge_client.common.tracking import FILE as TRACKING_FILE
+from digitforge_client.common.tracking import Tracking, check_tracker
 from digitforge_client.errors import InvalidInputError
 from digitforge_training.data import Dataset, DataSource, load_splits
 from digitforge_training.data.sources import OPTIONS
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from digitforge_evaluation.experiment.analysis import Analysis
     from digitforge_evaluation.experiment.store import CellResult
     from digitforge_evaluation.experiment_folder import State
+
+#: Kinds of files of an experiment that are sent to MLflow.
+_TRACKED = (".html", ".json", ".jsonl", ".toml", ".svg")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +71,7 @@ def run_experiment(
     on_note: Callable[[str], None] = lambda _: None,
     command: str = "digitforge.run_experiment",
     config: Mapping[str, Any] | None = None,
+    track: str | None = None,
     **settings: Any,
 ) -> ExperimentResult:
     """Measure whether generated digits help a classifier.
@@ -90,6 +96,7 @@ def run_experiment(
         on_note: called with a sentence on how the data set was split, if it has no test images of its own.
         command: the command line, for the report.
         config: settings to save in the folder as ``experiment.toml``; None for no file.
+        track: ``mlflow`` also sends settings, accuracies, verdicts and the report to MLflow.
         **settings: other fields of `digitforge_evaluation.experiment.plan.Plan`, such as ``n_per_class=(10, 100)``,
             ``subsets=10``, ``classifier="cnn"``, ``steps=500``, ``cut={"8": 0.01}``; and the options of
             `digitforge.load_data`: ``data_dir``, ``size``, ``fit``, ``channels``, ``transpose``, ``test_share``.
@@ -103,6 +110,8 @@ def run_experiment(
             experiment.
         DataError: the data or a generator cannot be read, or *out* cannot be written.
         ServerError: a generator's server or the scheduler went away.
+        MissingExtraError: MLflow is not installed.
+        DigitforgeError: MLflow cannot be reached at the start or at the end.
 
     Example:
         >>> result = digitforge.run_experiment("runs/help", model="models/digits")  # doctest: +SKIP
@@ -119,6 +128,8 @@ def run_experiment(
 
     if arms is None:
         arms = _possible_arms(generator=bool(server or models or strict), unbalanced=bool(settings.get("cut")))
+    if track:
+        check_tracker(track)
     options = {name: settings.pop(name) for name in ("data_dir", *OPTIONS) if name in settings}
     plan = Plan(arms=tuple(arms), **settings)
     check_verdicts(plan, generators=bool(server) + len(models) + bool(strict))
@@ -155,7 +166,31 @@ def run_experiment(
     if distances and sources:
         experiment_folder.measure_distances(folder, plan, real, sources, n=distances)
     state, page = experiment_folder.report(folder)
-    return ExperimentResult(state=state, html=page)
+    result = ExperimentResult(state=state, html=page)
+    if track:
+        _track(folder, result)
+    return result
+
+
+def _track(folder: Path, result: ExperimentResult) -> None:
+    """Send an experiment to MLflow. The step of a metric is the number of real images per class."""
+    tracking = Tracking(folder, advice=f"the results in {folder} are complete; repeat the command to send them")
+    analysis = result.analysis
+    tracking.parameters(result.state.facts.identity)
+    values = [(f"accuracy/{arm.arm}", arm.accuracy, arm.n_per_class) for arm in analysis.arms]
+    values += [
+        (f"minority recall/{arm.arm}", arm.minority.mean, arm.n_per_class) for arm in analysis.arms if arm.minority
+    ]
+    for comparison in analysis.primary:
+        name = f"{comparison.arm} minus {comparison.baseline}"
+        values.append((f"difference/{name}", comparison.difference, comparison.n_per_class))
+        if comparison.adjusted_p is not None:
+            values.append((f"p/{name}", comparison.adjusted_p, comparison.n_per_class))
+    tracking.metrics(values)
+    for path in sorted(each for each in folder.iterdir() if each.is_file() and each.suffix in _TRACKED):
+        if path.name != TRACKING_FILE:
+            tracking.file(path)
+    tracking.end("FINISHED")
 
 
 def _possible_arms(*, generator: bool, unbalanced: bool) -> list[str]:

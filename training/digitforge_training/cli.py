@@ -15,6 +15,7 @@ import click
 from click.shell_completion import CompletionItem
 from rich.console import Console
 
+from digitforge_client.cli.track_option import track_option
 from digitforge_client.common.command import Group, import_quietly, resumable
 from digitforge_client.common.interrupts import announcing
 from digitforge_client.common.json_text import parse_json
@@ -99,6 +100,7 @@ class _Duration(click.ParamType):  # type: ignore[type-arg]  # generic in new ve
     metavar="TIME",
     help="Write a checkpoint at least this often: 90s, 10m, 2h. The recipe's images_per_checkpoint adds others.",
 )
+@track_option("parameters, statistics and sheets")
 @click.option("--jit/--no-jit", default=None, help="Compile the training step with XLA. Default: as the recipe says.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved recipe and the data set without training.")
 def train(  # noqa: PLR0917 – click passes by name
@@ -112,6 +114,7 @@ def train(  # noqa: PLR0917 – click passes by name
     judge: str,
     held_out: int,
     save_every_s: float,
+    track: str | None,
     jit: bool | None,
     dry_run: bool,
 ) -> None:
@@ -123,6 +126,7 @@ def train(  # noqa: PLR0917 – click passes by name
       digitforge train --recipe forge-small --data mine.npz --out runs/mine
       digitforge train --recipe forge-small --data photos --size 32 --out runs/photos
       digitforge train --steps 200 --set learning_rate=1e-4 --out runs/try
+      digitforge train --track mlflow --out runs/forge
 
     Ctrl-C (exit status 130) and SIGTERM (143) write a checkpoint. Repeat the command to resume from it. Publish the
     finished run with `digitforge export RUN --to FOLDER`.
@@ -167,6 +171,7 @@ def train(  # noqa: PLR0917 – click passes by name
                 out=out,
                 seed=seed,
                 save_every_s=save_every_s,
+                track=track,
                 on_progress=show_progress,
                 **choice,
             )
@@ -269,6 +274,7 @@ def _describe(progress: Progress) -> str:
 @click.option(
     "--judge", default="digitnet-64", show_default=True, help="Judge that chooses the factor with --expansion auto."
 )
+@track_option("the exported model, as a version in its registry,")
 @click.option("--json", "as_json", is_flag=True, help="Print the card as JSON.")
 def export(  # noqa: PLR0917 – click passes by name
     run: Path,
@@ -277,6 +283,7 @@ def export(  # noqa: PLR0917 – click passes by name
     metrics: Path | None,
     expansion: str,
     judge: str,
+    track: str | None,
     as_json: bool,
 ) -> None:
     """Publish a trained generator as the next version of a model that TensorFlow Serving can load.
@@ -302,7 +309,9 @@ def export(  # noqa: PLR0917 – click passes by name
         for tried, value in chosen.values:
             click.echo(f"expansion {tried:<6}{judge} {value:.4g}{'  chosen' * (tried == chosen.factor)}", err=True)
 
-    version = publish(run, data=dataset, to=to, metrics=figures, expansion=factor, judge=judge, on_expansion=show)
+    version = publish(
+        run, data=dataset, to=to, metrics=figures, expansion=factor, judge=judge, track=track, on_expansion=show
+    )
     if as_json:
         from digitforge_training.export.saved_model import read_card
 

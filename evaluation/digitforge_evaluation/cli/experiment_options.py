@@ -11,6 +11,7 @@ import click
 
 from digitforge_client.cli.scheduler_options import SCHEDULER, scheduler_options
 from digitforge_client.cli.server_options import CONNECTION, connection_options
+from digitforge_client.cli.track_option import track_option
 from digitforge_client.errors import InvalidInputError
 from digitforge_training.cli import complete_recipe
 from digitforge_training.data.cli import LAYOUTS, data_options
@@ -86,7 +87,7 @@ _NOT_IN_A_FILE = ("as_json", "header")
 #: Options that choose a generator of the server.
 _GENERATOR: Final = {"model_name", "model_version", "model_label"}
 #: Options that do not affect results. They are not saved with them.
-NOT_KEPT = ("config", "out", "as_json", "jobs", "data_dir", *SCHEDULER, *(set(CONNECTION) - _GENERATOR))
+NOT_KEPT = ("config", "out", "as_json", "jobs", "data_dir", "track", *SCHEDULER, *(set(CONNECTION) - _GENERATOR))
 
 _shown = partial(click.option, show_default=True)
 _OPTIONS: Final = (
@@ -217,6 +218,7 @@ _OPTIONS: Final = (
     click.option(
         "--out", type=FOLDER, required=True, help="Folder for results and report. Finished cells in it are kept."
     ),
+    track_option("settings, accuracies, verdicts and the report"),
     click.option("--json", "as_json", is_flag=True, help="Print the analysis as JSON."),
 )
 

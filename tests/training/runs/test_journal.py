@@ -42,8 +42,8 @@ def _sheet(run_dir: Path, channels: int = 1) -> Path:
 def test_tensorboard_is_told_what_the_statistics_say(tmp_path: Path) -> None:
     journal = Journal(tmp_path, images_seen=0)
     lines: list[dict[str, Any]] = [
-        {"images": 64, "loss": 0.5, "judge": 3.25, "troubles": ["noise"]},
-        {"images": 128, "loss": 0.25},
+        {"images": 64, "generator_loss": 0.5, "judge": 3.25, "troubles": ["noise"]},
+        {"images": 128, "generator_loss": 0.25},
     ]
     for line in lines:
         journal.report(line)
@@ -52,7 +52,7 @@ def test_tensorboard_is_told_what_the_statistics_say(tmp_path: Path) -> None:
     told = [
         (event.step, {value.tag: value.simple_value for value in event.summary.value}) for event in _events(tmp_path)
     ]
-    assert told == [(64, {"loss": 0.5, "judge": 3.25}), (128, {"loss": 0.25})]
+    assert told == [(64, {"loss/generator": 0.5, "images/judge": 3.25}), (128, {"loss/generator": 0.25})]
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from digitforge_client.common.command import import_quietly
+from digitforge_client.common.tracking import Tracking, check_tracker
 from digitforge_client.contract import MODEL_NAME
 from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_training.data import Dataset, load
 from digitforge_training.data.dataset import DataSource
 from digitforge_training.data.sources import NAMED
+from digitforge_training.export import model_card
 from digitforge_training.export.expansion import Expansion
 from digitforge_training.runs.folder import read_run
 from digitforge_training.runs.train import TrainedRun
@@ -27,6 +29,7 @@ def export(
     expansion: float | Literal["auto"] = 1.0,
     judge: str = "digitnet-64",
     name: str = MODEL_NAME,
+    track: str | None = None,
     on_expansion: Callable[[Expansion], None] = lambda _: None,
 ) -> Path:
     """Publish a trained generator as the next version of a model that TensorFlow Serving can load.
@@ -50,6 +53,8 @@ def export(
             held out.
         judge: judge that chooses the factor with ``auto``.
         name: name of the model, for the card and the warm-up requests.
+        track: ``mlflow`` also registers the new version as a version of the model *name* in MLflow, in the run of
+            MLflow that belongs to the training.
         on_expansion: called with the given or chosen expansion.
 
     Returns:
@@ -59,7 +64,11 @@ def export(
         DataError: *run* is not a run folder or has no checkpoint, its data cannot be read, or *to* cannot be written.
         InvalidInputError: *data* is missing, the run was trained on other data, the expansion is not above 0, or the
             judge does not exist.
+        MissingExtraError: MLflow is not installed.
+        DigitforgeError: MLflow cannot be reached.
     """
+    if track:
+        check_tracker(track)
     given = None if expansion == "auto" else Expansion(factor=expansion)
     folder = run.folder if isinstance(run, TrainedRun) else Path(run)
     if isinstance(run, TrainedRun) and data is None:
@@ -72,7 +81,26 @@ def export(
 
     chosen = given or saved_model.choose_expansion(folder, dataset, judge=judge)
     on_expansion(chosen)
-    return saved_model.export(folder, dataset, to=Path(to), metrics=metrics, expansion=chosen, name=name)
+    version = saved_model.export(folder, dataset, to=Path(to), metrics=metrics, expansion=chosen, name=name)
+    if track:
+        _register(folder, version, name=name, card=saved_model.read_card(version))
+    return version
+
+
+def _register(run: Path, version: Path, *, name: str, card: Mapping[str, Any]) -> None:
+    """Store an exported model in MLflow, so that the downloaded folder ``model`` can be served, and register it."""
+    tracking = Tracking(run, advice=f"the export {version} is complete")
+    tracking.file(version, f"model/{version.name}")
+    tracking.metrics(
+        [(figure, float(value["value"]), card["images_seen"]) for figure, value in card["metrics"].items()]
+    )
+    tracking.register(
+        "model",
+        name=name,
+        tags={"generator_id": card["generator_id"], "recipe": card["recipe"]},
+        description=(version / model_card.NAME).read_text("utf-8"),
+    )
+    tracking.end("FINISHED")
 
 
 def training_data(run: Path, data: str | Path | None = None, **options: Any) -> Dataset:

@@ -1,8 +1,8 @@
 """Reports of a training: ``stats.jsonl`` for programs, and event files for TensorBoard.
 
-The event files in ``tensorboard/`` hold the numbers of ``stats.jsonl`` and the sheets. Both count in images. A resumed
-training first removes all reports after its checkpoint, so that no step appears twice. The event files are written
-without ``tf.summary``, which would need the package tensorboard.
+The event files in ``tensorboard/`` hold the numbers of ``stats.jsonl`` in groups, and the sheets. Both count in images.
+A resumed training first removes all reports after its checkpoint, so that no step appears twice. The event files are
+written without ``tf.summary``, which would need the package tensorboard.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from PIL import Image
 from digitforge_client.common.files import make_folder, replacing
 from digitforge_client.common.json_text import parse_json
 from digitforge_client.errors import DataError
+from digitforge_training.runs.tags import STATS_FILE, tag_of
 
-STATS_FILE: Final = "stats.jsonl"
 EVENTS: Final = "tensorboard"
 
 _Line = dict[str, Any]
@@ -62,7 +62,7 @@ class Journal:
             file.write(json.dumps(line) + "\n")
         self.lines.append(dict(line))
         values = [
-            {"tag": name, "simple_value": value}
+            {"tag": tag_of(name), "simple_value": value}
             for name, value in line.items()
             if name != "images" and isinstance(value, int | float)
         ]
@@ -75,7 +75,7 @@ class Journal:
             width, height = picture.size
             channels = len(picture.getbands())  # also the code of the color space: 1 is gray, 3 is RGB
         image = {"width": width, "height": height, "colorspace": channels, "encoded_image_string": content}
-        self._write(_event(images_seen, [{"tag": "sheet", "image": image}]))
+        self._write(_event(images_seen, [{"tag": "images/sheet", "image": image}]))
 
     def _write(self, event: Any) -> None:
         event.wall_time = time.time()

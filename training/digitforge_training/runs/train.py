@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ def train(
     judge: str | None = None,
     held_out: int = HELD_OUT,
     save_every_s: float = SAVE_EVERY_S,
+    track: str | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
     **fields: Any,
 ) -> TrainedRun:
@@ -59,6 +61,8 @@ def train(
         judge: judge that chooses the checkpoint to export, for example ``digitnet-64``. None exports the newest.
         held_out: number of images held out for the judge. They are not trained on.
         save_every_s: seconds between two checkpoints, above 0. The recipe's `images_per_checkpoint` adds others.
+        track: ``mlflow`` also sends parameters, statistics and sheets to MLflow. If MLflow goes away, the training goes
+            on.
         on_progress: called with each report.
         **fields: recipe fields to override, for example ``steps=500`` or ``generator_widths=(256, 512)``. None keeps
             the recipe's value.
@@ -66,6 +70,8 @@ def train(
     Raises:
         InvalidInputError: the recipe, a field or the judge does not exist, or the recipe cannot train on these images.
         DataError: the data cannot be read, or the folder cannot be written or holds a different run.
+        MissingExtraError: MLflow is not installed.
+        DigitforgeError: MLflow cannot be reached at the start or at the end.
     """
     changes = {name: value for name, value in fields.items() if value is not None}
     if isinstance(recipe, str):
@@ -75,21 +81,24 @@ def train(
     dataset = data if isinstance(data, Dataset) else load(data)
     import_quietly("tensorflow")  # late, so that wrong arguments fail at once
     from digitforge_training.runs import loop
+    from digitforge_training.runs.tracking import tracked
 
     last: list[Progress] = []
 
     def report(progress: Progress) -> None:
         last[:] = [progress]
         on_progress(progress)
+        send(progress)
 
-    run = loop.train(
-        recipe,
-        dataset,
-        run_dir=Path(out),
-        seed=seed,
-        held_out=held_out if judge else 0,
-        judge=judge,
-        save_every_s=save_every_s,
-        on_progress=report,
-    )
+    with tracked(Path(out), tracker=track) if track else nullcontext(lambda _: None) as send:
+        run = loop.train(
+            recipe,
+            dataset,
+            run_dir=Path(out),
+            seed=seed,
+            held_out=held_out if judge else 0,
+            judge=judge,
+            save_every_s=save_every_s,
+            on_progress=report,
+        )
     return TrainedRun(folder=Path(out), data=dataset, recipe=run.recipe, last=last[0] if last else None)
