@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help demo test test-fast test-slow verify-tfs verify-tfs-suite verify-fid benchmark lint format types docs clean
+.PHONY: help demo test test-fast test-slow verify-tfs verify-tfs-suite verify-fid results benchmark lint format types docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ verify-tfs-suite: $(VENV)/installed-dev ## run TensorFlow Serving's own tests ag
 
 # torch-fidelity needs PyTorch, so it has an environment of its own.
 FID_VENV := build/verify-fid-venv
+
+results: $(VENV)/installed-dev ## check that the tables in the documents equal the committed results
+	$(BIN)/python evaluation/results/check.py
 
 verify-fid: $(VENV)/installed-dev $(FID_VENV)/installed ## compare --features inception with torch-fidelity (needs a network)
 	$(BIN)/python tests/evaluation/verify_fid.py --reference-python $(FID_VENV)/bin/python $(ARGS)

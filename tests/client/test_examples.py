@@ -26,11 +26,14 @@ def run(server: Any, *command: str | Path) -> str:
     return result.stdout
 
 
-def test_scikit_learn_gets_its_missing_threes(server: Any) -> None:
+def test_scikit_learn_learns_a_rare_class(server: Any) -> None:
     pytest.importorskip("sklearn")
-    output = run(server, sys.executable, EXAMPLES / "sklearn_fit_resample.py", "--server", server.target)
-    assert "  5 threes" in output
-    assert " 60 threes" in output
+    example = EXAMPLES / "sklearn_fit_resample.py"
+    arguments = ("--data", "digits", "--rare", "3", "--subsets", "3", "--server", server.target)
+    before, after, legend = run(server, sys.executable, example, *arguments).splitlines()
+    assert before.startswith("real only              recall of class 3: 0.0")
+    assert after.startswith("with synthetic digits  recall of class 3: ")
+    assert "over 3 training sets" in legend
 
 
 def test_keras_trains_on_mixed_batches(
