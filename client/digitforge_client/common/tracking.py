@@ -85,11 +85,6 @@ class Tracking:
         self.position: int = about["position"]
         self.remember(self.position)
 
-    @classmethod
-    def is_remembered(cls, folder: Path) -> bool:
-        """Whether the folder belongs to a run."""
-        return (folder / FILE).exists()
-
     def _remembered(self) -> dict[str, Any] | None:
         path = self._folder / FILE
         try:
