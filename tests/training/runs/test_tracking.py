@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,25 +12,21 @@ import pytest
 
 from digitforge_client.common.tracking import FILE, Tracking, check_tracker
 from digitforge_client.errors import DataError, DigitforgeError, InvalidInputError, MissingExtraError
-from digitforge_training.data import Dataset
 from digitforge_training.export.export import export
 from digitforge_training.export.saved_model import read_card
-from digitforge_training.recipes import resolve
 from digitforge_training.runs import tracking
+from digitforge_training.runs.folder import read_run
 from digitforge_training.runs.tags import tag_of
-from digitforge_training.runs.train import TrainedRun, train
+from digitforge_training.runs.train import train
 
-TINY = {
-    "width": "8", "generator_blocks": "1", "discriminator_blocks": "1", "batch_size": "32", "steps": "4",
-    "images_per_checkpoint": "64", "images_per_sheet": "64",
-}  # fmt: skip
+#: A report. Only the run folder counts.
+PROGRESS: Any = None
 
 
-@pytest.fixture(scope="module")
-def data() -> Dataset:
-    from digitforge_training.data import load
-
-    return load("digits").subset(range(0, 1400, 7))
+@pytest.fixture
+def run(trained_run: Path, tmp_path: Path) -> Path:
+    """A run folder of its own, with a finished training."""
+    return Path(shutil.copytree(trained_run, tmp_path / "run"))
 
 
 @pytest.fixture
@@ -39,10 +36,6 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
     return mlflow.MlflowClient((tmp_path / "mlruns").as_uri())
-
-
-def trained(data: Dataset, out: Path, **options: Any) -> TrainedRun:
-    return train(resolve("forge-small", TINY), data, out=out, track="mlflow", **options)
 
 
 def only_run(store: Any) -> Any:
@@ -73,12 +66,12 @@ def assert_complete(store: Any, folder: Path) -> Any:
     return run
 
 
-def test_a_training_and_its_export_are_in_mlflow(store: Any, data: Dataset, tmp_path: Path) -> None:
-    run = trained(data, tmp_path / "run")
-    tracked = assert_complete(store, tmp_path / "run")
+def test_a_training_and_its_export_are_in_mlflow(store: Any, run: Path, tmp_path: Path) -> None:
+    train(read_run(run).recipe, "digits", out=run, track="mlflow")  # nothing is left to train
+    tracked = assert_complete(store, run)
     assert tracked.info.run_name == "run"
     assert tracked.data.params["width"] == "8"
-    assert tracked.data.params["data.sha256"] == data.sha256
+    assert tracked.data.params["data.sha256"] == read_run(run).training_data["sha256"]
 
     version = export(run, to=tmp_path / "models" / "letters", name="letters", track="mlflow")
     (registered,) = store.search_model_versions("name='letters'")
@@ -90,49 +83,80 @@ def test_a_training_and_its_export_are_in_mlflow(store: Any, data: Dataset, tmp_
     assert store.get_run(tracked.info.run_id).info.status == "FINISHED"
 
 
+def grow(run: Path, *, to: int) -> None:
+    """Cut the statistics and sheets to what the folder has after some images; `whole` has all."""
+    whole = run.parent / "whole"
+    if not whole.exists():
+        shutil.copytree(run, whole)
+    kept = [line for line in lines(whole) if line["images"] <= to]
+    (run / "stats.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept))
+    shutil.rmtree(run / "sheets")
+    shutil.copytree(whole / "sheets", run / "sheets")
+    for sheet in (run / "sheets").iterdir():
+        if int(sheet.stem) > to:
+            sheet.unlink()
+
+
+@pytest.fixture
+def steps(run: Path) -> list[int]:
+    """Images seen at the reports of the run, with one report more, because the tiny run has few."""
+    last = lines(run)[-1]
+    with (run / "stats.jsonl").open("a") as file:
+        for more in (1, 2):
+            file.write(json.dumps(last | {"images": last["images"] + 32 * more}) + "\n")
+    return [line["images"] for line in lines(run)]
+
+
 def test_a_repeated_training_continues_the_same_run_of_mlflow(
-    store: Any, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Any, run: Path, steps: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tracking, "_EVERY_S", 0)
 
-    def stop(_: Any) -> None:
-        raise KeyboardInterrupt
+    def interrupted() -> None:
+        with tracking.tracked(run, tracker="mlflow") as send:
+            grow(run, to=steps[-2])
+            send(PROGRESS)
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        trained(data, tmp_path / "run", on_progress=stop)
+        interrupted()
     assert only_run(store).info.status == "KILLED"
-    trained(data, tmp_path / "run")
-    assert_complete(store, tmp_path / "run")
-    trained(data, tmp_path / "run")  # nothing is left to train
-    assert_complete(store, tmp_path / "run")
+    with tracking.tracked(run, tracker="mlflow") as send:
+        for images in steps[-3:]:  # the checkpoint was older than the last report, so a report comes again
+            grow(run, to=images)
+            send(PROGRESS)
+    assert_complete(store, run)
 
 
 def test_a_training_goes_on_while_mlflow_is_away_and_the_end_sends_the_rest(
-    store: Any, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Any, run: Path, steps: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tracking, "_EVERY_S", 0)
-    send, attempts = Tracking.metrics, []
+    send_metrics, attempts = Tracking.metrics, []
 
     def away_first(self: Tracking, values: Any) -> None:
         attempts.append(values)
         if len(attempts) == 1:
             raise DigitforgeError("MLflow cannot be used")
-        send(self, values)
+        send_metrics(self, values)
 
     monkeypatch.setattr(Tracking, "metrics", away_first)
-    trained(data, tmp_path / "run")
-    assert len(attempts) > 1
-    assert_complete(store, tmp_path / "run")
+    with tracking.tracked(run, tracker="mlflow") as send:
+        grow(run, to=steps[-2])
+        send(PROGRESS)
+        grow(run, to=steps[-1])
+    assert len(attempts) == 2
+    assert_complete(store, run)
 
 
 def test_an_unreachable_mlflow_is_an_error_before_the_training(
-    store: Any, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(DigitforgeError, match="check MLFLOW_TRACKING_URI"):
-        trained(data, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+        train("forge-small", "digits", out=tmp_path / "new", track="mlflow")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_damaged_file_says_what_to_do(store: Any, tmp_path: Path) -> None:
@@ -158,14 +182,13 @@ def test_another_tracker_is_refused() -> None:
         check_tracker("wandb")
 
 
-def test_tensorboard_reads_the_statistics_in_groups(data: Dataset, tmp_path: Path) -> None:
+def test_tensorboard_reads_the_statistics_in_groups(trained_run: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    train(resolve("forge-small", TINY), data, out=tmp_path / "run")
-    events = accumulator.EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events = accumulator.EventAccumulator(str(trained_run / "tensorboard"))
     events.Reload()
     tags = set(events.Tags()["scalars"])
     assert {"loss/generator", "loss/discriminator", "accuracy/real", "images/coverage"} <= tags
     assert not [tag for tag in tags if tag.startswith("other/") or "/" not in tag]
     assert events.Tags()["images"] == ["images/sheet"]
-    for line, scalar in zip(lines(tmp_path / "run"), events.Scalars("loss/generator"), strict=True):
+    for line, scalar in zip(lines(trained_run), events.Scalars("loss/generator"), strict=True):
         assert (scalar.step, scalar.value) == (line["images"], pytest.approx(line["generator_loss"]))
