@@ -125,9 +125,8 @@ class Batch(Scaling):
         return len(self.labels)
 
     def __repr__(self) -> str:
-        size = " × ".join(map(str, self.images.shape[1:]))
         seed = "" if self.seed is None else f", seed {self.seed}"
-        return f"Batch({_described(self)}{seed}, {size} pixels)"
+        return f"Batch({_described(self)}{seed})"
 
     def _repr_html_(self) -> str:
         """A contact sheet of the first digits, with their labels, for notebooks."""
@@ -220,7 +219,8 @@ class Batch(Scaling):
 
 def _described(digits: Addresses | Batch) -> str:
     """Number and generator of digits, and what else their addresses contain."""
-    parts = [f"{len(digits)} image{'' if len(digits) == 1 else 's'}"]
+    size = " of " + " × ".join(map(str, digits.images.shape[1:])) if isinstance(digits, Batch) else ""
+    parts = [f"{len(digits)} image{'' if len(digits) == 1 else 's'}{size}"]
     parts += [f"generator {digits.generator_id}"] if digits.generator_id else []
     parts += [f"{name} {value:g}" for name, value in digits.scaling.items()]
     parts += ["blends of classes"] if digits.class_weights is not None else []

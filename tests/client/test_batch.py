@@ -66,11 +66,11 @@ def test_an_invalid_index_is_rejected(client: DigitClient, which: Any) -> None:
 
 def test_a_batch_describes_itself_in_a_line(client: DigitClient) -> None:
     batch = client.sample(1000, seed=7)
-    assert repr(batch) == "Batch(1000 images, generator fa4efa4efa4efa4e, seed 7, 28 × 28 pixels)"
+    assert repr(batch) == "Batch(1000 images of 28 × 28, generator fa4efa4efa4efa4e, seed 7)"
     assert repr(batch.addresses) == "Addresses(1000 images, generator fa4efa4efa4efa4e)"
     blend = client.sample(1, class_weights=[0.1] * 10, seed=0, expansion=1.5)
-    assert "1 digit, generator fa4efa4efa4efa4e, expansion 1.5, blends of classes" in repr(blend)
-    assert repr(client.sample(0, seed=3)).startswith("Batch(0 images, generator")
+    assert "1 image of 28 × 28, generator fa4efa4efa4efa4e, expansion 1.5, blends of classes" in repr(blend)
+    assert repr(client.sample(0, seed=3)).startswith("Batch(0 images of 28 × 28, generator")
 
 
 def test_a_notebook_shows_the_first_digits_and_their_labels() -> None:
