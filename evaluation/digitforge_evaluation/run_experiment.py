@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _TRACKED = (".html", ".json", ".jsonl", ".toml", ".svg")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class ExperimentResult:
     """The results of an experiment, and its report."""
 
@@ -48,6 +48,10 @@ class ExperimentResult:
 
         classes = len(self.state.facts.class_names)
         return tuple(sentence(each, classes=classes, measure=self.analysis.measure) for each in self.analysis.primary)
+
+    def __repr__(self) -> str:
+        verdicts = ", ".join(each.verdict for each in self.analysis.primary)
+        return f"ExperimentResult({verdicts or 'no verdict'})"
 
     def _repr_html_(self) -> str:
         """Show the report in a notebook, in a frame, because it has styles of its own."""
