@@ -8,6 +8,12 @@ from typing import Final
 STATS_FILE: Final = "stats.jsonl"
 #: Group of the statistics that compare generated with real images, see `diagnosis.image_statistics`.
 _IMAGES: Final = ("roughness", "variety", "coverage", "pixel_distance")
+_OTHERS: Final = {
+    "pair_accuracy": "accuracy/pair",
+    "score_gap": "accuracy/score_gap",
+    "judge": "images/judge",
+    "images_per_second": "speed/images_per_second",
+}
 
 
 def tag_of(name: str) -> str:
@@ -20,4 +26,4 @@ def tag_of(name: str) -> str:
         return f"accuracy/{name.removeprefix('accuracy_')}"
     if name in _IMAGES:
         return f"images/{name}"
-    return {"judge": "images/judge", "images_per_second": "speed/images_per_second"}.get(name, f"other/{name}")
+    return _OTHERS.get(name, f"other/{name}")
