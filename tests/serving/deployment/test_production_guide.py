@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import re
 import shutil
@@ -56,16 +55,6 @@ def test_javascript_gets_the_images_of_an_address(server: tuple[DigitClient, str
     assert shown.startswith("5 28 28 [")
     wanted = client.sample(labels=[3, 1, 4, 1, 5], seed=7).images
     np.testing.assert_allclose(np.array(yaml.safe_load(images))[..., 0], wanted, atol=1)
-
-
-def test_java_code_is_made_from_the_published_messages(tmp_path: Path) -> None:
-    if importlib.util.find_spec("grpc_tools") is None:
-        pytest.skip("grpcio-tools, which has protoc, is not installed")
-    shutil.copy(ROOT / "client/digitforge_client/transport/wire/messages.proto", tmp_path)
-    (tmp_path / "src" / "main" / "java").mkdir(parents=True)
-    command = example("sh", "--java_out").replace("protoc", f"{sys.executable} -m grpc_tools.protoc -I.")
-    subprocess.run(["sh", "-ec", command], cwd=tmp_path, check=True)
-    assert "class PredictRequest" in next(tmp_path.rglob("*.java")).read_text()
 
 
 def test_the_table_of_alerts_names_every_alert() -> None:
