@@ -15,20 +15,18 @@ from digitforge_client.cli.server_options import Access, connection_options, opt
 from digitforge_client.common.command import import_quietly
 from digitforge_client.errors import InvalidInputError
 from digitforge_client.latent_space import Scaling
-from digitforge_evaluation.cli.tables import print_table
+from digitforge_evaluation.cli.quality_table import print_report
 from digitforge_training.data.cli import LAYOUTS, data_options
 
 if TYPE_CHECKING:
     from digitforge_evaluation.images.sources import Source
-    from digitforge_evaluation.quality.assess import Measurement, Report
+    from digitforge_evaluation.quality.assess import Pictures, Report
     from digitforge_evaluation.quality.comparison import RealData
     from digitforge_evaluation.quality.neighbors import Neighborhood
-    from digitforge_evaluation.quality.reference import Floor
     from digitforge_training.data.dataset import DataSource
     from digitforge_training.data.sources import Choice
 
-#: Width of the table, in characters, if standard output is not a terminal.
-PIPED_WIDTH = 130
+NEIGHBORS_PAGE = "Nearest training images"
 
 
 @click.command()
@@ -44,7 +42,12 @@ PIPED_WIDTH = 130
     type=click.Path(path_type=Path),
     help="Existing images: everything that --data takes, also without labels, such as a folder of PNG files.",
 )
-@click.option("--n", type=click.IntRange(min=100), default=10_000, show_default=True, help="Number of images.")
+@click.option(
+    "--n",
+    type=click.IntRange(min=2),
+    help="Number of images.  [default: 10000, or half as many as there are training images if that is fewer, so that "
+    "training images can be measured in their place]",
+)
 @data_options(
     default=None,
     describe=f"Real images to measure against: {LAYOUTS} Without this option, distances use the shipped statistics of "
@@ -62,11 +65,12 @@ PIPED_WIDTH = 130
 @click.option(
     "--features",
     metavar="NAME",
-    default="digitnet-64",
-    show_default=True,
-    help="Features to compare images by: digitnet-64; inception, the network of the FID paper (from the cache, by "
-    "download, or from a file with inception:FILE), unverified until somebody has run `make verify-fid`; or "
-    "MODULE:NAME, your own function from images to rows of numbers. All except digitnet-64 need --data.",
+    help="Features to compare images by: digitnet-64; own, a small network that is trained on your real training "
+    "images in minutes and kept in the cache, or principal components of pixels if there are few images; pca, the "
+    "latter; "
+    "inception, the network of the FID paper (from the cache, by download, or from a file with inception:FILE), "
+    "unverified until somebody has run `make verify-fid`; or MODULE:NAME, your own function from images to rows of "
+    "numbers. All except digitnet-64 need --data.  [default: digitnet-64 if it recognizes the real images, else own]",
 )
 @click.option(
     "--seed", type=click.IntRange(0, 2**21 - 1), default=0, show_default=True, help="Seed for drawing the images."
@@ -89,24 +93,30 @@ PIPED_WIDTH = 130
     help="Write a page with generated images and the training images nearest to them into this folder, in place of an "
     "earlier one. Needs --data.",
 )
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the report as a page: the same figures with samples, nearest training images and a row for each class.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def evaluate(
     *,
     server: str | None,
     model: Path | None,
     images: Path | None,
-    n: int,
+    n: int | None,
     data: Choice,
     k: int,
-    features: str,
+    features: str | None,
     seed: int,
     expansion: float | None,
     accuracy: bool,
     neighbors: Path | None,
+    out: Path | None,
     as_json: bool,
     **connection: Any,
 ) -> None:
-    """Measure generated digits: how close to real ones, how varied, how well labeled, and whether they are copies.
+    """Measure generated images: how close to real ones, how varied, how well labeled, and whether they are copies.
 
     Give one source of images: --server, --model or --images. Images are drawn in the class proportions of the held-out
     real images: the test split of --data, or MNIST's test images. The table shows each metric with its sample size, a
@@ -115,24 +125,31 @@ def evaluate(
     new real images score them.
 
     A distance depends on the features and the sample size, so its name has both: fd[digitnet-64]@10k. The network
-    digitnet-64 was trained on MNIST's training images. A generator that was trained on a held-out image is refused.
+    digitnet-64 was trained on MNIST's training images. For other images, a network of the same kind is trained on your
+    real training images. A generator that was trained on a held-out image is refused.
 
     \b
     Examples:
       digitforge evaluate --server localhost:8500
       digitforge evaluate --model serving/models/digits --data mnist
       digitforge evaluate --images digits.npz --data digits --json
+      digitforge evaluate --model models/pets --data pets --size 32 --out report.html
     """
     if sum(option is not None for option in (server, model, images)) != 1:
         raise InvalidInputError("give exactly one source of images: --server, --model or --images")
     access = optional_access(server, **connection)
     if data.source is None and "data_dir" in data.options:
         data = replace(data, source="mnist")
-    if data.source is None and data.options and images is None:
-        raise InvalidInputError("--size, --transpose and similar options need real images: give --data as well")
-    for option, given in (("--neighbors", neighbors is not None), ("--accuracy", accuracy)):
-        if given and data.source is None:
-            raise InvalidInputError(f"{option} needs real images: give --data as well")
+    if data.source is None:
+        _refuse_options_of_real_images(
+            {
+                "--size, --transpose and similar options need": bool(data.options) and images is None,
+                "--neighbors needs": neighbors is not None,
+                "--accuracy needs": accuracy,
+                "--features own needs": features == "own",
+                "--features pca needs": features == "pca",
+            }
+        )
     # Check what is quick to check before TensorFlow is imported.
     Scaling(expansion=expansion)
     if model is not None:
@@ -141,10 +158,11 @@ def evaluate(
         newest_version(model)
     import_quietly("tensorflow")
     from digitforge_evaluation.features.choice import features_called
-    from digitforge_evaluation.quality.assess import assess
+    from digitforge_evaluation.quality.assess import IMAGES, assess
     from digitforge_evaluation.quality.comparison import RealData
+    from digitforge_evaluation.quality.suitability import matched, refuse_unsuitable
 
-    found: list[Neighborhood] = []
+    shown: list[Pictures] = []
     with ExitStack() as stack:
         progress = stack.enter_context(_stages())
         source = _open(access, model, images, stack, data)
@@ -152,30 +170,44 @@ def evaluate(
         real = RealData.load(wanted) if wanted else None
         if real and real.train.split_note:
             click.echo(real.train.split_note, err=True)
+        refuse_unsuitable(matched(source, real), real)  # before a network is trained
         report = assess(
             source,
-            network=features_called(features),
-            n=n,
+            network=features_called(features, train=real.train if real else None, progress=progress),
+            n=IMAGES if n is None and images is not None else n,
             seed=seed,
             expansion=expansion,
             k=k,
             real=real,
             progress=progress,
-            show=found.append if neighbors else None,
+            show=shown.append if neighbors or out else None,
             train_classifiers=accuracy,
         )
-        pages = [_write_page(neighbors, each, source, real, report) for each in found if neighbors and real]
+        pages: dict[str, Path] = {}
+        if out is not None:
+            from digitforge_evaluation.quality.page import write_page
+
+            write_page(out, report, shown[0], real)
+            pages["Report"] = out
+        if neighbors is not None and real is not None and (near := shown[0].neighborhood):
+            pages[NEIGHBORS_PAGE] = _write_neighbors(neighbors, near, source, real, report)
     if as_json:
         click.echo(json.dumps(report.as_dict(), indent=2))
     else:
-        _print(report)
-    for page in pages:
-        click.echo(f"Nearest training images: {page}", err=as_json)
-    if neighbors is not None and not pages:
+        print_report(report)
+    for title, page in pages.items():
+        click.echo(f"{title}: {page}", err=as_json)
+    if neighbors is not None and NEIGHBORS_PAGE not in pages:
         click.echo(f"no page of nearest training images: {report.left_out['authenticity']}", err=True)
 
 
-def _write_page(folder: Path, found: Neighborhood, source: Source, real: RealData, report: Report) -> Path:
+def _refuse_options_of_real_images(given: dict[str, bool]) -> None:
+    for options, are_given in given.items():
+        if are_given:
+            raise InvalidInputError(f"{options} real images: give --data as well")
+
+
+def _write_neighbors(folder: Path, found: Neighborhood, source: Source, real: RealData, report: Report) -> Path:
     from digitforge_evaluation.quality.neighbors import Origin, write_neighbors
 
     notes = [] if source.card else [f"{source.name} does not say what its generator was trained on."]
@@ -232,56 +264,3 @@ def _stages() -> Iterator[Any]:
     console = Console(stderr=True)
     with console.status("starting") as status:
         yield status.update
-
-
-def _cells(found: Measurement) -> tuple[str, ...]:
-    """Cells of a table row: value, interval, n, and the two floors."""
-    interval = f"{found.interval[0]:.4g} … {found.interval[1]:.4g}" if found.interval else ""
-    floors = (_floor(found.training_floor, found.n), _floor(found.unseen_floor, found.n))
-    return f"{found.value:.4g}", interval, str(found.n), *floors
-
-
-def _floor(floor: Floor | None, n: int) -> str:
-    if floor is None:
-        return ""
-    spread = "" if floor.standard_deviation is None else f" ± {floor.standard_deviation:.2g}"
-    return f"{floor.mean:.4g}{spread}" + ("" if floor.n == n else f" ({floor.n})")
-
-
-def _print(report: Report) -> None:
-    from rich.console import Console
-
-    from digitforge_evaluation.quality.registry import METRICS
-
-    console = Console()
-    if not console.is_terminal:
-        console.width = PIPED_WIDTH
-    about = f"generator {report.generator_id} at {report.source}" if report.generator_id else report.source
-    spread = "" if report.expansion is None else f", expansion {report.expansion:g}"
-    console.print(about, markup=False, highlight=False, soft_wrap=True)
-    console.print(
-        f"{report.n} images (seed {report.seed}{spread}) against {report.reference} (n = {report.reference_n}), "
-        f"features {report.features}, k = {report.k}",
-        markup=False,
-        soft_wrap=True,
-    )
-    columns = ("metric", "value", "95 % interval", "n", "training floor", "unseen floor", "better")
-    rows: list[tuple[str, ...]] = []
-    for found in report.figures:
-        metric = METRICS[found.key]
-        rows.append((found.name if metric.named else metric.title, *_cells(found), metric.better))
-    for of_class in report.classes:
-        rows.append((f"  fd of class {of_class.title}", *_cells(of_class.figure), "lower"))
-    print_table(console, columns, rows, ruled=True)
-    console.print(
-        "training floor: random subsets of the training images in place of the generated ones, mean ± standard "
-        "deviation. A generator that learns its training images well reaches it.\n"
-        "unseen floor: the same with held-out images, which no generator has seen. New real images score this. A "
-        "number in brackets is the number of images if it is not n.",
-        soft_wrap=True,
-    )
-    for note in report.notes:
-        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
-    for why in dict.fromkeys(report.left_out.values()):
-        titles = ", ".join(METRICS[key].title for key in report.left_out if report.left_out[key] == why)
-        console.print(f"left out: {titles}: {why}", markup=False, highlight=False, soft_wrap=True)

@@ -115,7 +115,7 @@ def gallery(  # noqa: PLR0917 - click passes by name
     import_quietly("tensorflow")
     from rich.console import Console
 
-    from digitforge_evaluation.features.extract import digitnet
+    from digitforge_evaluation.features.choice import features_called
     from digitforge_evaluation.gallery.exhibits import Settings, measure_export, train_and_measure
     from digitforge_evaluation.gallery.page import write_gallery
     from digitforge_evaluation.quality.comparison import RealData
@@ -126,7 +126,8 @@ def gallery(  # noqa: PLR0917 - click passes by name
     shown: list[Shown] = []
     status = Console(stderr=True).status("starting")
     with resumable(lambda: "finished work is kept, and the same command continues"), status:
-        settings = Settings(real=real, network=digitnet(), n=n, seed=seed, on_progress=status.update)
+        network = features_called(train=real.train, progress=status.update)
+        settings = Settings(real=real, network=network, n=n, seed=seed, on_progress=status.update)
         for name, recipe in recipes.items():
             run_dir = runs / name
             if name in loaded:

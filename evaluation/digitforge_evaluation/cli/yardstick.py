@@ -47,13 +47,18 @@ def yardstick() -> None:
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training images.  [default: 14]")
 def network(out: Path | None, data_dir: Path | None, seed: int, epochs: int | None) -> None:
     """Train digitnet-64 on MNIST's 60 000 training images and test it once on the 10 000 test images."""
+    import keras
+
     from digitforge_evaluation.features import digitnet, extract
     from digitforge_training.data import load
 
     config = digitnet.DigitnetConfig(seed=seed, **({} if epochs is None else {"epochs": epochs}))
     train, test = (load("mnist", split=split, data_dir=data_dir) for split in ("train", "test"))
     started = time.monotonic()
-    model = digitnet.train_network(
+    keras.utils.set_random_seed(config.seed)
+    model = digitnet.build_network(config.dropout)
+    digitnet.train_network(
+        model,
         train.images,
         train.labels,
         config,

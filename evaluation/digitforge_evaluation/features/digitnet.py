@@ -1,20 +1,22 @@
-"""digitnet-64: the small convolutional classifier that computes the features by default.
+"""digitnet-64: the small convolutional classifier that computes the features of digits, and networks of the same kind.
 
-It is trained on MNIST's training set and shipped in ``data/digitnet-64.npz``. To train it again (about eight minutes
-on two cores)::
+digitnet-64 is trained on MNIST's training set and shipped in ``data/digitnet-64.npz``. To train it again (about eight
+minutes on two cores)::
 
     python -m digitforge_evaluation.cli.yardstick network --out digitnet-64.npz
 
-Its 64 features are the activations before the last layer. It measures 10 000 digits in a few seconds.
+Its 64 features are the activations before the last layer. It measures 10 000 digits in a few seconds. `own` trains
+networks of the same kind for other images.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,50 +28,79 @@ NAME = "digitnet-64"
 FEATURES = 64
 CLASSES = 10
 IMAGE_SHAPE = (28, 28, 1)
+_LARGE: Final = 40  # pixels: from this side on, the first layer halves the image, which bounds the time of a pass
 
 
 @dataclass(frozen=True, kw_only=True)
 class DigitnetConfig:
     """How to train the feature network. There are no flips in the augmentation: a mirrored 2 is not a digit."""
 
-    epochs: int = 14
+    epochs: int = 14  #: passes over the images
     batch: int = 128  #: images
     learning_rate: float = 2e-3  #: peak of Adam's learning rate: one epoch of linear warm-up, then a cosine to zero
-    shift: float = 2.0  #: pixels; uniform in ± this, on both axes
+    shift: float = 2.0  #: pixels of a 28-pixel image; uniform in ± this, on both axes
     rotation: float = 12.0  #: degrees; uniform in ± this
     scale: float = 0.12  #: relative; uniform in 1 ± this
     dropout: float = 0.3  #: share of the 64 features dropped, in training only
-    seed: int = 0
+    #: Pixels from outside the image: ``constant`` is black, ``nearest`` repeats the border.
+    outside: Literal["constant", "nearest"] = "constant"
+    seed: int = 0  #: of batches and augmentation
 
 
-def build_network(dropout: float = 0.0) -> Any:
+def build_network(
+    dropout: float = 0.0,
+    *,
+    image_shape: tuple[int, ...] = IMAGE_SHAPE,
+    classes: int = CLASSES,
+    seed: int | None = None,
+) -> Any:
     """Build the network with new weights.
 
     Args:
         dropout: share of the features dropped, in training only.
+        image_shape: (H, W, C), from 16×16 pixels on.
+        classes: number of classes, K.
+        seed: for the weights and the dropout. None: they depend on Keras's global seed.
 
     Returns:
-        A Keras model: (n, 28, 28, 1) float32 in [0, 1] => [(n, 64) features ≥ 0, (n, 10) logits].
+        A Keras model: (n, H, W, C) float32 in [0, 1] => [(n, 64) features ≥ 0, (n, K) logits].
     """
     import keras
 
     layers = keras.layers
-    x = images = keras.Input(IMAGE_SHAPE, name="images")
-    for block, (width, stride) in enumerate([(24, 1), (48, 2), (48, 1), (96, 2), (96, 1)], start=1):
-        x = layers.Conv2D(width, 3, strides=stride, padding="same", use_bias=False, name=f"conv_{block}")(x)
+    seeds = itertools.repeat(None) if seed is None else itertools.count(1000 * seed)
+
+    def weights() -> Any:
+        return keras.initializers.GlorotUniform(seed=next(seeds))  # Keras's default
+
+    x = images = keras.Input(image_shape, name="images")
+    first = 2 if max(image_shape[:2]) >= _LARGE else 1
+    for block, (width, stride) in enumerate([(24, first), (48, 2), (48, 1), (96, 2), (96, 1)], start=1):
+        x = layers.Conv2D(
+            width,
+            3,
+            strides=stride,
+            padding="same",
+            use_bias=False,
+            kernel_initializer=weights(),
+            name=f"conv_{block}",
+        )(x)
         x = layers.BatchNormalization(momentum=0.95, name=f"norm_{block}")(x)
         x = layers.ReLU(name=f"relu_{block}")(x)
     x = layers.MaxPooling2D(2, name="pool")(x)  # 7 × 7 => 3 × 3
     x = layers.Flatten(name="flatten")(x)
-    x = layers.Dense(FEATURES, use_bias=False, name="dense")(x)
+    x = layers.Dense(FEATURES, use_bias=False, kernel_initializer=weights(), name="dense")(x)
     x = layers.BatchNormalization(momentum=0.95, name="norm_features")(x)
     features = layers.ReLU(name="features")(x)
-    logits = layers.Dense(CLASSES, name="logits")(layers.Dropout(dropout, name="dropout")(features))
+    kept = layers.Dropout(dropout, seed=next(seeds), name="dropout")(features)
+    logits = layers.Dense(classes, kernel_initializer=weights(), name="logits")(kept)
     return keras.Model(images, [features, logits], name=NAME.replace("-", "_"))
 
 
-def random_affine(rng: np.random.Generator, n: int, config: DigitnetConfig) -> npt.NDArray[np.float32]:
-    """Draw *n* random small shifts, rotations and scalings around the center of the image.
+def random_affine(
+    rng: np.random.Generator, n: int, config: DigitnetConfig, *, side: int = IMAGE_SHAPE[0]
+) -> npt.NDArray[np.float32]:
+    """Draw *n* random small shifts, rotations and scalings around the center of an image of *side* × *side* pixels.
 
     Returns:
         (n, 8) float32 with rows (a0, a1, a2, b0, b1, b2, 0, 0): output pixel (x, y) shows the input point
@@ -77,9 +108,9 @@ def random_affine(rng: np.random.Generator, n: int, config: DigitnetConfig) -> n
     """
     angle = np.deg2rad(rng.uniform(-config.rotation, config.rotation, n))
     zoom = rng.uniform(1 - config.scale, 1 + config.scale, n)
-    shift_x, shift_y = rng.uniform(-config.shift, config.shift, (2, n))
+    shift_x, shift_y = rng.uniform(-config.shift, config.shift, (2, n)) * (side / IMAGE_SHAPE[0])
     cos, sin = np.cos(angle) / zoom, np.sin(angle) / zoom
-    center = (IMAGE_SHAPE[0] - 1) / 2
+    center = (side - 1) / 2
     offset_x = center - cos * center + sin * center + shift_x
     offset_y = center - sin * center - cos * center + shift_y
     zero = np.zeros(n)
@@ -87,28 +118,25 @@ def random_affine(rng: np.random.Generator, n: int, config: DigitnetConfig) -> n
 
 
 def train_network(
+    model: Any,
     images: npt.NDArray[np.uint8],
     labels: npt.NDArray[np.int64],
     config: DigitnetConfig,
     report: Callable[[int, float, float], None],
-) -> Any:
-    """Train the feature network. The same arguments give the same batches, and the same weights up to rounding.
+) -> None:
+    """Train a feature network. The same arguments give the same batches, and the same weights up to rounding.
 
     Args:
-        images: (n, 28, 28, 1) uint8.
-        labels: (n,) int64, 0 … 9.
+        model: a network from `build_network`, with new weights.
+        images: (n, H, W, C) uint8, n ≥ ``config.batch``, H = W.
+        labels: (n,) int64, 0 … K − 1.
         config: the settings.
         report: called after each epoch with its number, the mean loss, and the accuracy on the augmented images.
-
-    Returns:
-        The trained Keras model, as `build_network` describes it.
     """
     import keras
     import tensorflow as tf
 
-    keras.utils.set_random_seed(config.seed)
     rng = np.random.default_rng(config.seed)
-    model = build_network(config.dropout)
     steps = len(images) // config.batch
     schedule = keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=config.learning_rate / 100,
@@ -121,7 +149,9 @@ def train_network(
 
     @tf.function
     def step(batch: Any, targets: Any, transforms: Any) -> tuple[Any, Any]:
-        pixels = keras.ops.image.affine_transform(tf.cast(batch, tf.float32) / 255, transforms, fill_mode="constant")
+        pixels = keras.ops.image.affine_transform(
+            tf.cast(batch, tf.float32) / 255, transforms, fill_mode=config.outside
+        )
         with tf.GradientTape() as tape:
             _, logits = model(pixels, training=True)
             loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits))
@@ -135,10 +165,9 @@ def train_network(
         totals = np.zeros(2)
         for at in range(steps):
             rows = order[at * config.batch : (at + 1) * config.batch]
-            loss, hit = step(images[rows], labels[rows], random_affine(rng, len(rows), config))
+            loss, hit = step(images[rows], labels[rows], random_affine(rng, len(rows), config, side=images.shape[1]))
             totals += float(loss), float(hit)
         report(epoch, *(totals / steps))
-    return model
 
 
 def save_weights(model: Any, path: Path) -> None:
@@ -153,15 +182,23 @@ def _weights(model: Any) -> list[Any]:
     return [weight for weight in model.weights if "seed" not in weight.path]
 
 
-def load_network(path: Path) -> Any:
-    """Load the network from a file written by `save_weights`.
+def load_network(
+    path: Path, *, image_shape: tuple[int, ...] = IMAGE_SHAPE, classes: int = CLASSES, advice: str | None = None
+) -> Any:
+    """Load a network from a file written by `save_weights`.
+
+    Args:
+        path: the file.
+        image_shape: (H, W, C) of the images that the network takes.
+        classes: number of classes.
+        advice: end of the error message: what to do about a bad file.
 
     Raises:
         DataError: the file is missing, unreadable, or has the weights of another network.
     """
-    model = build_network()
-    advice = f"reinstall digitforge, or train {NAME} again with `python -m digitforge_evaluation.cli.yardstick network`"
-    with open_archive(path, advice=advice) as arrays:
+    model = build_network(image_shape=image_shape, classes=classes)
+    again = f"reinstall digitforge, or train {NAME} again with `python -m digitforge_evaluation.cli.yardstick network`"
+    with open_archive(path, advice=advice or again) as arrays:
         for weight in _weights(model):
             weight.assign(arrays[weight.path])
     return model

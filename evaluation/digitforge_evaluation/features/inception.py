@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from digitforge_client.common.archives import gunzip
 from digitforge_client.errors import DataError, InvalidInputError
-from digitforge_evaluation.features.extract import Measured
+from digitforge_evaluation.features.extract import About, Measured
 from digitforge_training.data.download import fetch
 from digitforge_training.data.mnist import cache_dir
 
@@ -57,6 +57,13 @@ class Inception:
 
     name = NAME
     caution = CAUTION
+    class_names: tuple[str, ...] = ()
+    about = About(
+        made="2048 features of the Inception network of the FID paper, which was trained on photographs of 1000 sorts "
+        "of objects.",
+        sees="Differences in texture, shape and color, as they matter for photographs.",
+        misses="Small differences between drawings, digits or icons: it has never seen such images.",
+    )
 
     def __init__(self, path: Path | None = None, *, sha256: str = SHA256) -> None:
         """Load the graph.

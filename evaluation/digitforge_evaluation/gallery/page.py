@@ -72,15 +72,17 @@ def legend(exhibits: Iterable[Exhibit], real: Dataset) -> tuple[str, ...]:
         for key in ("distance", "precision", "recall")
         if (figure := first.figures.get(key)) and figure["training_floor"]
     ]
-    held_out = first.figures["distance"]["unseen_floor"]
+    distance = first.figures.get("distance")
+    held_out = distance["unseen_floor"] if distance else None
     unseen = (
         f" {held_out['n']} test images score {held_out['mean']:.3g} in distance from the other {held_out['held_out']}."
         if held_out
         else ""
     )
+    name = distance["name"] if distance else "a Fréchet distance, for which there are too few images,"
     return (
-        f"The feature distance is {first.figures['distance']['name']} between {first.n} generated images of seed "
-        f"{first.seed} and the {len(real)} test images of {real.name}."
+        f"The feature distance is {name} between {first.n} generated images of seed {first.seed} and the {len(real)} "
+        f"test images of {real.name}."
         + (f" The same number of real training images scores {', '.join(floors)}." if floors else "")
         + unseen
         + " The column ÷ training floor divides the distance by the distance of the real training images. Each "

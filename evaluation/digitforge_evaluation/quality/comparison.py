@@ -168,7 +168,7 @@ class Comparison:
         return replace(self, generated=self.generated[rows], groups=None)
 
     def of_class(self, label: int) -> Comparison:
-        """This comparison for one class. It is valid for the Fréchet distance only."""
+        """This comparison for one class. It is valid for the Fréchet distance and the label agreement only."""
         rows = np.flatnonzero(self.labels == label)
         groups = None if self.groups is None else self.groups[rows]
         return replace(self, generated=self.generated[rows], groups=groups, label=label)

@@ -21,7 +21,7 @@ def evaluate(
     labels: npt.ArrayLike | None = None,
     *,
     real: str | Path | DataSource | tuple[Dataset, Dataset] | None = None,
-    features: str = "digitnet-64",
+    features: str | None = None,
     n: int | None = None,
     k: int = 5,
     seed: int = 0,
@@ -41,8 +41,10 @@ def evaluate(
         real: real images to measure against: a source for `digitforge.load_data`, perhaps as a `digitforge.DataSource`
             with options, or a pair of training and test split. None: use the shipped statistics of MNIST's test images,
             and leave out the metrics that need the images themselves.
-        features: the feature network: ``digitnet-64``, ``inception``, ``inception:FILE``, or ``MODULE:NAME`` of a
-            function from (n, H, W, C) uint8 images to (n, d) numbers. Every choice except digitnet-64 needs *real*.
+        features: what to compare images by: ``digitnet-64``; ``own``, a small network trained on the real training
+            images, kept in the cache, or principal components if there are few images; ``pca``; ``inception``;
+            ``inception:FILE``; or ``MODULE:NAME`` of a function from (n, H, W, C) uint8 images to (n, d) numbers. Every
+            choice except digitnet-64 needs *real*. None: digitnet-64 if it suits the real images, else ``own``.
         n: number of images to measure, in the class proportions of the real test images. None: as many as possible.
         k: number of nearest neighbors for precision, recall, density and coverage.
         seed: for choosing among *images*.
@@ -74,13 +76,16 @@ def evaluate(
     from digitforge_evaluation.features.choice import features_called
     from digitforge_evaluation.quality.assess import assess
     from digitforge_evaluation.quality.comparison import RealData
+    from digitforge_evaluation.quality.suitability import matched, refuse_unsuitable
 
+    data = None if splits is None else RealData(train=splits[0], test=splits[1])
+    refuse_unsuitable(matched(source, data), data)  # before a network is trained
     return assess(
         source,
-        network=features_called(features),
+        network=features_called(features, train=None if splits is None else splits[0]),
         n=len(source) if n is None else n,
         seed=seed,
         k=k,
-        real=None if splits is None else RealData(train=splits[0], test=splits[1]),
+        real=data,
         train_classifiers=accuracy,
     )

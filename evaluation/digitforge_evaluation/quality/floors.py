@@ -49,10 +49,11 @@ def _measure(comparison: Comparison, metrics: Mapping[str, tuple[Metric, StandIn
             sizes[key] = {"n": len(real.generated), "held_out": real.held_out}
 
     for stand_ins, group in by_stand_ins.items():
-        for real in stand_ins(comparison):
-            for key, metric in group.items():
-                add(key, metric, real)
-            if "distance" in group:
-                for label in real.reference.of_classes:
-                    add(f"{CLASS_DISTANCE}{label}", group["distance"], real.of_class(label))
+        with suppress(InvalidInputError):  # such real images cannot be drawn or compared: these metrics have no floor
+            for real in stand_ins(comparison):
+                for key, metric in group.items():
+                    add(key, metric, real)
+                if "distance" in group:
+                    for label in real.reference.of_classes:
+                        add(f"{CLASS_DISTANCE}{label}", group["distance"], real.of_class(label))
     return {key: floor_of(found, **sizes[key]) for key, found in values.items()}

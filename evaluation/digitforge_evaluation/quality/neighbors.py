@@ -106,8 +106,7 @@ def write_neighbors(folder: Path, found: Neighborhood, origin: Origin) -> Path:
     Raises:
         DataError: the folder cannot be created or written to.
     """
-    nearest = np.argsort(found.distances[:, 0], kind="stable")[:ROWS]
-    some = np.random.default_rng(origin.seed).permutation(len(found.generated))[:ROWS]
+    nearest, some = chosen_rows(found, seed=origin.seed)
     histogram = distance_histogram(generated=found.distances[:, 0], held_out=found.held_out)
     page = _render(found, origin, {"nearest": nearest, "some": some}, histogram)
     make_folder(folder)
@@ -121,20 +120,33 @@ def write_neighbors(folder: Path, found: Neighborhood, origin: Origin) -> Path:
     return folder / HTML
 
 
+def chosen_rows(
+    found: Neighborhood, *, seed: int, rows: int = ROWS
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """The generated images to show: those nearest to a training image, and a random choice."""
+    nearest = np.argsort(found.distances[:, 0], kind="stable")[:rows]
+    return nearest, np.random.default_rng(seed).permutation(len(found.generated))[:rows]
+
+
+def medians(found: Neighborhood) -> list[str]:
+    """The median distance to the nearest training image, of generated and of held-out images."""
+    return [f"{np.median(values):.4g}" for values in (found.distances[:, 0], found.held_out)]
+
+
 def _render(found: Neighborhood, origin: Origin, chosen: dict[str, npt.NDArray[np.intp]], histogram: str) -> str:
     return template("neighbors.html.j2").render(
         origin=origin,
         count=len(found.generated),
         known=len(found.training),
         held_out=len(found.held_out),
-        medians=[f"{np.median(values):.4g}" for values in (found.distances[:, 0], found.held_out)],
+        medians=medians(found),
         histogram=histogram,
-        sections={name: _rows(found, rows, origin.class_names) for name, rows in chosen.items()},
+        sections={name: template_rows(found, rows, origin.class_names) for name, rows in chosen.items()},
     )
 
 
-def _rows(found: Neighborhood, rows: npt.NDArray[np.intp], class_names: Sequence[str]) -> list[dict[str, Any]]:
-    """The template's values for some generated images."""
+def template_rows(found: Neighborhood, rows: npt.NDArray[np.intp], class_names: Sequence[str]) -> list[dict[str, Any]]:
+    """The values of ``near.html.j2`` for some generated images."""
     return [
         {
             "image": data_uri(_picture(found.generated[row])),

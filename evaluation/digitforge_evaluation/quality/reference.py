@@ -26,6 +26,8 @@ from digitforge_training.data import Dataset
 
 #: Prefix of the key of a class's distance; the number of the class follows.
 CLASS_DISTANCE: Final = "distance of class "
+#: The same for a class's label agreement.
+CLASS_AGREEMENT: Final = "agreement of class "
 #: The shipped file.
 SHIPPED = DATA / "mnist-test.npz"
 

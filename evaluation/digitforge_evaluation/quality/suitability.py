@@ -8,44 +8,49 @@ import numpy as np
 
 from digitforge_client.contract import image_hashes
 from digitforge_client.errors import InvalidInputError
-from digitforge_evaluation.features.extract import FeatureNetwork
 from digitforge_evaluation.images.seen import seen_images
 from digitforge_evaluation.images.sources import Drawn, ImageSet, Source
 from digitforge_evaluation.quality.comparison import RealData
-from digitforge_evaluation.quality.reference import Reference
+from digitforge_evaluation.quality.reference import Reference, shipped_reference
 from digitforge_training.data.fitting import options_for
 
 #: The classes that digitnet-64 knows.
 DIGITS = tuple(str(digit) for digit in range(10))
 
 
-def refuse_unsuitable(source: Source, network: FeatureNetwork, reference: Reference, real: RealData | None) -> None:
-    """Check that the statistics fit the features, and that the generator fits the held-out images.
+def refuse_unsuitable(source: Source, real: RealData | None) -> None:
+    """Check that the generator fits the held-out images, before anything is computed.
+
+    Args:
+        source: the generator, or images of unknown origin.
+        real: the real images; None for the shipped statistics of MNIST's test images.
 
     Raises:
-        InvalidInputError: the statistics are in other features, or the generator has seen a held-out image or has
-            other classes.
+        InvalidInputError: the generator has seen a held-out image, or has other classes or images of another shape.
     """
-    if reference.features != network.name:
-        raise InvalidInputError(
-            f"the shipped statistics are for the features {reference.features}, not {network.name}; give real images "
-            "(--data)"
-        )
-    seen = seen_images(source, real.test) if real else source.seen(reference.hashes)
+    if real:
+        name, held_out, sha256 = f"{real.test.name} {real.test.split}", len(real.test), real.test.sha256
+        seen = seen_images(source, real.test)
+    else:
+        shipped = shipped_reference()
+        name, held_out, sha256 = shipped.name, len(shipped.hashes), shipped.sha256
+        seen = source.seen(shipped.hashes)
     count = 0 if seen is None else int(seen.sum())
-    trained_on = (source.card or {}).get("training_data", {}).get("sha256")
-    if count or trained_on == reference.sha256:
+    card = source.card or {}
+    if count or card.get("training_data", {}).get("sha256") == sha256:
         raise InvalidInputError(
-            f"{source.name} was trained on {count or 'all'} of the {len(reference.hashes)} held-out images "
-            f"({reference.name}); measure it against images that it has not seen (--data)"
+            f"{source.name} was trained on {count or 'all'} of the {held_out} held-out images ({name}); measure it "
+            "against images that it has not seen (--data)"
         )
-    made = tuple((source.card or {}).get("class_names", ()))
+    made = tuple(card.get("class_names", ()))
     shown = real.test.class_names if real else DIGITS
     if made and made != shown:
         raise InvalidInputError(
-            f"{source.name} makes the classes {', '.join(made)}, but {reference.name} has {', '.join(shown)}; "
-            "measure it against a data set with its own classes (--data)"
+            f"{source.name} makes the classes {', '.join(made)}, but {name} has {', '.join(shown)}; measure it against "
+            "a data set with its own classes (--data)"
         )
+    if "image_shape" in card:
+        refuse_other_shape(source, tuple(card["image_shape"]), real)
 
 
 def matched(source: Source, real: RealData | None) -> Source:
@@ -57,13 +62,13 @@ def matched(source: Source, real: RealData | None) -> Source:
     return source.in_classes(real.test.class_names if real else DIGITS) if isinstance(source, ImageSet) else source
 
 
-def refuse_other_shape(source: Source, drawn: Drawn, real: RealData | None) -> None:
-    """Check that generated and real images have the same size and channels.
+def refuse_other_shape(source: Source, made: Sequence[int], real: RealData | None) -> None:
+    """Check that generated images, of the shape *made*, have the size and channels of the real images.
 
     Raises:
         InvalidInputError: they differ. The message names the options that help.
     """
-    made, shown = drawn.images.shape[1:], real.test.images.shape[1:] if real else (28, 28, 1)
+    made, shown = tuple(made), real.test.images.shape[1:] if real else (28, 28, 1)
     if made == shown:
         return
     options = options_for(wanted=made, given=shown)
@@ -90,9 +95,3 @@ def refuse_copies(drawn: Drawn, reference: Reference) -> None:
             f"{copies} of the {len(drawn.images)} images are themselves held-out images ({reference.name}); measure "
             "them against other real images (--data)"
         )
-
-
-def shows_digits(source: Source, real: RealData | None) -> bool:
-    """Whether the classes are the ten digits. The class probabilities of digitnet-64 mean nothing for other classes."""
-    made = tuple((source.card or {}).get("class_names", ())) or (real.test.class_names if real else DIGITS)
-    return made == DIGITS

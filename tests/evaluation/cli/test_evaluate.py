@@ -115,6 +115,46 @@ def test_with_real_images_the_table_has_all_metrics_possible_with_few_images(
     assert "\x1b" not in out + err  # no colors, because this is not a terminal
 
 
+def test_out_writes_the_same_figures_as_a_page(real_npz: Path, few_npz: Path, run: Run, tmp_path: Path) -> None:
+    page = tmp_path / "pages" / "report.html"
+
+    status, out, err = run("--images", real_npz, "--n", 300, "--data", few_npz, "--out", page)
+
+    assert status == 0, err
+    assert f"Report: {page}" in out
+    html = page.read_text("utf-8")
+    (value,) = re.findall(r"fd\[digitnet-64\]@300 +(\S+)", out)
+    assert value in html
+    assert "they do not show: Details that do not matter for the class" in out
+    assert "It recognizes" in out
+    assert "least recognized classes: " in out
+
+
+def test_a_narrow_terminal_gets_the_same_numbers(real_npz: Path, few_npz: Path, tmp_path: Path) -> None:
+    """A pseudo-terminal of 60 columns."""
+    command = [sys.executable, "-m", "digitforge", "evaluate", "--images", real_npz, "--n", "300", "--data", few_npz]
+    piped = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    script = (
+        "import os, pty, sys\n"
+        "def read(descriptor):\n    return os.read(descriptor, 4096)\n"
+        "sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:], read)))"
+    )
+    narrow = subprocess.run(
+        [sys.executable, "-c", script, *command],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"COLUMNS": "60", "NO_COLOR": "1", "TERM": "xterm"},
+        stdin=subprocess.DEVNULL,
+    ).stdout
+
+    numbers = r"\d+\.\d+(?:e-\d+)?"
+    (table, _) = piped.split("training floor: random subsets")
+    assert len(re.findall(numbers, table)) > 30
+    assert set(re.findall(numbers, table)) <= set(re.findall(numbers, narrow))
+    assert "│" not in narrow
+
+
 def test_the_page_shows_nearest_training_images_and_reveals_copies(few_npz: Path, run: Run, tmp_path: Path) -> None:
     with np.load(few_npz) as few:
         np.savez(tmp_path / "copies.npz", x=few["x"], y=few["y"])

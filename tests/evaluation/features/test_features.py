@@ -109,7 +109,9 @@ def test_training_reduces_the_loss(digits: Dataset) -> None:
     train = load("digits")
     losses: list[float] = []
 
-    model = network.train_network(
+    model = network.build_network(0.3, seed=0)
+    network.train_network(
+        model,
         train.images,
         train.labels,
         network.DigitnetConfig(epochs=2, batch=32),
@@ -166,7 +168,8 @@ def test_a_function_in_the_current_folder_is_found_by_its_import_path(
         ("my_features:none", "cannot import"),
         ("no_such_module:f", "cannot import"),
         ("my_features:seven", "are of type int; expected a function"),
-        ("beauty", "unknown features 'beauty'; expected digitnet-64, inception"),
+        ("beauty", "unknown features 'beauty'; expected digitnet-64, own, pca, inception"),
+        ("own", "made from real training images: give --data"),
     ):
         with pytest.raises(InvalidInputError, match=message):
             features_called(name)

@@ -15,6 +15,7 @@ from digitforge_client.contract import image_hashes
 from digitforge_client.errors import InvalidInputError
 from digitforge_evaluation.experiment.statistics import t_interval
 from digitforge_evaluation.features.extract import CallableFeatures, digitnet
+from digitforge_evaluation.features.own import PixelComponents
 from digitforge_evaluation.images.sources import Drawn, ImageSet, SavedGenerator
 from digitforge_evaluation.metrics.intervals import Interval
 from digitforge_evaluation.metrics.missing_modes import count_images, make_bins, missing_share
@@ -240,6 +241,63 @@ def test_too_few_held_out_images_for_a_covariance_leave_the_distance_out(real: R
     assert report.left_out["distance"] == "needs at least 65 held-out images"
     assert (report.reference_n, report.classes) == (60, ())
     assert measurements(report)["precision"].training_floor is not None
+
+
+@pytest.mark.parametrize(("each", "held_out"), [(3, 1), (6, 2), (12, 4)])
+def test_any_number_of_images_gives_a_report_and_reasons(real: RealData, each: int, held_out: int) -> None:
+    """No metric takes the others with it. Every metric has a value or a reason."""
+
+    def first(dataset: Dataset, count: int) -> Dataset:
+        return dataset.subset(np.concatenate([np.flatnonzero(dataset.labels == label)[:count] for label in range(10)]))
+
+    few = RealData(train=first(real.train, each), test=first(real.test, held_out))
+    source = ImageSet(real.train.images[::5], real.train.labels[::5], "some images")
+    for network in (digitnet(), PixelComponents(few.train)):
+        report = assess(source, network=network, real=few)
+
+        assert report.n == 10 * each // 2
+        assert {found.key for found in report.figures} | set(report.left_out) == set(METRICS)
+        assert {"kernel", "precision", "recall", "authenticity"} <= set(measurements(report))
+        assert all(np.isfinite(found.value) for found in report.figures)
+        assert all(report.left_out.values())
+    assert f"there are only {10 * held_out} held-out images" in " ".join(report.notes)
+
+
+def test_real_images_of_one_look_leave_out_what_needs_different_ones(real: RealData) -> None:
+    """All held-out images are equal, as if a folder held copies."""
+    copies = RealData(train=real.train, test=real.test.subset(np.zeros(30, np.int64)))
+    source = ImageSet(real.train.images, None, "some images")
+
+    report = assess(source, network=digitnet(), n=100, real=copies)
+
+    assert {found.key for found in report.figures} | set(report.left_out) == set(METRICS)
+    assert "the same" in report.left_out["precision"]
+    assert "authenticity" in measurements(report)
+
+
+def test_each_class_has_its_label_agreement_beside_that_of_real_images(real: RealData) -> None:
+    labels = real.train.labels.copy()
+    labels[labels == 3] = 8  # every 3 is called an 8
+    labels[np.flatnonzero(real.train.labels == 8)] = 3
+
+    report = assess(ImageSet(real.train.images, labels, "swapped"), network=digitnet(), n=300, real=real)
+
+    agreement = {each.title: each.figure for each in report.agreements}
+    assert list(agreement) == list(DIGITS)
+    assert agreement["3"].value < 0.2
+    assert agreement["5"].value > 0.8
+    for one in agreement.values():
+        assert unseen(one).mean > 0.7
+        assert (unseen(one).n, floor(one).n) == (20, 60)
+    assert report.features_accuracy is not None
+    assert report.features_accuracy == pytest.approx(np.mean([unseen(one).mean for one in agreement.values()]))
+
+
+def test_half_the_training_images_are_the_default_number(generator: SavedGenerator, real: RealData) -> None:
+    report = assess(generator, network=digitnet(), real=real)
+
+    assert report.n == len(real.train) // 2
+    assert floor(measurements(report)["distance"]).n == report.n
 
 
 def test_n_of_zero_is_an_error(real: RealData) -> None:
