@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help demo test test-fast test-slow verify-tfs verify-tfs-suite verify-fid results benchmark lint format types docs clean
+.PHONY: help demo test test-fast test-slow verify-tfs verify-tfs-suite verify-fid other-images results benchmark lint format types docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ verify-tfs: $(VENV)/installed-dev ## test a TensorFlow Serving that serves digit
 
 verify-tfs-suite: $(VENV)/installed-dev ## run TensorFlow Serving's own tests against digitforge serve (TFS=a clone of its repository)
 	$(BIN)/python tests/serving/verify_tfs_suite.py $(TFS) $(ARGS)
+
+other-images: $(VENV)/installed-all ## run every command on five sets that are not MNIST (an hour; ARGS="--only shapes")
+	$(BIN)/python tests/end_to_end/other_images.py $(ARGS)
 
 # torch-fidelity needs PyTorch, so it has an environment of its own.
 FID_VENV := build/verify-fid-venv

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ def evaluate(
     seed: int = 0,
     accuracy: bool = False,
     name: str = "images",
+    out: str | Path | None = None,
+    progress: Callable[[str], None] = lambda stage: None,  # noqa: ARG005
 ) -> Report:
     """Measure generated images: how close to real ones, how varied, how well labeled, and whether they are copies.
 
@@ -51,6 +54,9 @@ def evaluate(
         accuracy: whether to train classifiers too: on generated digits, tested on real ones, and vice versa. Needs
             *real*.
         name: name of the images in the report.
+        out: an HTML file for the same figures as a page, with samples and nearest training images. None: write none.
+        progress: called with a line of text at each stage, for example ``print``. Training a network of features takes
+            minutes.
 
     Returns:
         Each metric with its sample size, a 95 % interval where it has one, and two floors, which are the values of
@@ -60,7 +66,7 @@ def evaluate(
     Raises:
         InvalidInputError: *images* or *labels* have a wrong shape or dtype, their classes differ from those of the
             real images, or *features* names nothing that exists.
-        DataError: the real images cannot be read.
+        DataError: the real images cannot be read, or *out* or the cache cannot be written.
     """
     pixels = np.asarray(images)
     classes = None if labels is None else np.asarray(labels)
@@ -74,18 +80,26 @@ def evaluate(
     splits = None if real is None else load_splits(real)
     import_quietly("tensorflow")  # takes seconds; wrong arguments fail before it
     from digitforge_evaluation.features.choice import features_called
-    from digitforge_evaluation.quality.assess import assess
+    from digitforge_evaluation.quality.assess import Pictures, assess
     from digitforge_evaluation.quality.comparison import RealData
     from digitforge_evaluation.quality.suitability import matched, refuse_unsuitable
 
     data = None if splits is None else RealData(train=splits[0], test=splits[1])
     refuse_unsuitable(matched(source, data), data)  # before a network is trained
-    return assess(
+    shown: list[Pictures] = []
+    report = assess(
         source,
-        network=features_called(features, train=None if splits is None else splits[0]),
+        network=features_called(features, train=None if splits is None else splits[0], progress=progress),
         n=len(source) if n is None else n,
         seed=seed,
         k=k,
         real=data,
         train_classifiers=accuracy,
+        progress=progress,
+        show=None if out is None else shown.append,
     )
+    if out is not None:
+        from digitforge_evaluation.quality.page import write_page
+
+        write_page(Path(out), report, shown[0], data)
+    return report
