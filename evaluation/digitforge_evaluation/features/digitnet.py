@@ -182,23 +182,20 @@ def _weights(model: Any) -> list[Any]:
     return [weight for weight in model.weights if "seed" not in weight.path]
 
 
-def load_network(
-    path: Path, *, image_shape: tuple[int, ...] = IMAGE_SHAPE, classes: int = CLASSES, advice: str | None = None
-) -> Any:
+def load_network(path: Path, *, image_shape: tuple[int, ...] = IMAGE_SHAPE, classes: int = CLASSES) -> Any:
     """Load a network from a file written by `save_weights`.
 
     Args:
         path: the file.
         image_shape: (H, W, C) of the images that the network takes.
         classes: number of classes.
-        advice: end of the error message: what to do about a bad file.
 
     Raises:
         DataError: the file is missing, unreadable, or has the weights of another network.
     """
     model = build_network(image_shape=image_shape, classes=classes)
-    again = f"reinstall digitforge, or train {NAME} again with `python -m digitforge_evaluation.cli.yardstick network`"
-    with open_archive(path, advice=advice or again) as arrays:
+    advice = f"reinstall digitforge, or train {NAME} again with `python -m digitforge_evaluation.cli.yardstick network`"
+    with open_archive(path, advice=advice) as arrays:
         for weight in _weights(model):
             weight.assign(arrays[weight.path])
     return model

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
@@ -36,8 +37,9 @@ _IMAGES_PER_COMPONENT: Final = 10
 class OwnConfig:
     """How to train a network on the user's images. The other settings are those of digitnet-64."""
 
-    #: Images shown to the network: about two minutes on two cores for 28×28 pixels in gray.
-    images: int = 192_000
+    #: Images shown to the network: `passes` over the training images, but at least and at most so many.
+    images: tuple[int, int] = (48_000, 192_000)
+    passes: int = 40
     batch: int = 128  #: images; fewer if there are not that many
     seed: int = 0  #: of weights, batches, augmentation and dropout
 
@@ -78,9 +80,11 @@ def trained_network(
     name = f"own-{_hash(train.sha256, settings)}"
     path = cache_dir() / "features" / f"{name}.npz"
     shape: dict[str, Any] = {"image_shape": train.images.shape[1:], "classes": len(train.class_names)}
-    try:
-        model = network.load_network(path, **shape, advice="it is trained again")
-    except DataError:  # the cache does not have it, or the file is damaged
+    model = None
+    if path.is_file():
+        with suppress(DataError):  # a damaged file is replaced
+            model = network.load_network(path, **shape)
+    if model is None:
         model = network.build_network(settings.dropout, **shape, seed=settings.seed)
 
         def report(epoch: int, _loss: float, accuracy: float) -> None:
@@ -111,7 +115,9 @@ def trained_network(
 
 def _settings(train: Dataset, config: OwnConfig) -> network.DigitnetConfig:
     batch = min(config.batch, len(train))
-    epochs = max(1, round(config.images / (len(train) // batch * batch)))
+    fewest, most = config.images
+    images = min(max(fewest, config.passes * len(train)), most)
+    epochs = max(1, round(images / (len(train) // batch * batch)))
     return replace(network.DigitnetConfig(), epochs=epochs, batch=batch, outside="nearest", seed=config.seed)
 
 

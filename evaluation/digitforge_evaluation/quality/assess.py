@@ -295,7 +295,8 @@ def _measure(comparison: Comparison, progress: Callable[[str], None]) -> tuple[d
             if estimate.interval:  # no interval: the class has too few images for a useful distance
                 found[f"{CLASS_DISTANCE}{label}"] = estimate
     for label in np.unique(comparison.labels) if "agreement" in found else ():
-        found[f"{CLASS_AGREEMENT}{label}"] = METRICS["agreement"].measure(comparison.of_class(int(label)))
+        with suppress(InvalidInputError):  # a single image of this class
+            found[f"{CLASS_AGREEMENT}{label}"] = METRICS["agreement"].measure(comparison.of_class(int(label)))
     return found, left_out
 
 

@@ -267,7 +267,8 @@ def test_held_out_images_as_input_are_refused(run: Run, tmp_path: Path) -> None:
         (["--images", "missing.npz"], 4, "missing.npz': no such file or folder"),
         (["--model", "missing"], 4, "missing: no SavedModel found"),
         (["--server", "127.0.0.1:9"], 3, "127.0.0.1:9"),
-        (["--model", ".", "--n", "5"], 2, "--n"),
+        (["--model", ".", "--n", "1"], 2, "--n"),
+        (["--model", ".", "--features", "own"], 2, "--features own needs real images: give --data as well"),
         (["--model", ".", "--seed", "-1"], 2, "--seed"),
         (["--model", ".", "--expansion", "0"], 2, "expansion is 0"),
     ],
@@ -305,8 +306,10 @@ def test_images_on_their_side_are_noticed_and_an_option_turns_them(run: Run, tmp
         **{name: images.swapaxes(1, 2) for name, images in turned.items()},  # type: ignore[arg-type]
     )
 
+    features = ("--features", "digitnet-64")  # it would not be chosen for digits on their side
+
     wrong, right = (
-        run("--images", upright, "--data", tmp_path / "turned.npz", "--n", 300, "--json", *options)
+        run("--images", upright, "--data", tmp_path / "turned.npz", *features, "--n", 300, "--json", *options)
         for options in ((), ("--transpose",))
     )
 

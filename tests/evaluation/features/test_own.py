@@ -16,7 +16,7 @@ from digitforge_training.data import Dataset, load
 
 NAMES = ("bar", "frame", "spot")
 #: A short training, for tests.
-SHORT = OwnConfig(images=3_000, batch=32)
+SHORT = OwnConfig(images=(1, 3_000), batch=32)
 
 
 def shapes(each: int, *, side: int = 20, split: str = "train", seed: int = 0) -> Dataset:
@@ -75,11 +75,11 @@ def test_a_cached_network_is_loaded_and_a_damaged_one_is_trained_again(cache: Pa
 
 
 def test_the_name_depends_on_the_images_and_the_seed() -> None:
-    one_step = OwnConfig(images=32, batch=32)
+    one_step = OwnConfig(images=(1, 32), batch=32)
     names = {
         trained_network(shapes(60), config=one_step).name,
         trained_network(shapes(60, seed=1), config=one_step).name,
-        trained_network(shapes(60), config=OwnConfig(images=32, batch=32, seed=1)).name,
+        trained_network(shapes(60), config=OwnConfig(images=(1, 32), batch=32, seed=1)).name,
     }
     assert len(names) == 3
 
@@ -88,7 +88,7 @@ def test_the_name_depends_on_the_images_and_the_seed() -> None:
 def test_a_network_takes_images_of_every_size(side: int) -> None:
     train = shapes(20, side=side)
 
-    network = trained_network(train, config=OwnConfig(images=64, batch=32))
+    network = trained_network(train, config=OwnConfig(images=(1, 64), batch=32))
 
     assert network.measure(train.images).features.shape == (60, 64)
     with pytest.raises(InvalidInputError, match=rf"takes uint8 \(n, {side}, {side}, 3\)"):
@@ -121,7 +121,7 @@ def test_digitnet_is_chosen_for_digits_alone(monkeypatch: pytest.MonkeyPatch) ->
     digits = load("digits")
     shuffled = np.random.default_rng(0).permutation(digits.labels)
     clothes = Dataset(images=digits.images, labels=shuffled, class_names=digits.class_names, name="x", split="train")
-    monkeypatch.setattr(own, "OwnConfig", lambda: OwnConfig(images=128))
+    monkeypatch.setattr(own, "OwnConfig", lambda: OwnConfig(images=(1, 128)))
 
     assert features_called(train=digits) is digitnet()
     assert features_called() is digitnet()
