@@ -138,7 +138,7 @@ def take(each: Set, out: Path, *, steps: int) -> dict[str, Any]:
         report = json.loads(command(f"evaluate {server} {given} --out {page} --json"))
         experiment = folder / "experiment"
         command(
-            f"experiment run {server} {given} --n-per-class 10 --steps 300 --arms real,classical,gan,classical+gan "
+            f"experiment run {server} {given} --n-per-class 10 --steps 150 --arms real,classical,gan,classical+gan "
             f"--out {experiment}"
         )
     command(f"experiment report {experiment}")

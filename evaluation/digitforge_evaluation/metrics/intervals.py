@@ -82,4 +82,5 @@ def share_interval(share: float, n: int) -> Interval:
         raise InvalidInputError(f"share is {share} and n is {n}; expected a share from 0 to 1 and n ≥ 1")
     middle = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
     margin = Z / (1 + Z**2 / n) * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
-    return max(0.0, middle - margin), min(1.0, middle + margin)
+    # A share of 0 or 1 is an end of its interval. The formula gives it up to rounding.
+    return 0.0 if share == 0 else max(0.0, middle - margin), 1.0 if share == 1 else min(1.0, middle + margin)
