@@ -127,7 +127,10 @@ def _hash(sha256: str, settings: network.DigitnetConfig) -> str:
 
 
 class PixelComponents:
-    """Principal components of the pixels of real training images."""
+    """Principal components of the pixels of real training images.
+
+    One factor scales all of them, so that their variances are 1 on average: the kernel distance depends on the scale.
+    """
 
     caution = None
     class_names: tuple[str, ...] = ()
@@ -150,6 +153,7 @@ class PixelComponents:
             )
         components = max(1, min(MOST_COMPONENTS, len(train) // _IMAGES_PER_COMPONENT, pixels.shape[1]))
         self._components = PCA(components, svd_solver="full").fit(pixels)
+        self._scale = np.sqrt(self._components.explained_variance_.mean())
         self.name = f"pca{components}-{train.sha256[:6]}"
         explained = self._components.explained_variance_ratio_.sum()
         few = len(train) < FEWEST_PER_CLASS * len(train.class_names)
@@ -174,7 +178,7 @@ class PixelComponents:
                 "image, as in its training images"
             )
         features = self._components.transform(pixels) if len(pixels) else np.empty((0, self._components.n_components_))
-        return Measured(features=features.astype(np.float32), probabilities=None)
+        return Measured(features=(features / self._scale).astype(np.float32), probabilities=None)
 
 
 def _flat(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

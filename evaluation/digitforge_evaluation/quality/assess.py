@@ -42,6 +42,7 @@ from digitforge_training.data import Dataset
 
 #: Number of images to draw, unless there are few training images.
 IMAGES: Final = 10_000
+_HELD_OUT_PER_NEIGHBOR: Final = 10  # images: with fewer, the balls of precision and recall cover everything
 _FEW_HELD_OUT: Final = 100  # images: with fewer, one image is worth more than a point
 
 
@@ -379,11 +380,8 @@ def _notes(
         yield f"features {network.name}: {network.caution}"
     if drawn < n:
         yield f"only {drawn} of {n} images could be drawn in the class proportions of {reference.name}"
-    if comparison.real and len(comparison.test) < _FEW_HELD_OUT:
-        yield (
-            f"there are only {len(comparison.test)} held-out images, so every metric is less certain than its interval "
-            "says, which covers the generated images alone"
-        )
+    if comparison.real:
+        yield from _notes_on_size(len(comparison.test), comparison.k)
     if comparison.generated.labels is None:
         yield f"the images have no labels, so their class proportions may differ from those of {reference.name}"
     if "distance" not in found:
@@ -401,4 +399,18 @@ def _notes(
         yield (
             f"the unseen floor of distances compares {unseen.n} held-out images with the other {unseen.held_out}; the "
             f"generated images are {drawn} against {len(reference.hashes)}. Fewer images make a Fréchet distance larger"
+        )
+
+
+def _notes_on_size(held_out: int, k: int) -> Iterator[str]:
+    """What few held-out images mean for the metrics."""
+    if held_out < _FEW_HELD_OUT:
+        yield (
+            f"there are only {held_out} held-out images, so every metric is less certain than its interval says, which "
+            "covers the generated images alone"
+        )
+    if held_out < _HELD_OUT_PER_NEIGHBOR * k:
+        yield (
+            f"{k} neighbors are many among {held_out} held-out images, so precision, recall, density and coverage "
+            "hardly tell good images from bad ones; --k 1 helps a little"
         )
