@@ -189,7 +189,7 @@ def row(outcome: dict[str, Any]) -> Iterator[str]:
     yield " ".join(outcome["verdicts"])
 
 
-TITLES = ("set", "training + held-out images", "features, held-out accuracy", "fd (training floor)")
+TITLES: tuple[str, ...] = ("set", "training + held-out images", "features, held-out accuracy", "fd (training floor)")
 TITLES += ("precision (training floor)", "recall (training floor)", "label agreement (real)", "authenticity (real)")
 TITLES += ("classical+gan − classical, points", "verdict")
 

@@ -12,7 +12,7 @@ import json
 import platform
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,8 @@ def network(out: Path | None, data_dir: Path | None, seed: int, epochs: int | No
     from digitforge_evaluation.features import digitnet, extract
     from digitforge_training.data import load
 
-    config = digitnet.DigitnetConfig(seed=seed, **({} if epochs is None else {"epochs": epochs}))
+    config = digitnet.DigitnetConfig(seed=seed)
+    config = config if epochs is None else replace(config, epochs=epochs)
     train, test = (load("mnist", split=split, data_dir=data_dir) for split in ("train", "test"))
     started = time.monotonic()
     keras.utils.set_random_seed(config.seed)

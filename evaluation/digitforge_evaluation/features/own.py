@@ -182,4 +182,4 @@ class PixelComponents:
 
 
 def _flat(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    return images.reshape(len(images), -1).astype(np.float32) / 255
+    return (images.reshape(len(images), -1) / 255).astype(np.float32)

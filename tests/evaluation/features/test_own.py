@@ -60,7 +60,8 @@ def test_a_network_learns_the_users_classes_and_recognizes_new_images(cache: Pat
 
 
 def test_a_cached_network_is_loaded_and_a_damaged_one_is_trained_again(cache: Path) -> None:
-    train, lines = shapes(60), []
+    train = shapes(60)
+    lines: list[str] = []
 
     first = trained_network(train, config=SHORT)
     again = trained_network(train, config=SHORT, progress=lines.append)
