@@ -119,7 +119,7 @@ def _completions(line: str, environment: Mapping[str, str]) -> list[str]:
     ("line", "suggested"),
     [
         ("digitforge tra", ["plain,train"]),
-        ("digitforge train --recipe forge-", ["plain,forge-small"]),
+        ("digitforge train --recipe forge-", ["plain,forge-small", "plain,forge-unlabeled"]),
         ("digitforge recipes show mini", ["plain,minimax"]),
         ("digitforge gallery --recipe dense", ["plain,dense-bn"]),
         ("digitforge experiment run --strict mini", ["plain,minimax"]),

@@ -17,9 +17,10 @@ from scipy import stats
 from digitforge_client.contract import Field, Signature, balanced_labels, row_seeds
 from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_training.data import Dataset
-from digitforge_training.export.saved_model import export
+from digitforge_training.export.saved_model import export, read_card
+from digitforge_training.gan import clusters as clusters_module
 from digitforge_training.gan.batches import Batches
-from digitforge_training.gan.clusters import count_clusters, find_clusters
+from digitforge_training.gan.clusters import count_clusters, find_clusters, find_clusters_without_labels
 from digitforge_training.gan.latents import latents_of, place_in_clusters
 from digitforge_training.gan.networks.parts import Clusters
 from digitforge_training.gan.trainer import Trainer
@@ -189,3 +190,84 @@ def test_one_cluster_is_the_training_without_any(digits: Dataset) -> None:
     plain = dataclasses.replace(_tiny(), clusters=1)
     state = Trainer(plain, digits, seed=0).state()
     assert not [name for name, value in state.items() if value.dtype == np.int32 and value.shape[1:]]
+
+
+# --- without labels
+
+
+def _unlabeled(**overrides: str | float) -> Recipe:
+    return dataclasses.replace(_tiny(**overrides), unlabeled=True, clusters=12)
+
+
+def test_clusters_without_labels_follow_the_classes(digits: Dataset) -> None:
+    found = find_clusters_without_labels(digits.images, 40, seed=0)
+    assert sorted(set(found)) == list(range(40))
+    majority = sum(np.bincount(digits.labels[found == one]).max() for one in range(40))
+    assert majority / len(digits) > 0.9
+    np.testing.assert_array_equal(found, find_clusters_without_labels(digits.images, 40, seed=0))
+
+
+def test_few_images_are_clusters_of_their_own(digits: Dataset) -> None:
+    np.testing.assert_array_equal(find_clusters_without_labels(digits.images[:5], 12, seed=0), np.arange(5))
+    assert len(set(find_clusters_without_labels(digits.images[:20], 12, seed=0))) == 12
+
+
+def test_images_outside_the_graph_join_the_cluster_of_a_similar_image(
+    digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clusters_module, "_GRAPH_IMAGES", len(digits))
+    twice = np.concatenate([digits.images, digits.images])
+    found = find_clusters_without_labels(twice, 12, seed=0)
+    assert np.mean(found[: len(digits)] == found[len(digits) :]) > 0.99  # rounding may change a nearest neighbor
+
+
+@pytest.mark.usefixtures("eagerly")
+def test_a_training_without_labels_is_the_same_with_any_labels(digits: Dataset) -> None:
+    other = dataclasses.replace(digits, labels=digits.labels[::-1].copy())
+    first, second = (Trainer(_unlabeled(), data, seed=0) for data in (digits, other))
+    assert first.run(2) == second.run(2)
+    for name, value in first.state().items():
+        np.testing.assert_array_equal(value, second.state()[name])
+
+
+@pytest.mark.usefixtures("eagerly")
+@pytest.mark.parametrize(
+    ("network", "conditioning"), [("dense", "projection"), ("residual", "both"), ("convolutional", "both")]
+)
+def test_every_network_learns_from_clusters_alone(network: str, conditioning: str, digits: Dataset) -> None:
+    widths: dict[str, str | float] = {"generator_widths": "16,8,8", "discriminator_widths": "8,8", "width": 8}
+    trainer = Trainer(_unlabeled(network=network, conditioning=conditioning, **widths), digits, seed=0)
+    before = trainer.state()
+    statistics = trainer.run(2)
+    assert all(np.isfinite(value) for value in statistics.values())
+    if conditioning == "both":
+        assert statistics["class_loss_real"] > 1  # about ln 12, because the classifier separates clusters
+    (embedding,) = (name for name, value in before.items() if name.startswith("generator/") and value.shape == (12, 32))
+    assert not np.array_equal(before[embedding], trainer.state()[embedding])
+
+
+@pytest.mark.usefixtures("eagerly")
+def test_an_export_without_labels_takes_none_and_draws_the_clusters_at_their_frequencies(
+    digits: Dataset, tmp_path: Path
+) -> None:
+    train(_unlabeled(), digits, run_dir=tmp_path / "run")
+    version = export(tmp_path / "run", digits, to=tmp_path / "models")
+    assert read_card(version)["class_names"] == []
+    trainer = Trainer(_unlabeled(), digits, seed=0)
+    trainer.restore(checkpoints.load(checkpoints.newest(tmp_path / "run")))  # type: ignore[arg-type]
+    seeds = row_seeds(0, 2_000)
+    latents = latents_of(tf.constant(seeds), 64, "normal")
+    sample = tf.saved_model.load(str(version)).signatures[Signature.SAMPLE]
+    images = sample(**{Field.SEEDS: tf.constant(seeds[:50])})[Field.IMAGES].numpy()
+    here = trainer.sample(np.zeros(50, np.int64), latents.numpy()[:50])
+    assert np.abs(images.astype(int) - here).max() <= 1
+    layer = Clusters(1, 12, distribution="normal")
+    counts = np.bincount(find_clusters_without_labels(digits.images, 12, seed=0))
+    layer.counts.assign(counts[None])
+    shares = layer(tf.ones((2_000, 1)), latents).numpy().mean(axis=0)
+    np.testing.assert_allclose(shares, counts / len(digits), atol=0.04)
+
+
+def test_a_recipe_without_labels_needs_clusters() -> None:
+    with pytest.raises(InvalidInputError, match="set clusters to 64"):
+        resolve("forge-unlabeled", {"clusters": 1})

@@ -28,7 +28,8 @@ class Adversary:
     """A generator and a discriminator with their optimizers. Images are float32 (n, H, W, C) in [−1, 1].
 
     Class weights are (n, K·m), one for each of the m clusters of a class (m is 1 without clusters). The discriminator
-    takes all of them. The generator takes the sums per class, and its latents choose the cluster.
+    takes all of them. The generator takes the sums per class, and its latents choose the cluster. K is 1 for a recipe
+    that ignores labels.
     """
 
     recipe: Recipe
@@ -60,7 +61,8 @@ class Adversary:
         """Cross-entropy of n class weights with the first n of the logits (n or 2n, K). 0 without a classifier."""
         if logits is None:
             return tf.constant(0.0)
-        weights = without_clusters(class_weights, self.recipe.clusters)
+        recipe = self.recipe
+        weights = class_weights if recipe.unlabeled else without_clusters(class_weights, recipe.clusters)
         return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(weights, logits[: tf.shape(weights)[0]]))
 
     def penalty(

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from digitforge_training.data import Dataset
 from digitforge_training.gan import replicas
-from digitforge_training.gan.clusters import count_clusters, find_clusters
+from digitforge_training.gan.clusters import count_clusters, find_clusters, find_clusters_without_labels
 from digitforge_training.gan.latents import place_in_clusters
 from digitforge_training.recipes import Recipe
 
@@ -36,10 +36,15 @@ class Batches:
 
     def __init__(self, dataset: Dataset, recipe: Recipe, *, seed: int) -> None:
         self._recipe, self._seed, per_class = recipe, seed, recipe.clusters
-        found = find_clusters(dataset, per_class, seed=seed)
+        if recipe.unlabeled:
+            labels, classes = np.zeros(len(dataset), np.int64), 1
+            found = find_clusters_without_labels(dataset.images, per_class, seed=seed)
+        else:
+            labels, classes = dataset.labels, len(dataset.class_names)
+            found = find_clusters(dataset, per_class, seed=seed)
         #: (K, m) int32, images of each cluster.
-        self.counts = count_clusters(found, dataset.labels, classes=len(dataset.class_names), per_class=per_class)
-        clusters = dataset.labels * per_class + found  # class and cluster in one number
+        self.counts = count_clusters(found, labels, classes=classes, per_class=per_class)
+        clusters = labels * per_class + found  # class and cluster in one number
         # All images stay on the device as uint8, so the loop copies nothing from the host.
         self._images, self._clusters = tf.constant(dataset.images), tf.constant(clusters)
         self._by_cluster = tf.constant(np.argsort(clusters, kind="stable"))

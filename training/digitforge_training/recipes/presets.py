@@ -43,6 +43,22 @@ _PRESETS = (
         images_per_checkpoint=32_000,
     ),
     Recipe(
+        name="forge-unlabeled",
+        summary="Without labels: clusters of the images take the place of classes.",
+        notes=(
+            "The generator takes no class. `digitforge experiment` lets a classifier label its images.",
+            "The clusters have no sharp borders, so the generator's class loss is off. It would push images away from "
+            "the borders.",
+        ),
+        width=40,
+        generator_blocks=1,
+        penalty_every=4,
+        clusters=64,
+        unlabeled=True,
+        auxiliary_generator=0.0,
+        steps=24_000,
+    ),
+    Recipe(
         name="mlp",
         summary="Published: fully connected networks, Adam at 0.02, alternating updates.",
         notes=(

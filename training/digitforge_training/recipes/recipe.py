@@ -41,12 +41,16 @@ class Recipe:
     #: How the networks use class labels. ``none``: not at all. ``projection``: the discriminator projects the class
     #: onto its features. ``auxiliary``: the discriminator also classifies. ``both``: projection and auxiliary.
     #: Unless ``none``, the generator takes an embedding of the class.
+    #: With ``unlabeled``, clusters take the place of classes.
     conditioning: Literal["none", "projection", "auxiliary", "both"] = "both"
     embedding_size: int = 32  #: Size of the class embedding in the generator's input.
     #: Clusters per class, found in the training images (see ``gan/clusters.py``). Both networks see the cluster of an
     #: image. A quarter of each batch shows all clusters of a class equally often, so the networks see rare modes often
     #: enough. 1 turns clusters off.
     clusters: int = 1
+    #: Ignore the labels. All images form one class, and its clusters take the place of classes while training. The
+    #: trained generator takes no class.
+    unlabeled: bool = False
 
     # Networks (see gan/networks/).
 
@@ -169,6 +173,11 @@ class Recipe:
                 f"clusters is {self.clusters} but conditioning is {self.conditioning}, so the discriminator cannot "
                 "see them; set conditioning to projection or both, or clusters to 1"
             )
+        if self.unlabeled and self.clusters == 1:
+            raise InvalidInputError(
+                "unlabeled is true but clusters is 1, so nothing takes the place of classes; set clusters to 64, or "
+                "conditioning to none and unlabeled to false"
+            )
         if self.loss == "relativistic" and self.separate_batches:
             raise InvalidInputError(
                 "the relativistic loss compares real with generated images; set separate_batches to false"
@@ -181,11 +190,11 @@ class Recipe:
     @property
     def conditional(self) -> bool:
         """Whether the generator takes a class."""
-        return self.conditioning != "none"
+        return self.conditioning != "none" and not self.unlabeled
 
     @property
     def projection(self) -> bool:
-        """Whether the discriminator's score depends on the class."""
+        """Whether the discriminator's score depends on the class, or on the cluster of an unlabeled image."""
         return self.conditioning in {"projection", "both"}
 
     @property

@@ -131,9 +131,16 @@ class Parts:
         return layers.Dropout(self._dropout, seed=next(self._seeds))(x)
 
     def start(self, recipe: Recipe, *, classes: int) -> tuple[list[Any], Any]:
-        """The generator's inputs, and the vector it starts from: the latent followed by the class embedding."""
+        """The generator's inputs, and the vector it starts from: the latent and the embedding of class or cluster."""
         latents = keras.Input((recipe.latent_size,), name="latents")
         x = layers.Rescaling(0.5, offset=0.5)(latents) if recipe.positive_latents else latents
+        if recipe.unlabeled:
+            # All images form one class. Its embedding would be constant, so only the cluster has one.
+            cluster_layer = Clusters(1, recipe.clusters, distribution=recipe.latent_distribution)
+            chosen = cluster_layer(ops.ones_like(latents[:, :1]), latents)
+            initial = keras.initializers.RandomNormal(seed=next(self._seeds), stddev=1.0)  # the scale of latents
+            embedded = layers.Dense(recipe.embedding_size, use_bias=False, kernel_initializer=initial)(chosen)
+            return [latents], layers.Concatenate()([x, embedded])
         if not classes:
             return [latents], x
         class_weights = keras.Input((classes,), name="class_weights")
@@ -151,7 +158,7 @@ class Parts:
         """Build the discriminator from its features: the score, and what the recipe's `conditioning` asks for.
 
         ``projection`` adds a projection of the class to the score (Miyato and Koyama 2018). ``auxiliary`` adds class
-        logits as a second output.
+        logits as a second output, or cluster logits if the recipe ignores labels.
 
         Args:
             recipe: the recipe.
@@ -169,8 +176,10 @@ class Parts:
             # Divided by √f, so that both terms of the score start with the same scale.
             score += ops.sum(ops.cast(features, "float32") * projected, axis=1) / size**0.5
             inputs.append(class_weights)
-        outputs = [score, self.dense(features, classes, dtype="float32")] if recipe.auxiliary else score
-        return keras.Model(inputs, outputs, name="discriminator")
+        if not recipe.auxiliary:
+            return keras.Model(inputs, score, name="discriminator")
+        logits = self.dense(features, classes * (each if recipe.unlabeled else 1), dtype="float32")
+        return keras.Model(inputs, [score, logits], name="discriminator")
 
 
 def leaky(x: Any) -> Any:
