@@ -6,8 +6,8 @@ Importing this module does not import TensorFlow or SciPy.
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,6 +130,7 @@ def run_experiment(
     from digitforge_evaluation.experiment.plan import Plan, check_verdicts
     from digitforge_evaluation.images.sources import newest_version
 
+    all_arms = arms is None
     if arms is None:
         arms = _possible_arms(generator=bool(server or models or strict), unbalanced=bool(settings.get("cut")))
     if track:
@@ -153,6 +154,8 @@ def run_experiment(
         import_quietly("tensorflow")  # slow, so only after the arguments are checked
     given_sources = [generators.Served(server)] if server else [generators.Exported(each) for each in models]
     sources, cards = experiment_folder.name_generators(given_sources, real)
+    if all_arms:
+        plan = replace(plan, arms=(*plan.arms, *_fair_baselines(sources)))
     if strict_source:
         sources[str(generators.Budget.STRICT)] = strict_source
     experiment_folder.run(
@@ -198,12 +201,25 @@ def _track(folder: Path, result: ExperimentResult) -> None:
 
 
 def _possible_arms(*, generator: bool, unbalanced: bool) -> list[str]:
-    """All arms that make sense with or without a generator, and with balanced or unbalanced classes."""
-    from digitforge_evaluation.experiment.arms import ARMS, baseline
+    """All arms that make sense with or without a generator, and with balanced or unbalanced classes.
+
+    Without the fair baselines, which depend on what the generators have seen.
+    """
+    from digitforge_evaluation.experiment.arms import ARMS, FAIR_BASELINES, baseline
 
     for_unbalanced = baseline(unbalanced=True).name
     return [
         name
         for name, design in ARMS.items()
-        if (generator or not design.generator) and (unbalanced or name != for_unbalanced)
+        if (generator or not design.generator)
+        and (unbalanced or name != for_unbalanced)
+        and name not in FAIR_BASELINES.values()
     ]
+
+
+def _fair_baselines(sources: Iterable[str]) -> set[str]:
+    """The fair baselines of these generators, given by budget and name."""
+    from digitforge_evaluation.experiment.arms import FAIR_BASELINES
+
+    budgets = {source.partition(" ")[0] for source in sources}
+    return {arm for budget, arm in FAIR_BASELINES.items() if budget in budgets}

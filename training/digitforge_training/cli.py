@@ -118,12 +118,13 @@ def train(  # noqa: PLR0917 – click passes by name
     jit: bool | None,
     dry_run: bool,
 ) -> None:
-    """Train a generator on labeled images.
+    """Train a generator on labeled images, or with forge-unlabeled on images without labels.
 
     \b
     Examples:
       digitforge train --out runs/forge
       digitforge train --recipe forge-small --data mine.npz --out runs/mine
+      digitforge train --recipe forge-unlabeled --data scans --size 28 --out runs/scans
       digitforge train --recipe forge-small --data photos --size 32 --out runs/photos
       digitforge train --steps 200 --set learning_rate=1e-4 --out runs/try
       digitforge train --track mlflow --out runs/forge
@@ -136,7 +137,7 @@ def train(  # noqa: PLR0917 – click passes by name
     from digitforge_training.runs.train import train as begin
 
     recipe = resolve(recipe_name, _parse_overrides(overrides, steps=steps, jit=jit))
-    dataset = data_module.load(data.source or "mnist", **data.options)
+    dataset = data_module.load(data.source or "mnist", **data.options, need_labels=recipe.conditional)
     choice: dict[str, Any] = {"judge": judge, "held_out": held_out} if keep == "best" else {}
     if dataset.split_note:
         click.echo(dataset.split_note, err=True)

@@ -51,6 +51,8 @@ def experiment() -> None:
       noise          the real images, half of them with noise
       smote          the real images, half of them mixed with a neighbor
       classical      the real images, shifted, rotated, scaled, sheared, bent
+      pseudo-labeled as classical, with more real images, which a classifier
+                     labels; the fair baseline of a semi generator
       gan            real images and generated digits
       classical+gan  the same as gan, with the changes of classical
       synthetic      only generated digits

@@ -149,13 +149,16 @@ _OPTIONS: Final = (
         "subset get the same number.",
     ),
     _shown(
-        "--ratio", type=click.FloatRange(min=0, min_open=True), default=10.0, help="Generated digits per real image."
+        "--ratio",
+        type=click.FloatRange(min=0, min_open=True),
+        default=10.0,
+        help="Generated digits, or pseudo-labeled images, per real image.",
     ),
     _shown(
         "--generated-share",
         type=click.FloatRange(0, 1, min_open=True, max_open=True),
         default=0.5,
-        help="Share of generated digits among the training rows, in arms with real and generated images.",
+        help="Share of generated digits, or pseudo-labeled images, among the training rows, in arms with both.",
     ),
     click.option(
         "--sweep",
@@ -181,9 +184,9 @@ _OPTIONS: Final = (
     _shown(
         "--confidence",
         type=_SHARE,
-        default=0.0,
-        help="For generators without classes: a classifier trained on the subset labels their digits. Use only digits "
-        "with at least this confidence. The confidence of an svm is always 1.",
+        default=0.9,
+        help="A classifier trained on the subset labels unlabeled images, and the digits of generators without "
+        "classes. Use only those with at least this confidence. The confidence of an svm is always 1.",
     ),
     click.option(
         "--cut",

@@ -18,7 +18,7 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from digitforge_evaluation.experiment.arms import ARMS, PLAIN, PRIMARY, Arm
+from digitforge_evaluation.experiment.arms import ARMS, FAIR_BASELINES, PLAIN, PRIMARY, Arm
 from digitforge_evaluation.experiment.arms import baseline as primary_baseline
 from digitforge_evaluation.experiment.statistics import (
     LEVEL,
@@ -121,7 +121,8 @@ def analyze(
 ) -> Analysis:
     """Compare the arms with each other, and give verdicts on the primary family.
 
-    Every arm is compared with the real images alone. Arms with a generator are also compared with the baseline.
+    Every arm is compared with the real images alone. Arms with images from elsewhere are also compared with the
+    baseline, and those with a generator with the fair baseline of its budget.
     Variants are also compared with the same arm without the variant.
 
     Args:
@@ -167,13 +168,17 @@ class _Analyst:
         primary = [(arm, self._baseline, n) for arm, n in pairs if _is_primary(arm)]
         variants = [(arm, replace(arm, variant=PLAIN), n) for arm, n in pairs if arm.variant != PLAIN]
         # `primary` already compares the primary arm with the baseline.
-        with_baseline = [(arm, self._baseline, n) for arm, n in pairs if arm.design.generator and not _is_primary(arm)]
+        added = [(arm, n) for arm, n in pairs if arm.design.adds_images]
+        with_fair_baseline = [
+            (arm, Arm(name=FAIR_BASELINES[arm.budget]), n) for arm, n in pairs if arm.budget in FAIR_BASELINES
+        ]
+        with_baseline = [(arm, self._baseline, n) for arm, n in added if not _is_primary(arm)]
         with_real = [(arm, REAL, n) for arm, n in pairs if arm != REAL]
         return Analysis(
             arms=tuple(self._arm_result(arm, n, list(cells.values())) for (arm, n), cells in self._cells.items()),
             comparisons=(
                 *self._with_verdicts(self._compared(primary)),
-                *self._compared([*variants, *with_baseline, *with_real]),
+                *self._compared([*with_fair_baseline, *variants, *with_baseline, *with_real]),
             ),
             cells=len(self._all_cells),
             seconds=sum(cell.seconds for cell in self._all_cells),

@@ -24,9 +24,16 @@ class Design:
     description: str
     real: bool = True  #: whether it uses the real images
     generator: bool = False  #: whether it uses generated digits
+    #: whether it uses other real images, whose labels come from a classifier trained on the subset
+    pseudo_labels: bool = False
     balanced: bool = False  #: whether it draws all classes equally often, whatever their size
     classical: bool = False  #: whether it applies classical augmentation to every image
     cheap: str = ""  #: cheap augmentation of half of the images: ``noise`` or ``smote``; empty for none
+
+    @property
+    def adds_images(self) -> bool:
+        """Whether it uses images beside those of the subset."""
+        return self.generator or self.pseudo_labels
 
 
 ARMS: Final[dict[str, Design]] = {
@@ -41,6 +48,12 @@ ARMS: Final[dict[str, Design]] = {
     "classical+oversampled": Design(
         description="the same as classical, all classes drawn equally often", balanced=True, classical=True
     ),
+    "pseudo-labeled": Design(
+        description="the real images and unlabeled real images, which a classifier trained on the real images labels; "
+        "all randomly shifted, rotated, scaled, sheared and bent",
+        pseudo_labels=True,
+        classical=True,
+    ),
     "gan": Design(description="real images and generated digits", generator=True),
     "classical+gan": Design(
         description="real images and generated digits, all randomly shifted, rotated, scaled, sheared and bent",
@@ -52,6 +65,10 @@ ARMS: Final[dict[str, Design]] = {
 
 #: The arm that gets verdicts. It is compared with `baseline`. Both are fixed before any result is seen.
 PRIMARY: Final = "classical+gan"
+
+
+#: Budget => the arm that uses the same information without a generator. Arms of the budget are also compared with it.
+FAIR_BASELINES: Final = {"semi": "pseudo-labeled"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,8 +32,9 @@ def draw_for(
         name: a key of ``ARMS``.
         images: (n, H, W, C) uint8, the real images.
         labels: (n,) int64, their classes.
-        generated: generated images and labels, for arms that use them.
-        generated_share: share of generated digits among the rows, in arms with both.
+        generated: images and labels for arms that add some to the real ones: generated digits, or unlabeled real
+            images with the labels that a classifier gave them.
+        generated_share: share of generated digits or pseudo-labeled images among the rows, in arms with both.
         fresh: over all calls, use every generated digit once before using any digit again. If False, this holds only
             within a call, and each call has its own random order.
         elastic: strength of the elastic distortion in classical augmentation, see `shift_rotate_scale`.
@@ -47,9 +48,10 @@ def draw_for(
     check_arms([name])
     design = ARMS[name]
     draw = _real(design, images, labels)
-    if design.generator:
+    if design.adds_images:
         if generated is None or len(generated[0]) == 0:
-            raise InvalidInputError(f"the arm {name!r} needs generated digits; give a server or a generator")
+            needed = "generated digits; give a server or a generator" if design.generator else "pseudo-labeled images"
+            raise InvalidInputError(f"the arm {name!r} needs {needed}")
         synthetic = _in_sequence(*generated) if fresh else _in_epochs(*generated)
         draw = _mixed(draw, synthetic, generated_share) if design.real else synthetic
     return _changed(draw, partial(shift_rotate_scale, elastic=elastic)) if design.classical else draw

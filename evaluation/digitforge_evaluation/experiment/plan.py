@@ -25,6 +25,10 @@ from digitforge_evaluation.experiment.subsets import HeldOut, RealImages, minori
 _EXTENT: Final = ("arms", "n_per_class", "curve", "subsets", "sweep", "expansions", "fresh", "filtered")
 
 
+#: Default of ``Plan.confidence``, chosen on validation images (see docs/results/few-labels.md).
+CONFIDENCE: Final = 0.9
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """The settings of an experiment.
@@ -43,16 +47,18 @@ class Plan:
     #: Least number of passes over the real images. Large subsets get more steps than `steps` to reach it. All arms of a
     #: subset get the same number.
     passes: float = 0.0
-    ratio: float = 10.0  #: generated digits per real image
-    generated_share: float = 0.5  #: share of generated digits among the training rows, in arms with both
+    ratio: float = 10.0  #: generated digits, or pseudo-labeled images, per real image
+    #: Share of generated digits, or pseudo-labeled images, among the training rows, in arms with both.
+    generated_share: float = 0.5
     sweep: tuple[float, ...] = ()  #: other ratios to compare with *ratio*
     expansions: tuple[float, ...] = ()  #: factors for the latents; each adds a variant to compare
     fresh: bool = False  #: add the variant that uses each generated digit only once
     #: Add the variant that uses only digits whose label a classifier confirms. The classifier is trained on the subset
     #: alone.
     filtered: bool = False
-    #: A classifier labels the digits of generators without classes. Use only digits with at least this confidence.
-    confidence: float = 0.0
+    #: A classifier trained on the subset labels unlabeled real images, and the digits of generators without classes.
+    #: Use only those with at least this confidence.
+    confidence: float = CONFIDENCE
     #: Names of classes, and the share of their images that subsets keep, between 0 and 1.
     cut: Mapping[str, float] = field(default_factory=dict)
     noisy_labels: float = 0.0  #: share of each subset's labels to replace with wrong ones

@@ -16,16 +16,17 @@ from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from digitforge_client.common.parallel import Scheduler, side_by_side
 from digitforge_client.contract import SEEDS
 from digitforge_client.errors import InvalidInputError
-from digitforge_evaluation.classifiers.classifiers import BATCH_SIZE, Classifier, classifier
+from digitforge_evaluation.classifiers.classifiers import BATCH_SIZE, Classifier, Images, Labels, classifier
 from digitforge_evaluation.experiment.draws import Rows, class_gaps, draw_for
 from digitforge_evaluation.experiment.generators import GeneratorSource
 from digitforge_evaluation.experiment.plan import Plan, plan_cells
 from digitforge_evaluation.experiment.store import CellKey, CellResult, Store
-from digitforge_evaluation.experiment.subsets import RealImages, subset_of
+from digitforge_evaluation.experiment.subsets import RealImages, subset_indices, subset_of
 from digitforge_evaluation.images.sources import Drawn
 from digitforge_training.data import Dataset
 
@@ -39,6 +40,7 @@ class _Job:
     real: Dataset  # the subset
     held_out: Dataset
     source: GeneratorSource | None
+    unlabeled: tuple[Images, ...] = ()  # other images of the pool, for each replicate
 
     @property
     def classes(self) -> int:
@@ -55,11 +57,15 @@ def _run_cell(job: _Job) -> CellResult:
     model = classifier(plan.classifier, image_shape=job.real.images.shape[1:], classes=job.classes, steps=job.steps)
     confusion = np.zeros((job.classes, job.classes), np.int64)
     notes: list[dict[str, Any]] = []
-    for seed in _seeds(plan, job.key.n_per_class, job.key.subset):
+    for replicate, seed in enumerate(_seeds(plan, job.key.n_per_class, job.key.subset)):
         generated = None
         if job.source is not None:
             generated, note = _generated(job, job.source, model, seed)
             notes.append(note)
+        if arm.design.pseudo_labels:
+            unlabeled = job.unlabeled[replicate]
+            generated = _labeled(job, unlabeled, model, seed)
+            notes.append({"n": len(unlabeled), "kept": len(generated[1])})
         draw = draw_for(
             arm.name,
             images=job.real.images,
@@ -105,33 +111,46 @@ def _generated(job: _Job, source: GeneratorSource, model: Classifier, seed: int)
         note["expansion"] = expansion
     if drawn.labels is not None and not arm.variant.filtered:
         return (drawn.images, drawn.labels), note
-    images, labels = _label_or_filter(job, drawn, model, seed)
+    images, labels = (
+        _labeled(job, drawn.images, model, seed)
+        if drawn.labels is None
+        else _confirmed(job, drawn.images, drawn.labels, model, seed)
+    )
     return (images, labels), {**note, "kept": len(labels)}
 
 
-def _label_or_filter(job: _Job, drawn: Drawn, model: Classifier, seed: int) -> Rows:
-    """Train *model* on the subset, and select digits with it.
+def _labeled(job: _Job, images: Images, model: Classifier, seed: int) -> Rows:
+    """Train *model* on the subset, label *images* with it, and keep those with enough confidence."""
+    _fit_on_subset(job, model, seed)
+    predicted, confidence = model.predict_surely(images)
+    return _enough(job, images, predicted, confidence >= job.plan.confidence)
 
-    It labels digits without labels, and keeps those with enough confidence. It keeps digits with labels if it agrees.
-    """
-    plan, images = job.plan, drawn.images
+
+def _confirmed(job: _Job, images: Images, labels: Labels, model: Classifier, seed: int) -> Rows:
+    """Train *model* on the subset, and keep the images whose label it confirms."""
+    _fit_on_subset(job, model, seed)
+    return _enough(job, images, labels, model.predict(images) == labels)
+
+
+def _fit_on_subset(job: _Job, model: Classifier, seed: int) -> None:
+    plan = job.plan
     draw = draw_for(plan.baseline.name, images=job.real.images, labels=job.real.labels, elastic=plan.elastic)
     model.fit(draw, seed=seed)
-    if drawn.labels is None:
-        predicted, confidence = model.predict_surely(images)
-        kept = confidence >= plan.confidence
-    else:
-        predicted = model.predict(images)
-        kept = predicted == drawn.labels
-    labels = predicted[kept]
+
+
+def _enough(job: _Job, images: Images, labels: Labels, kept: npt.NDArray[np.bool_]) -> Rows:
+    """The kept images and labels, if they are enough to train on."""
+    images, labels, total = images[kept], labels[kept], len(images)
     found, needed = len(np.unique(labels)), 1 if job.key.arm.design.real else 2  # a classifier needs two classes
     if found < needed:
+        unlabeled = job.key.arm.design.pseudo_labels
         raise InvalidInputError(
-            f"{job.key}: the classifier trained on the {len(job.real)} real images kept {len(labels)} of {len(images)} "
-            f"generated digits, in {found} of {job.classes} classes; expected at least {needed}. Use a larger size, a "
-            "better generator or a lower --confidence, or leave out this arm or --filtered"
+            f"{job.key}: the classifier trained on the {len(job.real)} real images kept {len(labels)} of {total} "
+            f"{'unlabeled images' if unlabeled else 'generated digits'}, in {found} of {job.classes} classes; expected "
+            f"at least {needed}. Use a larger size{'' if unlabeled else ', a better generator'} or a lower "
+            f"--confidence, or leave out this arm{'' if unlabeled else ' or --filtered'}"
         )
-    return images[kept], labels
+    return images, labels
 
 
 def run_cells(
@@ -188,6 +207,22 @@ def _subset(plan: Plan, real: RealImages, n_per_class: int, subset: int) -> Data
     )
 
 
+def _unlabeled(plan: Plan, real: RealImages, n_per_class: int, subset: int) -> tuple[Images, ...]:
+    """Random images of the pool outside the subset, for each replicate: *ratio* per real image, or all there are."""
+    own = subset_indices(real.pool.labels, n_per_class=n_per_class, subset=subset, seed=plan.seed)
+    others = np.setdiff1d(np.arange(len(real.pool)), own)
+    n = min(len(others), round(plan.ratio * len(own)))
+    if not n:
+        raise InvalidInputError(
+            f"a subset of {n_per_class} images per class leaves no image of {real.pool.name} unlabeled; choose a "
+            "smaller size, or leave out the arm pseudo-labeled"
+        )
+    return tuple(
+        real.pool.images[np.random.default_rng([plan.seed, n_per_class, subset, 2, replicate]).choice(others, n, False)]
+        for replicate in range(plan.replicates)
+    )
+
+
 def _seeds(plan: Plan, n_per_class: int, subset: int) -> tuple[int, ...]:
     """A seed below 2²¹ for each replicate. It is the same for all arms, so that arms are paired."""
     texts = (f"{plan.seed}/{n_per_class}/{subset}/{replicate}" for replicate in range(plan.replicates))
@@ -217,4 +252,5 @@ def _jobs(
             real=_subset(plan, real, key.n_per_class, key.subset),
             held_out=real.held_out,
             source=sources[key.arm.source] if key.arm.source else None,
+            unlabeled=_unlabeled(plan, real, key.n_per_class, key.subset) if key.arm.design.pseudo_labels else (),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from digitforge_evaluation.experiment.plan import Plan
 from digitforge_evaluation.experiment.sentences import sentence
 from digitforge_evaluation.experiment.store import CellKey, CellResult, as_json, open_store
 from digitforge_evaluation.experiment.subsets import RealImages
+from digitforge_evaluation.run_experiment import run_experiment
 
 
 def test_a_single_generator_is_named_by_its_budget_and_duplicates_are_refused(
@@ -50,6 +52,27 @@ def test_a_report_without_samples_leaves_out_their_sheets(real: RealImages, tmp_
     state, html = experiment_folder.report(tmp_path)
     assert (len(state.finished), state.samples) == (1, ())
     assert 'class="sheets"' not in html.read_text("utf-8")
+
+
+def test_a_semi_generator_meets_pseudo_labeled_images_unless_arms_are_named(
+    without_classes: Path, exported_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class PlannedError(Exception):
+        """Ends an experiment before its first cell."""
+
+    def stop(_folder: Path, plan: Plan, *_: object, **__: object) -> None:
+        raise PlannedError(*plan.arms)
+
+    monkeypatch.setattr(experiment_folder, "run", stop)
+
+    def arms(model: Path, **chosen: Any) -> tuple[str, ...]:
+        with pytest.raises(PlannedError) as planned:
+            run_experiment(tmp_path, data="digits", model=model, **chosen)
+        return planned.value.args
+
+    assert "pseudo-labeled" in arms(without_classes)
+    assert "pseudo-labeled" not in arms(exported_model)
+    assert arms(without_classes, arms=("real", "gan")) == ("real", "gan")
 
 
 def test_cut_classes_are_measured_by_balanced_accuracy_and_their_own_recall(

@@ -11,7 +11,7 @@ import pytest
 
 from digitforge_client.errors import InvalidInputError
 from digitforge_evaluation.classifiers.classifiers import Draw, Images, Labels
-from digitforge_evaluation.experiment import run
+from digitforge_evaluation.experiment import draws, run
 from digitforge_evaluation.experiment.analysis import analyze
 from digitforge_evaluation.experiment.arms import PLAIN
 from digitforge_evaluation.experiment.generators import Budget, Exported, TrainedInside
@@ -266,6 +266,68 @@ def test_digits_without_classes_are_used_if_the_confidence_suffices(
     assert kept(0.0) == 400
     with pytest.raises(InvalidInputError, match=r"kept 0 of 400 generated digits.*a lower --confidence"):
         kept(0.999)  # with four images per class, the confidence never gets this high
+
+
+class Sure(Recorder):
+    """Labels every image by its brightest row, and is sure of images with a bright center."""
+
+    def predict_surely(self, images: Images) -> tuple[Labels, np.ndarray]:
+        return images.sum(axis=(2, 3), dtype=np.int64).argmax(axis=1) % 10, images[:, 14, 14, 0] / 255.0
+
+
+def test_pseudo_labeled_images_are_other_images_of_the_pool_with_the_labels_of_the_classifier(
+    real: RealImages, run_plan: RunPlan, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    recorder = Sure()
+    monkeypatch.setattr(run, "classifier", lambda *_, **__: recorder)
+    monkeypatch.setattr(draws, "shift_rotate_scale", lambda images, rng, elastic: images)
+    settings = {"n_per_class": (4,), "subsets": 1, "replicates": 2, "ratio": 5.0, "confidence": 0.5}
+    (cell,) = run_plan(tmp_path, "pseudo-labeled", **settings).values()
+    own = {
+        image.tobytes()
+        for image in real.pool.subset(subset_indices(real.pool.labels, n_per_class=4, subset=0, seed=0)).images
+    }
+    pool = {image.tobytes() for image in real.pool.images}
+    found = []
+    for labeling, training in (recorder.drawn[:2], recorder.drawn[2:]):  # one pair of fits per replicate
+        assert {image.tobytes() for image in labeling[0]} == own
+        images, labels = training
+        added = np.array([image.tobytes() not in own for image in images])
+        assert np.mean(added) == 0.5
+        assert {image.tobytes() for image in images[added]} <= pool
+        expected, confidence = recorder.predict_surely(images[added])
+        np.testing.assert_array_equal(labels[added], expected)
+        assert confidence.min() >= 0.5
+        found.append({image.tobytes() for image in images[added]})
+    assert found[0] != found[1]
+    assert [note["n"] for note in cell.generated] == [200, 200]
+    assert [note["kept"] for note in cell.generated] == [len(images) for images in found]
+
+
+def test_semi_arms_are_compared_with_pseudo_labeled_images(
+    without_classes: Path, run_plan: RunPlan, tmp_path: Path
+) -> None:
+    sources, settings = {"semi": Exported(without_classes)}, {"n_per_class": (4,), "confidence": 0.0}
+    arms = ("classical", "pseudo-labeled", "gan", "classical+gan")
+    compared = {
+        (str(c.arm), str(c.baseline)): c
+        for c in analyze(run_plan(tmp_path, *arms, sources=sources, **settings)).comparisons
+    }
+    for arm in ("classical+gan (semi)", "gan (semi)"):
+        assert compared[arm, "pseudo-labeled"].verdict == "descriptive"
+        assert not compared[arm, "pseudo-labeled"].primary
+    assert ("pseudo-labeled", "classical") in compared
+    assert compared["classical+gan (semi)", "classical"].primary
+
+
+def test_a_subset_of_the_whole_pool_leaves_no_unlabeled_image(real: RealImages, tmp_path: Path) -> None:
+    few = np.concatenate([np.flatnonzero(real.pool.labels == label)[:2] for label in range(10)])
+    plan = Plan(arms=("pseudo-labeled",), n_per_class=(2,), subsets=1, classifier="svm", steps=4)
+    with (
+        open_store(tmp_path / "results.jsonl", identity={}, about={}) as store,
+        pytest.raises(InvalidInputError, match="leaves no image of digits unlabeled"),
+    ):
+        run_cells(plan, RealImages(pool=real.pool.subset(few), held_out=real.held_out), {}, store)
 
 
 def test_only_the_baseline_is_run_at_the_extra_sizes_and_gives_the_worth(

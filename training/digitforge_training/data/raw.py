@@ -42,6 +42,17 @@ class Raw:
     class_names: tuple[str, ...] | None = None
 
 
+#: The class of images without labels.
+UNLABELED: Final = "unlabeled"
+
+
+def without_labels(raw: Raw) -> Raw:
+    """Put images without labels into the single class `UNLABELED`. Other images are returned unchanged."""
+    if raw.labels is not None:
+        return raw
+    return replace(raw, labels=np.full(len(raw.images), UNLABELED), training_labels=np.array([UNLABELED]))
+
+
 def datasets_of(raw: Raw, source: DataSource, *, name: str, split: str) -> dict[str, Dataset]:
     """Make data sets: fit the images, number the classes, and divide the images if the source has no test images.
 
@@ -59,7 +70,10 @@ def datasets_of(raw: Raw, source: DataSource, *, name: str, split: str) -> dict[
         InvalidInputError: a share of test images is given, but the source has its own.
     """
     if raw.labels is None or raw.training_labels is None:
-        raise DataError(f"{raw.where}: the images have no labels; expected one label, or one folder for each class")
+        raise DataError(
+            f"{raw.where}: the images have no labels; expected one label, or one folder for each class. To train "
+            "without labels, use the recipe forge-unlabeled"
+        )
     if raw.divided and source.test_share is not None:
         raise InvalidInputError(
             f"{raw.where} has test images of its own; leave out --test-share (in Python: test_share)"

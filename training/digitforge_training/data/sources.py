@@ -18,7 +18,7 @@ from digitforge_training.data.digits import read_digits
 from digitforge_training.data.fitting import Channels, Fit, Fitting
 from digitforge_training.data.mnist import read_mnist
 from digitforge_training.data.pictures import read_pictures
-from digitforge_training.data.raw import Raw, class_names_of, datasets_of, fitted_images, names_of
+from digitforge_training.data.raw import Raw, class_names_of, datasets_of, fitted_images, names_of, without_labels
 from digitforge_training.data.tables import parquet_files, read_csv, read_parquet
 
 #: Sources that are not a path.
@@ -39,6 +39,7 @@ def load(
     channels: Channels | None = None,
     transpose: bool | None = None,
     test_share: float | None = None,
+    need_labels: bool = True,
 ) -> Dataset:
     """Load one split of a data set.
 
@@ -72,6 +73,7 @@ def load(
         channels: ``gray`` or ``rgb``; None leaves the images as they are.
         transpose: swap rows and columns of every image, as EMNIST needs.
         test_share: share of the images, between 0 and 1, that become test images if the source has none. None: a fifth.
+        need_labels: if False, images without labels become a single class. Labels that exist are read all the same.
 
     Raises:
         InvalidInputError: an argument has a value that is not allowed, or *test_share* is given for a source that has
@@ -90,7 +92,10 @@ def load(
         transpose=transpose,
         test_share=test_share,
     )
-    return datasets_of(_read(given, split), given, name=name_of(given), split=split)[split]
+    raw = _read(given, split)
+    if not need_labels:
+        raw = without_labels(raw)
+    return datasets_of(raw, given, name=name_of(given), split=split)[split]
 
 
 def source_of(source: str | Path | DataSource, **options: Any) -> DataSource:

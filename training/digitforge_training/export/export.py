@@ -74,7 +74,7 @@ def export(
     if isinstance(run, TrainedRun) and data is None:
         data = run.data
     if isinstance(data, DataSource):
-        data = load(data)
+        data = load(data, need_labels=read_run(folder).recipe.conditional)
     dataset = data if isinstance(data, Dataset) else training_data(folder, data)
     import_quietly("tensorflow")
     from digitforge_training.export import saved_model
@@ -117,6 +117,7 @@ def training_data(run: Path, data: str | Path | None = None, **options: Any) -> 
     """
     described = read_run(run)
     origin = described.origin
+    options["need_labels"] = described.recipe.conditional
     name = described.training_data["name"]
     if origin is None and name in NAMED:  # written by an earlier version
         origin = DataSource(source=name)

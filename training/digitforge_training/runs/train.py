@@ -78,7 +78,7 @@ def train(
         recipe = resolve(recipe, {name: written(value) for name, value in changes.items()})
     else:
         recipe = dataclasses.replace(recipe, **changes)
-    dataset = data if isinstance(data, Dataset) else load(data)
+    dataset = data if isinstance(data, Dataset) else load(data, need_labels=recipe.conditional)
     import_quietly("tensorflow")  # late, so that wrong arguments fail at once
     from digitforge_training.runs import loop
     from digitforge_training.runs.tracking import tracked
