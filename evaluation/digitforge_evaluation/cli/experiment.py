@@ -229,7 +229,7 @@ def _percent(value: Estimate | None) -> str:
 def print_analysis(console: Any, state: State) -> None:
     """Print accuracies and verdicts."""
     from digitforge_evaluation.experiment.analysis import Estimate
-    from digitforge_evaluation.experiment.sentences import sentence
+    from digitforge_evaluation.experiment.sentences import fair_sentence, sentence
 
     arms = state.analysis.arms
     sizes = sorted({result.n_per_class for result in arms})
@@ -260,6 +260,9 @@ def print_analysis(console: Any, state: State) -> None:
         console.print(
             sentence(comparison, classes=len(state.facts.class_names), measure=state.analysis.measure), markup=False
         )
+    for comparison in state.analysis.fair:
+        console.print()
+        console.print(fair_sentence(comparison), markup=False)
     for note in state.facts.notes:
         console.print()
         console.print(f"Caution: {note}", markup=False)

@@ -110,6 +110,11 @@ class Analysis:
         """The primary family: the comparisons that get verdicts."""
         return tuple(comparison for comparison in self.comparisons if comparison.primary)
 
+    @property
+    def fair(self) -> tuple[Comparison, ...]:
+        """The primary arm against the arm that uses the same information without a generator. They get no verdict."""
+        return tuple(c for c in self.comparisons if _is_primary(c.arm) and _is_fair(c.arm, c.baseline))
+
 
 def analyze(
     cells: Mapping[CellKey, CellResult],
@@ -296,6 +301,10 @@ def _unfinished(comparison: Comparison) -> bool:
 
 def _is_primary(arm: Arm) -> bool:
     return arm.name == PRIMARY and arm.variant == PLAIN
+
+
+def _is_fair(arm: Arm, baseline: Arm) -> bool:
+    return baseline.name == FAIR_BASELINES.get(arm.budget)
 
 
 def _display_order(arm: Arm) -> tuple[int, str, float, str]:

@@ -104,6 +104,22 @@ def sentence(comparison: Comparison, *, classes: int, measure: Measure = "accura
     return " ".join([text, *_warnings(comparison)])
 
 
+def fair_sentence(comparison: Comparison) -> str:
+    """Compare an arm with the arm that uses the same information without a generator.
+
+    Args:
+        comparison: one of ``Analysis.fair``.
+    """
+    interval = comparison.interval
+    details = f"95 % interval {points(interval.low)} to {points(interval.high)}, " if interval else ""
+    n = comparison.n_per_class
+    return (
+        f"With {n} real image{'s' if n > 1 else ''} per class, {comparison.arm} is {points(comparison.difference)} "
+        f"points from {comparison.baseline}, which uses the same information without a generator "
+        f"({details}{_subsets(comparison.subsets)}, descriptive)."
+    )
+
+
 def _details(comparison: Comparison) -> str:
     """Interval, number of subsets and p-value."""
     parts = []

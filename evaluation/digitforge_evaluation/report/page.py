@@ -16,7 +16,7 @@ from digitforge_client.common.numerals import grouped
 from digitforge_evaluation.experiment.analysis import Analysis, ArmResult, Comparison
 from digitforge_evaluation.experiment.arms import PLAIN
 from digitforge_evaluation.experiment.benefit import Benefit
-from digitforge_evaluation.experiment.sentences import points, sentence, summary, worth_sentence
+from digitforge_evaluation.experiment.sentences import fair_sentence, points, sentence, summary, worth_sentence
 from digitforge_evaluation.experiment.store import as_json
 from digitforge_evaluation.report import confusion, plots, scatter
 from digitforge_evaluation.report.svg import svg_file
@@ -133,6 +133,7 @@ def _render(
         percent=lambda share: f"{100 * share:.2f}",
         number=lambda value: f"{value:.4g}".replace("-", "−"),
         worth=worth_sentence,
+        fair=fair_sentence,
         unbroken=lambda text: text.replace(" %", "\u00a0%").replace(" = ", "\u00a0=\u00a0"),
         grouped=grouped,
     ).render(

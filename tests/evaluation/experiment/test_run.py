@@ -17,7 +17,7 @@ from digitforge_evaluation.experiment.arms import PLAIN
 from digitforge_evaluation.experiment.generators import Budget, Exported, TrainedInside
 from digitforge_evaluation.experiment.plan import Plan, plan_cells
 from digitforge_evaluation.experiment.run import interleave, run_cells
-from digitforge_evaluation.experiment.sentences import sentence
+from digitforge_evaluation.experiment.sentences import fair_sentence, points, sentence
 from digitforge_evaluation.experiment.store import CellKey, CellResult, open_store, read_store
 from digitforge_evaluation.experiment.subsets import RealImages, subset_indices
 from digitforge_evaluation.images.sources import Drawn, SavedGenerator
@@ -309,15 +309,16 @@ def test_semi_arms_are_compared_with_pseudo_labeled_images(
 ) -> None:
     sources, settings = {"semi": Exported(without_classes)}, {"n_per_class": (4,), "confidence": 0.0}
     arms = ("classical", "pseudo-labeled", "gan", "classical+gan")
-    compared = {
-        (str(c.arm), str(c.baseline)): c
-        for c in analyze(run_plan(tmp_path, *arms, sources=sources, **settings)).comparisons
-    }
+    analysis = analyze(run_plan(tmp_path, *arms, sources=sources, subsets=3, **settings))
+    compared = {(str(c.arm), str(c.baseline)): c for c in analysis.comparisons}
     for arm in ("classical+gan (semi)", "gan (semi)"):
         assert compared[arm, "pseudo-labeled"].verdict == "descriptive"
         assert not compared[arm, "pseudo-labeled"].primary
     assert ("pseudo-labeled", "classical") in compared
     assert compared["classical+gan (semi)", "classical"].primary
+    (fair,) = analysis.fair
+    assert fair == compared["classical+gan (semi)", "pseudo-labeled"]
+    assert f"classical+gan (semi) is {points(fair.difference)} points from pseudo-labeled" in fair_sentence(fair)
 
 
 def test_a_subset_of_the_whole_pool_leaves_no_unlabeled_image(real: RealImages, tmp_path: Path) -> None:

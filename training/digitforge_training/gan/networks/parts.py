@@ -164,8 +164,9 @@ class Parts:
             recipe: the recipe.
             images: input of the discriminator.
             features: (n, f).
-            classes: K.
+            classes: K. Ignored if the recipe ignores labels: all images form one class.
         """
+        classes = 1 if recipe.unlabeled else classes
         size, each = features.shape[-1], recipe.clusters
         inputs, score = [images], self.dense(features, 1, dtype="float32")[:, 0]
         if recipe.projection:
