@@ -53,7 +53,7 @@ class Trainer:
         self.recipe = recipe = recipe.computed(on_gpu=on_gpu())
         self._single_device = replicas.share(recipe.batch_size) == 1
         self._checked_same = self._single_device  # whether it was checked that all machines start from the same step
-        self._classes = 1 if recipe.unlabeled else len(dataset.class_names)
+        self._classes = len(dataset.class_names)
         self._batches = Batches(dataset, recipe, seed=seed)
         with strategy.scope():
             self._adversary = self._build(dataset.images.shape[1:], seed)
