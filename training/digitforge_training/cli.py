@@ -156,11 +156,12 @@ def train(  # noqa: PLR0917 – click passes by name
         )
         return f"{how}:\n  {shlex.join(['digitforge', *sys.argv[1:]])}"
 
+    classes = f"{len(run.class_names)} classes" if recipe.conditional else "labels not used"
     held = f"; {run.held_out} others held out for the judge" if run.held_out else ""
     with resumable(kept):
         click.echo(
             f"{recipe.name}: {recipe.steps} steps of {recipe.batch_size} images on {dataset.name} "
-            f"({run.training_data['images']} images, {len(dataset.class_names)} classes{held}), seed {seed}, "
+            f"({run.training_data['images']} images, {classes}{held}), seed {seed}, "
             f"into {out}",
             err=True,
         )

@@ -231,7 +231,14 @@ def check_classifier(name: str) -> None:
 
 
 @lru_cache(maxsize=4)
-def classifier(name: str, *, image_shape: tuple[int, int, int], classes: int, steps: int) -> Classifier:
+def classifier(
+    name: str,
+    *,
+    image_shape: tuple[int, int, int],
+    classes: int,
+    steps: int,
+    copy: int = 0,  # noqa: ARG001 - for the cache alone
+) -> Classifier:
     """Build a classifier by name. The last four are cached, so the same arguments give the same object.
 
     Args:
@@ -240,6 +247,7 @@ def classifier(name: str, *, image_shape: tuple[int, int, int], classes: int, st
         classes: number of classes.
         steps: optimizer steps of a fit, each on ``BATCH_SIZE`` rows. A scikit-learn classifier takes the same number
             of rows at once, but at most ``SCIKIT_ROWS``, and runs until it converges.
+        copy: different numbers give different objects, which can be trained independently.
 
     Raises:
         InvalidInputError: the name is unknown, the estimator cannot be imported or used, or *steps* is below 1.

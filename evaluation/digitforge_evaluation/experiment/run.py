@@ -11,7 +11,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, cast
 
@@ -60,11 +60,11 @@ def _run_cell(job: _Job) -> CellResult:
     for replicate, seed in enumerate(_seeds(plan, job.key.n_per_class, job.key.subset)):
         generated = None
         if job.source is not None:
-            generated, note = _generated(job, job.source, model, seed)
+            generated, note = _generated(job, job.source, seed)
             notes.append(note)
         if arm.design.pseudo_labels:
             unlabeled = job.unlabeled[replicate]
-            generated = _labeled(job, unlabeled, model, seed)
+            generated = _labeled(job, unlabeled, seed)
             notes.append({"n": len(unlabeled), "kept": len(generated[1])})
         draw = draw_for(
             arm.name,
@@ -91,10 +91,10 @@ def _drawn(generator: Any, n: int, proportions: tuple[int, ...], seed: int, expa
     return generator.draw(n, proportions=proportions, seed=seed, expansion=expansion)
 
 
-def _generated(job: _Job, source: GeneratorSource, model: Classifier, seed: int) -> tuple[Rows, dict[str, Any]]:
-    """Draw the digits of one replicate so that they balance the real classes. Returns them with a note on their origin.
+def _generated(job: _Job, source: GeneratorSource, seed: int) -> tuple[Rows, dict[str, Any]]:
+    """Draw the digits of one replicate so that they balance the real classes.
 
-    Trains *model* on the subset alone if digits must be labeled or filtered. Its next fit starts over.
+    Returns them with a note on their origin.
     """
     plan, arm = job.plan, job.key.arm
     generator = source.generator_for(job.real, seed=seed)
@@ -112,30 +112,61 @@ def _generated(job: _Job, source: GeneratorSource, model: Classifier, seed: int)
     if drawn.labels is not None and not arm.variant.filtered:
         return (drawn.images, drawn.labels), note
     images, labels = (
-        _labeled(job, drawn.images, model, seed)
-        if drawn.labels is None
-        else _confirmed(job, drawn.images, drawn.labels, model, seed)
+        _labeled(job, drawn.images, seed) if drawn.labels is None else _confirmed(job, drawn.images, drawn.labels, seed)
     )
     return (images, labels), {**note, "kept": len(labels)}
 
 
-def _labeled(job: _Job, images: Images, model: Classifier, seed: int) -> Rows:
-    """Train *model* on the subset, label *images* with it, and keep those with enough confidence."""
-    _fit_on_subset(job, model, seed)
-    predicted, confidence = model.predict_surely(images)
+def _labeled(job: _Job, images: Images, seed: int) -> Rows:
+    """Label *images* with a classifier trained on the subset alone, and keep those with enough confidence."""
+    predicted, confidence = _labeler(_Labeling.of(job, seed)).predict_surely(images)
     return _enough(job, images, predicted, confidence >= job.plan.confidence)
 
 
-def _confirmed(job: _Job, images: Images, labels: Labels, model: Classifier, seed: int) -> Rows:
-    """Train *model* on the subset, and keep the images whose label it confirms."""
-    _fit_on_subset(job, model, seed)
-    return _enough(job, images, labels, model.predict(images) == labels)
+def _confirmed(job: _Job, images: Images, labels: Labels, seed: int) -> Rows:
+    """Keep the images whose label is confirmed by a classifier trained on the subset alone."""
+    return _enough(job, images, labels, _labeler(_Labeling.of(job, seed)).predict(images) == labels)
 
 
-def _fit_on_subset(job: _Job, model: Classifier, seed: int) -> None:
-    plan = job.plan
-    draw = draw_for(plan.baseline.name, images=job.real.images, labels=job.real.labels, elastic=plan.elastic)
-    model.fit(draw, seed=seed)
+@dataclass(frozen=True, kw_only=True)
+class _Labeling:
+    """Everything that a labeling classifier depends on. Two are equal if they give the same classifier."""
+
+    classifier: str
+    steps: int
+    arm: str
+    elastic: float
+    seed: int
+    sha256: str
+    real: Dataset = field(compare=False)
+
+    @classmethod
+    def of(cls, job: _Job, seed: int) -> _Labeling:
+        return cls(
+            classifier=job.plan.classifier,
+            steps=job.steps,
+            arm=job.plan.baseline.name,
+            elastic=job.plan.elastic,
+            seed=seed,
+            sha256=job.real.sha256,
+            real=job.real,
+        )
+
+
+@lru_cache(maxsize=1)  # consecutive arms of a subset use the same labels
+def _labeler(labeling: _Labeling) -> Classifier:
+    """A classifier trained on the subset alone, like that of the baseline."""
+    real = labeling.real
+    model = classifier(
+        labeling.classifier,
+        image_shape=real.images.shape[1:],
+        classes=len(real.class_names),
+        steps=labeling.steps,
+        copy=1,  # an arm's fit must not change it
+    )
+    draw = draw_for(labeling.arm, images=real.images, labels=real.labels, elastic=labeling.elastic)
+    model.fit(draw, seed=labeling.seed)
+    return model
 
 
 def _enough(job: _Job, images: Images, labels: Labels, kept: npt.NDArray[np.bool_]) -> Rows:
