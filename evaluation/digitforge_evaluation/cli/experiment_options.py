@@ -189,6 +189,13 @@ _OPTIONS: Final = (
         "classes. Use only those with at least this confidence. The confidence of an svm is always 1.",
     ),
     click.option(
+        "--confidences",
+        type=RATIOS,
+        default=(),
+        metavar="C,C,…",
+        help="Also run arms with these confidences instead of --confidence, such as 0,0.5,0.99.",
+    ),
+    click.option(
         "--cut",
         type=_Shares(),
         default={},

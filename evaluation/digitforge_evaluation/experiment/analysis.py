@@ -18,7 +18,7 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from digitforge_evaluation.experiment.arms import ARMS, FAIR_BASELINES, PLAIN, PRIMARY, Arm
+from digitforge_evaluation.experiment.arms import ARMS, PLAIN, PRIMARY, Arm, fair_baseline
 from digitforge_evaluation.experiment.arms import baseline as primary_baseline
 from digitforge_evaluation.experiment.statistics import (
     LEVEL,
@@ -113,7 +113,7 @@ class Analysis:
     @property
     def fair(self) -> tuple[Comparison, ...]:
         """The primary arm against the arm that uses the same information without a generator. They get no verdict."""
-        return tuple(c for c in self.comparisons if _is_primary(c.arm) and _is_fair(c.arm, c.baseline))
+        return tuple(c for c in self.comparisons if _is_primary(c.arm) and c.baseline == fair_baseline(c.arm))
 
 
 def analyze(
@@ -174,9 +174,7 @@ class _Analyst:
         variants = [(arm, replace(arm, variant=PLAIN), n) for arm, n in pairs if arm.variant != PLAIN]
         # `primary` already compares the primary arm with the baseline.
         added = [(arm, n) for arm, n in pairs if arm.design.adds_images]
-        with_fair_baseline = [
-            (arm, Arm(name=FAIR_BASELINES[arm.budget]), n) for arm, n in pairs if arm.budget in FAIR_BASELINES
-        ]
+        with_fair_baseline = [(arm, fair, n) for arm, n in pairs if (fair := fair_baseline(arm))]
         with_baseline = [(arm, self._baseline, n) for arm, n in added if not _is_primary(arm)]
         with_real = [(arm, REAL, n) for arm, n in pairs if arm != REAL]
         return Analysis(
@@ -301,10 +299,6 @@ def _unfinished(comparison: Comparison) -> bool:
 
 def _is_primary(arm: Arm) -> bool:
     return arm.name == PRIMARY and arm.variant == PLAIN
-
-
-def _is_fair(arm: Arm, baseline: Arm) -> bool:
-    return baseline.name == FAIR_BASELINES.get(arm.budget)
 
 
 def _display_order(arm: Arm) -> tuple[int, str, float, str]:

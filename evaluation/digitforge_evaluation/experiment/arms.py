@@ -11,7 +11,7 @@ generator has seen, and so what a gain means. Full names also name the generator
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from digitforge_client.errors import InvalidInputError
@@ -79,18 +79,26 @@ class Variant:
     expansion: float | None = None  #: factor for the latents; None leaves them unchanged
     fresh: bool = False  #: use each digit only once
     filtered: bool = False  #: use only digits whose label a classifier trained on the subset confirms
+    confidence: float | None = None  #: least confidence of pseudo-labels; None for the plan's
 
     def __post_init__(self) -> None:
-        for name in ("ratio", "expansion"):
+        for name in ("ratio", "expansion", "confidence"):
             if (value := getattr(self, name)) is not None:
                 # Round as the full name does, so that a variant read from a file equals the original.
                 object.__setattr__(self, name, float(f"{value:g}"))
+
+    @property
+    def of_pseudo_labels(self) -> bool:
+        """Whether it also applies to real images with pseudo-labels."""
+        return self.expansion is None and not self.fresh and not self.filtered
 
     def __str__(self) -> str:
         if self.ratio is not None:
             return f"{self.ratio:g}×"
         if self.expansion is not None:
             return f"expansion {self.expansion:g}"
+        if self.confidence is not None:
+            return f"confidence {self.confidence:g}"
         return "fresh" if self.fresh else "filtered" if self.filtered else ""
 
     @classmethod
@@ -104,6 +112,8 @@ class Variant:
             return cls(fresh=text == "fresh", filtered=text == "filtered")
         if text.endswith("×"):
             return cls(ratio=float(text.removesuffix("×")))
+        if text.startswith("confidence "):
+            return cls(confidence=float(text.removeprefix("confidence ")))
         return cls(expansion=float(text.removeprefix("expansion ")))
 
 
@@ -144,10 +154,10 @@ class Arm:
             ValueError: there is no such arm or no such variant.
         """
         name, _, inside = text.removesuffix(")").partition(" (")
-        source, _, variant = inside.partition(", ")
-        budget, _, generator = source.partition(" ")
         if name not in ARMS:
             raise InvalidInputError(f"unknown arm {name!r}; expected one of {', '.join(ARMS)}")
+        source, _, variant = inside.partition(", ") if ARMS[name].generator else ("", "", inside)
+        budget, _, generator = source.partition(" ")
         return cls(name=name, budget=budget, generator=generator, variant=Variant.parse(variant))
 
 
@@ -157,6 +167,15 @@ def baseline(*, unbalanced: bool) -> Arm:
     Generated digits balance unbalanced classes. A fair baseline must balance them too.
     """
     return Arm(name="classical+oversampled" if unbalanced else "classical")
+
+
+def fair_baseline(arm: Arm) -> Arm | None:
+    """The arm that uses the same information as *arm* without a generator. None if there is no such arm."""
+    if arm.budget not in FAIR_BASELINES:
+        return None
+    fair = Arm(name=FAIR_BASELINES[arm.budget])
+    same_variant = fair.design.pseudo_labels and arm.variant.of_pseudo_labels
+    return replace(fair, variant=arm.variant) if same_variant else fair
 
 
 def check_arms(names: Sequence[str]) -> tuple[str, ...]:

@@ -15,14 +15,25 @@ from typing import Any, Final
 from digitforge_client.errors import InvalidInputError
 from digitforge_evaluation.classifiers.classifiers import BATCH_SIZE, check_classifier
 from digitforge_evaluation.classifiers.transformations import ELASTIC
-from digitforge_evaluation.experiment.arms import ARMS, PLAIN, PRIMARY, Arm, Variant, baseline, check_arms
+from digitforge_evaluation.experiment.arms import (
+    ARMS,
+    PLAIN,
+    PRIMARY,
+    Arm,
+    Variant,
+    baseline,
+    check_arms,
+)
 from digitforge_evaluation.experiment.generators import GeneratorSource
 from digitforge_evaluation.experiment.statistics import check_family
 from digitforge_evaluation.experiment.store import CellKey
 from digitforge_evaluation.experiment.subsets import HeldOut, RealImages, minority, subset_indices
 
 #: Fields of a plan that add or remove cells. Finished cells stay valid when these fields change.
-_EXTENT: Final = ("arms", "n_per_class", "curve", "subsets", "sweep", "expansions", "fresh", "filtered")
+_EXTENT: Final = (
+    *("arms", "n_per_class", "curve", "subsets"),
+    *("sweep", "expansions", "confidences", "fresh", "filtered"),
+)
 
 
 #: Default of ``Plan.confidence``, chosen on validation images (see docs/results/few-labels.md).
@@ -59,6 +70,7 @@ class Plan:
     #: A classifier trained on the subset labels unlabeled real images, and the digits of generators without classes.
     #: Use only those with at least this confidence.
     confidence: float = CONFIDENCE
+    confidences: tuple[float, ...] = ()  #: other confidences to compare with *confidence*
     #: Names of classes, and the share of their images that subsets keep, between 0 and 1.
     cut: Mapping[str, float] = field(default_factory=dict)
     noisy_labels: float = 0.0  #: share of each subset's labels to replace with wrong ones
@@ -74,6 +86,7 @@ class Plan:
         object.__setattr__(self, "curve", tuple(sorted(set(self.curve) - set(self.n_per_class))))
         object.__setattr__(self, "sweep", tuple(sorted(set(self.sweep) - {self.ratio})))
         object.__setattr__(self, "expansions", tuple(sorted(set(self.expansions))))
+        object.__setattr__(self, "confidences", tuple(sorted(set(self.confidences) - {self.confidence})))
         if not self.n_per_class or min(*self.n_per_class, *self.curve, 1) < 1:
             raise InvalidInputError(
                 f"the sizes are {[*self.n_per_class, *self.curve]}; expected at least 1 image per class"
@@ -93,11 +106,13 @@ class Plan:
                 raise InvalidInputError(
                     f"the share of class {name} to keep is {share}; expected a number above 0 and below 1, such as 0.01"
                 )
-        for name in ("noisy_labels", "confidence"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InvalidInputError(
-                    f"{name.replace('_', '-')} is {getattr(self, name)}; expected a number from 0 to below 1"
-                )
+        shares = [
+            ("noisy-labels", self.noisy_labels),
+            *(("confidence", c) for c in (self.confidence, *self.confidences)),
+        ]
+        for name, value in shares:
+            if not 0 <= value < 1:
+                raise InvalidInputError(f"{name} is {value}; expected a number from 0 to below 1")
         if not 0 < self.generated_share < 1:
             raise InvalidInputError(f"generated-share is {self.generated_share}; expected a number above 0 and below 1")
         if self.held_out not in ("test", "validation"):
@@ -114,11 +129,12 @@ class Plan:
 
     @property
     def variants(self) -> tuple[Variant, ...]:
-        """All variants of arms with a generator. Verdicts use the first, the plain one."""
+        """All variants of arms that add images. Verdicts use the first, the plain one."""
         return (
             PLAIN,
             *(Variant(ratio=ratio) for ratio in self.sweep),
             *(Variant(expansion=expansion) for expansion in self.expansions),
+            *(Variant(confidence=confidence) for confidence in self.confidences),
             *([Variant(fresh=True)] if self.fresh else []),
             *([Variant(filtered=True)] if self.filtered else []),
         )
@@ -139,13 +155,20 @@ def plan_arms(plan: Plan, sources: Mapping[str, GeneratorSource]) -> tuple[Arm, 
         raise InvalidInputError(
             f"the arm {generated[0]!r} needs generated digits; give a generator with --server, --model or --strict"
         )
-    arms = [Arm(name=name) for name in plan.arms if not ARMS[name].generator]
+    arms = [
+        Arm(name=name, variant=variant)
+        for name in plan.arms
+        if not ARMS[name].generator
+        for variant in (plan.variants if ARMS[name].pseudo_labels else [PLAIN])
+        if variant.of_pseudo_labels
+    ]
     for source in sources:
         budget, _, generator = source.partition(" ")
         # Arms with the same digits are neighbors, so these digits are drawn only once (see `run._drawn`).
         arms += [
             Arm(name=name, budget=budget, generator=generator, variant=variant)
             for variant in plan.variants
+            if variant.confidence is None or budget == "semi"  # other generators label their digits
             for name in generated
         ]
     return tuple(arms)

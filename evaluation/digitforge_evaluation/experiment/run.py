@@ -50,6 +50,11 @@ class _Job:
     def steps(self) -> int:
         return self.plan.steps_for(len(self.real))
 
+    @property
+    def confidence(self) -> float:
+        own = self.key.arm.variant.confidence
+        return self.plan.confidence if own is None else own
+
 
 def _run_cell(job: _Job) -> CellResult:
     started = time.monotonic()
@@ -120,7 +125,7 @@ def _generated(job: _Job, source: GeneratorSource, seed: int) -> tuple[Rows, dic
 def _labeled(job: _Job, images: Images, seed: int) -> Rows:
     """Label *images* with a classifier trained on the subset alone, and keep those with enough confidence."""
     predicted, confidence = _labeler(_Labeling.of(job, seed)).predict_surely(images)
-    return _enough(job, images, predicted, confidence >= job.plan.confidence)
+    return _enough(job, images, predicted, confidence >= job.confidence)
 
 
 def _confirmed(job: _Job, images: Images, labels: Labels, seed: int) -> Rows:
@@ -238,11 +243,12 @@ def _subset(plan: Plan, real: RealImages, n_per_class: int, subset: int) -> Data
     )
 
 
-def _unlabeled(plan: Plan, real: RealImages, n_per_class: int, subset: int) -> tuple[Images, ...]:
+def _unlabeled(plan: Plan, real: RealImages, key: CellKey) -> tuple[Images, ...]:
     """Random images of the pool outside the subset, for each replicate: *ratio* per real image, or all there are."""
+    n_per_class, subset = key.n_per_class, key.subset
     own = subset_indices(real.pool.labels, n_per_class=n_per_class, subset=subset, seed=plan.seed)
     others = np.setdiff1d(np.arange(len(real.pool)), own)
-    n = min(len(others), round(plan.ratio * len(own)))
+    n = min(len(others), round((key.arm.variant.ratio or plan.ratio) * len(own)))
     if not n:
         raise InvalidInputError(
             f"a subset of {n_per_class} images per class leaves no image of {real.pool.name} unlabeled; choose a "
@@ -283,5 +289,5 @@ def _jobs(
             real=_subset(plan, real, key.n_per_class, key.subset),
             held_out=real.held_out,
             source=sources[key.arm.source] if key.arm.source else None,
-            unlabeled=_unlabeled(plan, real, key.n_per_class, key.subset) if key.arm.design.pseudo_labels else (),
+            unlabeled=_unlabeled(plan, real, key) if key.arm.design.pseudo_labels else (),
         )

@@ -33,6 +33,9 @@ def test_a_full_name_is_parsed() -> None:
         "gan (strict, expansion 1.3)",
         "gan (semi a-b, fresh)",
         "gan (oracle, filtered)",
+        "gan (semi, confidence 0.5)",
+        "pseudo-labeled (confidence 0.5)",
+        "pseudo-labeled (5×)",
     ],
 )
 def test_a_parsed_full_name_has_the_same_text(name: str) -> None:

@@ -321,6 +321,33 @@ def test_semi_arms_are_compared_with_pseudo_labeled_images(
     assert f"classical+gan (semi) is {points(fair.difference)} points from pseudo-labeled" in fair_sentence(fair)
 
 
+def test_variants_of_pseudo_labels_differ_in_confidence_and_number_and_meet_the_same_of_semi_generators(
+    without_classes: Path, run_plan: RunPlan, tmp_path: Path
+) -> None:
+    settings = {"n_per_class": (4,), "subsets": 1, "classifier": "logistic", "confidence": 0.0, "ratio": 4.0}
+    variants = {"confidences": (0.0, 0.05, 0.3), "sweep": (2.0,), "expansions": (1.5,)}
+    sources = {"semi": Exported(without_classes)}
+    cells = run_plan(tmp_path, "pseudo-labeled", "gan", sources=sources, **settings, **variants)
+    notes = {str(key.arm): cell.generated[0] for key, cell in cells.items()}
+    names = ["", "confidence 0.05", "confidence 0.3", "2×"]
+    assert set(notes) == {
+        *("pseudo-labeled" + f" ({name})" * bool(name) for name in names),
+        *("gan (semi" + f", {name}" * bool(name) + ")" for name in [*names, "expansion 1.5"]),
+    }
+    assert {name: note["n"] for name, note in notes.items() if "2×" in name} == {
+        "pseudo-labeled (2×)": 80,
+        "gan (semi, 2×)": 80,
+    }
+    kept = [notes["pseudo-labeled" + f" ({name})" * bool(name)]["kept"] for name in names[:3]]
+    assert kept[0] == 160
+    assert kept[0] >= kept[1] > kept[2] > 0
+    compared = {(str(c.arm), str(c.baseline)) for c in analyze(cells).comparisons}
+    assert ("gan (semi, confidence 0.3)", "pseudo-labeled (confidence 0.3)") in compared
+    assert ("gan (semi, expansion 1.5)", "pseudo-labeled") in compared
+    assert ("pseudo-labeled (2×)", "pseudo-labeled") in compared
+    assert set(cells) == set(read_store(tmp_path / "results.jsonl").cells)
+
+
 def test_a_subset_of_the_whole_pool_leaves_no_unlabeled_image(real: RealImages, tmp_path: Path) -> None:
     few = np.concatenate([np.flatnonzero(real.pool.labels == label)[:2] for label in range(10)])
     plan = Plan(arms=("pseudo-labeled",), n_per_class=(2,), subsets=1, classifier="svm", steps=4)
