@@ -29,6 +29,8 @@ from digitforge_evaluation.experiment.subsets import RealImages
         ({"generated_share": 1.0}, "share"),
         ({"cut": {"8": 1.5}}, "share of class 8 to keep is 1.5"),
         ({"noisy_labels": 1.0}, "noisy-labels is 1.0"),
+        ({"confidence": 1.0}, "confidence is 1.0"),
+        ({"confidences": (0.5, -0.1)}, "confidence is -0.1"),
         ({"elastic": -1.0}, "elastic is -1"),
         ({"elastic": float("inf")}, "elastic is inf"),
         ({"passes": -1.0}, "passes is -1"),
@@ -74,4 +76,17 @@ def test_arms_are_named_by_generator_and_variant(exported: Exported) -> None:
             for source in ("oracle forge-3fa1b2", "strict")
             for variant in ("", ", 0.5×", ", expansion 1.5", ", fresh", ", filtered")
         ),
+    ]
+
+
+def test_other_confidences_are_tried_only_where_a_classifier_labels_images(exported: Exported) -> None:
+    plan = Plan(arms=("real", "pseudo-labeled", "gan"), confidence=0.9, confidences=(0.5, 0.9))
+    arms = plan_arms(plan, {"oracle": exported, "semi": exported})
+    assert [str(arm) for arm in arms] == [
+        "real",
+        "pseudo-labeled",
+        "pseudo-labeled (confidence 0.5)",
+        "gan (oracle)",
+        "gan (semi)",
+        "gan (semi, confidence 0.5)",
     ]
