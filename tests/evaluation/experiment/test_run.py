@@ -321,28 +321,34 @@ def test_semi_arms_are_compared_with_pseudo_labeled_images(
     assert f"classical+gan (semi) is {points(fair.difference)} points from pseudo-labeled" in fair_sentence(fair)
 
 
-def test_variants_of_pseudo_labels_differ_in_confidence_and_number_and_meet_the_same_of_semi_generators(
+def test_a_higher_confidence_keeps_fewer_pseudo_labels(run_plan: RunPlan, tmp_path: Path) -> None:
+    settings = {"n_per_class": (4,), "subsets": 1, "classifier": "logistic", "ratio": 4.0}
+    cells = run_plan(tmp_path, "pseudo-labeled", confidence=0.0, confidences=(0.0, 0.2, 0.3), **settings)
+    kept = {str(key.arm): cell.generated[0]["kept"] for key, cell in cells.items()}
+    assert list(kept) == ["pseudo-labeled", "pseudo-labeled (confidence 0.2)", "pseudo-labeled (confidence 0.3)"]
+    assert list(kept.values()) == sorted(kept.values(), reverse=True)
+    assert kept["pseudo-labeled"] == 160 > kept["pseudo-labeled (confidence 0.3)"]
+
+
+def test_variants_of_semi_generators_meet_the_same_variants_of_pseudo_labels(
     without_classes: Path, run_plan: RunPlan, tmp_path: Path
 ) -> None:
-    settings = {"n_per_class": (4,), "subsets": 1, "classifier": "logistic", "confidence": 0.0, "ratio": 4.0}
-    variants = {"confidences": (0.0, 0.05, 0.3), "sweep": (2.0,), "expansions": (1.5,)}
+    settings = {"n_per_class": (4,), "subsets": 1, "confidence": 0.0, "ratio": 4.0}
+    variants = {"confidences": (0.05,), "sweep": (2.0,), "expansions": (1.5,)}
     sources = {"semi": Exported(without_classes)}
     cells = run_plan(tmp_path, "pseudo-labeled", "gan", sources=sources, **settings, **variants)
-    notes = {str(key.arm): cell.generated[0] for key, cell in cells.items()}
-    names = ["", "confidence 0.05", "confidence 0.3", "2×"]
-    assert set(notes) == {
-        *("pseudo-labeled" + f" ({name})" * bool(name) for name in names),
-        *("gan (semi" + f", {name}" * bool(name) + ")" for name in [*names, "expansion 1.5"]),
-    }
-    assert {name: note["n"] for name, note in notes.items() if "2×" in name} == {
+    drawn = {str(key.arm): cell.generated[0]["n"] for key, cell in cells.items()}
+    assert drawn == {
+        "pseudo-labeled": 160,
         "pseudo-labeled (2×)": 80,
+        "pseudo-labeled (confidence 0.05)": 160,
+        "gan (semi)": 160,
         "gan (semi, 2×)": 80,
+        "gan (semi, expansion 1.5)": 160,
+        "gan (semi, confidence 0.05)": 160,
     }
-    kept = [notes["pseudo-labeled" + f" ({name})" * bool(name)]["kept"] for name in names[:3]]
-    assert kept[0] == 160
-    assert kept[0] >= kept[1] > kept[2] > 0
     compared = {(str(c.arm), str(c.baseline)) for c in analyze(cells).comparisons}
-    assert ("gan (semi, confidence 0.3)", "pseudo-labeled (confidence 0.3)") in compared
+    assert ("gan (semi, confidence 0.05)", "pseudo-labeled (confidence 0.05)") in compared
     assert ("gan (semi, expansion 1.5)", "pseudo-labeled") in compared
     assert ("pseudo-labeled (2×)", "pseudo-labeled") in compared
     assert set(cells) == set(read_store(tmp_path / "results.jsonl").cells)
