@@ -132,7 +132,8 @@ def test_out_writes_the_same_figures_as_a_page(real_npz: Path, few_npz: Path, ru
 
 def test_a_narrow_terminal_gets_the_same_numbers(real_npz: Path, few_npz: Path, tmp_path: Path) -> None:
     """A pseudo-terminal of 60 columns."""
-    command = [sys.executable, "-m", "digitforge", "evaluate", "--images", real_npz, "--n", "300", "--data", few_npz]
+    command = [sys.executable, "-m", "digitforge", "evaluate", "--images", str(real_npz), "--n", "300"]
+    command += ["--data", str(few_npz)]
     piped = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     script = (
         "import os, pty, sys\n"

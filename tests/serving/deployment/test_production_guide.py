@@ -50,7 +50,7 @@ def test_curl_gets_a_picture(server: tuple[DigitClient, str], tmp_path: Path) ->
 def test_javascript_gets_the_images_of_an_address(server: tuple[DigitClient, str], tmp_path: Path) -> None:
     client, rest = server
     (tmp_path / "example.mjs").write_text(example("js", "fetch") + "console.log(JSON.stringify(images));\n")
-    command = ["node", tmp_path / "example.mjs", f"{rest}/v1/models/digits:predict"]
+    command = ["node", str(tmp_path / "example.mjs"), f"{rest}/v1/models/digits:predict"]
     shown, images = subprocess.run(command, check=True, capture_output=True, text=True).stdout.rsplit("\n", 2)[:2]
     assert shown.startswith("5 28 28 [")
     wanted = client.sample(labels=[3, 1, 4, 1, 5], seed=7).images
