@@ -36,7 +36,7 @@ _EXTENT: Final = (
 )
 
 
-#: Default of ``Plan.confidence``, chosen on validation images (see docs/results/few-labels.md).
+#: Default of ``Plan.confidence``. docs/results/few-labels.md has the command that compares others on validation images.
 CONFIDENCE: Final = 0.9
 
 
