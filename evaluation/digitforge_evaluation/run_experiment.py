@@ -125,10 +125,10 @@ def run_experiment(
     models = [Path(model)] if isinstance(model, str | Path) else [Path(each) for each in model]
     if server is not None and models:
         raise InvalidInputError("both a server and a model are given; give only one of them")
+    from digitforge_client.common.versions import newest_version
     from digitforge_evaluation import experiment_folder
     from digitforge_evaluation.experiment import benefit, generators, subsets
     from digitforge_evaluation.experiment.plan import Plan, check_verdicts
-    from digitforge_evaluation.images.sources import newest_version
 
     all_arms = arms is None
     if arms is None:

@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 from digitforge_client import DigitClient
+from digitforge_client.common.shipped import shipped_models
 from digitforge_serving import EmbeddedServer
-from digitforge_serving.models.locations import shipped_models
 from digitforge_training.data import load
 from digitforge_training.runs.pictures import save_png, sheet
 

@@ -10,8 +10,8 @@ TensorFlow is imported when a server starts, not when this package is imported.
 
 from __future__ import annotations
 
+from digitforge_client.common.shipped import shipped_config, shipped_models
 from digitforge_serving.config.options import ModelSource, ServerOptions
-from digitforge_serving.models.locations import shipped_config, shipped_models
 from digitforge_serving.server import EmbeddedServer, Server
 
 __all__ = ["EmbeddedServer", "ModelSource", "Server", "ServerOptions", "shipped_config", "shipped_models"]

@@ -15,12 +15,12 @@ import grpc
 
 from digitforge_client import contract
 from digitforge_client.common.extras import needs_extra
+from digitforge_client.common.shipped import shipped_models
 from digitforge_client.errors import DataError, DigitforgeError
 from digitforge_serving.api.in_flight import InFlight
 from digitforge_serving.api.ports import bracketed, check_port, port_error
 from digitforge_serving.api.request_log import RequestLog
 from digitforge_serving.config.options import ModelSource, ServerOptions, Tls, is_loopback
-from digitforge_serving.models.locations import shipped_models
 
 if TYPE_CHECKING:
     from digitforge_serving.api.health import Health

@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from digitforge_client.common.shipped import shipped_models
+from digitforge_client.common.versions import newest_version
 from digitforge_client.contract import Signature, balanced_labels, row_seeds
-from digitforge_evaluation.images.sources import newest_version
-from digitforge_serving.models.locations import shipped_models
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

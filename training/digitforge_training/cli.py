@@ -1,4 +1,4 @@
-"""The commands ``digitforge train``, ``digitforge export`` and ``digitforge recipes``."""
+"""The commands ``digitforge train``, ``digitforge adapt``, ``digitforge export`` and ``digitforge recipes``."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from digitforge_client.cli.track_option import track_option
 from digitforge_client.common.command import Group, import_quietly, resumable
 from digitforge_client.common.interrupts import announcing
 from digitforge_client.common.json_text import parse_json
+from digitforge_client.contract import MODEL_NAME
 from digitforge_training.data.cli import data_options
 from digitforge_training.export import model_card
 from digitforge_training.recipes import FIXED, RECIPES, resolve, written
@@ -27,6 +28,7 @@ from digitforge_training.recipes.descriptions import field_descriptions
 if TYPE_CHECKING:
     from digitforge_training.data.sources import Choice
     from digitforge_training.export.expansion import Expansion
+    from digitforge_training.runs.folder import Run
     from digitforge_training.runs.loop import Progress
 
 _PATH = click.Path(path_type=Path)
@@ -146,6 +148,82 @@ def train(  # noqa: PLR0917 – click passes by name
         click.echo(json.dumps(run.as_dict(), indent=2))
         return
 
+    with _stoppable(run, out) as show_progress:
+        trained = begin(
+            recipe,
+            dataset,
+            out=out,
+            seed=seed,
+            save_every_s=save_every_s,
+            track=track,
+            on_progress=show_progress,
+            **choice,
+        )
+    click.echo(f"{out}")
+    if recipe.equilibrium and trained.last is not None:
+        how = "at equilibrium" if trained.last.at_equilibrium else "without an equilibrium"
+        click.echo(f"ended {how}, after {trained.last.images_seen // recipe.images_per_step} rounds", err=True)
+    _say_done(out)
+
+
+@click.command()
+@click.argument("generator", type=_PATH, required=False)
+@data_options(default=None)
+@click.option("--out", type=_PATH, required=True, help="Run folder. Repeat the command to resume a stopped run.")
+@click.option("--steps", type=click.IntRange(min=1), help="Number of training steps.  [default: 400]")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all random numbers.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="FIELD=VALUE", help="Override a field of the recipe. Repeatable."
+)
+@click.option("--dry-run", is_flag=True, help="Print the resolved recipe and the data set without training.")
+def adapt(  # noqa: PLR0917 – click passes by name
+    generator: Path | None,
+    data: Choice,
+    out: Path,
+    steps: int | None,
+    seed: int,
+    overrides: tuple[str, ...],
+    dry_run: bool,
+) -> None:
+    """Fine-tune an exported generator on a few images of your own.
+
+    GENERATOR is a folder that `digitforge export` wrote, or the folder of its versions. Default: the generator that
+    comes with digitforge. Your images need its size and its classes. A hundred images take a few minutes.
+
+    \b
+    Examples:
+      digitforge adapt --data mine.npz --out runs/mine
+      digitforge adapt models/digits --data photos --size 28 --channels gray --out runs/photos
+
+    Ctrl-C and SIGTERM write a checkpoint, as in `digitforge train`. Repeat the command to resume from it. Publish the
+    finished run with `digitforge export RUN --to FOLDER`. Its card names the generator that it was adapted from.
+    """
+    from digitforge_client.common.shipped import shipped_models
+    from digitforge_training import adaptation
+    from digitforge_training import data as data_module
+    from digitforge_training.runs.folder import describe
+
+    if data.source is None:
+        raise click.UsageError("Missing option '--data'.")
+    dataset = data_module.load(data.source, **data.options)
+    if dataset.split_note:
+        click.echo(dataset.split_note, err=True)
+    parent = adaptation.read_parent(generator or shipped_models() / MODEL_NAME)
+    adaptation.check_fits(parent, dataset)
+    recipe = adaptation.recipe_for(parent, **_parse_overrides(overrides, steps=steps))
+    run = describe(recipe, dataset, seed=seed, parent=parent.described)
+    if dry_run:
+        click.echo(json.dumps(run.as_dict(), indent=2))
+        return
+    with _stoppable(run, out) as show_progress:
+        adaptation.adapt(parent, dataset, out=out, seed=seed, recipe=recipe, on_progress=show_progress)
+    click.echo(f"{out}")
+    _say_done(out)
+
+
+@contextlib.contextmanager
+def _stoppable(run: Run, out: Path) -> Iterator[Callable[[Progress], None]]:
+    """Announce a training into *out*, show its progress, and say how to continue if it is stopped."""
     from digitforge_training.runs import checkpoints
 
     def kept() -> str:
@@ -156,31 +234,22 @@ def train(  # noqa: PLR0917 – click passes by name
         )
         return f"{how}:\n  {shlex.join(['digitforge', *sys.argv[1:]])}"
 
+    recipe, data = run.recipe, run.training_data
+    parent = f", from generator {run.parent['generator_id']}" if run.parent else ""
     classes = f"{len(run.class_names)} classes" if recipe.conditional else "labels not used"
     held = f"; {run.held_out} others held out for the judge" if run.held_out else ""
     with resumable(kept):
         click.echo(
-            f"{recipe.name}: {recipe.steps} steps of {recipe.batch_size} images on {dataset.name} "
-            f"({run.training_data['images']} images, {classes}{held}), seed {seed}, "
-            f"into {out}",
+            f"{recipe.name}{parent}: {recipe.steps} steps of {recipe.batch_size} images on {data['name']} "
+            f"({data['images']} images, {classes}{held}), seed {run.seed}, into {out}",
             err=True,
         )
         import_quietly("tensorflow")  # before the progress line appears, which TensorFlow's log would break
         with _live_line() as show_progress, announcing(_say_stopping):
-            trained = begin(
-                recipe,
-                dataset,
-                out=out,
-                seed=seed,
-                save_every_s=save_every_s,
-                track=track,
-                on_progress=show_progress,
-                **choice,
-            )
-    click.echo(f"{out}")
-    if recipe.equilibrium and trained.last is not None:
-        how = "at equilibrium" if trained.last.at_equilibrium else "without an equilibrium"
-        click.echo(f"ended {how}, after {trained.last.images_seen // recipe.images_per_step} rounds", err=True)
+            yield show_progress
+
+
+def _say_done(out: Path) -> None:
     publish = shlex.join(["digitforge", "export", str(out), "--to", "models/digits"])
     click.echo(f"done; publish it with: {publish}", err=True)
 

@@ -86,3 +86,20 @@ def _renamed(temporary: Path, published: Path) -> bool:
             return False
         raise
     return True
+
+
+def newest_version(folder: Path) -> Path:
+    """Find the SavedModel: *folder* itself, or its highest-numbered subfolder that is a SavedModel.
+
+    Raises:
+        DataError: there is no SavedModel.
+    """
+    if (folder / "saved_model.pb").is_file():
+        return folder
+    found = versions(folder) if folder.is_dir() else {}
+    whole = [number for number, paths in found.items() if (paths[-1] / "saved_model.pb").is_file()]
+    if not whole:
+        raise DataError(
+            f"{folder}: no SavedModel found; expected the file saved_model.pb, or folders 1, 2 … that contain it"
+        )
+    return found[max(whole)][-1]

@@ -63,10 +63,10 @@ def choose_expansion(
       digitforge experiment choose-expansion --model models/digits --out runs/expansion.json
       digitforge experiment choose-expansion --model models/digits --factors 1,1.2,1.4 --jobs 2 --out e.json
     """
+    from digitforge_client.common.versions import newest_version
     from digitforge_evaluation.classifiers.classifiers import check_classifier
     from digitforge_evaluation.experiment.expansion import Trial, Trials, choose, run_trials
     from digitforge_evaluation.experiment_folder import about
-    from digitforge_evaluation.images.sources import newest_version
     from digitforge_training.data import load
 
     trials = Trials(factors=factors, **settings)

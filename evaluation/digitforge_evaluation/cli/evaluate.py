@@ -153,7 +153,7 @@ def evaluate(
     # Check what is quick to check before TensorFlow is imported.
     Scaling(expansion=expansion)
     if model is not None:
-        from digitforge_evaluation.images.sources import newest_version
+        from digitforge_client.common.versions import newest_version
 
         newest_version(model)
     import_quietly("tensorflow")

@@ -94,7 +94,7 @@ def gallery(  # noqa: PLR0917 - click passes by name
       digitforge gallery --model serving/models/digits
       digitforge gallery --steps dcgan-rmsprop=full --steps mlp=20000
     """
-    from digitforge_evaluation.images.sources import newest_version
+    from digitforge_client.common.versions import newest_version
 
     chosen = {name: resolve(name) for name in names or RECIPES}
     folders = [newest_version(_model_folder(value, chosen)) for value in models]

@@ -25,10 +25,11 @@ import numpy as np
 
 from digitforge_client import DigitClient
 from digitforge_client.common.files import make_folder
+from digitforge_client.common.versions import newest_version
 from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_evaluation.experiment.subsets import RealImages
 from digitforge_evaluation.images.seen import fitted, seen_images
-from digitforge_evaluation.images.sources import SavedGenerator, ServedGenerator, Source, newest_version
+from digitforge_evaluation.images.sources import SavedGenerator, ServedGenerator, Source
 from digitforge_training.data import Dataset
 from digitforge_training.data.fitting import options_for
 from digitforge_training.recipes import resolve

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from digitforge_client import DigitClient
 from digitforge_client.common.json_text import parse_json
-from digitforge_client.common.versions import versions
+from digitforge_client.common.versions import newest_version
 from digitforge_client.contract import MAX_ROWS, Field, Signature, row_seeds
 from digitforge_client.errors import DataError, InvalidInputError, UnexpectedReplyError
 from digitforge_client.latent_space import Scaling, expanded
@@ -298,20 +298,3 @@ def largest_n(available: npt.NDArray[np.int64], proportions: tuple[int, ...], n:
     while (class_counts(proportions, n) > available).any():
         n -= 1
     return n
-
-
-def newest_version(folder: Path) -> Path:
-    """Find the SavedModel: *folder* itself, or its highest-numbered subfolder that is a SavedModel.
-
-    Raises:
-        DataError: there is no SavedModel.
-    """
-    if (folder / "saved_model.pb").is_file():
-        return folder
-    found = versions(folder) if folder.is_dir() else {}
-    whole = [number for number, paths in found.items() if (paths[-1] / "saved_model.pb").is_file()]
-    if not whole:
-        raise DataError(
-            f"{folder}: no SavedModel found; expected the file saved_model.pb, or folders 1, 2 … that contain it"
-        )
-    return found[max(whole)][-1]

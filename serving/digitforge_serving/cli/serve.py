@@ -23,6 +23,7 @@ from click.core import ParameterSource
 
 from digitforge_client import contract
 from digitforge_client.common.interrupts import ENDING_SIGNALS, HANGUP
+from digitforge_client.common.shipped import shipped_models
 from digitforge_client.errors import InvalidInputError
 from digitforge_serving.api.request_log import SLOW_S
 from digitforge_serving.cli.logs import configure_logging
@@ -38,7 +39,6 @@ from digitforge_serving.config.options import (
     read_model_config,
     read_tls,
 )
-from digitforge_serving.models.locations import shipped_models
 from digitforge_serving.server import Server
 
 if TYPE_CHECKING:

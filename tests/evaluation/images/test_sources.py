@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from digitforge_client.common.versions import newest_version
 from digitforge_client.contract import image_hashes, row_seeds
 from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_evaluation.images.proportions import class_counts
@@ -24,7 +25,6 @@ from digitforge_evaluation.images.sources import (
     SavedGenerator,
     Source,
     largest_n,
-    newest_version,
     wanted_labels,
 )
 from digitforge_training.data import load

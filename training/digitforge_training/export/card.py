@@ -53,6 +53,7 @@ def make_card(
         "images_seen": images_seen,
         "earlier_steps": list(run.earlier_steps),
         "seed": run.seed,
+        **({"parent": run.parent} if run.parent else {}),
         "libraries": {library: version(library) for library in _LIBRARIES},
         "metrics": {metric: dict(figure) for metric, figure in metrics.items()},
     }

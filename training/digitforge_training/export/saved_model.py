@@ -10,7 +10,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,9 @@ from digitforge_training.gan.trainer import State
 from digitforge_training.runs import checkpoints
 from digitforge_training.runs.folder import Run, describe, read_run
 from digitforge_training.runs.judging import JUDGED_SEED, find_judge, hold_out
+
+#: Path in the version's folder of the weights of the discriminator.
+DISCRIMINATOR_FILE: Final = Path("assets.extra", "discriminator.npz")
 
 Outputs = dict[str, tf.Tensor]
 
@@ -196,8 +199,13 @@ def export(
         expansion=expansion,
         name=name,
     )
-    served = ServedGenerator(trained.generator, card, image_hashes(trained.training.images))
-    return publish(served, to=to, card=card)
+    seen = image_hashes(trained.training.images)
+    if trained.run.parent:
+        seen = np.concatenate([seen, checkpoints.parent_seen(run_dir)])
+    newest = checkpoints.newest(run_dir)
+    state = checkpoints.load(newest) if newest else {}
+    discriminator = {name: array for name, array in state.items() if name.startswith("discriminator/")}
+    return publish(ServedGenerator(trained.generator, card, seen), to=to, card=card, discriminator=discriminator)
 
 
 def scale_of(factor: float, generator: Any) -> npt.NDArray[np.float32]:
@@ -245,7 +253,7 @@ def choose_expansion(run_dir: Path, dataset: Dataset, *, judge: str, n: int = 10
 
 def _restore(run_dir: Path, dataset: Dataset) -> _Trained:
     run = read_run(run_dir)
-    given = describe(run.recipe, dataset, seed=run.seed, held_out=run.held_out, judge=run.judge)
+    given = describe(run.recipe, dataset, seed=run.seed, held_out=run.held_out, judge=run.judge, parent=run.parent)
     if given.with_name_of(run) != run:
         made_with = run.training_data
         raise InvalidInputError(
@@ -265,7 +273,12 @@ def _restore(run_dir: Path, dataset: Dataset) -> _Trained:
         ) from error
     training, held_out = hold_out(dataset, run.held_out, seed=run.seed)
     return _Trained(
-        run=run, generator=generator, images_seen=images_seen, judged=judged, training=training, held_out=held_out
+        run=run,
+        generator=generator,
+        images_seen=images_seen,
+        judged=judged,
+        training=training,
+        held_out=held_out,
     )
 
 
@@ -280,8 +293,11 @@ def _chosen(run: Run, run_dir: Path) -> tuple[State, int, dict[str, dict[str, fl
     return checkpoints.load(newest), checkpoints.images_of(newest), {}
 
 
-def publish(served: ServedGenerator, *, to: Path, card: Mapping[str, Any]) -> Path:
+def publish(served: ServedGenerator, *, to: Path, card: Mapping[str, Any], discriminator: State | None = None) -> Path:
     """Write a SavedModel as the next version in *to*. The version appears only when it is complete.
+
+    The weights of the discriminator, ``discriminator/…`` of a checkpoint, go into an extra file. `digitforge adapt`
+    reads it, and servers ignore it.
 
     Raises:
         DataError: the folder cannot be written. Nothing is left behind.
@@ -291,6 +307,8 @@ def publish(served: ServedGenerator, *, to: Path, card: Mapping[str, Any]) -> Pa
         tf.saved_model.save(served, str(folder), signatures=served.signatures())
         write_warmup(folder, card)
         (folder / model_card.NAME).write_text(model_card.model_card(card), encoding="utf-8")
+        if discriminator:
+            checkpoints.write_npz(folder / DISCRIMINATOR_FILE, discriminator)
 
     try:
         return versions.publish(to, write)

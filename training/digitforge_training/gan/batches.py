@@ -6,6 +6,7 @@ import functools
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from digitforge_training.data import Dataset
@@ -21,7 +22,8 @@ class Batch(NamedTuple):
     """The input of one update of a network, n rows."""
 
     images: tf.Tensor  #: (n, H, W, C) uint8, real images.
-    class_weights: tf.Tensor  #: (n, K·m) float32, one-hot: class and cluster of each image.
+    #: (n, K·m) float32, one-hot: class and cluster of each image. In equal parts if the clusters are unknown.
+    class_weights: tf.Tensor
     latents: tf.Tensor  #: (n, d) float32, for generated images of the same classes and clusters.
     seed: tf.Tensor  #: (2,) int64, seed of all other random numbers.
 
@@ -34,16 +36,33 @@ class Batch(NamedTuple):
 class Batches:
     """Draws the batches of a training."""
 
-    def __init__(self, dataset: Dataset, recipe: Recipe, *, seed: int) -> None:
+    def __init__(
+        self, dataset: Dataset, recipe: Recipe, *, seed: int, counts: npt.NDArray[np.int32] | None = None
+    ) -> None:
+        """Find the clusters of the images.
+
+        Args:
+            dataset: the training images.
+            recipe: the recipe.
+            seed: seed of all random choices.
+            counts: (K, m), images of each cluster of the data that the generator was trained on before. The clusters of
+                *dataset* are then unknown: each image belongs to all clusters of its class in equal parts, and latents
+                are drawn regardless of clusters.
+        """
         self._recipe, self._seed, per_class = recipe, seed, recipe.clusters
+        self._clustered = per_class > 1 and counts is None
+        labels, classes = dataset.labels, len(dataset.class_names)
         if recipe.unlabeled:
             labels, classes = np.zeros(len(dataset), np.int64), 1
+        if counts is not None:
+            found = np.zeros(len(dataset), np.int64)
+        elif recipe.unlabeled:
             found = find_clusters_without_labels(dataset.images, per_class, seed=seed)
         else:
-            labels, classes = dataset.labels, len(dataset.class_names)
             found = find_clusters(dataset, per_class, seed=seed)
-        #: (K, m) int32, images of each cluster.
-        self.counts = count_clusters(found, labels, classes=classes, per_class=per_class)
+        if counts is None:
+            counts = count_clusters(found, labels, classes=classes, per_class=per_class)
+        self.counts = counts  #: (K, m) int32, images of each cluster.
         clusters = labels * per_class + found  # class and cluster in one number
         # All images stay on the device as uint8, so the loop copies nothing from the host.
         self._images, self._clusters = tf.constant(dataset.images), tf.constant(clusters)
@@ -85,9 +104,15 @@ class Batches:
         index = tf.raw_ops.RandomIndexShuffle(
             index=position % n, seed=seeds, max_index=tf.constant(n - 1, tf.int64), rounds=4
         )
-        if self._recipe.clusters > 1:
+        if self._clustered:
             index = tf.where(tf.range(size) % 4 != 0, index, self._any_cluster(index, turn))
-        return tf.gather(self._images, index), tf.one_hot(tf.gather(self._clusters, index), self.counts.size)
+        return tf.gather(self._images, index), self._class_weights(tf.gather(self._clusters, index))
+
+    def _class_weights(self, clusters: tf.Tensor) -> tf.Tensor:
+        classes, per_class = self.counts.shape
+        if self._clustered or per_class == 1:
+            return tf.one_hot(clusters, classes * per_class)
+        return tf.repeat(tf.one_hot(clusters // per_class, classes), per_class, axis=1) / per_class
 
     def _any_cluster(self, index: tf.Tensor, turn: tf.Tensor) -> tf.Tensor:
         """Replace each image by one of its class, from a cluster drawn uniformly among the class's clusters."""
@@ -107,7 +132,7 @@ class Batches:
             latents = tf.random.stateless_normal(shape, seed + [0, 4])
         else:
             latents = tf.random.stateless_uniform(shape, seed + [0, 4], -1.0, 1.0)
-        if recipe.clusters == 1:
+        if not self._clustered:
             return latents
         return place_in_clusters(latents, class_weights, self.counts, distribution=distribution)
 

@@ -65,6 +65,8 @@ def paired_step(gan: Adversary, batches: Sequence[Batch], step: tf.Tensor) -> St
         score, logits = gan.discriminate(images, both)
         score_real, score_generated = tf.split(score, 2)
         class_loss_real = gan.class_loss(logits, classes)
+        if recipe.discriminator_head_start:
+            class_loss_real = tf.where(_generator_learns(recipe, step), class_loss_real, gan.class_loss(logits, both))
         discriminator_loss = tf.reduce_mean(losses.relativistic(score_real, score_generated))
         discriminator_loss += recipe.auxiliary_discriminator * class_loss_real
         discriminator_loss += gan.penalty(images, both, score, step=step, seed=batch.seed)
@@ -75,6 +77,7 @@ def paired_step(gan: Adversary, batches: Sequence[Batch], step: tf.Tensor) -> St
         class_loss_generated = gan.class_loss(logits, classes)
         generator_loss = tf.reduce_mean(losses.relativistic(score, tf.stop_gradient(score_real)))
         generator_loss += recipe.auxiliary_generator * class_loss_generated
+        generator_loss *= tf.cast(_generator_learns(recipe, step), tf.float32)
     descend(gan.generator_optimizer, generator_tape, generator_loss, gan.generator.trainable_variables)
     gan.average(step)
 
@@ -125,6 +128,7 @@ def published_step(gan: Adversary, batches: Sequence[Batch], step: tf.Tensor) ->
             class_loss = gan.class_loss(logits, batch.class_weights)
             loss = losses.of_generator(recipe.loss, score, real=tf.stop_gradient(scores[turn % turns]))
             loss += recipe.auxiliary_generator * class_loss
+            loss *= tf.cast(_generator_learns(recipe, step), tf.float32)
         descend(gan.generator_optimizer, tape, loss, learned_by_generator(gan.generator, gan.discriminator, recipe))
         watched.append({"generator_loss": loss, "class_loss_generated": class_loss})
     for variable, value in zip(discriminator, before, strict=copied):
@@ -133,6 +137,11 @@ def published_step(gan: Adversary, batches: Sequence[Batch], step: tf.Tensor) ->
 
     values = {name: [one[name] for one in watched if name in one] for name in watched[0] | watched[-1]}
     return {name: tf.add_n(several) / len(several) for name, several in values.items()}
+
+
+def _generator_learns(recipe: Recipe, step: tf.Tensor) -> tf.Tensor:
+    """Whether the discriminator's head start is over. Before, the generator's loss is multiplied by 0."""
+    return step >= recipe.discriminator_head_start
 
 
 def learned_by_generator(generator: tf.Module, discriminator: tf.Module, recipe: Recipe) -> list[tf.Variable]:

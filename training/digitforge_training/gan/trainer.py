@@ -23,6 +23,7 @@ from digitforge_training.gan.batches import Batch, Batches
 from digitforge_training.gan.networks import build_discriminator, build_generator
 from digitforge_training.gan.networks.parts import Clusters
 from digitforge_training.gan.optimizers import build_optimizer
+from digitforge_training.gan.parent import Parent, Weights
 from digitforge_training.gan.pixels import generated_pixels
 from digitforge_training.gan.steps import learned_by_generator, step_of
 from digitforge_training.recipes import Recipe
@@ -39,24 +40,51 @@ def _cluster_counts(generator: keras.Model) -> Any:
     return next(layer for layer in generator.layers if isinstance(layer, Clusters)).counts
 
 
+def _counts_of(parent: Parent | None, recipe: Recipe, classes: int) -> npt.NDArray[np.int32] | None:
+    """Images in each cluster of the parent. None if there are no clusters."""
+    if parent is None or recipe.clusters == 1:
+        return None
+    shape = (classes, recipe.clusters)
+    counts = [weights for weights in parent.generator if weights.dtype == np.int32 and weights.shape == shape]
+    if len(counts) != 1:
+        raise DataError(f"generator {parent.card['generator_id']} has no clusters of shape {shape}, unlike its recipe")
+    return counts[0]
+
+
+def _fix(network: keras.Model, layers: int) -> None:
+    """Exclude the first layers with weights from training."""
+    for layer in [layer for layer in network.layers if layer.variables][:layers]:
+        layer.trainable = False
+
+
+def _set_weights(network: keras.Model, weights: Weights) -> None:
+    if [tuple(variable.shape) for variable in network.variables] != [array.shape for array in weights]:
+        raise DataError(f"the weights of the {network.name} do not fit its recipe; export the generator again")
+    for variable, array in zip(network.variables, weights, strict=True):
+        variable.assign(array)
+
+
 class Trainer:
-    """Trains a recipe's generator on a data set.
+    """Trains a recipe's generator on a data set, from new weights or from those of a parent.
 
     Several devices (see ``gan/replicas.py``) share each batch, so a recipe means the same on any number of devices.
 
     Raises:
         InvalidInputError: the batch size is not a multiple of the number of devices.
+        DataError: the parent's weights do not fit the recipe.
     """
 
-    def __init__(self, recipe: Recipe, dataset: Dataset, *, seed: int) -> None:
+    def __init__(self, recipe: Recipe, dataset: Dataset, *, seed: int, parent: Parent | None = None) -> None:
         strategy = replicas.strategy()
         self.recipe = recipe = recipe.computed(on_gpu=on_gpu())
         self._single_device = replicas.share(recipe.batch_size) == 1
         self._checked_same = self._single_device  # whether it was checked that all machines start from the same step
         self._classes = len(dataset.class_names)
-        self._batches = Batches(dataset, recipe, seed=seed)
+        self._batches = Batches(dataset, recipe, seed=seed, counts=_counts_of(parent, recipe, self._classes))
         with strategy.scope():
             self._adversary = self._build(dataset.images.shape[1:], seed)
+        if parent is not None:
+            self._start_from(parent)
         self._step_of_recipe = step_of(recipe)
         # XLA only with one device: several devices exchange gradients within an update.
         self._jit = bool(recipe.jit and self._single_device)
@@ -76,6 +104,8 @@ class Trainer:
         discriminator = build_discriminator(
             recipe, image_shape=image_shape, classes=self._classes, seed=1000 * seed + 500, draw=draw
         )
+        _fix(generator, recipe.generator_fixed)
+        _fix(discriminator, recipe.discriminator_fixed)
         return Adversary(
             recipe=recipe,
             generator=generator,
@@ -96,6 +126,14 @@ class Trainer:
                 updates=recipe.discriminator_steps * (1 + recipe.separate_batches),
             ),
         )
+
+    def _start_from(self, parent: Parent) -> None:
+        """Start from the weights of a trained generator, and of its discriminator if there is one."""
+        networks = self._adversary
+        _set_weights(networks.generator, parent.generator)
+        _set_weights(networks.averaged, parent.generator)
+        if parent.discriminator is not None:
+            _set_weights(networks.discriminator, parent.discriminator)
 
     @property
     def averaged(self) -> keras.Model:

@@ -52,17 +52,19 @@ def written(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value).lower()
 
 
-def resolve(name: str, overrides: Mapping[str, str | float] | None = None) -> Recipe:
-    """Return the preset *name* with *overrides* of its fields.
+def resolve(recipe: str | Recipe, overrides: Mapping[str, str | float] | None = None) -> Recipe:
+    """Return a recipe, or the preset of this name, with *overrides* of its fields.
 
     Raises:
         InvalidInputError: the recipe or a field does not exist (the message suggests the nearest name), or a value is
             out of range.
     """
-    if name not in RECIPES:
-        raise InvalidInputError(
-            f"there is no recipe {name!r}; expected one of {', '.join(RECIPES)}{did_you_mean(name, RECIPES)}"
-        )
+    if isinstance(recipe, str):
+        if recipe not in RECIPES:
+            raise InvalidInputError(
+                f"there is no recipe {recipe!r}; expected one of {', '.join(RECIPES)}{did_you_mean(recipe, RECIPES)}"
+            )
+        recipe = RECIPES[recipe]
     hints = typing.get_type_hints(Recipe)
     changes: dict[str, Any] = {}
     for given, value in (overrides or {}).items():
@@ -70,10 +72,10 @@ def resolve(name: str, overrides: Mapping[str, str | float] | None = None) -> Re
         if field not in hints or field in FIXED:
             raise InvalidInputError(
                 f"a recipe has no field {field!r}{did_you_mean(field, set(hints) - FIXED)}; "
-                f"`digitforge recipes show {name}` lists them"
+                f"`digitforge recipes show {recipe.name}` lists them"
             )
         changes[field] = _parse(field, hints[field], value)
-    return dataclasses.replace(RECIPES[name], **changes)
+    return dataclasses.replace(recipe, **changes)
 
 
 def from_dict(values: Mapping[str, Any]) -> Recipe:

@@ -73,6 +73,11 @@ class Recipe:
     generator_dropout: float = 0.0  #: Dropout rate in the generator.
     discriminator_dropout: float = 0.0  #: Dropout rate in the discriminator.
 
+    # Fixed layers, for a training that starts from trained networks.
+
+    generator_fixed: int = 0  #: Number of the generator's first layers that do not learn. Counts layers with weights.
+    discriminator_fixed: int = 0  #: The same for the discriminator (FreezeD, Mo et al. 2020, arXiv:2002.10964).
+
     # Losses (see gan/losses.py) and penalties (see gan/adversary.py).
 
     loss: LossName = "relativistic"  #: Adversarial loss.
@@ -99,6 +104,9 @@ class Recipe:
     #: What an update of the generator does to the discriminator's weights. ``frozen``: nothing. ``trained``: it updates
     #: them too. ``copied``: it updates a copy, which is then discarded.
     discriminator_in_chain: Literal["frozen", "trained", "copied"] = "frozen"
+    #: Steps at the start in which only the discriminator learns. It catches up with a generator that has been trained
+    #: already. Meanwhile its classifier learns from generated images too, because their classes are right.
+    discriminator_head_start: int = 0
     #: Stop when the share of generated images that pass for real is within this distance of 0.5. 0: never.
     equilibrium: float = 0.0
 
@@ -238,6 +246,9 @@ _MAY_BE_ZERO = {
     "gradient_penalty",
     "auxiliary_discriminator",
     "auxiliary_generator",
+    "discriminator_head_start",
+    "generator_fixed",
+    "discriminator_fixed",
     "augment_shift",
     "augment_rotation",
     "augment_cutout",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 FOLDER = "checkpoints"
 _BEST = "best.npz"
+_PARENT = "parent.npz"
 _SCORE_FIELDS = ("images_seen", "value", "n")
 _DIGITS = 12  # zero-padded file names, so that they sort like numbers
 
@@ -87,6 +88,26 @@ def save(run_dir: Path, images_seen: int, state: Mapping[str, npt.NDArray[np.gen
     for old in sorted(path.parent.glob("[0-9]*.npz"))[:-keep]:
         old.unlink(missing_ok=True)
     return path
+
+
+def save_parent_seen(run_dir: Path, seen: npt.NDArray[np.int64]) -> None:
+    """Keep the hashes (m,) of the images that the parent of a run was trained on.
+
+    Raises:
+        DataError: the folder cannot be written.
+    """
+    write_npz(run_dir / FOLDER / _PARENT, {"seen": seen})
+
+
+def parent_seen(run_dir: Path) -> npt.NDArray[np.int64]:
+    """Read what `save_parent_seen` wrote.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    path = run_dir / FOLDER / _PARENT
+    with open_archive(path, advice="repeat `digitforge adapt`, which writes it again") as arrays:
+        return np.asarray(arrays["seen"], np.int64)
 
 
 def remove_leftovers(run_dir: Path) -> None:

@@ -33,6 +33,9 @@ class Run:
     class_names: tuple[str, ...]  #: Empty if the generator takes no classes.
     image_shape: tuple[int, int, int]  #: (H, W, C).
     seed: int  #: Seed of all random numbers.
+    #: ``generator_id``, ``recipe`` and ``training_data`` of the generator that the training started from. None: it
+    #: started from new weights.
+    parent: dict[str, Any] | None = None
     #: Steps at which the run had finished before it was extended. Ignored when runs are compared.
     earlier_steps: tuple[int, ...] = dataclasses.field(default=(), compare=False)
     #: Where the images were read. None if they came from elsewhere. Ignored when runs are compared: files may move.
@@ -49,7 +52,15 @@ class Run:
         return dataclasses.replace(self, training_data=self.training_data | {"name": other.training_data["name"]})
 
 
-def describe(recipe: Recipe, dataset: Dataset, *, seed: int, held_out: int = 0, judge: str | None = None) -> Run:
+def describe(
+    recipe: Recipe,
+    dataset: Dataset,
+    *,
+    seed: int,
+    held_out: int = 0,
+    judge: str | None = None,
+    parent: dict[str, Any] | None = None,
+) -> Run:
     """Describe the training of *recipe* on *dataset* without *held_out* of its images. Writes nothing."""
     origin = dataset.origin
     dataset, _ = hold_out(dataset, held_out, seed=seed)
@@ -66,6 +77,7 @@ def describe(recipe: Recipe, dataset: Dataset, *, seed: int, held_out: int = 0, 
         class_names=dataset.class_names if recipe.conditional else (),
         image_shape=dataset.images.shape[1:],
         seed=seed,
+        parent=parent,
         origin=origin,
     )
 
@@ -87,6 +99,7 @@ def read_run(run_dir: Path) -> Run:
             class_names=tuple(values["class_names"]),
             image_shape=tuple(values["image_shape"]),
             seed=values["seed"],
+            parent=values.get("parent"),
             earlier_steps=tuple(values.get("earlier_steps", ())),
             origin=DataSource(**origin) if (origin := values.get("origin")) else None,
         )

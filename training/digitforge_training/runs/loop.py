@@ -28,6 +28,7 @@ import numpy.typing as npt
 from digitforge_client.common.interrupts import held_back
 from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_training.data import Dataset
+from digitforge_training.gan.parent import Parent
 from digitforge_training.gan.replicas import only_chief_writes
 from digitforge_training.gan.trainer import Trainer, on_gpu
 from digitforge_training.recipes import Recipe
@@ -68,6 +69,7 @@ def train(
     seed: int = 0,
     held_out: int = 0,
     judge: str | None = None,
+    parent: Parent | None = None,
     save_every_s: float = 600.0,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Run:
@@ -79,6 +81,8 @@ def train(
 
     With a *judge* (see ``runs/judging.py``), *held_out* images are not trained on. The judge compares each checkpoint
     with them, and the best checkpoint is kept and exported. A KeyboardInterrupt writes a checkpoint, then propagates.
+
+    With a *parent*, the training starts from the parent's networks instead of new ones.
 
     Checkpoints are written after every `Recipe.images_per_checkpoint` images, and *save_every_s* seconds after the last
     one. They do not change the training.
@@ -100,11 +104,16 @@ def train(
     # Settings that depend on the device are decided when the run begins, and recorded.
     begun = (run_dir / RUN_FILE).exists()
     recipe = recipe.computed_like(read_run(run_dir).recipe) if begun else recipe.computed(on_gpu=on_gpu())
-    run = describe(recipe, dataset, seed=seed, held_out=held_out, judge=judge)
-    trainer = Trainer(recipe, training, seed=seed)  # before anything is written, because it may reject the recipe
+    described = None if parent is None else parent.described
+    run = describe(recipe, dataset, seed=seed, held_out=held_out, judge=judge, parent=described)
+    trainer = Trainer(
+        recipe, training, seed=seed, parent=parent
+    )  # before anything is written, because it may reject the recipe
     newest = checkpoints.newest(run_dir)
     run = claim(run_dir, run, newest)
     checkpoints.remove_leftovers(run_dir)
+    if parent is not None:
+        checkpoints.save_parent_seen(run_dir, parent.seen)
     if newest is not None:
         trainer.restore(checkpoints.load(newest))
     if trainer.steps_done < recipe.steps:

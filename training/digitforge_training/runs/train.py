@@ -13,6 +13,7 @@ from digitforge_training.data import Dataset, DataSource, load
 from digitforge_training.recipes import Recipe, resolve, written
 
 if TYPE_CHECKING:
+    from digitforge_training.gan.parent import Parent
     from digitforge_training.runs.loop import Progress
 
 #: Default number of images held out for a judge.
@@ -39,6 +40,7 @@ def train(
     seed: int = 0,
     judge: str | None = None,
     held_out: int = HELD_OUT,
+    parent: Parent | None = None,
     save_every_s: float = SAVE_EVERY_S,
     track: str | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
@@ -60,6 +62,7 @@ def train(
         seed: seed of all random numbers, 0 or above.
         judge: judge that chooses the checkpoint to export, for example ``digitnet-64``. None exports the newest.
         held_out: number of images held out for the judge. They are not trained on.
+        parent: a generator to start from. `digitforge.adapt` reads one.
         save_every_s: seconds between two checkpoints, above 0. The recipe's `images_per_checkpoint` adds others.
         track: ``mlflow`` also sends parameters, statistics and sheets to MLflow. If MLflow goes away, the training goes
             on.
@@ -98,6 +101,7 @@ def train(
             seed=seed,
             held_out=held_out if judge else 0,
             judge=judge,
+            parent=parent,
             save_every_s=save_every_s,
             on_progress=report,
         )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from digitforge_client.errors import DataError
-
-_PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def shipped_models() -> Path:
@@ -28,8 +27,12 @@ def shipped_config() -> Path:
 
 
 def _locate(folder: str, remedy: str) -> Path:
-    # A wheel has the folder inside the package, a clone next to it.
-    candidates = [_PACKAGE / "shipped" / folder, _PACKAGE.parent / folder]
+    # They belong to serving. A wheel has the folder inside the package, a clone next to it.
+    package = find_spec("digitforge_serving")
+    assert package is not None  # every installation has all packages
+    assert package.origin is not None
+    serving = Path(package.origin).resolve().parent
+    candidates = [serving / "shipped" / folder, serving.parent / folder]
     for candidate in candidates:
         if candidate.is_dir():
             return candidate
