@@ -23,7 +23,7 @@ from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_evaluation.experiment import benefit
 from digitforge_evaluation.experiment.analysis import Analysis, analyze
 from digitforge_evaluation.experiment.configuration import write_config
-from digitforge_evaluation.experiment.generators import Budget, Exported, GeneratorSource, Served, budget_of
+from digitforge_evaluation.experiment.generators import INSIDE, Budget, Exported, GeneratorSource, Served, budget_of
 from digitforge_evaluation.experiment.plan import Plan, check_sizes, identity, plan_cells
 from digitforge_evaluation.experiment.run import run_cells, subsets_and_seeds
 from digitforge_evaluation.experiment.store import RESULTS, CellKey, CellResult, as_json, open_store, read_store
@@ -178,7 +178,7 @@ def measure_distances(
 ) -> None:
     """Measure the distance of each generator from the held-out images, and save it in the folder.
 
-    This includes the strict generator of each subset and replicate.
+    This includes the strict and the adapted generator of each subset and replicate.
 
     Args:
         folder: folder of a finished experiment.
@@ -194,7 +194,7 @@ def measure_distances(
     generators = (
         source.generator_for(subset, seed=seed)
         for name, source in sources.items()
-        for subset, seed in (subsets_and_seeds(plan, real) if name == Budget.STRICT else [(real.pool, plan.seed)])
+        for subset, seed in (subsets_and_seeds(plan, real) if name in INSIDE else [(real.pool, plan.seed)])
     )
     name, values = benefit.distances(generators, held_out=real.held_out, network=digitnet(), n=n)
     with replacing(folder / DISTANCES) as file:
@@ -208,7 +208,7 @@ def _save_samples(path: Path, plan: Plan, real: RealImages, sources: Mapping[str
     arrays = {"real_images": real.pool.images[indices], "real_labels": real.pool.labels[indices]}
     classes = len(real.pool.class_names)
     for name, source in sources.items():
-        if name != Budget.STRICT:
+        if name not in INSIDE:
             drawn = source.generator_for(real.pool, seed=0).draw(
                 SHEET_ROWS * classes, proportions=(1,) * classes, seed=plan.seed
             )

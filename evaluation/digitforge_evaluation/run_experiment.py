@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from digitforge_client.client import DigitClient
     from digitforge_client.common.parallel import Scheduler
     from digitforge_evaluation.experiment.analysis import Analysis
+    from digitforge_evaluation.experiment.generators import GeneratorSource
     from digitforge_evaluation.experiment.store import CellResult
     from digitforge_evaluation.experiment_folder import State
 
@@ -67,6 +68,8 @@ def run_experiment(
     model: str | Path | Sequence[str | Path] = (),
     strict: str | None = None,
     strict_steps: int | None = None,
+    adapt: bool = False,
+    adapt_fields: Mapping[str, Any] | None = None,
     arms: Sequence[str] | None = None,
     distances: int = 0,
     jobs: int = 1,
@@ -92,6 +95,8 @@ def run_experiment(
         model: instead of *server*, the folder of an exported generator or of its versions. A list compares several.
         strict: also train a generator of this recipe on each subset's images. This is slow.
         strict_steps: training steps of the strict generators; None for the recipe's number.
+        adapt: also adapt the generator of *model* to each subset's images, by `digitforge.adapt`.
+        adapt_fields: fields of the recipe of the adaptation to override.
         arms: names of the arms to run, keys of ``experiment.arms.ARMS``; None for all that are possible.
         distances: number of generated digits for measuring each generator's feature distance; 0 to skip this.
         jobs: number of processes that run cells in parallel.
@@ -127,6 +132,7 @@ def run_experiment(
         raise InvalidInputError("both a server and a model are given; give only one of them")
     from digitforge_client.common.versions import newest_version
     from digitforge_evaluation import experiment_folder
+    from digitforge_evaluation.classifiers.classifiers import learns_stepwise
     from digitforge_evaluation.experiment import benefit, generators, subsets
     from digitforge_evaluation.experiment.plan import Plan, check_verdicts
 
@@ -137,7 +143,7 @@ def run_experiment(
         check_tracker(track)
     options = {name: settings.pop(name) for name in ("data_dir", *OPTIONS) if name in settings}
     plan = Plan(arms=tuple(arms), **settings)
-    check_verdicts(plan, generators=bool(server) + len(models) + bool(strict))
+    check_verdicts(plan, generators=bool(server) + len(models) + bool(strict) + adapt)
     steps = {"steps": strict_steps} if strict_steps else {}
     strict_source = (
         generators.TrainedInside(recipe=strict, overrides=steps, cache=folder / "generators") if strict else None
@@ -154,8 +160,10 @@ def run_experiment(
         import_quietly("tensorflow")  # slow, so only after the arguments are checked
     given_sources = [generators.Served(server)] if server else [generators.Exported(each) for each in models]
     sources, cards = experiment_folder.name_generators(given_sources, real)
+    if adapt:
+        sources |= _adapted(models, sources, fields=adapt_fields, cache=folder / "generators")
     if all_arms:
-        plan = replace(plan, arms=(*plan.arms, *_fair_baselines(sources)))
+        plan = replace(plan, arms=(*plan.arms, *_fair_baselines(sources, stepwise=learns_stepwise(plan.classifier))))
     if strict_source:
         sources[str(generators.Budget.STRICT)] = strict_source
     experiment_folder.run(
@@ -217,9 +225,29 @@ def _possible_arms(*, generator: bool, unbalanced: bool) -> list[str]:
     ]
 
 
-def _fair_baselines(sources: Iterable[str]) -> set[str]:
-    """The fair baselines of these generators, given by budget and name."""
-    from digitforge_evaluation.experiment.arms import FAIR_BASELINES
+def _adapted(
+    models: Sequence[Path], sources: Iterable[str], *, fields: Mapping[str, Any] | None, cache: Path
+) -> dict[str, GeneratorSource]:
+    """The source of adapted generators, by budget.
+
+    Raises:
+        InvalidInputError: there is not exactly one model, or it has seen images of the experiment.
+    """
+    from digitforge_evaluation.experiment.generators import AdaptedInside, Budget
+
+    if len(models) != 1 or list(sources) != [Budget.TRANSFER]:
+        raise InvalidInputError(
+            "adapt needs the folder of one generator that has seen none of the real images, but there are "
+            f"{len(models)} folders ({', '.join(sources) or 'no budget'}); give one such model, or leave out adapt"
+        )
+    return {str(Budget.ADAPTED): AdaptedInside(models[0], overrides=fields, cache=cache)}
+
+
+def _fair_baselines(sources: Iterable[str], *, stepwise: bool) -> set[str]:
+    """The fair baselines of these generators, given by budget and name, that this kind of classifier allows."""
+    from digitforge_evaluation.experiment.arms import ARMS, FAIR_BASELINES
 
     budgets = {source.partition(" ")[0] for source in sources}
-    return {arm for budget, arm in FAIR_BASELINES.items() if budget in budgets}
+    return {
+        arm for budget, arm in FAIR_BASELINES.items() if budget in budgets and (stepwise or not ARMS[arm].pretrained)
+    }

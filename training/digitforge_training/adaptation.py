@@ -94,11 +94,16 @@ def adapt(
         out=out,
         seed=seed,
         judge=judge,
-        held_out=held_out or round(HELD_OUT_SHARE * len(dataset)),
+        held_out=held_out or held_out_of(dataset),
         parent=parent,
         save_every_s=save_every_s,
         on_progress=on_progress,
     )
+
+
+def held_out_of(dataset: Dataset) -> int:
+    """Number of images to hold out for a judge, if the user names none."""
+    return max(2, round(HELD_OUT_SHARE * len(dataset)))
 
 
 def recipe_for(parent: Parent, **fields: Any) -> Recipe:

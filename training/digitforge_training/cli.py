@@ -175,6 +175,22 @@ def train(  # noqa: PLR0917 – click passes by name
 @click.option(
     "--set", "overrides", multiple=True, metavar="FIELD=VALUE", help="Override a field of the recipe. Repeatable."
 )
+@click.option(
+    "--keep",
+    type=click.Choice(["last", "best"]),
+    default="best",
+    show_default=True,
+    help="Checkpoint to export later: the last one, or the one that the judge scores best on held-out images.",
+)
+@click.option(
+    "--judge", default="kernel", show_default=True, help="Judge that scores the checkpoints with --keep best."
+)
+@click.option(
+    "--held-out",
+    type=click.IntRange(min=1),
+    show_default="a fifth",
+    help="Number of your images to hold out for the judge with --keep best.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the resolved recipe and the data set without training.")
 def adapt(  # noqa: PLR0917 – click passes by name
     generator: Path | None,
@@ -183,6 +199,9 @@ def adapt(  # noqa: PLR0917 – click passes by name
     steps: int | None,
     seed: int,
     overrides: tuple[str, ...],
+    keep: str,
+    judge: str,
+    held_out: int | None,
     dry_run: bool,
 ) -> None:
     """Fine-tune an exported generator on a few images of your own.
@@ -211,12 +230,13 @@ def adapt(  # noqa: PLR0917 – click passes by name
     parent = adaptation.read_parent(generator or shipped_models() / MODEL_NAME)
     adaptation.check_fits(parent, dataset)
     recipe = adaptation.recipe_for(parent, **_parse_overrides(overrides, steps=steps))
-    run = describe(recipe, dataset, seed=seed, parent=parent.described)
+    choice = {"judge": judge, "held_out": held_out or adaptation.held_out_of(dataset)} if keep == "best" else {}
+    run = describe(recipe, dataset, seed=seed, parent=parent.described, **choice)
     if dry_run:
         click.echo(json.dumps(run.as_dict(), indent=2))
         return
     with _stoppable(run, out) as show_progress:
-        adaptation.adapt(parent, dataset, out=out, seed=seed, recipe=recipe, on_progress=show_progress)
+        adaptation.adapt(parent, dataset, out=out, seed=seed, recipe=recipe, on_progress=show_progress, **choice)
     click.echo(f"{out}")
     _say_done(out)
 

@@ -230,6 +230,11 @@ def check_classifier(name: str) -> None:
         )
 
 
+def learns_stepwise(name: str) -> bool:
+    """Whether a classifier draws its training images step by step, so that their order counts."""
+    return name in _CNNS
+
+
 @lru_cache(maxsize=4)
 def classifier(
     name: str,

@@ -55,6 +55,8 @@ def experiment() -> None:
                      labels; the fair baseline of a semi generator
       gan            real images and generated digits
       classical+gan  the same as gan, with the changes of classical
+      classical+pretrained
+                     the images of classical+gan, generated ones first
       synthetic      only generated digits
       classical+oversampled
                      the same as classical, all classes drawn equally often;

@@ -47,6 +47,19 @@ class _Shares(click.ParamType):  # type: ignore[type-arg]
             self.fail(f"{value!r}; expected classes with the share to keep, such as 8=0.01,9=0.1", param, ctx)
 
 
+class _Fields(click.ParamType):  # type: ignore[type-arg]
+    """Fields with values, such as ``steps=200,learning_rate=1e-4``, or a table in a file."""
+
+    name = "fields"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, str]:
+        try:
+            pairs = value if isinstance(value, dict) else dict(part.split("=", 1) for part in str(value).split(","))
+            return {str(name).strip(): str(each).strip() for name, each in pairs.items()}
+        except (TypeError, ValueError):
+            self.fail(f"{value!r}; expected fields with values, such as steps=200,learning_rate=1e-4", param, ctx)
+
+
 _SIZES = _List(int, "whole numbers separated by commas, such as 10,100")
 RATIOS = _List(float, "numbers separated by commas, such as 0.5,1,5,50")
 _ARMS = _List(str, "names separated by commas")
@@ -110,6 +123,19 @@ _OPTIONS: Final = (
     click.option(
         "--strict-steps", type=_COUNT, help="Training steps of the --strict generators.  [default: the recipe's]"
     ),
+    click.option(
+        "--adapt",
+        is_flag=True,
+        help="Also adapt the --model generator to each subset's images, as `digitforge adapt` does. This takes minutes "
+        "for each subset. The generators are kept in the output folder.",
+    ),
+    click.option(
+        "--adapt-fields",
+        type=_Fields(),
+        default={},
+        metavar="FIELD=VALUE,…",
+        help="Override fields of the recipe of --adapt, such as steps=200,learning_rate=1e-4.",
+    ),
     data_options(default="mnist", describe=f"Real images: {LAYOUTS}"),
     click.option("--arms", type=_ARMS, metavar="ARM,ARM,…", help="Arms to run.  [default: all that are possible]"),
     _shown("--n-per-class", type=_SIZES, default="10", metavar="N,N,…", help="Real images per class."),
@@ -168,6 +194,13 @@ _OPTIONS: Final = (
         help="Also run arms with these ratios instead of --ratio, such as 0.5,1,2,5,20,50.",
     ),
     click.option(
+        "--shares",
+        type=RATIOS,
+        default=(),
+        metavar="S,S,…",
+        help="Also run arms with these shares instead of --generated-share, such as 0.1,0.2.",
+    ),
+    click.option(
         "--expansions",
         type=RATIOS,
         default=(),
@@ -218,9 +251,10 @@ _OPTIONS: Final = (
     ),
     _shown(
         "--held-out",
-        type=click.Choice(["test", "validation"]),
+        type=click.Choice(["test", "validation", "rest"]),
         default="test",
-        help="Images for measuring accuracy. `validation` is a twelfth of the training set; use it to choose settings.",
+        help="Images for measuring accuracy. `validation` is a twelfth of the training set; use it to choose settings. "
+        "`rest` is all training images outside the subset; use it if there are few test images.",
     ),
     _shown("--seed", type=click.IntRange(min=0), default=0, help="Random seed."),
     _shown("--jobs", type=_COUNT, default=1, help="Cells to run in parallel."),

@@ -162,9 +162,7 @@ class _Analyst:
             self._planned.setdefault((key.arm, key.n_per_class), set()).add(key.subset)
         self._others = others
         self._minority = minority
-        self._held_out = np.zeros(0, np.int64)  # number of held-out images of each class
-        if self._all_cells:
-            self._held_out = np.sum(self._all_cells[0].confusion, axis=1) // replicates
+        self._replicates = replicates
         self._baseline = primary_baseline(unbalanced=bool(minority))
         self._score: Score = _balanced if minority else _accuracy
 
@@ -196,7 +194,7 @@ class _Analyst:
             arm=arm,
             n_per_class=n,
             subsets=len(cells),
-            held_out=int(self._held_out.sum()),
+            held_out=int(self._held_out(cells).sum()),
             accuracy=accuracy.mean,
             interval=accuracy.interval,
             balanced=_estimate(_scores(cells, _balanced)),
@@ -225,6 +223,7 @@ class _Analyst:
         differences = self._differences(arm, baseline, n, self._score)
         difference = _estimate(differences)
         minority = self._differences(arm, baseline, n, self._minority_recall) if self._minority else None
+        held_out = self._held_out(self._paired(arm, baseline, n)[0])
         enough = len(differences) >= SUBSETS_FOR_AN_INTERVAL
         return Comparison(
             arm=arm,
@@ -232,8 +231,8 @@ class _Analyst:
             n_per_class=n,
             subsets=len(differences),
             planned=len(self._planned_subsets(arm, baseline, n)),
-            held_out=int(self._held_out.sum()),
-            one_image=self._one_image(),
+            held_out=int(held_out.sum()),
+            one_image=self._one_image(held_out),
             difference=difference.mean,
             interval=difference.interval,
             p_value=permutation_p_value(differences) if enough else None,
@@ -256,10 +255,15 @@ class _Analyst:
     def _planned_subsets(self, arm: Arm, baseline: Arm, n: int) -> set[int]:
         return self._planned.get((arm, n), set()) & self._planned.get((baseline, n), set())
 
-    def _one_image(self) -> float:
+    def _held_out(self, cells: Iterable[CellResult]) -> npt.NDArray[np.int64]:
+        """Number of held-out images of each class: the smallest over *cells*, which may differ with ``rest``."""
+        counts: npt.NDArray[np.int64] = np.min([np.sum(cell.confusion, axis=1) for cell in cells], axis=0)
+        return counts // self._replicates
+
+    def _one_image(self, held_out: npt.NDArray[np.int64]) -> float:
         if not self._minority:
-            return 1 / float(self._held_out.sum())
-        present = self._held_out[self._held_out > 0]
+            return 1 / float(held_out.sum())
+        present = held_out[held_out > 0]
         return 1 / float(len(present) * present.min())
 
     def _with_verdicts(self, own: list[Comparison]) -> list[Comparison]:

@@ -26,6 +26,7 @@ class Design:
     generator: bool = False  #: whether it uses generated digits
     #: whether it uses other real images, whose labels come from a classifier trained on the subset
     pseudo_labels: bool = False
+    pretrained: bool = False  #: whether all generated digits come before the real images
     balanced: bool = False  #: whether it draws all classes equally often, whatever their size
     classical: bool = False  #: whether it applies classical augmentation to every image
     cheap: str = ""  #: cheap augmentation of half of the images: ``noise`` or ``smote``; empty for none
@@ -60,6 +61,12 @@ ARMS: Final[dict[str, Design]] = {
         generator=True,
         classical=True,
     ),
+    "classical+pretrained": Design(
+        description="the same images as classical+gan, but all generated digits before all real images",
+        generator=True,
+        pretrained=True,
+        classical=True,
+    ),
     "synthetic": Design(description="only generated digits", real=False, generator=True),
 }
 
@@ -67,8 +74,13 @@ ARMS: Final[dict[str, Design]] = {
 PRIMARY: Final = "classical+gan"
 
 
-#: Budget => the arm that uses the same information without a generator. Arms of the budget are also compared with it.
-FAIR_BASELINES: Final = {"semi": "pseudo-labeled"}
+#: Budget => the arm that uses the same information in the usual way. Arms of the budget are also compared with it. For
+#: other data that is pretraining, here on the digits of the transfer generator.
+FAIR_BASELINES: Final = {
+    "semi": "pseudo-labeled",
+    "transfer": "classical+pretrained",
+    "adapted": "classical+pretrained",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,13 +88,14 @@ class Variant:
     """A way to use generated digits. It sets at most one field. Verdicts use the variant that sets none."""
 
     ratio: float | None = None  #: generated digits per real image; None for the plan's ratio
+    share: float | None = None  #: share of generated digits among the training rows; None for the plan's share
     expansion: float | None = None  #: factor for the latents; None leaves them unchanged
     fresh: bool = False  #: use each digit only once
     filtered: bool = False  #: use only digits whose label a classifier trained on the subset confirms
     confidence: float | None = None  #: least confidence of pseudo-labels; None for the plan's
 
     def __post_init__(self) -> None:
-        for name in ("ratio", "expansion", "confidence"):
+        for name in ("ratio", "share", "expansion", "confidence"):
             if (value := getattr(self, name)) is not None:
                 # Round as the full name does, so that a variant read from a file equals the original.
                 object.__setattr__(self, name, float(f"{value:g}"))
@@ -95,6 +108,8 @@ class Variant:
     def __str__(self) -> str:
         if self.ratio is not None:
             return f"{self.ratio:g}×"
+        if self.share is not None:
+            return f"share {self.share:g}"
         if self.expansion is not None:
             return f"expansion {self.expansion:g}"
         if self.confidence is not None:
@@ -112,8 +127,9 @@ class Variant:
             return cls(fresh=text == "fresh", filtered=text == "filtered")
         if text.endswith("×"):
             return cls(ratio=float(text.removesuffix("×")))
-        if text.startswith("confidence "):
-            return cls(confidence=float(text.removeprefix("confidence ")))
+        for prefix in ("share", "confidence"):
+            if text.startswith(f"{prefix} "):
+                return cls(**{prefix: float(text.removeprefix(f"{prefix} "))})
         return cls(expansion=float(text.removeprefix("expansion ")))
 
 
@@ -170,10 +186,13 @@ def baseline(*, unbalanced: bool) -> Arm:
 
 
 def fair_baseline(arm: Arm) -> Arm | None:
-    """The arm that uses the same information as *arm* without a generator. None if there is no such arm."""
-    if arm.budget not in FAIR_BASELINES:
+    """The arm that uses the same information as *arm* in the usual way. None if there is none, or for itself."""
+    name = FAIR_BASELINES.get(arm.budget)
+    if name is None or arm.design.pretrained:
         return None
-    fair = Arm(name=FAIR_BASELINES[arm.budget])
+    if ARMS[name].generator:
+        return Arm(name=name, budget="transfer", generator=arm.generator)
+    fair = Arm(name=name)
     same_variant = fair.design.pseudo_labels and arm.variant.of_pseudo_labels
     return replace(fair, variant=arm.variant) if same_variant else fair
 

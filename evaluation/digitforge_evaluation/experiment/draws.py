@@ -23,6 +23,7 @@ def draw_for(
     labels: Labels,
     generated: Rows | None = None,
     generated_share: float = 0.5,
+    rows: int = 0,
     fresh: bool = False,
     elastic: float = ELASTIC,
 ) -> Draw:
@@ -35,6 +36,7 @@ def draw_for(
         generated: images and labels for arms that add some to the real ones: generated digits, or unlabeled real
             images with the labels that a classifier gave them.
         generated_share: share of generated digits or pseudo-labeled images among the rows, in arms with both.
+        rows: number of rows of the whole fit, for the arm that starts with generated digits.
         fresh: over all calls, use every generated digit once before using any digit again. If False, this holds only
             within a call, and each call has its own random order.
         elastic: strength of the elastic distortion in classical augmentation, see `shift_rotate_scale`.
@@ -53,7 +55,10 @@ def draw_for(
             needed = "generated digits; give a server or a generator" if design.generator else "pseudo-labeled images"
             raise InvalidInputError(f"the arm {name!r} needs {needed}")
         synthetic = _in_sequence(*generated) if fresh else _in_epochs(*generated)
-        draw = _mixed(draw, synthetic, generated_share) if design.real else synthetic
+        if design.pretrained:
+            draw = _one_after_the_other(synthetic, draw, rows_of_first=round(rows * generated_share))
+        else:
+            draw = _mixed(draw, synthetic, generated_share) if design.real else synthetic
     return _changed(draw, partial(shift_rotate_scale, elastic=elastic)) if design.classical else draw
 
 
@@ -146,6 +151,21 @@ def _changed(draw: Draw, change: Callable[[Images, np.random.Generator], Images]
         return change(images, rng), labels
 
     return changed
+
+
+def _one_after_the_other(first: Draw, second: Draw, *, rows_of_first: int) -> Draw:
+    """Over all calls, *rows_of_first* rows of the first draw, then rows of the second."""
+    taken = 0
+
+    def draw(rows: int, rng: np.random.Generator) -> Rows:
+        nonlocal taken
+        of_first = min(max(rows_of_first - taken, 0), rows)
+        taken += rows
+        images_1, labels_1 = first(of_first, rng)
+        images_2, labels_2 = second(rows - of_first, rng)
+        return np.concatenate([images_1, images_2]), np.concatenate([labels_1, labels_2])
+
+    return draw
 
 
 def _mixed(first: Draw, second: Draw, share: float) -> Draw:

@@ -3,6 +3,7 @@
 A *budget* says which images a generator has seen. It comes from the generator itself, never from the user:
 
 * ``strict``: trained inside the experiment, on the real images of one subset and nothing else;
+* ``adapted``: a transfer generator that was adapted inside the experiment to the images of one subset;
 * ``transfer``: has seen no image of the pool, from which subsets are drawn;
 * ``semi``: has seen images of the pool, but no labels. It has no classes. A classifier that has seen only the subset
   labels its digits;
@@ -19,7 +20,7 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
@@ -30,9 +31,13 @@ from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_evaluation.experiment.subsets import RealImages
 from digitforge_evaluation.images.seen import fitted, seen_images
 from digitforge_evaluation.images.sources import SavedGenerator, ServedGenerator, Source
+from digitforge_training.adaptation import adapt, read_parent, recipe_for
 from digitforge_training.data import Dataset
 from digitforge_training.data.fitting import options_for
-from digitforge_training.recipes import resolve
+from digitforge_training.recipes import Recipe, resolve
+
+if TYPE_CHECKING:
+    from digitforge_training.gan.parent import Parent
 
 STRICT_RECIPE: Final = "forge-small"
 
@@ -41,9 +46,14 @@ class Budget(StrEnum):
     """What a generator has seen. See the module's docstring."""
 
     STRICT = "strict"
+    ADAPTED = "adapted"
     TRANSFER = "transfer"
     SEMI = "semi"
     ORACLE = "oracle"
+
+
+#: Budgets of generators that the experiment trains, one for each subset.
+INSIDE: Final = (Budget.STRICT, Budget.ADAPTED)
 
 
 class GeneratorSource(Protocol):
@@ -125,10 +135,7 @@ class TrainedInside:
         """
         self._recipe = resolve(recipe, overrides or {})
         self._cache = cache
-        described = self._recipe.as_dict()
-        for text in ("summary", "notes"):  # new words do not make a new generator
-            del described[text]
-        self.identity = json.dumps(described, sort_keys=True)
+        self.identity = _identity(self._recipe)
 
     def generator_for(self, real: Dataset, *, seed: int) -> Source:
         """The generator trained on *real* with *seed*. Trains it if the cache lacks it.
@@ -146,9 +153,8 @@ class TrainedInside:
             version = folder / "models" / "1"
             if not version.is_dir():
                 from digitforge_training.export.saved_model import export
-                from digitforge_training.runs.loop import train
 
-                train(self._recipe, real, run_dir=folder / "run", seed=seed)
+                self._train(real, folder / "run", seed)
                 export(folder / "run", real, to=version.parent)
         generator = _loaded(version)
         if generator.card["training_data"]["sha256"] != real.sha256:
@@ -156,6 +162,50 @@ class TrainedInside:
                 f"the generator in {folder} was trained on different images; remove that folder and run again"
             )
         return generator
+
+    def _train(self, real: Dataset, run_dir: Path, seed: int) -> None:
+        from digitforge_training.runs.loop import train
+
+        train(self._recipe, real, run_dir=run_dir, seed=seed)
+
+
+class AdaptedInside(TrainedInside):
+    """Adapts a generator to each subset, by `digitforge.adapt`. Cached like those of `TrainedInside`."""
+
+    def __init__(self, folder: Path, *, overrides: Mapping[str, Any] | None = None, cache: Path) -> None:
+        """Read the generator to adapt.
+
+        Args:
+            folder: folder of the generator, or of its versions.
+            overrides: fields of the recipe of the adaptation to replace.
+            cache: folder for the adapted generators.
+
+        Raises:
+            DataError: *folder* holds no generator.
+            InvalidInputError: a field does not exist or is out of range.
+        """
+        parent = _parent(newest_version(folder))
+        self._folder, self._cache = folder, cache
+        self._recipe = recipe_for(parent, **(overrides or {}))
+        self.identity = f"{parent.card['generator_id']}\n{_identity(self._recipe)}"
+
+    def _train(self, real: Dataset, run_dir: Path, seed: int) -> None:
+        adapt(_parent(newest_version(self._folder)), real, out=run_dir, recipe=self._recipe, seed=seed)
+
+
+@lru_cache(maxsize=2)
+def _parent(version: Path) -> Parent:
+    return read_parent(version)
+
+
+def _identity(recipe: Recipe) -> str:
+    described = recipe.as_dict()
+    for text in ("summary", "notes"):  # new words do not make a new generator
+        del described[text]
+    for field in ("discriminator_head_start", "generator_fixed", "discriminator_fixed"):
+        if not described[field]:  # keeps the identity of experiments begun before these fields existed
+            del described[field]
+    return json.dumps(described, sort_keys=True)
 
 
 def budget_of(generator: Source, real: RealImages) -> Budget:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from digitforge_client.errors import InvalidInputError
-from digitforge_evaluation.classifiers.classifiers import BATCH_SIZE, check_classifier
+from digitforge_evaluation.classifiers.classifiers import BATCH_SIZE, check_classifier, learns_stepwise
 from digitforge_evaluation.classifiers.transformations import ELASTIC
 from digitforge_evaluation.experiment.arms import (
     ARMS,
@@ -32,7 +32,7 @@ from digitforge_evaluation.experiment.subsets import HeldOut, RealImages, minori
 #: Fields of a plan that add or remove cells. Finished cells stay valid when these fields change.
 _EXTENT: Final = (
     *("arms", "n_per_class", "curve", "subsets"),
-    *("sweep", "expansions", "confidences", "fresh", "filtered"),
+    *("sweep", "shares", "expansions", "confidences", "fresh", "filtered"),
 )
 
 
@@ -62,6 +62,7 @@ class Plan:
     #: Share of generated digits, or pseudo-labeled images, among the training rows, in arms with both.
     generated_share: float = 0.5
     sweep: tuple[float, ...] = ()  #: other ratios to compare with *ratio*
+    shares: tuple[float, ...] = ()  #: other shares to compare with *generated_share*
     expansions: tuple[float, ...] = ()  #: factors for the latents; each adds a variant to compare
     fresh: bool = False  #: add the variant that uses each generated digit only once
     #: Add the variant that uses only digits whose label a classifier confirms. The classifier is trained on the subset
@@ -76,7 +77,8 @@ class Plan:
     noisy_labels: float = 0.0  #: share of each subset's labels to replace with wrong ones
     #: Elastic distortion in classical augmentation: root mean square displacement in pixels of a 28-pixel image.
     elastic: float = ELASTIC
-    #: ``test``, or ``validation`` to hold out a twelfth of the training set. Choose settings with ``validation``.
+    #: ``test``; or ``validation``, to hold out a twelfth of the training set and choose settings; or ``rest``, to hold
+    #: out all training images that are not in the subset.
     held_out: HeldOut = "test"
     seed: int = 0  #: random seed
 
@@ -85,6 +87,7 @@ class Plan:
         object.__setattr__(self, "n_per_class", tuple(sorted(set(self.n_per_class))))
         object.__setattr__(self, "curve", tuple(sorted(set(self.curve) - set(self.n_per_class))))
         object.__setattr__(self, "sweep", tuple(sorted(set(self.sweep) - {self.ratio})))
+        object.__setattr__(self, "shares", tuple(sorted(set(self.shares) - {self.generated_share})))
         object.__setattr__(self, "expansions", tuple(sorted(set(self.expansions))))
         object.__setattr__(self, "confidences", tuple(sorted(set(self.confidences) - {self.confidence})))
         if not self.n_per_class or min(*self.n_per_class, *self.curve, 1) < 1:
@@ -95,7 +98,6 @@ class Plan:
         for name, least in numbers.items():
             if not least <= getattr(self, name) < math.inf:
                 raise InvalidInputError(f"{name} is {getattr(self, name)}; expected at least {least}")
-        check_classifier(self.classifier)
         ratios = [("ratio", each, "more than 0 generated digits per real image") for each in (self.ratio, *self.sweep)]
         expansions = [("expansion", each, "a factor above 0, such as 1.2") for each in self.expansions]
         for name, factor, expected in (*ratios, *expansions):
@@ -113,10 +115,27 @@ class Plan:
         for name, value in shares:
             if not 0 <= value < 1:
                 raise InvalidInputError(f"{name} is {value}; expected a number from 0 to below 1")
-        if not 0 < self.generated_share < 1:
-            raise InvalidInputError(f"generated-share is {self.generated_share}; expected a number above 0 and below 1")
-        if self.held_out not in ("test", "validation"):
-            raise InvalidInputError(f"held-out is {self.held_out!r}; expected 'test' or 'validation'")
+        for share in (self.generated_share, *self.shares):
+            if not 0 < share < 1:
+                raise InvalidInputError(f"generated-share is {share}; expected a number above 0 and below 1")
+        if self.held_out not in ("test", "validation", "rest"):
+            raise InvalidInputError(f"held-out is {self.held_out!r}; expected 'test', 'validation' or 'rest'")
+        self._check_combinations()
+
+    def _check_combinations(self) -> None:
+        check_classifier(self.classifier)
+        ordered = [name for name in self.arms if ARMS[name].pretrained]
+        if ordered and not learns_stepwise(self.classifier):
+            raise InvalidInputError(
+                f"the arm {ordered[0]!r} needs a classifier that learns step by step, and {self.classifier} learns "
+                "from all images at once; use cnn or cnn-large, or leave out this arm"
+            )
+        unlabeled = [name for name in self.arms if ARMS[name].pseudo_labels]
+        if unlabeled and self.held_out == "rest":
+            raise InvalidInputError(
+                f"the arm {unlabeled[0]!r} learns from the images outside of the subset, on which held-out 'rest' "
+                "measures accuracy; use held-out 'test', or leave out this arm"
+            )
 
     def steps_for(self, images: int) -> int:
         """Optimizer steps of a classifier on a subset of *images* real images."""
@@ -133,6 +152,7 @@ class Plan:
         return (
             PLAIN,
             *(Variant(ratio=ratio) for ratio in self.sweep),
+            *(Variant(share=share) for share in self.shares),
             *(Variant(expansion=expansion) for expansion in self.expansions),
             *(Variant(confidence=confidence) for confidence in self.confidences),
             *([Variant(fresh=True)] if self.fresh else []),
@@ -230,4 +250,4 @@ def check_sizes(plan: Plan, real: RealImages) -> None:
     """
     minority(real.pool, plan.cut)
     largest = max(*plan.n_per_class, *plan.curve, 1)
-    subset_indices(real.pool.labels, n_per_class=largest, subset=0, seed=plan.seed)
+    subset_indices(real.pool.labels, n_per_class=largest + real.rest, subset=0, seed=plan.seed)

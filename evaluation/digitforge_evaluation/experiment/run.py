@@ -55,6 +55,11 @@ class _Job:
         own = self.key.arm.variant.confidence
         return self.plan.confidence if own is None else own
 
+    @property
+    def generated_share(self) -> float:
+        """Share of generated digits among the training rows."""
+        return (self.key.arm.variant.share or self.plan.generated_share) if self.key.arm.design.real else 1.0
+
 
 def _run_cell(job: _Job) -> CellResult:
     started = time.monotonic()
@@ -76,7 +81,8 @@ def _run_cell(job: _Job) -> CellResult:
             images=job.real.images,
             labels=job.real.labels,
             generated=generated,
-            generated_share=plan.generated_share,
+            generated_share=job.generated_share,
+            rows=job.steps * BATCH_SIZE,
             fresh=arm.variant.fresh,
             elastic=plan.elastic,
         )
@@ -103,7 +109,7 @@ def _generated(job: _Job, source: GeneratorSource, seed: int) -> tuple[Rows, dic
     """
     plan, arm = job.plan, job.key.arm
     generator = source.generator_for(job.real, seed=seed)
-    share = plan.generated_share if arm.design.real else 1.0
+    share = job.generated_share
     n = max(job.classes, round((arm.variant.ratio or plan.ratio) * len(job.real)))
     if arm.variant.fresh:
         n = max(n, math.ceil(share * job.steps * BATCH_SIZE))  # enough to use each digit only once
@@ -283,11 +289,12 @@ def _jobs(
     plan: Plan, real: RealImages, sources: Mapping[str, GeneratorSource], keys: Sequence[CellKey]
 ) -> Iterator[_Job]:
     for key in keys:
+        subset = _subset(plan, real, key.n_per_class, key.subset)
         yield _Job(
             key=key,
             plan=plan,
-            real=_subset(plan, real, key.n_per_class, key.subset),
-            held_out=real.held_out,
+            real=subset,
+            held_out=real.held_out_from(subset),
             source=sources[key.arm.source] if key.arm.source else None,
             unlabeled=_unlabeled(plan, real, key) if key.arm.design.pseudo_labels else (),
         )

@@ -86,7 +86,7 @@ def sentence(comparison: Comparison, *, classes: int, measure: Measure = "accura
     balanced = measure != "accuracy"
     total = "fewer of each cut class" if balanced else f"{grouped(n * classes)} in total"
     size = f"With {n} real image{'s' if n > 1 else ''} per class ({total})"
-    article = "an" if arm.budget == "oracle" else "a"
+    article = "an" if arm.budget[:1] in ("a", "o") else "a"
     generator = f"{article} {arm.budget} generator" + (f" ({arm.generator})" if arm.generator else "")
     baseline = "class-balanced classical augmentation" if balanced else "classical augmentation"
     change = f"adding images from {generator} to {baseline}"

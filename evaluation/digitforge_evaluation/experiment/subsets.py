@@ -9,10 +9,11 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
+from digitforge_client.contract import image_hashes
 from digitforge_client.errors import InvalidInputError
 from digitforge_training.data import Dataset
 
-HeldOut = Literal["test", "validation"]
+HeldOut = Literal["test", "validation", "rest"]
 VALIDATION_SHARE: Final = 1 / 12  #: share of the training set; 5 000 of MNIST's 60 000 images
 
 
@@ -22,6 +23,14 @@ class RealImages:
 
     pool: Dataset  #: images that subsets are drawn from
     held_out: Dataset  #: images that accuracy is measured on
+    rest: bool = False  #: whether accuracy is measured on the images of `held_out` that are not in the subset
+
+    def held_out_from(self, subset: Dataset) -> Dataset:
+        """The images that accuracy is measured on, for a classifier that has seen *subset*."""
+        if not self.rest:
+            return self.held_out
+        hashes = image_hashes(self.held_out.images)
+        return self.held_out.subset(~np.isin(hashes, image_hashes(subset.images)))
 
 
 def hold_out(training: Dataset, test: Dataset, *, which: HeldOut) -> RealImages:
@@ -31,10 +40,13 @@ def hold_out(training: Dataset, test: Dataset, *, which: HeldOut) -> RealImages:
         training: the whole training split.
         test: the whole test split.
         which: ``test`` holds out the test split. ``validation`` holds out the last twelfth of the training split and
-            leaves out the test split. Use it to choose settings.
+            leaves out the test split. Use it to choose settings. ``rest`` leaves out the test split too: accuracy is
+            measured on all training images that are not in the subset. Use it if there are few images.
     """
     if which == "test":
         return RealImages(pool=training, held_out=test)
+    if which == "rest":
+        return RealImages(pool=training, held_out=training, rest=True)
     kept = len(training) - round(len(training) * VALIDATION_SHARE)
     indices = np.arange(len(training))
     return RealImages(pool=training.subset(indices[:kept]), held_out=training.subset(indices[kept:]))

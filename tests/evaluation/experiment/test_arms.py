@@ -36,6 +36,8 @@ def test_a_full_name_is_parsed() -> None:
         "gan (semi, confidence 0.5)",
         "pseudo-labeled (confidence 0.5)",
         "pseudo-labeled (5×)",
+        "classical+gan (transfer, share 0.1)",
+        "classical+pretrained (adapted)",
     ],
 )
 def test_a_parsed_full_name_has_the_same_text(name: str) -> None:

@@ -128,3 +128,19 @@ def test_classical_and_oversampled_draws_rare_classes_as_often_as_others(digits:
     images, labels = draw(1000, np.random.default_rng(0))
     assert (np.bincount(labels) == 100).all()
     assert len(np.unique(images[labels == 3].reshape(100, -1), axis=0)) == 100
+
+
+def test_pretraining_draws_all_generated_digits_before_all_real_images(digits: Dataset) -> None:
+    real = digits.subset(digits.labels < 9)
+    generated = (_generated()[0], np.full(40, 9, np.int64))
+    draw = draw_for(
+        "classical+pretrained",
+        images=real.images,
+        labels=real.labels,
+        generated=generated,
+        generated_share=0.25,
+        rows=400,
+    )
+    rng = np.random.default_rng(0)
+    drawn = np.concatenate([draw(rows, rng)[1] for rows in (70, 70, 260)])
+    np.testing.assert_array_equal(drawn == 9, np.arange(400) < 100)

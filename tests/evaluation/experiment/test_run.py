@@ -14,14 +14,15 @@ from digitforge_evaluation.classifiers.classifiers import Draw, Images, Labels
 from digitforge_evaluation.experiment import draws, run
 from digitforge_evaluation.experiment.analysis import analyze
 from digitforge_evaluation.experiment.arms import PLAIN
-from digitforge_evaluation.experiment.generators import Budget, Exported, TrainedInside
-from digitforge_evaluation.experiment.plan import Plan, plan_cells
+from digitforge_evaluation.experiment.generators import AdaptedInside, Budget, Exported, TrainedInside
+from digitforge_evaluation.experiment.plan import Plan, identity, plan_cells
 from digitforge_evaluation.experiment.run import interleave, run_cells
 from digitforge_evaluation.experiment.sentences import fair_sentence, points, sentence
 from digitforge_evaluation.experiment.store import CellKey, CellResult, open_store, read_store
 from digitforge_evaluation.experiment.subsets import RealImages, subset_indices
 from digitforge_evaluation.images.sources import Drawn, SavedGenerator
 from digitforge_training.data import Dataset
+from digitforge_training.export.saved_model import read_card
 
 RunPlan = Callable[..., dict[CellKey, CellResult]]
 
@@ -207,7 +208,38 @@ def test_strict_generators_are_trained_on_the_subset_alone_and_only_once(
     assert (folder / "models" / "1" / "saved_model.pb").stat().st_mtime_ns == made
 
 
+@pytest.mark.usefixtures("eagerly")
+def test_adapted_generators_start_from_a_generator_and_see_the_subset_alone(
+    exported_model: Path, real: RealImages, run_plan: RunPlan, tmp_path: Path
+) -> None:
+    fields = {"steps": 1, "batch_size": 8}
+    source = AdaptedInside(exported_model, overrides=fields, cache=tmp_path / "generators")
+    cells = run_plan(tmp_path, "gan", "synthetic", sources={Budget.ADAPTED: source}, subsets=1)
+    ((generator_id, seed),) = {
+        (cell.generated[0]["generator_id"], cell.generated[0]["seed"]) for cell in cells.values()
+    }
+    subset = real.pool.subset(subset_indices(real.pool.labels, n_per_class=2, subset=0, seed=0))
+    generator = source.generator_for(subset, seed=seed)
+    assert generator.card is not None
+    assert generator.card["generator_id"] == generator_id
+    assert generator.card["parent"]["generator_id"] == read_card(exported_model / "1")["generator_id"]
+    assert generator.card["training_data"]["sha256"] == subset.sha256
+    assert source.identity != AdaptedInside(exported_model, cache=tmp_path / "generators").identity
+
+
 # --- how generated digits are used
+
+
+def test_the_rest_of_the_training_images_tests_each_subset(real: RealImages, tmp_path: Path) -> None:
+    real = RealImages(pool=real.pool, held_out=real.pool, rest=True)
+    plan = Plan(arms=("real",), n_per_class=(2, 4), subsets=2, classifier="svm", steps=4, held_out="rest")
+    with open_store(tmp_path / "results.jsonl", identity=identity(plan, real, {}), about={}) as store:
+        run_cells(plan, real, {}, store)
+        assert {(key.n_per_class, int(np.sum(cell.confusion))) for key, cell in store.cells.items()} == {
+            (2, len(real.pool) - 20),
+            (4, len(real.pool) - 40),
+        }
+        assert [result.held_out for result in analyze(store.cells).arms] == [len(real.pool) - 20, len(real.pool) - 40]
 
 
 def test_variants_are_separate_arms_and_use_the_digits_that_they_name(
@@ -220,6 +252,7 @@ def test_variants_are_separate_arms_and_use_the_digits_that_they_name(
         n_per_class=(4,),
         ratio=2.0,
         sweep=(0.5, 2.0, 5.0),
+        shares=(0.25,),
         expansions=(1.5,),
         fresh=True,
         filtered=True,
@@ -229,6 +262,7 @@ def test_variants_are_separate_arms_and_use_the_digits_that_they_name(
         ")": 80,
         ", 0.5×)": 20,
         ", 5×)": 200,
+        ", share 0.25)": 80,
         ", expansion 1.5)": 80,
         ", fresh)": 128,  # half of 4 steps of 64 rows
         ", filtered)": 80,
@@ -241,7 +275,7 @@ def test_variants_are_separate_arms_and_use_the_digits_that_they_name(
     analysis = analyze(cells)
     assert [str(comparison.arm) for comparison in analysis.primary] == ["classical+gan (oracle)"]
     compared = {(str(c.arm), str(c.baseline)): c.verdict for c in analysis.comparisons if c.arm.variant != PLAIN}
-    assert len(compared) == 5 * 2  # with the baseline, and with the same arm without its variant
+    assert len(compared) == 6 * 2  # with the baseline, and with the same arm without its variant
     assert set(compared.values()) == {"descriptive"}
     assert ("classical+gan (oracle, 5×)", "classical+gan (oracle)") in compared
 

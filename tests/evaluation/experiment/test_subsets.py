@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from digitforge_client.contract import image_hashes
 from digitforge_client.errors import InvalidInputError
 from digitforge_evaluation.experiment.subsets import RealImages, hold_out, minority, subset_indices, subset_of
 from digitforge_training.data import load
@@ -54,3 +55,14 @@ def test_noisy_labels_change_a_share_of_the_labels_and_no_image(real: RealImages
     assert np.count_nonzero(clean.labels != noisy.labels) == 60
     assert (noisy.labels == again.labels).all()
     assert noisy.sha256 != clean.sha256  # so the cache of strict generators keeps them apart
+
+
+def test_the_rest_is_every_training_image_outside_of_the_subset() -> None:
+    training = load("digits")
+    real = hold_out(training, load("digits", split="test"), which="rest")
+    subset = subset_of(real.pool, n_per_class=10, subset=3, seed=0)
+    held_out = real.held_out_from(subset)
+    hashes = [set(image_hashes(data.images)) for data in (subset, held_out, training)]
+    assert not hashes[0] & hashes[1]
+    assert hashes[0] | hashes[1] == hashes[2]
+    assert len(held_out) == len(training) - len(subset)

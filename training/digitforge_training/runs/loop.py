@@ -44,6 +44,7 @@ GIF_FILE: Final = "training.gif"
 WALKS_FILE: Final = "walks.png"
 
 _CHECKPOINTS_KEPT = 2
+_FEWEST_JUDGED = 1_000  # generated images
 _ROOM = 8 << 20  # bytes for sheets, statistics and events; most runs need less than half
 
 
@@ -140,7 +141,11 @@ def train(
 def _best_keeper(
     trainer: Trainer, run_dir: Path, judge: Judge, labels: npt.NDArray[np.int64]
 ) -> Callable[[], dict[str, float]]:
-    """Make a function that scores the averaged generator on as many images as were held out, and keeps the best."""
+    """Make a function that scores the averaged generator and keeps the best.
+
+    It scores as many images as were held out, or a multiple of them if these are few.
+    """
+    labels = np.tile(labels, -(-_FEWEST_JUDGED // len(labels)))
 
     def keep_best() -> dict[str, float]:
         value = judge(trainer.sample(labels, draw_latents(trainer, JUDGED_SEED, len(labels))), labels)
