@@ -13,7 +13,7 @@
     result = digitforge.run_experiment("runs/help", model="models/digits", data="digits")
 
 * ``DigitClient``, ``AsyncDigitClient`` and all other names of ``digitforge_client`` request digits from a server.
-* ``load_data``, ``RECIPES``, ``train`` and ``export`` make a generator. They need ``digitforge[training]``.
+* ``load_data``, ``RECIPES``, ``train``, ``adapt`` and ``export`` make a generator. They need ``digitforge[training]``.
 * ``EmbeddedServer`` serves a generator from this process. It needs ``digitforge[serving]``.
 * ``evaluate`` and ``run_experiment`` measure digits and their effect on a classifier. They need
   ``digitforge[evaluation]``.
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from digitforge_evaluation.quality.evaluate import evaluate
     from digitforge_evaluation.run_experiment import ExperimentResult, run_experiment
     from digitforge_serving.server import EmbeddedServer
+    from digitforge_training.adaptation import adapt
     from digitforge_training.data import Dataset, DataSource
     from digitforge_training.data import load as load_data
     from digitforge_training.export.export import export
@@ -49,6 +50,7 @@ __all__ = [
     "ExperimentResult",
     "TrainedRun",
     "__version__",
+    "adapt",
     "evaluate",
     "export",
     "load_data",
@@ -67,6 +69,7 @@ _SOURCES = {
     "EmbeddedServer": "digitforge_serving.server:EmbeddedServer",
     "ExperimentResult": "digitforge_evaluation.run_experiment:ExperimentResult",
     "TrainedRun": "digitforge_training.runs.train:TrainedRun",
+    "adapt": "digitforge_training.adaptation:adapt",
     "evaluate": "digitforge_evaluation.quality.evaluate:evaluate",
     "export": "digitforge_training.export.export:export",
     "load_data": "digitforge_training.data:load",
