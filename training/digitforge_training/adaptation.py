@@ -122,8 +122,13 @@ def check_fits(parent: Parent, dataset: Dataset) -> Dataset:
     """Return *dataset* if its images have the size and the classes of the parent's.
 
     Raises:
-        InvalidInputError: they have others.
+        InvalidInputError: they have others, or the parent was trained without labels.
     """
+    if parent.card["recipe_config"].get("unlabeled"):
+        raise InvalidInputError(
+            f"generator {parent.card['generator_id']} has clusters of its own images in place of classes, which other "
+            "images cannot follow; adapt a generator that has classes"
+        )
     shape, classes = tuple(parent.card["image_shape"]), tuple(parent.card["class_names"])
     given = dataset.images.shape[1:]
     if shape != given or (classes and classes != dataset.class_names):
