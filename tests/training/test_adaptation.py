@@ -22,6 +22,8 @@ from digitforge_training.gan.trainer import State, Trainer
 from digitforge_training.recipes import Recipe, resolve
 from digitforge_training.runs import checkpoints, loop
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 TINY = {"width": 8, "generator_blocks": 1, "discriminator_blocks": 1, "batch_size": 8, "clusters": 2, "steps": 3}
 
 
