@@ -230,7 +230,9 @@ def adapt(  # noqa: PLR0917 – click passes by name
     parent = adaptation.read_parent(generator or shipped_models() / MODEL_NAME)
     adaptation.check_fits(parent, dataset)
     recipe = adaptation.recipe_for(parent, **_parse_overrides(overrides, steps=steps))
-    choice = {"judge": judge, "held_out": held_out or adaptation.held_out_of(dataset)} if keep == "best" else {}
+    choice: dict[str, Any] = {}
+    if keep == "best":
+        choice = {"judge": judge, "held_out": held_out or adaptation.held_out_of(dataset)}
     run = describe(recipe, dataset, seed=seed, parent=parent.described, **choice)
     if dry_run:
         click.echo(json.dumps(run.as_dict(), indent=2))

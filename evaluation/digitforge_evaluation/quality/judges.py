@@ -78,10 +78,10 @@ def kernel_judge(images: Images, labels: Labels) -> Callable[[Images, Labels], f
         _check_lengths(images, of)
         total = 0.0
         for label, count in counts.items():
-            x, y = real[labels == label], _flat(images[of == label])
-            n = len(y)
+            n = np.count_nonzero(of == label)
             if n < 2:
-                raise InvalidInputError(f"got {n} generated image of class {label}; expected at least two")
+                raise InvalidInputError(f"got {n} generated images of class {label}; expected at least two")
+            x, y = real[labels == label], _flat(images[of == label])
             among = np.exp(-_squared_distances(y, y) / scale)
             between = np.exp(-_squared_distances(x, y) / scale)
             total += count * float((among.sum() - np.trace(among)) / (n * (n - 1)) - 2 * between.mean())

@@ -75,5 +75,5 @@ def test_the_kernel_judge_refuses_too_few_images() -> None:
     judge = entry.load()(train.images[:20], train.labels[:20])
     with pytest.raises(InvalidInputError, match="one label for each"):
         judge(train.images[:20], train.labels[:10])
-    with pytest.raises(InvalidInputError, match="generated image of class"):
+    with pytest.raises(InvalidInputError, match="got 0 generated images of class 1"):
         judge(train.images[:20], np.zeros(20, np.int64))
