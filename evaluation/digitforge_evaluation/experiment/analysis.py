@@ -112,7 +112,7 @@ class Analysis:
 
     @property
     def fair(self) -> tuple[Comparison, ...]:
-        """The primary arm against the arm that uses the same information without a generator. They get no verdict."""
+        """The primary arm against the arm that uses the same information in the usual way. They get no verdict."""
         return tuple(c for c in self.comparisons if _is_primary(c.arm) and c.baseline == fair_baseline(c.arm))
 
 

@@ -105,17 +105,18 @@ def sentence(comparison: Comparison, *, classes: int, measure: Measure = "accura
 
 
 def fair_sentence(comparison: Comparison) -> str:
-    """Compare an arm with the arm that uses the same information without a generator.
+    """Compare an arm with the arm that uses the same information in the usual way.
 
     Args:
         comparison: one of ``Analysis.fair``.
     """
     interval = comparison.interval
     details = f"95 % interval {points(interval.low)} to {points(interval.high)}, " if interval else ""
-    n = comparison.n_per_class
+    n, pretrained = comparison.n_per_class, comparison.baseline.design.pretrained
+    how = "by pretraining the classifier" if pretrained else "without a generator"
     return (
         f"With {n} real image{'s' if n > 1 else ''} per class, {comparison.arm} is {points(comparison.difference)} "
-        f"points from {comparison.baseline}, which uses the same information without a generator "
+        f"points from {comparison.baseline}, which uses the same information {how} "
         f"({details}{_subsets(comparison.subsets)}, descriptive)."
     )
 
