@@ -127,9 +127,11 @@ def _hash(sha256: str, settings: network.DigitnetConfig) -> str:
 
 
 class PixelComponents:
-    """Principal components of the pixels of real training images.
+    """Principal components of the pixels of real training images, and the length of the rest.
 
-    One factor scales all of them, so that their variances are 1 on average: the kernel distance depends on the scale.
+    The rest is what the components leave of an image. Its length shows noise and patterns that no real image has. One
+    factor scales everything, so that the variances of the components are 1 on average: the kernel distance depends on
+    the scale.
     """
 
     caution = None
@@ -159,14 +161,16 @@ class PixelComponents:
         few = len(train) < FEWEST_PER_CLASS * len(train.class_names)
         self.about = About(
             made=f"{components} principal component{'s' * (components > 1)} of the pixels of the {len(train)} real "
-            f"training images of {train.name}. They hold {explained:.0%} of the variance."
-            + (f" A network needs {FEWEST_PER_CLASS} training images per class." if few else ""),
-            sees="Where an image is bright or dark, and its large shapes and colors.",
-            misses="Fine details, and what matters for the class. A shifted image counts as a different one.",
+            f"training images of {train.name}, which hold {explained:.0%} of the variance, and the size of what they "
+            "leave out." + (f" A network needs {FEWEST_PER_CLASS} training images per class." if few else ""),
+            sees="Where an image is bright or dark, its large shapes and colors, and whether it has much that real "
+            "images do not have, such as noise.",
+            misses="Which fine details an image has, and what matters for the class. A shifted image counts as a "
+            "different one.",
         )
 
     def measure(self, images: npt.NDArray[np.uint8]) -> Measured:
-        """Compute the components of (n, H, W, C) uint8 images: (n, d) float32.
+        """Compute the components of (n, H, W, C) uint8 images, and the length of the rest: (n, d + 1) float32.
 
         Raises:
             InvalidInputError: the images have another number of pixels than the training images.
@@ -177,8 +181,12 @@ class PixelComponents:
                 f"images have the shape {images.shape}; {self.name} takes {self._components.n_features_in_} values per "
                 "image, as in its training images"
             )
-        features = self._components.transform(pixels) if len(pixels) else np.empty((0, self._components.n_components_))
-        return Measured(features=(features / self._scale).astype(np.float32), probabilities=None)
+        if not len(pixels):
+            return Measured(features=np.empty((0, self._components.n_components_ + 1), np.float32), probabilities=None)
+        components = self._components.transform(pixels)
+        rest = np.linalg.norm(pixels - self._components.inverse_transform(components), axis=1, keepdims=True)
+        features = np.concatenate([components, rest], axis=1) / self._scale
+        return Measured(features=features.astype(np.float32), probabilities=None)
 
 
 def _flat(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

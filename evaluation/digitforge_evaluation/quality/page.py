@@ -101,7 +101,8 @@ def _sheet(drawn: Drawn, classes: int, seed: int) -> bytes:
         classes = _COLUMNS
         order = order[: classes * SHEET_ROWS]
     labels = np.arange(len(order)) % classes if drawn.labels is None else drawn.labels[order]
-    return sheet(drawn.images[order], labels, classes=classes, rows=SHEET_ROWS)
+    rows = min(SHEET_ROWS, int(np.bincount(labels).max()))
+    return sheet(drawn.images[order], labels, classes=classes, rows=rows)
 
 
 def _near(found: Neighborhood, class_names: tuple[str, ...], seed: int) -> dict[str, Any]:

@@ -105,11 +105,24 @@ def test_few_images_per_class_get_principal_components_of_their_pixels() -> None
     assert network.name.startswith("pca14-")
     assert "A network needs 50 training images per class" in network.about.made
     measured = network.measure(few.images)
-    assert (measured.features.shape, measured.probabilities) == ((147, 14), None)
-    assert measured.features.var(axis=0, ddof=1).mean() == pytest.approx(1, rel=1e-3)
+    assert (measured.features.shape, measured.probabilities) == ((147, 15), None)
+    assert measured.features[:, :14].var(axis=0, ddof=1).mean() == pytest.approx(1, rel=1e-3)
     pixels = few.images.reshape(147, -1).astype(np.float64) / 255
     between = [np.linalg.norm(points[0] - points[1:], axis=1) for points in (measured.features, pixels)]
     assert np.corrcoef(*between)[0, 1] > 0.5
+
+
+def test_noise_that_the_components_leave_out_is_seen() -> None:
+    rng = np.random.default_rng(0)
+    flat = np.clip(rng.integers(60, 190, (40, 1, 1, 1)) + rng.normal(0, 2, (40, 16, 16, 1)), 0, 255)
+    squares = 30 * (-1) ** (np.indices((16, 16)).sum(axis=0))[..., np.newaxis]
+    real, made = flat.astype(np.uint8), (flat + squares).astype(np.uint8)
+    train = Dataset(images=real, labels=np.arange(40) % 2, class_names=("a", "b"), name="flat", split="train")
+
+    clean, dirty = (PixelComponents(train).measure(images).features for images in (real, made))
+
+    assert np.abs(dirty[:, 0] - clean[:, 0]).max() < 0.1  # the first component is the brightness
+    assert dirty[:, -1].min() > 2 * clean[:, -1].max()
 
 
 def test_images_that_are_all_the_same_have_no_components() -> None:
