@@ -163,10 +163,9 @@ class PixelComponents:
             made=f"{components} principal component{'s' * (components > 1)} of the pixels of the {len(train)} real "
             f"training images of {train.name}, which hold {explained:.0%} of the variance, and the size of what they "
             "leave out." + (f" A network needs {FEWEST_PER_CLASS} training images per class." if few else ""),
-            sees="Where an image is bright or dark, its large shapes and colors, and whether it has much that real "
-            "images do not have, such as noise.",
-            misses="Which fine details an image has, and what matters for the class. A shifted image counts as a "
-            "different one.",
+            sees="Where an image is bright or dark, its large shapes and colors, and how much else it holds.",
+            misses="What else it holds: noise can pass for detail. They also miss what matters for the class, and a "
+            "shifted image counts as a different one. Look at the samples.",
         )
 
     def measure(self, images: npt.NDArray[np.uint8]) -> Measured:
