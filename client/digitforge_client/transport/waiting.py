@@ -24,6 +24,9 @@ class WaitingThreads:
     The threads end after `end`, or when the pool is garbage-collected. The methods are not thread-safe.
     """
 
+    #: Number of threads. An interrupt can end the constructor before it sets one, and `__del__` needs it.
+    _count = 0
+
     def __init__(self) -> None:
         self._reset()
 
