@@ -42,6 +42,7 @@ def _analysis(sizes: tuple[int, ...] = (10,), subsets: int = 10) -> Analysis:
 def _facts(**changes: Any) -> Facts:
     values: dict[str, Any] = {
         "identity": {
+            "confidence": 0.9,
             "classifier": "cnn",
             "steps": 300,
             "ratio": 10.0,
