@@ -185,7 +185,7 @@ def measure_distances(
         plan: the plan of the experiment.
         real: the real images.
         sources: the generators by budget and name.
-        n: generated digits per generator.
+        n: generated images per generator.
 
     Raises:
         InvalidInputError: the distance cannot be measured on these images. `check_distances` checks this in advance.

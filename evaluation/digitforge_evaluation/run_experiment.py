@@ -81,9 +81,9 @@ def run_experiment(
     track: str | None = None,
     **settings: Any,
 ) -> ExperimentResult:
-    """Measure whether generated digits help a classifier.
+    """Measure whether generated images help a classifier.
 
-    Trains the classifier with and without generated digits on random subsets of the real images, compares the
+    Trains the classifier with and without generated images on random subsets of the real images, compares the
     accuracies, and writes a report. Finished cells are stored at once, and the same call continues a stopped run. A
     verdict needs at least ten subsets, and more for many sizes and generators. Fix their number before you see results.
 
@@ -98,7 +98,7 @@ def run_experiment(
         adapt: also adapt the generator of *model* to each subset's images, by `digitforge.adapt`.
         adapt_fields: fields of the recipe of the adaptation to override.
         arms: names of the arms to run, keys of ``experiment.arms.ARMS``; None for all that are possible.
-        distances: number of generated digits for measuring each generator's feature distance; 0 to skip this.
+        distances: number of generated images for measuring each generator's feature distance; 0 to skip this.
         jobs: number of processes that run cells in parallel.
         scheduler: a Dask scheduler, or its address, ``tcp://HOST:PORT``. Its workers run the cells instead.
         on_cell: called with the newest result (None at the start) and the numbers of finished and planned cells.

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     "--replicates", type=click.IntRange(min=3), default=5, show_default=True, help="Classifiers for each factor."
 )
 @click.option(
-    "--n", type=click.IntRange(min=100), default=10_000, show_default=True, help="Generated digits per classifier."
+    "--n", type=click.IntRange(min=100), default=10_000, show_default=True, help="Generated images per classifier."
 )
 @click.option("--classifier", default="cnn", show_default=True, help="A classifier, as for `experiment run`.")
 @click.option(
@@ -52,7 +52,7 @@ def choose_expansion(
 ) -> None:
     """Choose how far to expand the latents, on real training images.
 
-    For each factor, trains classifiers on generated digits alone and counts their errors on the real training images.
+    For each factor, trains classifiers on generated images alone and counts their errors on the real training images.
     Takes the factor closest to 1 whose error is at most one standard error above the lowest. Test images are not used.
 
     The generator may have seen the training images, so the errors are too low. Use them only to compare factors. The

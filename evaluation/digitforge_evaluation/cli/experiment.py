@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 
 @click.group(cls=Group)
 def experiment() -> None:
-    """Measure whether generated digits help a classifier.
+    """Measure whether generated images help a classifier.
 
     An experiment draws random subsets of the real training images. On each subset, all arms train the same classifier
     for the same number of steps from the same seeds. Only the training images differ. The verdict compares classical
-    augmentation with generated digits (classical+gan) against classical augmentation alone (classical). It needs at
+    augmentation with generated images (classical+gan) against classical augmentation alone (classical). It needs at
     least ten subsets, and more for many sizes and generators.
 
     \b
@@ -53,11 +53,11 @@ def experiment() -> None:
       classical      the real images, shifted, rotated, scaled, sheared, bent
       pseudo-labeled as classical, with more real images, which a classifier
                      labels; the fair baseline of a semi generator
-      gan            real images and generated digits
+      gan            real and generated images
       classical+gan  the same as gan, with the changes of classical
       classical+pretrained
                      the images of classical+gan, generated ones first
-      synthetic      only generated digits
+      synthetic      only generated images
       classical+oversampled
                      the same as classical, all classes drawn equally often;
                      the baseline if classes are cut

@@ -104,7 +104,7 @@ NOT_KEPT = ("config", "out", "as_json", "jobs", "data_dir", "track", *SCHEDULER,
 
 _shown = partial(click.option, show_default=True)
 _OPTIONS: Final = (
-    click.option("--server", metavar="HOST:PORT", help="Server whose generator makes the digits."),
+    click.option("--server", metavar="HOST:PORT", help="Server whose generator makes the images."),
     connection_options,
     click.option(
         "--model",
@@ -144,7 +144,7 @@ _OPTIONS: Final = (
         type=_SIZES,
         default=(),
         metavar="N,N,…",
-        help="Extra sizes for the baseline alone. Its learning curve shows how many real images the generated digits "
+        help="Extra sizes for the baseline alone. Its learning curve shows how many real images the generated images "
         "are worth. Use --passes with it.",
     ),
     _shown(
@@ -178,13 +178,13 @@ _OPTIONS: Final = (
         "--ratio",
         type=click.FloatRange(min=0, min_open=True),
         default=10.0,
-        help="Generated digits, or pseudo-labeled images, per real image.",
+        help="Generated images, or pseudo-labeled images, per real image.",
     ),
     _shown(
         "--generated-share",
         type=click.FloatRange(0, 1, min_open=True, max_open=True),
         default=0.5,
-        help="Share of generated digits, or pseudo-labeled images, among the training rows, in arms with both.",
+        help="Share of generated images, or pseudo-labeled images, among the training rows, in arms with both.",
     ),
     click.option(
         "--sweep",
@@ -205,7 +205,7 @@ _OPTIONS: Final = (
         type=RATIOS,
         default=(),
         metavar="F,F,…",
-        help="Also run arms with more varied digits: multiply their latents by each of these factors, such as 1.2,1.5.",
+        help="Also run arms with more varied images: multiply their latents by each of these factors, such as 1.2,1.5.",
     ),
     click.option("--fresh", is_flag=True, help="Also run arms that use each generated digit only once. Slow."),
     click.option(
@@ -218,7 +218,7 @@ _OPTIONS: Final = (
         "--confidence",
         type=_SHARE,
         default=0.9,
-        help="A classifier trained on the subset labels unlabeled images, and the digits of generators without "
+        help="A classifier trained on the subset labels unlabeled images, and the images of generators without "
         "classes. Use only those with at least this confidence. The confidence of an svm is always 1.",
     ),
     click.option(
@@ -247,7 +247,7 @@ _OPTIONS: Final = (
         type=click.IntRange(min=0),
         default=0,
         metavar="N",
-        help="Measure each generator's feature distance with N digits, and compare it with the effect of its digits.",
+        help="Measure each generator's feature distance with N images, and compare it with the effect of its images.",
     ),
     _shown(
         "--held-out",

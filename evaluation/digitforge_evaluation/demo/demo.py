@@ -140,7 +140,7 @@ def run(folder: Path, settings: Settings, *, listener: Listener, command: str) -
             progress=listener.stage,
         )
         listener.measured(measured)
-        listener.stage("training classifiers with and without generated digits")
+        listener.stage("training classifiers with and without generated images")
         with tempfile.TemporaryDirectory() as scratch:
             state = _experiment(
                 Path(scratch),

@@ -1,7 +1,7 @@
 """Analyze finished cells: accuracies, paired differences and verdicts.
 
 Only the *primary family* of comparisons gets verdicts. It is fixed before any result is seen: classical augmentation
-with generated digits against classical augmentation alone, in accuracy, for each size and generator. If some classes
+with generated images against classical augmentation alone, in accuracy, for each size and generator. If some classes
 are cut (they keep only a share of their images), the baseline draws all classes equally often, and the measure is
 balanced accuracy. All other comparisons are descriptive.
 

@@ -23,10 +23,10 @@ class Design:
 
     description: str
     real: bool = True  #: whether it uses the real images
-    generator: bool = False  #: whether it uses generated digits
+    generator: bool = False  #: whether it uses generated images
     #: whether it uses other real images, whose labels come from a classifier trained on the subset
     pseudo_labels: bool = False
-    pretrained: bool = False  #: whether all generated digits come before the real images
+    pretrained: bool = False  #: whether all generated images come before the real images
     balanced: bool = False  #: whether it draws all classes equally often, whatever their size
     classical: bool = False  #: whether it applies classical augmentation to every image
     cheap: str = ""  #: cheap augmentation of half of the images: ``noise`` or ``smote``; empty for none
@@ -55,19 +55,19 @@ ARMS: Final[dict[str, Design]] = {
         pseudo_labels=True,
         classical=True,
     ),
-    "gan": Design(description="real images and generated digits", generator=True),
+    "gan": Design(description="real and generated images", generator=True),
     "classical+gan": Design(
-        description="real images and generated digits, all randomly shifted, rotated, scaled, sheared and bent",
+        description="real and generated images, all randomly shifted, rotated, scaled, sheared and bent",
         generator=True,
         classical=True,
     ),
     "classical+pretrained": Design(
-        description="the same images as classical+gan, but all generated digits before all real images",
+        description="the same images as classical+gan, but all generated images before all real images",
         generator=True,
         pretrained=True,
         classical=True,
     ),
-    "synthetic": Design(description="only generated digits", real=False, generator=True),
+    "synthetic": Design(description="only generated images", real=False, generator=True),
 }
 
 #: The arm that gets verdicts. It is compared with `baseline`. Both are fixed before any result is seen.
@@ -85,10 +85,10 @@ FAIR_BASELINES: Final = {
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """A way to use generated digits. It sets at most one field. Verdicts use the variant that sets none."""
+    """A way to use generated images. It sets at most one field. Verdicts use the variant that sets none."""
 
-    ratio: float | None = None  #: generated digits per real image; None for the plan's ratio
-    share: float | None = None  #: share of generated digits among the training rows; None for the plan's share
+    ratio: float | None = None  #: generated images per real image; None for the plan's ratio
+    share: float | None = None  #: share of generated images among the training rows; None for the plan's share
     expansion: float | None = None  #: factor for the latents; None leaves them unchanged
     fresh: bool = False  #: use each digit only once
     filtered: bool = False  #: use only digits whose label a classifier trained on the subset confirms
@@ -180,7 +180,7 @@ class Arm:
 def baseline(*, unbalanced: bool) -> Arm:
     """The arm that the primary arm is compared with.
 
-    Generated digits balance unbalanced classes. A fair baseline must balance them too.
+    Generated images balance unbalanced classes. A fair baseline must balance them too.
     """
     return Arm(name="classical+oversampled" if unbalanced else "classical")
 

@@ -72,7 +72,7 @@ def check_distances(held_out: Dataset, n: int) -> None:
 
     Args:
         held_out: the held-out images.
-        n: generated digits per generator.
+        n: generated images per generator.
 
     Raises:
         InvalidInputError: the feature network does not fit the images, or there are too few images.
@@ -96,10 +96,10 @@ def distances(
 
     Args:
         generators: generators with cards.
-        held_out: real images. The generated digits get their class proportions.
+        held_out: real images. The generated images get their class proportions.
         network: computes the features.
-        n: generated digits per generator.
-        seed: seed of the generated digits.
+        n: generated images per generator.
+        seed: seed of the generated images.
 
     Returns:
         The name of the distance, with features and sample size, and its value by generator id.

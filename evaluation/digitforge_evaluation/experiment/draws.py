@@ -33,10 +33,10 @@ def draw_for(
         name: a key of ``ARMS``.
         images: (n, H, W, C) uint8, the real images.
         labels: (n,) int64, their classes.
-        generated: images and labels for arms that add some to the real ones: generated digits, or unlabeled real
+        generated: images and labels for arms that add some to the real ones: generated images, or unlabeled real
             images with the labels that a classifier gave them.
-        generated_share: share of generated digits or pseudo-labeled images among the rows, in arms with both.
-        rows: number of rows of the whole fit, for the arm that starts with generated digits.
+        generated_share: share of generated images or pseudo-labeled images among the rows, in arms with both.
+        rows: number of rows of the whole fit, for the arm that starts with generated images.
         fresh: over all calls, use every generated digit once before using any digit again. If False, this holds only
             within a call, and each call has its own random order.
         elastic: strength of the elastic distortion in classical augmentation, see `shift_rotate_scale`.
@@ -45,14 +45,14 @@ def draw_for(
         A function that takes a number of rows and a random generator, and returns images and labels.
 
     Raises:
-        InvalidInputError: the arm is unknown, or it needs generated digits and there are none.
+        InvalidInputError: the arm is unknown, or it needs generated images and there are none.
     """
     check_arms([name])
     design = ARMS[name]
     draw = _real(design, images, labels)
     if design.adds_images:
         if generated is None or len(generated[0]) == 0:
-            needed = "generated digits; give a server or a generator" if design.generator else "pseudo-labeled images"
+            needed = "generated images; give a server or a generator" if design.generator else "pseudo-labeled images"
             raise InvalidInputError(f"the arm {name!r} needs {needed}")
         synthetic = _in_sequence(*generated) if fresh else _in_epochs(*generated)
         if design.pretrained:
@@ -63,12 +63,12 @@ def draw_for(
 
 
 def class_gaps(labels: Labels, *, classes: int, generated_share: float) -> tuple[int, ...]:
-    """Class proportions of generated digits that balance the classes of the real images.
+    """Class proportions of generated images that balance the classes of the real images.
 
     Args:
         labels: (n,) int64, labels of the real images.
         classes: number of classes.
-        generated_share: share of generated digits among all rows; 1 without real images.
+        generated_share: share of generated images among all rows; 1 without real images.
 
     Returns:
         One number ≥ 0 per class; 0 for a class that has too many real images to balance.

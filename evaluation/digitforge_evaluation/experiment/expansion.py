@@ -1,6 +1,6 @@
 """Choose the expansion of a generator, the factor for its latents, with real training images.
 
-For each factor and repeat, a classifier trains on generated digits alone. Its error is the share of the real training
+For each factor and repeat, a classifier trains on generated images alone. Its error is the share of the real training
 images that it gets wrong. Test images have no part in this. The generator may have seen the training images, so the
 errors are too low and serve only to compare factors.
 """
@@ -54,7 +54,7 @@ class Trials:
 
     factors: tuple[float, ...]  #: at least two different factors above 0
     replicates: int = 5  #: classifiers for each factor, at least 3
-    n: int = 10_000  #: generated digits for each classifier, equally many of each class
+    n: int = 10_000  #: generated images for each classifier, equally many of each class
     classifier: str = "cnn"  #: name of a classifier, or ``MODULE:NAME``
     steps: int = 500  #: optimizer steps of each classifier
 

@@ -58,8 +58,8 @@ class Plan:
     #: Least number of passes over the real images. Large subsets get more steps than `steps` to reach it. All arms of a
     #: subset get the same number.
     passes: float = 0.0
-    ratio: float = 10.0  #: generated digits, or pseudo-labeled images, per real image
-    #: Share of generated digits, or pseudo-labeled images, among the training rows, in arms with both.
+    ratio: float = 10.0  #: generated images, or pseudo-labeled images, per real image
+    #: Share of generated images, or pseudo-labeled images, among the training rows, in arms with both.
     generated_share: float = 0.5
     sweep: tuple[float, ...] = ()  #: other ratios to compare with *ratio*
     shares: tuple[float, ...] = ()  #: other shares to compare with *generated_share*
@@ -98,7 +98,7 @@ class Plan:
         for name, least in numbers.items():
             if not least <= getattr(self, name) < math.inf:
                 raise InvalidInputError(f"{name} is {getattr(self, name)}; expected at least {least}")
-        ratios = [("ratio", each, "more than 0 generated digits per real image") for each in (self.ratio, *self.sweep)]
+        ratios = [("ratio", each, "more than 0 generated images per real image") for each in (self.ratio, *self.sweep)]
         expansions = [("expansion", each, "a factor above 0, such as 1.2") for each in self.expansions]
         for name, factor, expected in (*ratios, *expansions):
             if not 0 < factor < math.inf:
@@ -173,7 +173,7 @@ def plan_arms(plan: Plan, sources: Mapping[str, GeneratorSource]) -> tuple[Arm, 
     generated = [name for name in plan.arms if ARMS[name].generator]
     if generated and not sources:
         raise InvalidInputError(
-            f"the arm {generated[0]!r} needs generated digits; give a generator with --server, --model or --strict"
+            f"the arm {generated[0]!r} needs generated images; give a generator with --server, --model or --strict"
         )
     arms = [
         Arm(name=name, variant=variant)

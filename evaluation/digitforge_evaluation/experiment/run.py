@@ -57,7 +57,7 @@ class _Job:
 
     @property
     def generated_share(self) -> float:
-        """Share of generated digits among the training rows."""
+        """Share of generated images among the training rows."""
         return (self.key.arm.variant.share or self.plan.generated_share) if self.key.arm.design.real else 1.0
 
 
@@ -188,7 +188,7 @@ def _enough(job: _Job, images: Images, labels: Labels, kept: npt.NDArray[np.bool
         unlabeled = job.key.arm.design.pseudo_labels
         raise InvalidInputError(
             f"{job.key}: the classifier trained on the {len(job.real)} real images kept {len(labels)} of {total} "
-            f"{'unlabeled images' if unlabeled else 'generated digits'}, in {found} of {job.classes} classes; expected "
+            f"{'unlabeled images' if unlabeled else 'generated images'}, in {found} of {job.classes} classes; expected "
             f"at least {needed}. Use a larger size{'' if unlabeled else ', a better generator'} or a lower "
             f"--confidence, or leave out this arm{'' if unlabeled else ' or --filtered'}"
         )

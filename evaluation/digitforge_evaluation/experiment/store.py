@@ -53,7 +53,7 @@ class CellResult:
     accuracy: float  #: share of held-out images classified correctly, averaged over replicates
     confusion: tuple[tuple[int, ...], ...]  #: [true class][predicted class], summed over replicates
     seconds: float  #: wall-clock time of the cell
-    generated: tuple[dict[str, Any], ...] = ()  #: per replicate: generator_id, seed and n of the generated digits
+    generated: tuple[dict[str, Any], ...] = ()  #: per replicate: generator_id, seed and n of the generated images
 
 
 def as_json(value: object) -> Any:

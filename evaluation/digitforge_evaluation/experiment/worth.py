@@ -1,4 +1,4 @@
-"""What generated digits are worth: the number of extra real images that would give the same gain.
+"""What generated images are worth: the number of extra real images that would give the same gain.
 
 The learning curve is the baseline's mean error at several numbers *n* of real images. Between two neighboring sizes,
 the logarithm of the error is linear in log *n*: a power law (J. Hestness et al., "Deep Learning Scaling is Predictable,

@@ -51,7 +51,7 @@ def evaluate(
         n: number of images to measure, in the class proportions of the real test images. None: as many as possible.
         k: number of nearest neighbors for precision, recall, density and coverage.
         seed: for choosing among *images*.
-        accuracy: whether to train classifiers too: on generated digits, tested on real ones, and vice versa. Needs
+        accuracy: whether to train classifiers too: on generated images, tested on real ones, and vice versa. Needs
             *real*.
         name: name of the images in the report.
         out: an HTML file for the same figures as a page, with samples and nearest training images. None: write none.

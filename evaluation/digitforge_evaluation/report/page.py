@@ -47,7 +47,7 @@ class Facts:
     cards: Mapping[str, Mapping[str, Any]]  #: cards of the generators, by budget
     planned_cells: int  #: number of cells that the whole experiment has
     benefit: Benefit | None = None  #: the generators' distances beside their effects, if distances were measured
-    quality: tuple[Mapping[str, Any], ...] = ()  #: metrics of the generated digits: fields of `assess.Measurement`
+    quality: tuple[Mapping[str, Any], ...] = ()  #: metrics of the generated images: fields of `assess.Measurement`
     notes: tuple[str, ...] = ()  #: further notes for the reader
 
 

@@ -93,7 +93,7 @@ def test_without_a_generator_the_other_arms_run(command: Command, tmp_path: Path
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["--arms", "real,gan"], 2, "needs generated digits"),
+        (["--arms", "real,gan"], 2, "needs generated images"),
         (["--arms", "flip"], 2, "expected one or more of real, oversampled"),
         (["--strict", "forj", "--data", "/nowhere"], 2, "did you mean 'forge'"),  # before any data is loaded
         (["--n-per-class", "1,x"], 2, "whole numbers separated by commas"),

@@ -91,7 +91,7 @@ def test_classical_augmentation_changes_real_and_generated_images(digits: Datase
 
 
 def test_an_arm_without_its_generated_digits_is_refused(digits: Dataset) -> None:
-    with pytest.raises(InvalidInputError, match="needs generated digits"):
+    with pytest.raises(InvalidInputError, match="needs generated images"):
         draw_for("gan", images=digits.images, labels=digits.labels)
 
 

@@ -57,7 +57,7 @@ def test_too_few_images_of_a_class_are_refused_before_the_first_cell(real: RealI
 
 
 def test_an_arm_with_generated_digits_needs_a_generator() -> None:
-    with pytest.raises(InvalidInputError, match="'gan' needs generated digits"):
+    with pytest.raises(InvalidInputError, match="'gan' needs generated images"):
         plan_cells(Plan(arms=("real", "gan")), {})
 
 

@@ -227,7 +227,7 @@ def test_adapted_generators_start_from_a_generator_and_see_the_subset_alone(
     assert source.identity != AdaptedInside(exported_model, cache=tmp_path / "generators").identity
 
 
-# --- how generated digits are used
+# --- how generated images are used
 
 
 def test_the_rest_of_the_training_images_tests_each_subset(real: RealImages, tmp_path: Path) -> None:
@@ -284,7 +284,7 @@ def test_filtered_digits_of_a_single_class_are_refused(
     exported: Exported, run_plan: RunPlan, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(run, "classifier", lambda *_, **__: Recorder(predicted=3))
-    with pytest.raises(InvalidInputError, match=r"kept 40 of 400 generated digits, in 1 of 10 classes.*larger size"):
+    with pytest.raises(InvalidInputError, match=r"kept 40 of 400 generated images, in 1 of 10 classes.*larger size"):
         run_plan(tmp_path, "synthetic", sources={"oracle": exported}, filtered=True, n_per_class=(4,))
 
 
@@ -298,7 +298,7 @@ def test_digits_without_classes_are_used_if_the_confidence_suffices(
         return int(cell.generated[0]["kept"])
 
     assert kept(0.0) == 400
-    with pytest.raises(InvalidInputError, match=r"kept 0 of 400 generated digits.*a lower --confidence"):
+    with pytest.raises(InvalidInputError, match=r"kept 0 of 400 generated images.*a lower --confidence"):
         kept(0.999)  # with four images per class, the confidence never gets this high
 
 

@@ -1,4 +1,4 @@
-"""Tests of the worth of generated digits in real images."""
+"""Tests of the worth of generated images in real images."""
 
 from __future__ import annotations
 
