@@ -196,7 +196,7 @@ def verify(*, folder: Path, regenerate: int | None, server: str, as_json: bool, 
                 differences.append(compare(client, folder, manifest, shard, advance=advance))
                 if not differences[-1].tolerable:
                     problems.append(
-                        f"{shard.file} does not match the server's digits: {differences[-1].differing} of "
+                        f"{shard.file} does not match the server's images: {differences[-1].differing} of "
                         f"{differences[-1].pixels} pixels differ, by up to {differences[-1].largest} gray levels"
                     )
     if as_json:

@@ -72,14 +72,14 @@ def test_the_best_checkpoint_is_exported_with_its_figure(
 
     monkeypatch.setattr(loop, "find_judge", lambda name: factory)
     run = loop.train(RECIPE, digits, run_dir=tmp_path / "run", judge="ours", held_out=100)
-    assert shown == [(100, 28, 28, 1)] * 3
+    assert shown == [(1_000, 28, 28, 1)] * 3
     best = checkpoints.best(tmp_path / "run")
     assert best is not None
-    assert (best.images_seen, best.value, best.n) == (128, 1.0, 100)
+    assert (best.images_seen, best.value, best.n) == (128, 1.0, 1_000)
     version = export(tmp_path / "run", digits, to=tmp_path / "digits")
     card = read_card(version)
     assert card["images_seen"] == 128
-    assert card["metrics"] == {"judge ours": {"value": 1.0, "n": 100}}
+    assert card["metrics"] == {"judge ours": {"value": 1.0, "n": 1_000}}
     assert card["training_data"]["images"] == len(digits) - 100 == run.training_data["images"]
     seen = tf.saved_model.load(str(version)).signatures[Signature.SEEN]
     training, held = judging.hold_out(digits, 100, seed=0)
