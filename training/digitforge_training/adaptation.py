@@ -74,13 +74,13 @@ def adapt(
         generator: folder of an exported generator, or of its versions, of which the newest is taken.
         data: labeled images, see `digitforge.train`. They need the size and the classes of the generator.
         out: the run folder, created if needed.
-        recipe: the whole recipe, from `recipe_for`. None makes it from *fields*.
+        recipe: the whole recipe. None makes it from *fields*.
         seed: seed of all random numbers, 0 or above.
         judge: judge that chooses the checkpoint to export. None exports the newest.
         held_out: number of images held out for the judge. None: a fifth.
         save_every_s: seconds between two checkpoints, above 0.
         on_progress: called with each report.
-        **fields: recipe fields to override. The others come from the generator and from `ADAPTATION`.
+        **fields: recipe fields to override. The others come from the generator's recipe, or suit few images.
 
     Raises:
         InvalidInputError: the images do not fit the generator, or a field or the judge does not exist.

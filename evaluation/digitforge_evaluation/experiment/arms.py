@@ -127,9 +127,10 @@ class Variant:
             return cls(fresh=text == "fresh", filtered=text == "filtered")
         if text.endswith("×"):
             return cls(ratio=float(text.removesuffix("×")))
-        for prefix in ("share", "confidence"):
-            if text.startswith(f"{prefix} "):
-                return cls(**{prefix: float(text.removeprefix(f"{prefix} "))})
+        if text.startswith("share "):
+            return cls(share=float(text.removeprefix("share ")))
+        if text.startswith("confidence "):
+            return cls(confidence=float(text.removeprefix("confidence ")))
         return cls(expansion=float(text.removeprefix("expansion ")))
 
 
