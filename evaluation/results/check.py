@@ -31,7 +31,6 @@ MEAN = re.compile(rf"({NUMBER}) ± ({NUMBER})")
 DIFFERENCE = re.compile(rf"([+−-]{NUMBER}) \[({NUMBER}), ({NUMBER})\]")
 P_VALUE = re.compile(rf"p = ({NUMBER})")
 SIZE = re.compile(r"(?<![\d.])(\d[\d ]*)(?= (?:per class|real images per class|real per class)|$)")
-
 ROW_SIZE = re.compile(r"(\d+) per class")
 
 
@@ -43,7 +42,7 @@ class Cell:
     text: str
     header: str
     row: str  # the first cell of the row
-    arms: tuple[str, ...]  # named in the row, or else in the header of the column
+    arms: tuple[str, ...]  # from the row; from the header of the column if the row names none
     size: int | None  # real images per class; None if the column does not say
 
 

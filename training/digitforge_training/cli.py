@@ -9,7 +9,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from digitforge_training.runs.loop import Progress
 
 _PATH = click.Path(path_type=Path)
+C = TypeVar("C", bound=Callable[..., Any])
 
 
 def complete_recipe(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -56,6 +57,66 @@ class _Duration(click.ParamType):  # type: ignore[type-arg]  # generic in new ve
         return seconds
 
 
+def _run_options(*, keep: str, judge: str, held_out: int | None) -> Callable[[C], C]:
+    """The options that every command has that trains, with its own defaults.
+
+    Args:
+        keep: default of ``--keep``.
+        judge: default of ``--judge``.
+        held_out: default of ``--held-out``; None: a fifth of the images.
+    """
+    options = (
+        click.option(
+            "--out", type=_PATH, required=True, help="Run folder. Repeat the command to resume a stopped run."
+        ),
+        click.option(
+            "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all random numbers."
+        ),
+        click.option(
+            "--set",
+            "overrides",
+            multiple=True,
+            metavar="FIELD=VALUE",
+            help="Override a field of the recipe. Repeatable.",
+        ),
+        click.option(
+            "--keep",
+            type=click.Choice(["last", "best"]),
+            default=keep,
+            show_default=True,
+            help="Checkpoint to export later: the last one, or the one that the judge scores best on held-out images.",
+        ),
+        click.option(
+            "--judge", default=judge, show_default=True, help="Judge that scores the checkpoints with --keep best."
+        ),
+        click.option(
+            "--held-out",
+            type=click.IntRange(min=1),
+            default=held_out,
+            show_default=True if held_out else "a fifth",
+            help="Number of training images to hold out for the judge with --keep best.",
+        ),
+        click.option(
+            "--save-every",
+            "save_every_s",
+            type=_Duration(),
+            default="10m",
+            show_default=True,
+            metavar="TIME",
+            help="Write a checkpoint at least this often: 90s, 10m, 2h. The recipe's "
+            "images_per_checkpoint adds others.",
+        ),
+        click.option("--dry-run", is_flag=True, help="Print the resolved recipe and the data set without training."),
+    )
+
+    def add(command: C) -> C:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
 @click.command()
 @click.option(
     "--recipe",
@@ -66,45 +127,14 @@ class _Duration(click.ParamType):  # type: ignore[type-arg]  # generic in new ve
     help="Recipe to train. `digitforge recipes` lists them.",
 )
 @data_options(default="mnist")
-@click.option("--out", type=_PATH, required=True, help="Run folder. Repeat the command to resume a stopped run.")
+@_run_options(keep="last", judge="digitnet-64", held_out=5_000)
 @click.option(
     "--steps",
     type=click.IntRange(min=1),
     help="Number of training steps. Default: the recipe's. A larger number extends a finished run.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all random numbers.")
-@click.option(
-    "--set", "overrides", multiple=True, metavar="FIELD=VALUE", help="Override a field of the recipe. Repeatable."
-)
-@click.option(
-    "--keep",
-    type=click.Choice(["last", "best"]),
-    default="last",
-    show_default=True,
-    help="Checkpoint to export later: the last one, or the one that the judge scores best on held-out images.",
-)
-@click.option(
-    "--judge", default="digitnet-64", show_default=True, help="Judge that scores the checkpoints with --keep best."
-)
-@click.option(
-    "--held-out",
-    type=click.IntRange(min=1),
-    default=5_000,
-    show_default=True,
-    help="Number of training images to hold out for the judge with --keep best.",
-)
-@click.option(
-    "--save-every",
-    "save_every_s",
-    type=_Duration(),
-    default="10m",
-    show_default=True,
-    metavar="TIME",
-    help="Write a checkpoint at least this often: 90s, 10m, 2h. The recipe's images_per_checkpoint adds others.",
-)
 @track_option("parameters, statistics and sheets")
 @click.option("--jit/--no-jit", default=None, help="Compile the training step with XLA. Default: as the recipe says.")
-@click.option("--dry-run", is_flag=True, help="Print the resolved recipe and the data set without training.")
 def train(  # noqa: PLR0917 – click passes by name
     recipe_name: str,
     data: Choice,
@@ -169,29 +199,8 @@ def train(  # noqa: PLR0917 – click passes by name
 @click.command()
 @click.argument("generator", type=_PATH, required=False)
 @data_options(default=None)
-@click.option("--out", type=_PATH, required=True, help="Run folder. Repeat the command to resume a stopped run.")
+@_run_options(keep="best", judge="kernel", held_out=None)
 @click.option("--steps", type=click.IntRange(min=1), help="Number of training steps.  [default: 400]")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all random numbers.")
-@click.option(
-    "--set", "overrides", multiple=True, metavar="FIELD=VALUE", help="Override a field of the recipe. Repeatable."
-)
-@click.option(
-    "--keep",
-    type=click.Choice(["last", "best"]),
-    default="best",
-    show_default=True,
-    help="Checkpoint to export later: the last one, or the one that the judge scores best on held-out images.",
-)
-@click.option(
-    "--judge", default="kernel", show_default=True, help="Judge that scores the checkpoints with --keep best."
-)
-@click.option(
-    "--held-out",
-    type=click.IntRange(min=1),
-    show_default="a fifth",
-    help="Number of your images to hold out for the judge with --keep best.",
-)
-@click.option("--dry-run", is_flag=True, help="Print the resolved recipe and the data set without training.")
 def adapt(  # noqa: PLR0917 – click passes by name
     generator: Path | None,
     data: Choice,
@@ -202,6 +211,7 @@ def adapt(  # noqa: PLR0917 – click passes by name
     keep: str,
     judge: str,
     held_out: int | None,
+    save_every_s: float,
     dry_run: bool,
 ) -> None:
     """Fine-tune an exported generator on a few images of your own.
@@ -238,7 +248,16 @@ def adapt(  # noqa: PLR0917 – click passes by name
         click.echo(json.dumps(run.as_dict(), indent=2))
         return
     with _stoppable(run, out) as show_progress:
-        adaptation.adapt(parent, dataset, out=out, seed=seed, recipe=recipe, on_progress=show_progress, **choice)
+        adaptation.adapt(
+            parent,
+            dataset,
+            out=out,
+            recipe=recipe,
+            seed=seed,
+            save_every_s=save_every_s,
+            on_progress=show_progress,
+            **choice,
+        )
     click.echo(f"{out}")
     _say_done(out)
 

@@ -107,9 +107,8 @@ def train(
     recipe = recipe.computed_like(read_run(run_dir).recipe) if begun else recipe.computed(on_gpu=on_gpu())
     described = None if parent is None else parent.described
     run = describe(recipe, dataset, seed=seed, held_out=held_out, judge=judge, parent=described)
-    trainer = Trainer(
-        recipe, training, seed=seed, parent=parent
-    )  # before anything is written, because it may reject the recipe
+    # Before anything is written, because it may reject the recipe.
+    trainer = Trainer(recipe, training, seed=seed, parent=parent)
     newest = checkpoints.newest(run_dir)
     run = claim(run_dir, run, newest)
     checkpoints.remove_leftovers(run_dir)
