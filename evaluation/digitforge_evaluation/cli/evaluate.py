@@ -66,8 +66,7 @@ NEIGHBORS_PAGE = "Nearest training images"
     "--features",
     metavar="NAME",
     help="Features to compare images by: digitnet-64; own, a small network that is trained on your real training "
-    "images in minutes and kept in the cache, or principal components of pixels if there are few images; pca, the "
-    "latter; "
+    "images in minutes and kept in the cache, or pca if there are few images; pca, principal components of pixels; "
     "inception, the network of the FID paper (from the cache, by download, or from a file with inception:FILE), "
     "unverified until somebody has run `make verify-fid`; or MODULE:NAME, your own function from images to rows of "
     "numbers. All except digitnet-64 need --data.  [default: digitnet-64 if it recognizes the real images, else own]",

@@ -184,13 +184,13 @@ class AdaptedInside(TrainedInside):
             DataError: *folder* holds no generator.
             InvalidInputError: a field does not exist or is out of range.
         """
-        parent = _parent(newest_version(folder))
-        self._folder, self._cache = folder, cache
+        self._version, self._cache = newest_version(folder), cache  # a newer one may appear during the experiment
+        parent = _parent(self._version)
         self._recipe = recipe_for(parent, **(overrides or {}))
         self.identity = f"{parent.card['generator_id']}\n{_identity(self._recipe)}"
 
     def _train(self, real: Dataset, run_dir: Path, seed: int) -> None:
-        adapt(_parent(newest_version(self._folder)), real, out=run_dir, recipe=self._recipe, seed=seed)
+        adapt(_parent(self._version), real, out=run_dir, recipe=self._recipe, seed=seed)
 
 
 @lru_cache(maxsize=2)

@@ -15,15 +15,7 @@ from typing import Any, Final
 from digitforge_client.errors import InvalidInputError
 from digitforge_evaluation.classifiers.classifiers import BATCH_SIZE, check_classifier, learns_stepwise
 from digitforge_evaluation.classifiers.transformations import ELASTIC
-from digitforge_evaluation.experiment.arms import (
-    ARMS,
-    PLAIN,
-    PRIMARY,
-    Arm,
-    Variant,
-    baseline,
-    check_arms,
-)
+from digitforge_evaluation.experiment.arms import ARMS, PLAIN, PRIMARY, Arm, Variant, baseline, check_arms
 from digitforge_evaluation.experiment.generators import GeneratorSource
 from digitforge_evaluation.experiment.statistics import check_family
 from digitforge_evaluation.experiment.store import CellKey
@@ -34,8 +26,6 @@ _EXTENT: Final = (
     *("arms", "n_per_class", "curve", "subsets"),
     *("sweep", "shares", "expansions", "confidences", "fresh", "filtered"),
 )
-
-
 #: Default of ``Plan.confidence``. docs/results/few-labels.md has the command that compares others on validation images.
 CONFIDENCE: Final = 0.9
 

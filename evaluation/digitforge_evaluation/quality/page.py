@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from digitforge_client.common.files import make_folder, replacing
+from digitforge_client.common.numerals import grouped
 from digitforge_evaluation.images.sources import Drawn
 from digitforge_evaluation.quality.assess import Pictures, Report
 from digitforge_evaluation.quality.comparison import RealData
@@ -87,11 +88,6 @@ def summary(report: Report) -> str:
 def number(value: float, digits: int = 4) -> str:
     """A number with *digits* significant digits and a true minus sign."""
     return f"{value:.{digits}g}".replace("-", "−")
-
-
-def grouped(count: int) -> str:
-    """A count with narrow spaces between thousands."""
-    return f"{count:,}".replace(",", "\u202f")
 
 
 def _sheet(drawn: Drawn, classes: int, seed: int) -> bytes:
