@@ -217,9 +217,9 @@ _OPTIONS: Final = (
     _shown(
         "--confidence",
         type=_SHARE,
-        default=0.9,
+        default=0.0,
         help="A classifier trained on the subset labels unlabeled images, and the images of generators without "
-        "classes. Use only those with at least this confidence. The confidence of an svm is always 1.",
+        "classes. Use only those with at least this confidence; 0 keeps all. The confidence of an svm is always 1.",
     ),
     click.option(
         "--confidences",

@@ -26,8 +26,8 @@ _EXTENT: Final = (
     *("arms", "n_per_class", "curve", "subsets"),
     *("sweep", "shares", "expansions", "confidences", "fresh", "filtered"),
 )
-#: Default of ``Plan.confidence``. docs/results/few-labels.md has the command that compares others on validation images.
-CONFIDENCE: Final = 0.9
+#: Default of ``Plan.confidence``: keep all. The best on validation images, see docs/results/few-labels.md.
+CONFIDENCE: Final = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
