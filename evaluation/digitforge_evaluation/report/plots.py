@@ -41,8 +41,10 @@ MARKS: Final = {
     "smote": ("#8f6bb3", "<"),
     "classical": ("#d9822b", "s"),
     "classical+oversampled": ("#a3541f", ">"),
+    "pseudo-labeled": ("#4f9aa8", "p"),
     "gan": ("#3c8dd9", "D"),
     "classical+gan": ("#2f9e6e", "P"),
+    "classical+pretrained": ("#7a6ad8", "h"),
     "synthetic": ("#d0506f", "X"),
 }
 

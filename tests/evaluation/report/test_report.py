@@ -16,7 +16,9 @@ import pytest
 
 from digitforge_client.errors import DigitforgeError
 from digitforge_evaluation.experiment.analysis import Analysis, analyze
+from digitforge_evaluation.experiment.arms import ARMS as ALL_ARMS
 from digitforge_evaluation.experiment.arms import Arm
+from digitforge_evaluation.experiment.generators import Budget
 from digitforge_evaluation.experiment.sentences import summary
 from digitforge_evaluation.experiment.store import CellKey, CellResult
 from digitforge_evaluation.report import Facts, SampleSheet, confusion, page, plots, scatter, svg, write_report
@@ -209,6 +211,19 @@ def test_one_subset_makes_a_report(tmp_path: Path) -> None:
     _, text = _parsed(write_report(tmp_path, _analysis(subsets=1), _facts())[0])
     assert text.count("This is descriptive") == 1
     assert "Unfinished: 4 of 40 cells" in text
+
+
+@pytest.mark.parametrize("sizes", [(10,), (10, 100)])
+def test_every_arm_is_drawn(sizes: tuple[int, ...], tmp_path: Path) -> None:
+    drawn = [Arm(name=name, budget=budget) for name, budget in itertools.product(ALL_ARMS, ("", *Budget))]
+    drawn = [arm for arm in drawn if bool(arm.budget) == arm.design.generator]
+    cells: dict[CellKey, CellResult] = {}
+    for n, subset, (place, arm) in itertools.product(sizes, range(3), enumerate(drawn)):
+        _add(cells, n=n, subset=subset, arm=str(arm), accuracy=0.9 + 0.001 * (place + subset % 2))
+    html, _ = write_report(tmp_path, analyze(cells), _facts())
+    _, text = _parsed(html)
+    assert all(str(arm) in text for arm in drawn)
+    assert (tmp_path / "accuracy.svg").exists()
 
 
 def test_one_subset_makes_curves_without_bands(monkeypatch: pytest.MonkeyPatch) -> None:
