@@ -180,6 +180,7 @@ def plan_arms(plan: Plan, sources: Mapping[str, GeneratorSource]) -> tuple[Arm, 
             for variant in plan.variants
             if variant.confidence is None or budget == "semi"  # other generators label their digits
             for name in generated
+            if variant.share is None or ARMS[name].real  # generated images alone have no share
         ]
     return tuple(arms)
 

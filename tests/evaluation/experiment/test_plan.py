@@ -79,6 +79,11 @@ def test_arms_are_named_by_generator_and_variant(exported: Exported) -> None:
     ]
 
 
+def test_generated_images_alone_have_no_share(exported: Exported) -> None:
+    arms = plan_arms(Plan(arms=("gan", "synthetic"), shares=(0.1,)), {"oracle": exported})
+    assert [str(arm) for arm in arms] == ["gan (oracle)", "synthetic (oracle)", "gan (oracle, share 0.1)"]
+
+
 def test_other_confidences_are_tried_only_where_a_classifier_labels_images(exported: Exported) -> None:
     plan = Plan(arms=("real", "pseudo-labeled", "gan"), confidence=0.9, confidences=(0.5, 0.9))
     arms = plan_arms(plan, {"oracle": exported, "semi": exported})
