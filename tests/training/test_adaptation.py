@@ -166,6 +166,14 @@ def test_a_run_with_another_parent_is_another_run(parent: Parent, mine: Dataset,
         loop.train(recipe, mine, run_dir=tmp_path)
 
 
+def test_the_judge_may_prefer_the_parent(parent: Parent, theirs: Dataset, tmp_path: Path) -> None:
+    recipe = _recipe(parent, steps=3, learning_rate=1e-30)  # too small to change anything, so nothing gets better
+    adapt(parent, theirs, out=tmp_path, recipe=recipe, judge="kernel", held_out=24)
+    best = checkpoints.best(tmp_path)
+    assert best is not None
+    assert best.images_seen == 0
+
+
 def test_images_that_do_not_fit_the_generator_are_refused(parent: Parent, mine: Dataset, tmp_path: Path) -> None:
     def changed(images: np.ndarray, names: tuple[str, ...]) -> Dataset:
         return Dataset(images=images, labels=mine.labels, class_names=names, name="changed", split="train")

@@ -184,7 +184,8 @@ def _train_on(
             draw_sheet(trainer, run.class_names, path)
             journal.show(path, images_seen=trainer.images_seen)
             found |= watch.statistics(trainer)
-        if keep_best and trainer.steps_done and (trainer.steps_done % every_checkpoint == 0 or ended):
+        judged = trainer.steps_done > 0 or run.parent is not None  # new networks make noise, but a parent may be best
+        if keep_best and judged and (trainer.steps_done % every_checkpoint == 0 or ended):
             # Before the checkpoint, so that the judge is asked again if the process is killed in between.
             found |= keep_best()
         return found
