@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 HELD_OUT_SHARE: Final = 0.2
 #: Fields of the parent's recipe that an adaptation replaces.
 ADAPTATION: Final[Mapping[str, Any]] = {
-    "steps": 400,
+    "steps": 150,
     "batch_size": 32,
     "learning_rate": 3e-4,
     "gamma": 0.5,

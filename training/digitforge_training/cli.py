@@ -200,7 +200,7 @@ def train(  # noqa: PLR0917 – click passes by name
 @click.argument("generator", type=_PATH, required=False)
 @data_options(default=None)
 @_run_options(keep="best", judge="kernel", held_out=None)
-@click.option("--steps", type=click.IntRange(min=1), help="Number of training steps.  [default: 400]")
+@click.option("--steps", type=click.IntRange(min=1), help="Number of training steps.  [default: 150]")
 def adapt(  # noqa: PLR0917 – click passes by name
     generator: Path | None,
     data: Choice,
