@@ -157,8 +157,8 @@ def evaluate(
         newest_version(model)
     import_quietly("tensorflow")
     from digitforge_evaluation.features.choice import features_called
-    from digitforge_evaluation.quality.assess import IMAGES, assess
-    from digitforge_evaluation.quality.comparison import RealData
+    from digitforge_evaluation.quality.assess import assess
+    from digitforge_evaluation.quality.comparison import IMAGES, RealData
     from digitforge_evaluation.quality.suitability import matched, refuse_unsuitable
 
     shown: list[Pictures] = []

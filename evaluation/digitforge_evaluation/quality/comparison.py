@@ -35,12 +35,22 @@ from digitforge_evaluation.quality.reference import Reference, moments_of
 from digitforge_training.data import Dataset, DataSource, load_splits
 from digitforge_training.gan.clusters import find_bins
 
+#: Number of images to draw, unless there are few training images.
+IMAGES: Final = 10_000
 #: Default number of nearest neighbors for precision, recall, density and coverage.
 NEIGHBORS: Final = 5
 _MAX_BINS: Final = 32  # of one class
 _IMAGES_PER_BIN: Final = 20  # training images, at least
 
 Rows = npt.NDArray[np.intp] | npt.NDArray[np.bool_]
+
+
+def images_to_draw(train: Dataset | None) -> int:
+    """The default number of images: `IMAGES`, or half as many as there are training images if that is fewer.
+
+    Then random training images can be measured in their place, which gives the training floor.
+    """
+    return IMAGES if train is None else max(2, min(IMAGES, len(train) // 2))
 
 
 @dataclass(frozen=True, kw_only=True)
