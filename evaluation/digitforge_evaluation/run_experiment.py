@@ -68,6 +68,7 @@ def run_experiment(
     model: str | Path | Sequence[str | Path] = (),
     strict: str | None = None,
     strict_steps: int | None = None,
+    strict_copies: int = 0,
     adapt: bool = False,
     adapt_fields: Mapping[str, Any] | None = None,
     arms: Sequence[str] | None = None,
@@ -95,6 +96,8 @@ def run_experiment(
         model: instead of *server*, the folder of an exported generator or of its versions. A list compares several.
         strict: also train a generator of this recipe on each subset's images. This is slow.
         strict_steps: training steps of the strict generators; None for the recipe's number.
+        strict_copies: number of copies of each image, changed as in the classical arms, that strict generators are
+            trained on too.
         adapt: also adapt the generator of *model* to each subset's images, by `digitforge.adapt`.
         adapt_fields: fields of the recipe of the adaptation to override.
         arms: names of the arms to run, keys of ``experiment.arms.ARMS``; None for all that are possible.
@@ -146,7 +149,9 @@ def run_experiment(
     check_verdicts(plan, generators=bool(server) + len(models) + bool(strict) + adapt)
     steps = {"steps": strict_steps} if strict_steps else {}
     strict_source = (
-        generators.TrainedInside(recipe=strict, overrides=steps, cache=folder / "generators") if strict else None
+        generators.TrainedInside(recipe=strict, overrides=steps, copies=strict_copies, cache=folder / "generators")
+        if strict
+        else None
     )
     training, test = load_splits(data, **options)
     if training.split_note:

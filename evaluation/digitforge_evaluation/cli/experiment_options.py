@@ -123,6 +123,12 @@ _OPTIONS: Final = (
     click.option(
         "--strict-steps", type=_COUNT, help="Training steps of the --strict generators.  [default: the recipe's]"
     ),
+    _shown(
+        "--strict-copies",
+        type=click.IntRange(min=0),
+        default=0,
+        help="Train the --strict generators on so many copies of each image too, changed as in classical augmentation.",
+    ),
     click.option(
         "--adapt",
         is_flag=True,

@@ -28,6 +28,7 @@ from digitforge_client import DigitClient
 from digitforge_client.common.files import make_folder
 from digitforge_client.common.versions import newest_version
 from digitforge_client.errors import DataError, InvalidInputError
+from digitforge_evaluation.classifiers.transformations import shift_rotate_scale
 from digitforge_evaluation.experiment.subsets import RealImages
 from digitforge_evaluation.images.seen import fitted, seen_images
 from digitforge_evaluation.images.sources import SavedGenerator, ServedGenerator, Source
@@ -122,20 +123,30 @@ class TrainedInside:
     experiments in the same folder reuse them.
     """
 
-    def __init__(self, *, recipe: str = STRICT_RECIPE, overrides: Mapping[str, Any] | None = None, cache: Path) -> None:
+    _copies = 0
+
+    def __init__(
+        self,
+        *,
+        recipe: str = STRICT_RECIPE,
+        overrides: Mapping[str, Any] | None = None,
+        copies: int = 0,
+        cache: Path,
+    ) -> None:
         """Resolve the recipe.
 
         Args:
             recipe: name of a recipe.
             overrides: fields of the recipe to replace.
+            copies: number of copies of each image to train on too, each changed as in the classical arms.
             cache: folder for the trained generators.
 
         Raises:
             InvalidInputError: the recipe is unknown.
         """
         self._recipe = resolve(recipe, overrides or {})
-        self._cache = cache
-        self.identity = _identity(self._recipe)
+        self._cache, self._copies = cache, copies
+        self.identity = _identity(self._recipe) + (f"\n{copies} copies" if copies else "")
 
     def generator_for(self, real: Dataset, *, seed: int) -> Source:
         """The generator trained on *real* with *seed*. Trains it if the cache lacks it.
@@ -148,6 +159,7 @@ class TrainedInside:
 
         content = f"{real.sha256}\n{self.identity}\n{seed}"
         folder = self._cache / hashlib.sha256(content.encode()).hexdigest()[:16]
+        real = self._with_copies(real, seed)
         make_folder(folder)
         with FileLock(folder / ".lock"):
             version = folder / "models" / "1"
@@ -162,6 +174,19 @@ class TrainedInside:
                 f"the generator in {folder} was trained on different images; remove that folder and run again"
             )
         return generator
+
+    def _with_copies(self, real: Dataset, seed: int) -> Dataset:
+        if not self._copies:
+            return real
+        rows = np.tile(np.arange(len(real)), self._copies)
+        copies = shift_rotate_scale(real.images[rows], np.random.default_rng(seed))
+        return Dataset(
+            images=np.concatenate([real.images, copies]),
+            labels=np.concatenate([real.labels, real.labels[rows]]),
+            class_names=real.class_names,
+            name=real.name,
+            split=real.split,
+        )
 
     def _train(self, real: Dataset, run_dir: Path, seed: int) -> None:
         from digitforge_training.runs.loop import train

@@ -20,6 +20,7 @@ from digitforge_evaluation.experiment.run import interleave, run_cells
 from digitforge_evaluation.experiment.sentences import fair_sentence, points, sentence
 from digitforge_evaluation.experiment.store import CellKey, CellResult, open_store, read_store
 from digitforge_evaluation.experiment.subsets import RealImages, subset_indices
+from digitforge_evaluation.images.seen import seen_images
 from digitforge_evaluation.images.sources import Drawn, SavedGenerator
 from digitforge_training.data import Dataset
 from digitforge_training.export.saved_model import read_card
@@ -206,6 +207,21 @@ def test_strict_generators_are_trained_on_the_subset_alone_and_only_once(
     assert generator.card["training_data"]["images"] == len(subset) == 20
     assert generator.card["training_data"]["sha256"] == subset.sha256
     assert (folder / "models" / "1" / "saved_model.pb").stat().st_mtime_ns == made
+
+
+@pytest.mark.usefixtures("eagerly")
+def test_strict_generators_can_be_trained_on_changed_copies_too(real: RealImages, tmp_path: Path) -> None:
+    small = {"network": "dense", "generator_widths": "8", "discriminator_widths": "8", "clusters": 1, "steps": 2}
+    source = TrainedInside(recipe="forge-small", overrides=small, copies=3, cache=tmp_path)
+    subset = real.pool.subset(subset_indices(real.pool.labels, n_per_class=2, subset=0, seed=0))
+    generator = source.generator_for(subset, seed=0)
+    assert generator.card is not None
+    assert generator.card["training_data"]["images"] == 4 * len(subset)
+    assert source.generator_for(subset, seed=0).card == generator.card  # from the cache
+    seen = seen_images(generator, subset)
+    assert seen is not None
+    assert seen.all()
+    assert source.identity != TrainedInside(recipe="forge-small", overrides=small, cache=tmp_path).identity
 
 
 @pytest.mark.usefixtures("eagerly")
