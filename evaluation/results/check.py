@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from digitforge_evaluation.experiment.arms import ARMS
+
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "evaluation" / "results"
 EXPANSION = "expansion.json"
@@ -77,8 +79,8 @@ def cells(document: Path) -> Iterator[tuple[list[str], Cell]]:
 
 
 def _arms(text: str) -> tuple[str, ...]:
-    names = "real|oversampled|noise|smote|classical|gan|synthetic"
-    return tuple(re.findall(rf"`((?:{names})(?:\+(?:{names}))*)`", text))
+    names = "|".join(map(re.escape, ARMS))
+    return tuple(re.findall(rf"`((?:{names})(?: \([^`]*\))?)`", text))
 
 
 def problems(document: Path) -> Iterator[str]:
@@ -137,11 +139,15 @@ def _fits(result: dict[str, Any], cell: Cell) -> bool:
     """Whether an arm or a comparison is the one that a cell is about."""
     if cell.size not in (None, result["n_per_class"]):
         return False
-    name = re.sub(r" \(.*", "", result["arm"])
     if "baseline" not in result:
-        return name in cell.arms
-    baseline = re.sub(r" \(.*", "", result["baseline"])
-    return len(cell.arms) < 2 or cell.arms[-2:] == (name, baseline)
+        return any(_is(arm, result["arm"]) for arm in cell.arms)
+    pair = (result["arm"], result["baseline"])
+    return len(cell.arms) < 2 or all(_is(written, arm) for written, arm in zip(cell.arms[-2:], pair, strict=True))
+
+
+def _is(written: str, arm: str) -> bool:
+    """Whether a document means this arm. It may leave out what is in parentheses: generator and variant."""
+    return written in (arm, re.sub(r" \(.*", "", arm))
 
 
 def _mean(arm: dict[str, Any], header: str) -> str:
