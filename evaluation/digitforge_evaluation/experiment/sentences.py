@@ -114,9 +114,11 @@ def fair_sentence(comparison: Comparison) -> str:
     details = f"95 % interval {points(interval.low)} to {points(interval.high)}, " if interval else ""
     n, pretrained = comparison.n_per_class, comparison.baseline.design.pretrained
     how = "by pretraining the classifier" if pretrained else "without a generator"
+    side = "above" if comparison.difference >= 0 else "below"
+    distance = f"{100 * abs(comparison.difference):.2f} points {side}"
     return (
-        f"With {n} real image{'s' if n > 1 else ''} per class, {comparison.arm} is {points(comparison.difference)} "
-        f"points from {comparison.baseline}, which uses the same information {how} "
+        f"With {n} real image{'s' if n > 1 else ''} per class, {comparison.arm} is {distance} {comparison.baseline}, "
+        f"which uses the same information {how} "
         f"({details}{_subsets(comparison.subsets)}, descriptive)."
     )
 

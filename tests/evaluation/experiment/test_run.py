@@ -17,7 +17,7 @@ from digitforge_evaluation.experiment.arms import PLAIN
 from digitforge_evaluation.experiment.generators import AdaptedInside, Budget, Exported, TrainedInside
 from digitforge_evaluation.experiment.plan import Plan, identity, plan_cells
 from digitforge_evaluation.experiment.run import interleave, run_cells
-from digitforge_evaluation.experiment.sentences import fair_sentence, points, sentence
+from digitforge_evaluation.experiment.sentences import fair_sentence, sentence
 from digitforge_evaluation.experiment.store import CellKey, CellResult, open_store, read_store
 from digitforge_evaluation.experiment.subsets import RealImages, subset_indices
 from digitforge_evaluation.images.seen import seen_images
@@ -368,7 +368,9 @@ def test_semi_arms_are_compared_with_pseudo_labeled_images(
     assert compared["classical+gan (semi)", "classical"].primary
     (fair,) = analysis.fair
     assert fair == compared["classical+gan (semi)", "pseudo-labeled"]
-    assert f"classical+gan (semi) is {points(fair.difference)} points from pseudo-labeled" in fair_sentence(fair)
+    side = "above" if fair.difference >= 0 else "below"
+    said = f"classical+gan (semi) is {100 * abs(fair.difference):.2f} points {side} pseudo-labeled"
+    assert said in fair_sentence(fair)
 
 
 def test_a_higher_confidence_keeps_fewer_pseudo_labels(run_plan: RunPlan, tmp_path: Path) -> None:
