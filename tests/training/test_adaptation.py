@@ -13,7 +13,7 @@ from small_recipes import DENSE
 
 from digitforge_client.contract import image_hashes
 from digitforge_client.errors import DataError, InvalidInputError
-from digitforge_training.adaptation import adapt, read_parent, recipe_for
+from digitforge_training.adaptation import ADAPTATION, adapt, read_parent, recipe_for
 from digitforge_training.cli import adapt as adapt_command
 from digitforge_training.data import Dataset
 from digitforge_training.export.export import export
@@ -197,5 +197,7 @@ def test_the_command_shows_the_parent_and_the_held_out_images(version: Path, tmp
     assert (described["held_out"], described["judge"]) == (288, "kernel")
     assert "1438 are training images" in done.stderr
     assert not (tmp_path / "run").exists()
+    help_text = " ".join(CliRunner().invoke(adapt_command, ["--help"]).output.split())
+    assert f"Number of training steps. [default: {ADAPTATION['steps']}]" in help_text
     done = CliRunner().invoke(adapt_command, [str(version), "--out", str(tmp_path / "run")])
     assert (done.exit_code, "Missing option '--data'" in done.stderr) == (2, True)

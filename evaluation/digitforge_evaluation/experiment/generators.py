@@ -123,7 +123,7 @@ class TrainedInside:
     experiments in the same folder reuse them.
     """
 
-    _copies = 0
+    _copies = 0  # an adaptation has none
 
     def __init__(
         self,
