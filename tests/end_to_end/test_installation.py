@@ -109,7 +109,9 @@ def test_the_command_lists_every_subcommand(slim: Environment) -> None:
     [
         (["train", "--data", "digits", "--out", "run"], "training"),
         (["export", "run", "--to", "models/digits"], "training"),
+        (["adapt", "--data", "digits", "--out", "run"], "training"),
         (["serve"], "serving"),
+        (["evaluate", "--images", "digits.npz"], "evaluation"),
         (["demo"], "evaluation,serving"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else value,

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from digitforge_client.cli.track_option import track_option
 from digitforge_client.common.command import Group, import_quietly, resumable
+from digitforge_client.common.extras import check_extras
 from digitforge_client.common.interrupts import announcing
 from digitforge_client.common.json_text import parse_json
 from digitforge_client.contract import MODEL_NAME
@@ -164,6 +165,7 @@ def train(  # noqa: PLR0917 – click passes by name
     Ctrl-C (exit status 130) and SIGTERM (143) write a checkpoint. Repeat the command to resume from it. Publish the
     finished run with `digitforge export RUN --to FOLDER`.
     """
+    check_extras("training", "`digitforge train`")
     from digitforge_training import data as data_module
     from digitforge_training.runs.folder import describe
     from digitforge_training.runs.train import train as begin
@@ -227,6 +229,7 @@ def adapt(  # noqa: PLR0917 – click passes by name
     Ctrl-C and SIGTERM write a checkpoint, as in `digitforge train`. Repeat the command to resume from it. Publish the
     finished run with `digitforge export RUN --to FOLDER`. Its card names the generator that it was adapted from.
     """
+    check_extras("training", "`digitforge adapt`")
     from digitforge_client.common.shipped import shipped_models
     from digitforge_training import adaptation
     from digitforge_training import data as data_module
@@ -410,6 +413,7 @@ def export(  # noqa: PLR0917 – click passes by name
       digitforge export runs/forge --to models/digits
       digitforge export runs/mine --to models/mine --expansion auto
     """
+    check_extras("training", "`digitforge export`")
     from digitforge_training.export.export import export as publish
     from digitforge_training.export.export import training_data
 

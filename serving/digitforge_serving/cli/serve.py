@@ -22,6 +22,7 @@ import click
 from click.core import ParameterSource
 
 from digitforge_client import contract
+from digitforge_client.common.extras import check_extras
 from digitforge_client.common.interrupts import ENDING_SIGNALS, HANGUP
 from digitforge_client.common.shipped import shipped_models
 from digitforge_client.errors import InvalidInputError
@@ -252,6 +253,7 @@ def serve(
         page.check()
         _run_until_signal(page, lambda: _announce_page(page, page_for, as_json=as_json), grace_s=flags["grace_seconds"])
         return
+    check_extras("serving", "`digitforge serve`")
     if flags.pop("allow_reload") != (flags["model_root"] is not None):
         raise InvalidInputError("--allow-reload and --model-root belong together; give both or neither")
     sources = _sources(flags.pop("model_name"), flags.pop("model_base_path"), flags["model_config_file"])
