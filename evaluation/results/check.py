@@ -8,6 +8,8 @@ come from. The check looks at each cell whose row or column names an arm or a di
 * ``p = 0.029`` must be the p of such a difference
 * a number in a column ``fd[…]`` must be a distance in ``distances.json``
 * with ``expansion.json`` in place of a folder, each cell must be a number of its trials
+* with a report of ``digitforge evaluate --json`` in place of a folder, ``shipped/evaluation.json``: each number in a
+  row or column that names a metric must be one of the report's numbers of this metric, rounded
 
 If a column names a number of images per class, the values must be of this number.
 """
@@ -27,6 +29,21 @@ from digitforge_evaluation.experiment.arms import ARMS
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "evaluation" / "results"
 EXPANSION = "expansion.json"
+EVALUATION = "evaluation.json"
+#: Metrics as tables name them => names in reports.
+METRICS = {
+    "fd": "fd",
+    "fd_infinity": "fd_infinity",
+    "kd": "kd",
+    "precision": "precision",
+    "recall": "recall",
+    "density": "density",
+    "coverage": "coverage",
+    "label agreement": "label_agreement",
+    "missing modes": "missing_modes",
+    "authenticity": "authenticity",
+    "classifier score": "classifier_score",
+}
 SOURCE = re.compile(r"<!-- results: (.+) -->")
 NUMBER = r"[+−-]?\d+(?:\.\d+)?"
 MEAN = re.compile(rf"({NUMBER}) ± ({NUMBER})")
@@ -90,15 +107,58 @@ def problems(document: Path) -> Iterator[str]:
             if cell.text not in _expansion():
                 yield f"{cell.place}: {cell.text} ({cell.header}) is not in {EXPANSION}"
             continue
-        reports = [json.loads((RESULTS / folder / "report.json").read_text("utf-8")) for folder in folders]
+        evaluations = [_read(source) for source in folders if source.endswith(EVALUATION)]
+        if evaluations and (metrics := _metrics(cell.row) or _metrics(cell.header)):
+            yield from _wrong_figures(cell, metrics, evaluations, folders)
+            continue
+        reports = [_read(f"{folder}/report.json") for folder in folders if not folder.endswith(EVALUATION)]
         for written, known in _claims(cell, reports, folders):
             if written not in known:
                 yield f"{cell.place}: {written} ({cell.header}) is not in {', '.join(folders)}"
 
 
+def _read(file: str) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads((RESULTS / file).read_text("utf-8"))
+    return report
+
+
+def _metrics(text: str) -> set[str]:
+    """Names of the metrics that the text names."""
+    words = re.findall("|".join(rf"\b{name}\b" for name in sorted(METRICS, key=len, reverse=True)), text)
+    return {METRICS[word] for word in words}
+
+
+def _wrong_figures(
+    cell: Cell, metrics: set[str], evaluations: list[dict[str, Any]], sources: list[str]
+) -> Iterator[str]:
+    """The numbers of a cell that are not among the reports' numbers of these metrics."""
+    figures = [
+        figure
+        for report in evaluations
+        for figure in report["figures"]
+        if re.split(r"[\[@]", figure["name"])[0] in metrics and "@100x" not in figure["name"]
+    ]
+    numbers = [number for figure in figures for number in _numbers(figure)]
+    if "1 − " in cell.row:
+        numbers = [1 - number for number in numbers]
+    scale = 100 if "%" in cell.text else 1
+    # "at 5 000" and "on five partitions" say how many images and partitions.
+    for written in re.findall(NUMBER, re.sub(r" (?:at|on) .*", "", cell.text)):
+        decimals = len(written.partition(".")[2])
+        if float(_plain(written)) not in {round(scale * number, decimals) for number in numbers}:
+            yield f"{cell.place}: {written} ({cell.row}) is not in {', '.join(sources)}"
+
+
+def _numbers(figure: dict[str, Any]) -> list[float]:
+    """Value and interval of a figure, and the mean and standard deviation of its floors."""
+    floors = [figure[floor] for floor in ("training_floor", "unseen_floor") if figure[floor]]
+    of_floors = [floor[key] for floor in floors for key in ("mean", "standard_deviation") if floor[key] is not None]
+    return [figure["value"], *(figure["interval"] or ()), *of_floors]
+
+
 def _expansion() -> set[str]:
     """The numbers in the table of tried expansions: factor, error, and difference from the lowest error."""
-    tried = json.loads((RESULTS / EXPANSION).read_text("utf-8"))["choice"]["tried"]
+    tried = _read(EXPANSION)["choice"]["tried"]
     return {
         text
         for one in tried
@@ -113,7 +173,7 @@ def _expansion() -> set[str]:
 def _claims(cell: Cell, reports: list[dict[str, Any]], folders: list[str]) -> Iterator[tuple[str, set[str]]]:
     """Each number in a cell, with the numbers that it may be."""
     if cell.header.startswith("`fd["):
-        known = [json.loads((RESULTS / folder / "distances.json").read_text("utf-8"))["values"] for folder in folders]
+        known = [_read(f"{folder}/distances.json")["values"] for folder in folders]
         yield cell.text, {f"{value:#.3g}".rstrip(".") for values in known for value in values.values()}
         return
     comparisons = [each for report in reports for each in report["comparisons"] if _fits(each, cell)]

@@ -32,7 +32,7 @@ _COARSE: Final = 0.002
 
 def points(difference: float) -> str:
     """Format a difference of accuracies in percentage points: ``+1.25``."""
-    return f"{100 * difference:+.2f}".replace("-", "−")
+    return f"{100 * difference:+z.2f}".replace("-", "−")
 
 
 def summary(analysis: Analysis, *, data: str, classifier: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from digitforge_evaluation.experiment.analysis import analyze
 from digitforge_evaluation.experiment.arms import Arm
-from digitforge_evaluation.experiment.sentences import sentence
+from digitforge_evaluation.experiment.sentences import points, sentence
 from digitforge_evaluation.experiment.store import CellKey, CellResult
 
 HITS = ((8, 2), (1, 9))
@@ -55,6 +55,13 @@ def test_an_inconclusive_sentence_gives_the_detectable_difference() -> None:
     spread = np.subtract(noisy, _ten(0.9)).std(ddof=1)
     assert comparison.detectable / spread == pytest.approx(1.01, abs=0.01)
     assert f"With 10 subsets, a true difference of {100 * comparison.detectable:.2f} points would be found" in text
+
+
+@pytest.mark.parametrize(
+    ("difference", "written"), [(0.01254, "+1.25"), (-0.0003, "−0.03"), (-0.00001, "+0.00"), (0.0, "+0.00")]
+)
+def test_points_have_a_sign_but_zero_is_never_negative(difference: float, written: str) -> None:
+    assert points(difference) == written
 
 
 def test_a_family_that_is_too_large_is_inconclusive_and_claims_no_power() -> None:
