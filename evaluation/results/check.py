@@ -8,8 +8,8 @@ come from. The check looks at each cell whose row or column names an arm or a di
 * ``p = 0.029`` must be the p of such a difference
 * a number in a column ``fd[…]`` must be a distance in ``distances.json``
 * with ``expansion.json`` in place of a folder, each cell must be a number of its trials
-* with a report of ``digitforge evaluate --json`` in place of a folder, ``shipped/evaluation.json``: each number in a
-  row or column that names a metric must be one of the report's numbers of this metric, rounded
+* with a report of ``digitforge evaluate --json`` in place of a folder, ``shipped/evaluation.json``, or with the floors
+  ``mnist-test.json``: each number in a row or column that names a metric must be one of its numbers there, rounded
 
 If a column names a number of images per class, the values must be of this number.
 """
@@ -28,21 +28,25 @@ from digitforge_evaluation.experiment.arms import ARMS
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "evaluation" / "results"
+SHIPPED = ROOT / "evaluation" / "digitforge_evaluation" / "data"
 EXPANSION = "expansion.json"
 EVALUATION = "evaluation.json"
-#: Metrics as tables name them => names in reports.
+FLOORS = "mnist-test.json"
+#: Metrics as tables name them => their keys in reports.
 METRICS = {
-    "fd": "fd",
-    "fd_infinity": "fd_infinity",
-    "kd": "kd",
+    "fd": "distance",
+    "fd_infinity": "extrapolated",
+    "kd": "kernel",
+    "100x1000": "kernel_subsets",
     "precision": "precision",
     "recall": "recall",
     "density": "density",
     "coverage": "coverage",
-    "label agreement": "label_agreement",
-    "missing modes": "missing_modes",
+    "label agreement": "agreement",
+    "missing modes": "missing",
+    "classifier score": "score",
     "authenticity": "authenticity",
-    "classifier score": "classifier_score",
+    "c_t": "copying",
 }
 SOURCE = re.compile(r"<!-- results: (.+) -->")
 NUMBER = r"[+−-]?\d+(?:\.\d+)?"
@@ -107,53 +111,54 @@ def problems(document: Path) -> Iterator[str]:
             if cell.text not in _expansion():
                 yield f"{cell.place}: {cell.text} ({cell.header}) is not in {EXPANSION}"
             continue
-        evaluations = [_read(source) for source in folders if source.endswith(EVALUATION)]
-        if evaluations and (metrics := _metrics(cell.row) or _metrics(cell.header)):
-            yield from _wrong_figures(cell, metrics, evaluations, folders)
+        measured = [source for source in folders if source.endswith((EVALUATION, FLOORS))]
+        if measured and (keys := _keys(cell.row) or _keys(cell.header)):
+            yield from _wrong_figures(cell, keys, measured)
             continue
-        reports = [_read(f"{folder}/report.json") for folder in folders if not folder.endswith(EVALUATION)]
+        reports = [_read(f"{folder}/report.json") for folder in folders if folder not in measured]
         for written, known in _claims(cell, reports, folders):
             if written not in known:
                 yield f"{cell.place}: {written} ({cell.header}) is not in {', '.join(folders)}"
 
 
-def _read(file: str) -> dict[str, Any]:
-    report: dict[str, Any] = json.loads((RESULTS / file).read_text("utf-8"))
+def _read(file: str, folder: Path = RESULTS) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads((folder / file).read_text("utf-8"))
     return report
 
 
-def _metrics(text: str) -> set[str]:
-    """Names of the metrics that the text names."""
+def _keys(text: str) -> set[str]:
+    """Keys of the metrics that a text names."""
     words = re.findall("|".join(rf"\b{name}\b" for name in sorted(METRICS, key=len, reverse=True)), text)
     return {METRICS[word] for word in words}
 
 
-def _wrong_figures(
-    cell: Cell, metrics: set[str], evaluations: list[dict[str, Any]], sources: list[str]
-) -> Iterator[str]:
-    """The numbers of a cell that are not among the reports' numbers of these metrics."""
-    figures = [
-        figure
-        for report in evaluations
-        for figure in report["figures"]
-        if re.split(r"[\[@]", figure["name"])[0] in metrics and "@100x" not in figure["name"]
-    ]
-    numbers = [number for figure in figures for number in _numbers(figure)]
+def _wrong_figures(cell: Cell, keys: set[str], sources: list[str]) -> Iterator[str]:
+    """The numbers of a cell that are not among the sources' numbers of these metrics."""
+    numbers = [number for source in sources for number in _figures(source, keys)]
     if "1 − " in cell.row:
         numbers = [1 - number for number in numbers]
     scale = 100 if "%" in cell.text else 1
     # "at 5 000" and "on five partitions" say how many images and partitions.
-    for written in re.findall(NUMBER, re.sub(r" (?:at|on) .*", "", cell.text)):
+    text = "" if cell.text == cell.row else re.sub(r" (?:at|on) .*", "", cell.text)
+    for written in re.findall(NUMBER, text):
         decimals = len(written.partition(".")[2])
         if float(_plain(written)) not in {round(scale * number, decimals) for number in numbers}:
             yield f"{cell.place}: {written} ({cell.row}) is not in {', '.join(sources)}"
 
 
-def _numbers(figure: dict[str, Any]) -> list[float]:
-    """Value and interval of a figure, and the mean and standard deviation of its floors."""
-    floors = [figure[floor] for floor in ("training_floor", "unseen_floor") if figure[floor]]
-    of_floors = [floor[key] for floor in floors for key in ("mean", "standard_deviation") if floor[key] is not None]
-    return [figure["value"], *(figure["interval"] or ()), *of_floors]
+def _figures(source: str, keys: set[str]) -> Iterator[float]:
+    """The numbers of these metrics in a report of `digitforge evaluate`, or in the floors of MNIST's test images."""
+    floors: list[dict[str, Any] | None] = []
+    if source == FLOORS:
+        for either in _read(source, SHIPPED)["floors"].values():
+            floors += [floor for side in either.values() for key, floor in side.items() if key in keys]
+    else:
+        for figure in _read(source)["figures"]:
+            if figure["key"] in keys:
+                yield from (figure["value"], *(figure["interval"] or ()))
+                floors += [figure["training_floor"], figure["unseen_floor"]]
+    for floor in filter(None, floors):
+        yield from (floor[key] for key in ("mean", "standard_deviation") if floor[key] is not None)
 
 
 def _expansion() -> set[str]:
