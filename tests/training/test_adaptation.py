@@ -14,7 +14,7 @@ from small_recipes import DENSE
 from digitforge_client.contract import image_hashes
 from digitforge_client.errors import DataError, InvalidInputError
 from digitforge_training.adaptation import ADAPTATION, adapt, read_parent, recipe_for
-from digitforge_training.cli import adapt as adapt_command
+from digitforge_training.cli.adapt import adapt as adapt_command
 from digitforge_training.data import Dataset
 from digitforge_training.export.export import export
 from digitforge_training.export.saved_model import DISCRIMINATOR_FILE, read_card

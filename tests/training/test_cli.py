@@ -11,7 +11,7 @@ from typing import Any
 import click
 import pytest
 
-from digitforge_training.cli import _read_metrics
+from digitforge_training.cli.export import _read_metrics
 from digitforge_training.export import model_card
 
 COMMAND = [sys.executable, "-m", "digitforge"]

@@ -13,7 +13,7 @@ from digitforge_client.cli.scheduler_options import SCHEDULER, scheduler_options
 from digitforge_client.cli.server_options import CONNECTION, connection_options
 from digitforge_client.cli.track_option import track_option
 from digitforge_client.errors import InvalidInputError
-from digitforge_training.cli import complete_recipe
+from digitforge_training.cli.recipes import complete_recipe
 from digitforge_training.data.cli import LAYOUTS, data_options
 
 FOLDER: Final = click.Path(file_okay=False, path_type=Path)

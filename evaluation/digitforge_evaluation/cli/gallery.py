@@ -12,7 +12,7 @@ from digitforge_client.common.command import import_quietly, resumable
 from digitforge_client.errors import InvalidInputError
 from digitforge_evaluation.cli.experiment_options import FOLDER
 from digitforge_evaluation.cli.tables import print_table
-from digitforge_training.cli import complete_recipe
+from digitforge_training.cli.recipes import complete_recipe
 from digitforge_training.data.cli import LAYOUTS, data_options
 from digitforge_training.recipes import RECIPES, resolve
 

@@ -24,7 +24,7 @@ from digitforge_serving.config.messages import read
 from digitforge_serving.config.messages_pb2 import BatchingParameters, MonitoringConfig
 from digitforge_serving.config.options import read_model_config
 from digitforge_serving.models import publication
-from digitforge_training.cli import train as train_command
+from digitforge_training.cli.train import train as train_command
 
 ROOT = Path(__file__).parents[3]
 

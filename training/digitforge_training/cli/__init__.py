@@ -1,0 +1,1 @@
+"""The commands ``train``, ``adapt``, ``export`` and ``recipes``."""
