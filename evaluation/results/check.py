@@ -8,7 +8,7 @@ come from. The check looks at each cell whose row or column names an arm or a di
 * ``p = 0.029`` must be the p of such a difference
 * a number in a column ``fd[…]`` must be a distance in ``distances.json``
 * with ``expansion.json`` in place of a folder, each cell must be a number of its trials
-* with a report of ``digitforge evaluate --json`` in place of a folder, ``shipped/evaluation.json``, or with the floors
+* with a report of ``digitforge evaluate --json`` in place of a folder, ``shipped-evaluation.json``, or with the floors
   ``mnist-test.json``: each number in a row or column that names a metric must be one of its numbers there, rounded
 
 If a column names a number of images per class, the values must be of this number.
