@@ -220,6 +220,13 @@ _OPTIONS: Final = (
         help="Also run arms that keep a generated digit only if a classifier agrees with its label. The classifier is "
         "trained on the subset alone.",
     ),
+    click.option(
+        "--gafi",
+        type=float,
+        metavar="F",
+        help="Also run arms that do all three, as in GaFi (arXiv:2305.10118): latents multiplied by F, filtered, each "
+        "image used only once.",
+    ),
     _shown(
         "--confidence",
         type=_SHARE,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from digitforge_client.errors import InvalidInputError
 
@@ -85,7 +85,7 @@ FAIR_BASELINES: Final = {
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """A way to use generated images. It sets at most one field. Verdicts use the variant that sets none."""
+    """A way to use generated images. It sets at most one field, or those of GaFi. Verdicts use `PLAIN`."""
 
     ratio: float | None = None  #: generated images per real image; None for the plan's ratio
     share: float | None = None  #: share of generated images among the training rows; None for the plan's share
@@ -106,15 +106,14 @@ class Variant:
         return self.expansion is None and not self.fresh and not self.filtered
 
     def __str__(self) -> str:
-        if self.ratio is not None:
-            return f"{self.ratio:g}×"
-        if self.share is not None:
-            return f"share {self.share:g}"
-        if self.expansion is not None:
-            return f"expansion {self.expansion:g}"
-        if self.confidence is not None:
-            return f"confidence {self.confidence:g}"
-        return "fresh" if self.fresh else "filtered" if self.filtered else ""
+        numbers = {
+            "{:g}×": self.ratio,
+            "share {:g}": self.share,
+            "expansion {:g}": self.expansion,
+            "confidence {:g}": self.confidence,
+        }
+        parts = [text.format(value) for text, value in numbers.items() if value is not None]
+        return ", ".join([*parts, *(["fresh"] if self.fresh else []), *(["filtered"] if self.filtered else [])])
 
     @classmethod
     def parse(cls, text: str) -> Variant:
@@ -123,15 +122,18 @@ class Variant:
         Raises:
             ValueError: *text* is not the text of a variant.
         """
-        if text in ("", "fresh", "filtered"):
-            return cls(fresh=text == "fresh", filtered=text == "filtered")
-        if text.endswith("×"):
-            return cls(ratio=float(text.removesuffix("×")))
-        if text.startswith("share "):
-            return cls(share=float(text.removeprefix("share ")))
-        if text.startswith("confidence "):
-            return cls(confidence=float(text.removeprefix("confidence ")))
-        return cls(expansion=float(text.removeprefix("expansion ")))
+        fields: dict[str, Any] = {}
+        for part in text.split(", ") if text else ():
+            name, _, value = part.rpartition(" ")
+            if part in ("fresh", "filtered"):
+                fields[part] = True
+            elif part.endswith("×"):
+                fields["ratio"] = float(part.removesuffix("×"))
+            elif name in ("share", "expansion", "confidence"):
+                fields[name] = float(value)
+            else:
+                raise ValueError(f"unknown variant {part!r}")
+        return cls(**fields)
 
 
 PLAIN: Final = Variant()

@@ -24,7 +24,7 @@ from digitforge_evaluation.experiment.subsets import HeldOut, RealImages, minori
 #: Fields of a plan that add or remove cells. Finished cells stay valid when these fields change.
 _EXTENT: Final = (
     *("arms", "n_per_class", "curve", "subsets"),
-    *("sweep", "shares", "expansions", "confidences", "fresh", "filtered"),
+    *("sweep", "shares", "expansions", "confidences", "fresh", "filtered", "gafi"),
 )
 #: Default of ``Plan.confidence``: keep all. The best on validation images, see docs/results/few-labels.md.
 CONFIDENCE: Final = 0.0
@@ -58,6 +58,8 @@ class Plan:
     #: Add the variant that uses only digits whose label a classifier confirms. The classifier is trained on the subset
     #: alone.
     filtered: bool = False
+    #: Add the variant that does all three, as in GaFi (Lampis et al. 2023, arXiv:2305.10118), with this factor.
+    gafi: float | None = None
     #: A classifier trained on the subset labels unlabeled real images, and the digits of generators without classes.
     #: Use only those with at least this confidence.
     confidence: float = CONFIDENCE
@@ -89,7 +91,8 @@ class Plan:
             if not least <= getattr(self, name) < math.inf:
                 raise InvalidInputError(f"{name} is {getattr(self, name)}; expected at least {least}")
         ratios = [("ratio", each, "more than 0 generated images per real image") for each in (self.ratio, *self.sweep)]
-        expansions = [("expansion", each, "a factor above 0, such as 1.2") for each in self.expansions]
+        gafi = () if self.gafi is None else (self.gafi,)
+        expansions = [("expansion", each, "a factor above 0, such as 1.2") for each in (*self.expansions, *gafi)]
         for name, factor, expected in (*ratios, *expansions):
             if not 0 < factor < math.inf:
                 raise InvalidInputError(f"{name} is {factor}; expected {expected}")
@@ -147,6 +150,7 @@ class Plan:
             *(Variant(confidence=confidence) for confidence in self.confidences),
             *([Variant(fresh=True)] if self.fresh else []),
             *([Variant(filtered=True)] if self.filtered else []),
+            *([Variant(expansion=self.gafi, fresh=True, filtered=True)] if self.gafi is not None else []),
         )
 
 

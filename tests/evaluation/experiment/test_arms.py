@@ -33,6 +33,7 @@ def test_a_full_name_is_parsed() -> None:
         "gan (strict, expansion 1.3)",
         "gan (semi a-b, fresh)",
         "gan (oracle, filtered)",
+        "synthetic (oracle, expansion 1.3, fresh, filtered)",
         "gan (semi, confidence 0.5)",
         "pseudo-labeled (confidence 0.5)",
         "pseudo-labeled (5×)",
@@ -44,7 +45,9 @@ def test_a_parsed_full_name_has_the_same_text(name: str) -> None:
     assert str(Arm.parse(name)) == name
 
 
-@pytest.mark.parametrize("name", ["flipped", "gan (oracle, stale)", "gan (oracle, many×)"])
+@pytest.mark.parametrize(
+    "name", ["flipped", "gan (oracle, stale)", "gan (oracle, many×)", "gan (oracle, fresh, stale)"]
+)
 def test_unknown_arms_and_variants_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r"flipped|stale|many"):
         Arm.parse(name)

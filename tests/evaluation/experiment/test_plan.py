@@ -67,14 +67,21 @@ def test_every_size_and_arm_is_planned_once() -> None:
 
 
 def test_arms_are_named_by_generator_and_variant(exported: Exported) -> None:
-    plan = Plan(arms=("real", "gan"), sweep=(0.5, 10.0), expansions=(1.5,), fresh=True, filtered=True)
+    plan = Plan(arms=("real", "gan"), sweep=(0.5, 10.0), expansions=(1.5,), fresh=True, filtered=True, gafi=1.3)
     arms = plan_arms(plan, {"oracle forge-3fa1b2": exported, "strict": exported})
     assert [str(arm) for arm in arms] == [
         "real",
         *(
             f"gan ({source}{variant})"
             for source in ("oracle forge-3fa1b2", "strict")
-            for variant in ("", ", 0.5×", ", expansion 1.5", ", fresh", ", filtered")
+            for variant in (
+                "",
+                ", 0.5×",
+                ", expansion 1.5",
+                ", fresh",
+                ", filtered",
+                ", expansion 1.3, fresh, filtered",
+            )
         ),
     ]
 

@@ -272,6 +272,7 @@ def test_variants_are_separate_arms_and_use_the_digits_that_they_name(
         expansions=(1.5,),
         fresh=True,
         filtered=True,
+        gafi=1.5,
     )
     notes = {str(key.arm): cell.generated[0] for key, cell in cells.items() if key.arm.source}
     assert {arm.removeprefix("classical+gan (oracle"): note["n"] for arm, note in notes.items()} == {
@@ -282,16 +283,19 @@ def test_variants_are_separate_arms_and_use_the_digits_that_they_name(
         ", expansion 1.5)": 80,
         ", fresh)": 128,  # half of 4 steps of 64 rows
         ", filtered)": 80,
+        ", expansion 1.5, fresh, filtered)": 128,
     }
-    assert [note["expansion"] for note in notes.values() if "expansion" in note] == [1.5]
-    (kept,) = (note["kept"] for note in notes.values() if "kept" in note)
-    assert 0 < kept < 80  # with little training, the classifier agrees with the labels of few digits
+    assert [note["expansion"] for note in notes.values() if "expansion" in note] == [1.5, 1.5]
+    # With little training, the classifier agrees with the labels of few digits.
+    kept, kept_of_gafi = (note["kept"] for note in notes.values() if "kept" in note)
+    assert 0 < kept < 80
+    assert 0 < kept_of_gafi < 128
     assert set(cells) == set(read_store(tmp_path / "results.jsonl").cells)
 
     analysis = analyze(cells)
     assert [str(comparison.arm) for comparison in analysis.primary] == ["classical+gan (oracle)"]
     compared = {(str(c.arm), str(c.baseline)): c.verdict for c in analysis.comparisons if c.arm.variant != PLAIN}
-    assert len(compared) == 6 * 2  # with the baseline, and with the same arm without its variant
+    assert len(compared) == 7 * 2  # with the baseline, and with the same arm without its variant
     assert set(compared.values()) == {"descriptive"}
     assert ("classical+gan (oracle, 5×)", "classical+gan (oracle)") in compared
 
