@@ -29,6 +29,8 @@ from digitforge_training.runs import checkpoints
 from digitforge_training.runs.loop import train
 
 DISTRIBUTIONS = ("normal", "uniform")
+#: Of the generator and the discriminator.
+WIDTHS = {"dense": ("16", "16"), "residual": ("16,8", "8,16"), "convolutional": ("16,8,8", "8,8")}
 
 
 def _tiny(**overrides: str | float) -> Recipe:
@@ -152,7 +154,8 @@ def test_a_blend_of_classes_is_a_blend_of_one_cluster_of_each() -> None:
 @pytest.mark.parametrize("conditioning", ["projection", "both"])
 @pytest.mark.parametrize("network", ["dense", "residual", "convolutional"])
 def test_every_network_takes_clusters(network: str, conditioning: str, digits: Dataset) -> None:
-    widths: dict[str, str | float] = {"generator_widths": "16,8,8", "discriminator_widths": "8,8", "width": 8}
+    of_generator, of_discriminator = WIDTHS[network]
+    widths: dict[str, str | float] = {"generator_widths": of_generator, "discriminator_widths": of_discriminator}
     trainer = Trainer(_tiny(network=network, conditioning=conditioning, batch_size=200, **widths), digits, seed=0)
     assert all(np.isfinite(value) for value in trainer.run(2).values())
     state = trainer.state()
@@ -235,7 +238,8 @@ def test_a_training_without_labels_is_the_same_with_any_labels(digits: Dataset) 
     ("network", "conditioning"), [("dense", "projection"), ("residual", "both"), ("convolutional", "both")]
 )
 def test_every_network_learns_from_clusters_alone(network: str, conditioning: str, digits: Dataset) -> None:
-    widths: dict[str, str | float] = {"generator_widths": "16,8,8", "discriminator_widths": "8,8", "width": 8}
+    of_generator, of_discriminator = WIDTHS[network]
+    widths: dict[str, str | float] = {"generator_widths": of_generator, "discriminator_widths": of_discriminator}
     trainer = Trainer(_unlabeled(network=network, conditioning=conditioning, **widths), digits, seed=0)
     before = trainer.state()
     statistics = trainer.run(2)

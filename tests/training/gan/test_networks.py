@@ -45,6 +45,22 @@ def test_networks_fit_square_images_of_many_sizes(network: str, shape: tuple[int
     assert score.shape == (3,)
 
 
+def test_the_widths_of_a_residual_network_can_differ_from_its_default() -> None:
+    shape = (16, 16, 1)
+    plain = _narrow("residual")
+    spelled = _narrow("residual", generator_widths="16,8", discriminator_widths="8,16")
+    other = _narrow("residual", generator_widths="12,4", discriminator_widths="4,12")
+    for build in (build_generator, build_discriminator):
+        of_plain, of_spelled, of_other = (
+            [tuple(weights.shape) for weights in build(recipe, image_shape=shape, classes=3, seed=0).weights]
+            for recipe in (plain, spelled, other)
+        )
+        assert of_plain == of_spelled
+        assert {12, 4} <= {size for weights in of_other for size in weights}
+    images, _ = _discriminate(other, shape)
+    assert images.shape == (3, *shape)
+
+
 @pytest.mark.parametrize("network", NARROW)
 @pytest.mark.parametrize("conditioning", ["none", "projection", "auxiliary", "both"])
 def test_every_network_takes_every_conditioning(network: str, conditioning: str) -> None:

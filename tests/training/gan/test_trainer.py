@@ -196,7 +196,9 @@ def test_combinations_without_meaning_are_refused() -> None:
         ("dense-bn", {"generator_normalization": "instance"}),
         ("dcgan-rmsprop", {"generator_widths": "8,4"}),
         ("forge", {"loss": "maximin"}),
-        ("forge", {"generator_widths": "-1"}),
+        ("forge", {"generator_widths": "64,-1"}),
+        ("forge", {"generator_widths": "64"}),
+        ("forge", {"discriminator_widths": "64,32,16"}),
         ("forge", {"jit": "perhaps"}),
     ):
         with pytest.raises(InvalidInputError, match=next(iter(override)).split("_")[0]):

@@ -57,12 +57,16 @@ class Recipe:
     #: ``residual``: residual blocks at half and quarter resolution. ``dense``: fully connected layers.
     #: ``convolutional``: DCGAN.
     network: Literal["residual", "dense", "convolutional"] = "residual"
-    width: int = 48  #: Residual: channels at half resolution. Quarter resolution has twice as many.
+    #: Residual: channels at half resolution. Quarter resolution has twice as many. `generator_widths` and
+    #: `discriminator_widths` change this for one network.
+    width: int = 48
     generator_blocks: int = 2  #: Residual: blocks of the generator at half resolution.
     discriminator_blocks: int = 2  #: Residual: blocks of the discriminator at half resolution.
-    #: Generator. Dense: units of the hidden layers. Convolutional: channels of the layers.
+    #: Generator. Dense: units of the hidden layers. Convolutional: channels of the layers. Residual: channels at
+    #: quarter and at half resolution.
     generator_widths: tuple[int, ...] = ()
-    #: Discriminator. Dense: units of the hidden layers. Convolutional: channels of the layers.
+    #: Discriminator. Dense: units of the hidden layers. Convolutional: channels of the layers. Residual: channels
+    #: at half and at quarter resolution.
     discriminator_widths: tuple[int, ...] = ()
     activation: Literal["leaky-relu", "sigmoid"] = "leaky-relu"  #: Dense: activation of the hidden layers.
     #: Activation of the generator's last layer. With ``sigmoid`` both networks work on pixels in [0, 1].
@@ -171,6 +175,13 @@ class Recipe:
                 "a convolutional network needs at least three generator_widths and one of discriminator_widths; "
                 "set for example generator_widths=256,128,64 and discriminator_widths=64,128"
             )
+        if self.network == "residual":
+            for field, order in (("generator", "quarter and half"), ("discriminator", "half and quarter")):
+                if len(widths := getattr(self, f"{field}_widths")) not in {0, 2}:
+                    raise InvalidInputError(
+                        f"{field}_widths has {len(widths)} numbers; a residual network needs two, the channels at "
+                        f"{order} resolution, for example 64,32; or none, for those of width"
+                    )
         if self.network == "dense" and "instance" in {self.generator_normalization, self.discriminator_normalization}:
             raise InvalidInputError(
                 "instance normalization does not work with dense layers; set generator_normalization and "

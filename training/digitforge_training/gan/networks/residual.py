@@ -96,16 +96,16 @@ def _pair(parts: Parts, x: Any, style: Any = None) -> Any:
 def residual_generator(recipe: Recipe, parts: Parts, *, image_shape: tuple[int, int, int], classes: int) -> keras.Model:
     """Build the generator. The sides of *image_shape* must be divisible by 4."""
     height, breadth, channels = image_shape
-    width = recipe.width
+    quarter, half = recipe.generator_widths or (2 * recipe.width, recipe.width)
     inputs, start = parts.start(recipe, classes=classes)
-    style = leaky(layers.Dense(2 * width, kernel_initializer=parts.he())(start))
+    style = leaky(layers.Dense(quarter, kernel_initializer=parts.he())(start))
 
-    x = layers.Dense(height // 4 * (breadth // 4) * 2 * width, kernel_initializer=parts.he())(start)
-    x = layers.Reshape((height // 4, breadth // 4, 2 * width))(x)  # quarter resolution
+    x = layers.Dense(height // 4 * (breadth // 4) * quarter, kernel_initializer=parts.he())(start)
+    x = layers.Reshape((height // 4, breadth // 4, quarter))(x)  # quarter resolution
     x = _pair(parts, x, style)
     # float32, because XLA cannot compile the gradient of this layer in bfloat16 (TensorFlow 2.21).
     doubled = layers.UpSampling2D(2, interpolation="bilinear", dtype="float32")
-    x = doubled(_convolve(parts, x, width, size=1))
+    x = doubled(_convolve(parts, x, half, size=1))
     for _ in range(recipe.generator_blocks):  # half resolution
         x = _pair(parts, x, style)
     x = leaky(_convolve(parts, leaky(x), 4 * _STEM))
@@ -118,13 +118,13 @@ def residual_discriminator(
     recipe: Recipe, parts: Parts, *, image_shape: tuple[int, int, int], classes: int
 ) -> keras.Model:
     """Build the discriminator."""
-    width = recipe.width
+    half, quarter = recipe.discriminator_widths or (recipe.width, 2 * recipe.width)
     images = keras.Input(image_shape, name="images")
-    x = _convolve(parts, from_output(images, recipe.output), width, size=5, strides=2)  # half resolution
+    x = _convolve(parts, from_output(images, recipe.output), half, size=5, strides=2)  # half resolution
     for _ in range(recipe.discriminator_blocks):
         x = _pair(parts, x)
-    x = _convolve(parts, layers.AveragePooling2D(2)(x), 2 * width, size=1)  # quarter resolution
+    x = _convolve(parts, layers.AveragePooling2D(2)(x), quarter, size=1)  # quarter resolution
     x = _pair(parts, x)
-    x = leaky(_convolve(parts, leaky(x), 2 * width, strides=2))
+    x = leaky(_convolve(parts, leaky(x), quarter, strides=2))
     features = parts.weighted(layers.Dense(_FEATURES, kernel_initializer=parts.he()))(layers.Flatten()(x))
     return parts.head(recipe, images, leaky(features), classes=classes)
