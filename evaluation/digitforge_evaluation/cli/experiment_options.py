@@ -223,6 +223,7 @@ _OPTIONS: Final = (
     click.option(
         "--gafi",
         type=float,
+        default=None,
         metavar="F",
         help="Also run arms that do all three, as in GaFi (arXiv:2305.10118): latents multiplied by F, filtered, each "
         "image used only once.",

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from digitforge_training import cli
+from digitforge_training.cli.train import train as train_command
 from digitforge_training.data import Dataset
 from digitforge_training.recipes import RECIPES, Recipe, resolve
 from digitforge_training.runs.diagnosis import FEWEST_IMAGES, diagnose, image_statistics
@@ -270,13 +270,13 @@ def test_a_learning_rate_that_is_far_too_small_leaves_noise_and_the_command_says
         str(tmp_path / "run"),
         *(f"--set={field}={value}" for field, value in fields.items()),
     ]
-    said = CliRunner().invoke(cli.train, command)
+    said = CliRunner().invoke(train_command, command)
     assert said.exit_code == 0, said.output
     assert said.output.count("still noise") == 1
     assert "To fix it, change one thing at a time: --set learning_rate=0.0002" in said.output
     assert "noise" in _troubles(tmp_path / "run")
     assert "collapse" not in _troubles(tmp_path / "run")
-    assert "still noise" not in CliRunner().invoke(cli.train, command).output
+    assert "still noise" not in CliRunner().invoke(train_command, command).output
 
 
 def test_a_discriminator_that_learns_a_hundred_times_faster_wins_and_a_resumed_run_does_not_repeat_it(
