@@ -85,7 +85,7 @@ FAIR_BASELINES: Final = {
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """A way to use generated images. It sets at most one field, or those of GaFi. Verdicts use `PLAIN`."""
+    """A way to use generated images. It sets at most one field, or those of GaFi. Verdicts use ``PLAIN``."""
 
     ratio: float | None = None  #: generated images per real image; None for the plan's ratio
     share: float | None = None  #: share of generated images among the training rows; None for the plan's share
