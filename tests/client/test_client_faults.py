@@ -74,6 +74,7 @@ def test_a_request_to_a_slow_server_ends_at_the_deadline(server: Any) -> None:
         (Code.PERMISSION_DENIED, "no", RequestRejectedError, "denies access"),
         (Code.UNAUTHENTICATED, "who are you", RequestRejectedError, "denies access"),
         (Code.RESOURCE_EXHAUSTED, "Run() timeout exceeded while waiting", ServerTimeoutError, "in time"),
+        (Code.CANCELLED, "CANCELLED", ServerUnavailableError, "stopping"),
         (Code.UNIMPLEMENTED, "", UnexpectedReplyError, "8501 is REST"),
         (Code.INTERNAL, "oops", ServerError, "INTERNAL: oops"),
         (Code.DATA_LOSS, "", ServerError, "DATA_LOSS"),

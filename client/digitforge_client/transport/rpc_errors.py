@@ -46,6 +46,14 @@ _RULES: Final = (
         message="no server answers at {target} ({details})",  # `unavailable.explain` says more
     ),
     _Rule(
+        # A request that arrives while gRPC's server closes its connections. If the client itself cancels or closes the
+        # connection, there is another text or another error.
+        codes="CANCELLED",
+        text="^CANCELLED$",
+        error=ServerUnavailableError,
+        message="the server at {target} canceled the request, as servers do while they are stopping",
+    ),
+    _Rule(
         codes="DEADLINE_EXCEEDED",
         error=ServerTimeoutError,
         message="no answer from {target} within {timeout}; wait longer with Timeout(request_s=…), or request fewer "
