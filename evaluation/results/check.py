@@ -16,6 +16,7 @@ If a column names a number of images per class, the values must be of this numbe
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import sys
@@ -121,6 +122,7 @@ def problems(document: Path) -> Iterator[str]:
                 yield f"{cell.place}: {written} ({cell.header}) is not in {', '.join(folders)}"
 
 
+@functools.cache  # many cells have the same source
 def _read(file: str, folder: Path = RESULTS) -> dict[str, Any]:
     report: dict[str, Any] = json.loads((folder / file).read_text("utf-8"))
     return report

@@ -91,8 +91,9 @@ class Plan:
             if not least <= getattr(self, name) < math.inf:
                 raise InvalidInputError(f"{name} is {getattr(self, name)}; expected at least {least}")
         ratios = [("ratio", each, "more than 0 generated images per real image") for each in (self.ratio, *self.sweep)]
-        gafi = () if self.gafi is None else (self.gafi,)
-        expansions = [("expansion", each, "a factor above 0, such as 1.2") for each in (*self.expansions, *gafi)]
+        gafi = [] if self.gafi is None else [("gafi", self.gafi)]
+        factors = [*(("expansion", each) for each in self.expansions), *gafi]
+        expansions = [(name, factor, "a factor above 0, such as 1.2") for name, factor in factors]
         for name, factor, expected in (*ratios, *expansions):
             if not 0 < factor < math.inf:
                 raise InvalidInputError(f"{name} is {factor}; expected {expected}")

@@ -26,6 +26,8 @@ from digitforge_evaluation.experiment.subsets import RealImages
         ({"ratio": float("nan")}, "ratio is nan"),
         ({"sweep": (1.0, 0.0)}, "ratio is 0"),
         ({"expansions": (1.2, 0.0)}, "expansion is 0"),
+        ({"gafi": 0.0}, "gafi is 0"),
+        ({"gafi": float("nan")}, "gafi is nan"),
         ({"generated_share": 1.0}, "share"),
         ({"cut": {"8": 1.5}}, "share of class 8 to keep is 1.5"),
         ({"noisy_labels": 1.0}, "noisy-labels is 1.0"),

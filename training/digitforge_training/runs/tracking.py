@@ -78,7 +78,7 @@ class _Follower:
         if self._tracking is None:
             self._tracking = Tracking(
                 self._run_dir,
-                advice=f"the training in {self._run_dir} is complete; the same command sends the rest to MLflow",
+                advice=f"the training in {self._run_dir} is kept; the same command sends the rest to MLflow",
             )
             self._tracking.parameters(_parameters(self._run_dir))
         tracking, sent = self._tracking, self._tracking.position
