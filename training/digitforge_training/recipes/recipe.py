@@ -176,11 +176,14 @@ class Recipe:
                 "set for example generator_widths=256,128,64 and discriminator_widths=64,128"
             )
         if self.network == "residual":
-            for field, order in (("generator", "quarter and half"), ("discriminator", "half and quarter")):
-                if len(widths := getattr(self, f"{field}_widths")) not in {0, 2}:
+            for field, order, example in (
+                ("generator_widths", "quarter and half", "64,32"),
+                ("discriminator_widths", "half and quarter", "32,64"),
+            ):
+                if len(widths := getattr(self, field)) not in {0, 2}:
                     raise InvalidInputError(
-                        f"{field}_widths has {len(widths)} numbers; a residual network needs two, the channels at "
-                        f"{order} resolution, for example 64,32; or none, for those of width"
+                        f"{field} is {','.join(map(str, widths))}; a residual network needs two numbers, the channels "
+                        f"at {order} resolution, for example {example}; or none, to use width"
                     )
         if self.network == "dense" and "instance" in {self.generator_normalization, self.discriminator_normalization}:
             raise InvalidInputError(
